@@ -1,0 +1,1 @@
+"""F7: parse once, wire by hand, start."""

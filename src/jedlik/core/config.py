@@ -1,0 +1,117 @@
+"""The one configuration schema: file, flags and environment all fill these values; nothing else configures jedlik.
+
+Reading is `cli/settings`; here are only the values, their defaults and what they mean. Flags are the field names with
+dashes, file keys the field names, environment variables JEDLIK_ + the upper-case name. Each decider gets its own slice.
+"""
+
+from typing import Literal
+
+import msgspec
+
+Device = Literal["auto", "cpu", "cuda"]
+Dtype = Literal["auto", "bfloat16", "float32"]
+EngineKind = Literal["torch", "simulated"]
+
+
+class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What one worker may hold and do at once. Read by `scheduling/` and `nodes/worker`."""
+
+    block_size: int = 16
+    """Tokens per KV block."""
+    max_sequences: int = 64
+    """Sequences in one batch, at most."""
+    max_step_tokens: int = 512
+    """Tokens computed in one step, prefill and decode together: bounds how long a decode waits for a chunk."""
+    max_waiting: int = 4096
+    """Sequences queued, at most; more are refused as overloaded."""
+    run_ahead: bool = True
+    """Hand over the next step while one runs."""
+    heartbeat_s: float = 0.25
+    """A load report at least this often."""
+    load_period_s: float = 0.02
+    """And at most this often while things change."""
+    gateway_lease_s: float = 5.0
+    """Work of a gateway that vanished is cancelled at once when its connection closes, else when its lease ends."""
+    hung_step_s: float = 5.0
+    """A step is hung after the larger of this and `hung_step_factor` times its prediction."""
+    hung_step_factor: float = 5.0
+
+
+class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How requests are admitted, routed and kept alive. Read by `routing/` and `nodes/gateway`."""
+
+    max_attempts: int = 4
+    """Dispatches of one choice, the first included, before the client gets an error."""
+    silent_suspect_s: float = 1.5
+    """No message from a worker for this long: no new requests go there."""
+    silent_fence_s: float = 5.0
+    """And for this long: its streams move, it is cut off, killed and restarted."""
+    no_worker_wait_s: float = 0.0
+    """How long a new request may wait for a worker when none is ready, before 503."""
+    migration_wait_s: float = 10.0
+    """How long a stream that lost its worker may wait for another one."""
+    max_in_flight: int = 4096
+    """Choices in flight in this gateway, at most; more are refused as overloaded."""
+    index_bytes: int = 256 << 20
+    """Budget of the prefix index; beyond it leaves are forgotten."""
+    explain_requests: int = 1000
+    """Routing decisions kept for /explain."""
+    ack_every_tokens: int = 16
+    """Consumption is acknowledged to workers this often."""
+
+
+class FrontendConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The HTTP surface. Read by `frontend/`."""
+
+    max_body_bytes: int = 32 << 20
+    ping_s: float = 10.0
+    """`: ping` is sent on a stream after this much silence."""
+    stalled_client_s: float = 60.0
+    """A client that takes nothing for this long is cut."""
+    default_max_tokens: int | None = None
+    """Where a request names no limit; None: the context length for chat, 16 for completions, as OpenAI documents."""
+    max_choices: int = 128
+    max_batch_prompts: int = 256
+    max_stop_strings: int = 32
+    max_top_logprobs: int = 20
+    log_requests: bool = True
+
+
+class ServeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`jedlik serve`: one gateway and its workers on this host."""
+
+    model: str
+    """Hugging Face directory, GGUF file, or an alias (`jedlik model list`)."""
+    served_model_name: str | None = None
+    """The name clients use; default: the alias, else the directory's or file's name."""
+    workers: int = 2
+    engine: EngineKind = "torch"
+    host: str = "127.0.0.1"
+    port: int = 8000
+    device: Device = "auto"
+    dtype: Dtype = "auto"
+    """auto: bfloat16 where the machine computes it fast, else float32."""
+    max_model_len: int | None = None
+    """Prompt plus output; default: the model's own, cut to what the KV cache holds."""
+    kv_cache_bytes: int | None = None
+    """Per worker; default: a share of what is free, said at start."""
+    threads: int | None = None
+    """Compute threads per worker on CPU; default: cores / workers, at least 1."""
+    deterministic: bool = False
+    """Fixed-shape steps: bit-identical answers whatever else is in the batch; slower."""
+    speedup: float = 1.0
+    """Simulated engine: how much faster than its profile."""
+    api_keys: dict[str, str] = {}
+    """Key to tenant. Empty: no authentication, and then only loopback is bound."""
+    allow_open: bool = False
+    """Bind beyond loopback without API keys. Everybody who can reach the port can use it."""
+    drain_s: float = 30.0
+    """Budget for finishing what runs, at SIGTERM."""
+    run_dir: str | None = None
+    """For sockets and records; default: a fresh private directory."""
+    log_format: Literal["human", "json"] = "human"
+    event_log: str | None = None
+    """Folder to record every node's events in, for replay."""
+    worker: WorkerConfig = WorkerConfig()
+    gateway: GatewayConfig = GatewayConfig()
+    frontend: FrontendConfig = FrontendConfig()

@@ -1,0 +1,89 @@
+"""What nodes want done. Effects are performed in order, by `live/` on the real world or by `sim/` on a heap."""
+
+import msgspec
+
+from jedlik.core.errors import Fault
+from jedlik.core.facts import Fact
+from jedlik.core.ids import GatewayId, StreamId, WorkerId
+from jedlik.core.protocol import Ack, Cancel, Facts, FinishReason, Load, Resync, Snapshot, State, Submit, Tokens
+from jedlik.core.step import Step, TokenLogprobs
+
+
+class Wake(msgspec.Struct, frozen=True, tag="wake"):
+    """Call me with `Woken` at `at` seconds. A node has one wake: a later effect replaces an earlier one."""
+
+    at: float
+
+
+# --- gateway ---
+
+
+class ToWorkerEffect(msgspec.Struct, frozen=True, tag="to_worker"):
+    worker: WorkerId
+    message: Submit | Cancel | Ack | Resync
+
+
+class StreamStarted(msgspec.Struct, frozen=True, array_like=True):
+    """The first attempt's first token is in this delivery."""
+
+    stream: StreamId
+    worker: WorkerId
+    cached_tokens: int
+    prompt_logprobs: list[TokenLogprobs] | None = None
+
+
+class StreamEnded(msgspec.Struct, frozen=True, array_like=True):
+    """The last thing said of a stream. With a fault the answer is incomplete (or, for a first thing, refused)."""
+
+    stream: StreamId
+    reason: FinishReason
+    stop_token: int | None = None
+    fault: Fault | None = None
+
+
+class Deliver(msgspec.Struct, frozen=True, array_like=True, tag="deliver"):
+    """To the frontend, one per `Tokens` message or decision: columns over streams.
+
+    Read started, tokens, ended, in this order.
+    """
+
+    streams: list[StreamId]
+    tokens: list[int]
+    started: list[StreamStarted] = []
+    ended: list[StreamEnded] = []
+    logprobs: list[tuple[StreamId, TokenLogprobs]] = []
+
+
+class Kick(msgspec.Struct, frozen=True, tag="kick"):
+    """This worker has hung or lies: cut the connection, and have whoever supervises it kill and restart it."""
+
+    worker: WorkerId
+    reason: str
+
+
+# --- worker ---
+
+
+class ToGatewayEffect(msgspec.Struct, frozen=True, tag="to_gateway"):
+    gateway: GatewayId
+    message: State | Load | Facts | Snapshot | Tokens
+
+
+class RunStep(msgspec.Struct, frozen=True, tag="run_step"):
+    """Hand this step to the engine, behind the one that may be running."""
+
+    step: Step
+
+
+class Drained(msgspec.Struct, frozen=True, tag="drained"):
+    """Nothing is left to do after `Drain`: the process may leave."""
+
+
+class Note(msgspec.Struct, frozen=True, tag="note"):
+    """A fact for telemetry and the event log; changes nothing."""
+
+    fact: Fact
+
+
+GatewayEffect = Wake | ToWorkerEffect | Deliver | Kick | Drained | Note
+WorkerEffect = Wake | ToGatewayEffect | RunStep | Drained | Note

@@ -1,0 +1,259 @@
+"""The worker protocol, version 1: what a gateway and a worker say to each other. Prose: `docs/protocol.md`.
+
+A worker is whatever speaks this. It is described by a `Card` that never changes during an incarnation, and by `State`,
+numbered apart from the card, for what may change. A gateway opens one connection per worker, says `Hello`, and gets
+`Card`, `State`, `Load`, then a snapshot of the worker's cached blocks and numbered deltas. No text travels.
+Anything an engine can't report is None: unknown, not zero.
+"""
+
+from typing import Literal
+
+import msgspec
+
+from jedlik.core.errors import Fault
+from jedlik.core.ids import GatewayId, Handle, RequestId, WorkerId
+from jedlik.core.requests import Sampling, Stopping
+from jedlik.core.step import TokenLogprobs
+
+SCHEMA_VERSION = 1
+RUN_AHEAD_TOKENS = 64
+"""A worker computes at most this many tokens beyond what the gateway has acknowledged, then pauses the sequence."""
+
+Role = Literal["prefill", "decode", "both"]
+FinishReason = Literal["stop", "length", "abort"]
+
+
+class Layout(msgspec.Struct, frozen=True, array_like=True):
+    """The shape of one KV block. Two workers may exchange blocks only if these are equal."""
+
+    dtype: str
+    layers: int
+    kv_heads: int
+    head_dim: int
+    block_size: int
+    order: str = "block,layer,kv,token,head,dim"
+
+
+class Capabilities(msgspec.Struct, frozen=True, array_like=True):
+    """What requests may ask of a worker. The gateway refuses what is not here, naming the parameter."""
+
+    sampling: frozenset[str] = frozenset()
+    """Names of `Sampling`/`Stopping` fields that take effect, beyond temperature 0 and max_tokens."""
+    max_logprobs: int = 0
+    choices: int = 128
+    """Largest n."""
+    deterministic: bool = False
+    """Fixed-shape steps: the same request gives the same tokens whatever else is in the batch."""
+
+
+class Card(msgspec.Struct, frozen=True, array_like=True, tag="card"):
+    """What a worker is, for one incarnation."""
+
+    schema: int
+    worker: WorkerId
+    """`name@incarnation`."""
+    name: str
+    model: str
+    """The name clients use."""
+    revision: str
+    """Digest of weights, config and dtype: KV of one revision is never used by another."""
+    layout: Layout
+    total_blocks: int
+    max_model_len: int
+    """Prompt plus output, tokens."""
+    max_sequences: int
+    max_step_tokens: int
+    vocab_size: int
+    eos_token_ids: tuple[int, ...]
+    hash_check: str
+    """Digest of the cluster key and hash version: a worker that hashes otherwise refuses to join."""
+    capabilities: Capabilities
+    handoffs: tuple[str, ...] = ()
+    """Kinds of prefill hand-off this worker can take part in; () is none. Ours is "slots"."""
+    prefix_closed: bool = True
+    """Whoever holds block i holds 0..i-1."""
+    engine: str = ""
+    """For people; no decision may read it."""
+
+
+# --- gateway to worker ---------------------------------------------------------------------------------------------
+
+
+class Hello(msgspec.Struct, frozen=True, array_like=True, tag="hello"):
+    """First on a connection. `proof` authenticates off loopback (see net/streams), empty on a unix socket."""
+
+    schema: int
+    gateway: GatewayId
+    proof: bytes = b""
+
+
+class Submit(msgspec.Struct, frozen=True, array_like=True, tag="submit"):
+    """One attempt at one choice."""
+
+    handle: Handle
+    request_id: RequestId
+    choice: int
+    attempt: int
+    """1 for the first. A worker that sees a newer attempt of (gateway, request_id, choice) drops the older."""
+    prompt: bytes
+    output: bytes
+    """Tokens the client has already got, packed; the continuation starts after them."""
+    sampling: Sampling
+    stopping: Stopping
+    tenant: str
+    salt: str
+    priority: int
+    budget_s: float | None
+    """Seconds from now until the first token is due, None: no deadline."""
+    output_hint: int | None
+    number: int
+    """Counts this gateway's submits on this connection from 1; load reports echo the last one included."""
+
+
+class Cancel(msgspec.Struct, frozen=True, array_like=True, tag="cancel"):
+    """Stop these attempts and free what they hold. Unknown handles are a no-op."""
+
+    handles: list[Handle]
+
+
+class Ack(msgspec.Struct, frozen=True, array_like=True, tag="ack"):
+    """The client has taken this attempt's tokens up to `positions[i]` (output position, absolute, exclusive)."""
+
+    handles: list[Handle]
+    positions: list[int]
+
+
+class Resync(msgspec.Struct, frozen=True, array_like=True, tag="resync"):
+    """Send a new snapshot: a gap was seen or the digest differs."""
+
+
+class Goodbye(msgspec.Struct, frozen=True, array_like=True, tag="goodbye"):
+    """This gateway leaves in an orderly way; its work is to be cancelled now."""
+
+
+# --- worker to gateway ---------------------------------------------------------------------------------------------
+
+
+class State(msgspec.Struct, frozen=True, array_like=True, tag="state"):
+    """What may change about a worker. A larger epoch wins; equal or smaller is ignored."""
+
+    epoch: int
+    role: Role = "both"
+    draining: bool = False
+
+
+class StepCosts(msgspec.Struct, frozen=True, array_like=True):
+    """A linear model of a step's time; `perf/step` evaluates it, `perf/fit` learns it."""
+
+    base_s: float
+    """Any step at all."""
+    prefill_token_s: float
+    """Each token prefilled."""
+    prefill_pair_s: float
+    """Each (prefilled token, earlier token it attends to) pair."""
+    decode_sequence_s: float
+    """Each sequence decoded."""
+    context_token_s: float
+    """Each token in cache of a decoded sequence."""
+
+
+class Load(msgspec.Struct, frozen=True, array_like=True, tag="load"):
+    """What a worker has to do, sent when it changed and at least every `heartbeat_s`."""
+
+    steps: int
+    """Steps finished in this incarnation: progress, and so health."""
+    step_age_s: float
+    """How long the step in flight has been running, 0 when idle."""
+    step_predicted_s: float | None
+    running: int
+    """Sequences in the batch."""
+    waiting: int
+    """Sequences queued, preempted ones included."""
+    waiting_tokens: int
+    """Prompt tokens not yet computed, over running and waiting."""
+    context_tokens: int
+    """Tokens in cache of the running sequences."""
+    held_blocks: int
+    """Blocks that running sequences pin."""
+    cached_blocks: int
+    """Blocks kept for re-use only: free for the asking."""
+    last_submit: int
+    """The last `Submit.number` of the receiving gateway that this report includes."""
+    step_s: float | None = None
+    """Recent time per step (exponential average)."""
+    preemptions: int = 0
+    costs: StepCosts | None = None
+    """The worker's own, from a profile or learnt from its steps; None until it knows."""
+
+
+class Stored(msgspec.Struct, frozen=True, array_like=True, tag="+"):
+    """A run of blocks is in the cache: keys[0] follows `parent` (None: nothing), each next follows the one before."""
+
+    parent: int | None
+    keys: list[int]
+
+
+class Evicted(msgspec.Struct, frozen=True, array_like=True, tag="-"):
+    """Blocks left the cache, leaf first: no child of theirs is still there."""
+
+    keys: list[int]
+
+
+class Facts(msgspec.Struct, frozen=True, array_like=True, tag="facts"):
+    """Numbered changes of a worker's cached blocks."""
+
+    number: int
+    """Consecutive from 1 within an incarnation; a gap asks for `Resync`."""
+    facts: list[Stored | Evicted]
+    digest: int
+    """Sum modulo 2**64 of the keys cached after this message: order-free, so any loss shows."""
+
+
+class Snapshot(msgspec.Struct, frozen=True, array_like=True, tag="snapshot"):
+    """All cached blocks, in chunks of bounded size, parents before children; deltas follow with number + 1.
+
+    The first chunk replaces everything known of this worker.
+    """
+
+    number: int
+    chunk: int
+    last: bool
+    runs: list[Stored]
+    digest: int
+
+
+class Started(msgspec.Struct, frozen=True, array_like=True):
+    """Comes with an attempt's first token."""
+
+    handle: Handle
+    cached_tokens: int
+    """Prompt tokens (of this attempt's prompt + output) that were found in the cache."""
+    queued_s: float
+    """From submit to the first step."""
+    prompt_logprobs: list[TokenLogprobs] | None = None
+
+
+class Finished(msgspec.Struct, frozen=True, array_like=True):
+    """Comes with an attempt's last token (or instead of one, for faults and max_tokens 0)."""
+
+    handle: Handle
+    reason: FinishReason
+    stop_token: int | None = None
+    """The token that ended it, where reason is "stop": it is also the last of the tokens delivered."""
+    fault: Fault | None = None
+    """Set if and only if reason is "abort"."""
+
+
+class Tokens(msgspec.Struct, frozen=True, array_like=True, tag="tokens"):
+    """Everything one step gave to one gateway: columns over attempts, one token each."""
+
+    step: int
+    handles: list[Handle]
+    tokens: list[int]
+    started: list[Started] = []
+    finished: list[Finished] = []
+    logprobs: list[tuple[Handle, TokenLogprobs]] = []
+
+
+ToWorker = Hello | Submit | Cancel | Ack | Resync | Goodbye
+ToGateway = Card | State | Load | Facts | Snapshot | Tokens

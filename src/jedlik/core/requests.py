@@ -1,0 +1,71 @@
+"""What a client asked for, after validation and tokenisation: text has become ids, defaults have become values.
+
+Everything here is a function of the request alone, so that an attempt can be replayed at another worker from
+(request, tokens delivered so far).
+"""
+
+import msgspec
+
+from jedlik.core.ids import RequestId, StreamId
+
+
+class Sampling(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
+    """How the next token is drawn. Neutral values mean the step is skipped.
+
+    The draw at output position p of choice c is a function of (seed, c, p) and the logits only.
+    """
+
+    seed: int = 0
+    """Always set: the gateway draws one at arrival when the client gave none. 0 <= seed < 2**63."""
+    temperature: float = 1.0
+    """0 means greedy."""
+    top_p: float = 1.0
+    top_k: int = 0
+    """0 means no limit."""
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    """Over prompt and output, as transformers and vLLM define it."""
+    frequency_penalty: float = 0.0
+    """Over output only, as OpenAI defines it."""
+    presence_penalty: float = 0.0
+    logit_bias: dict[int, float] = {}
+    logprobs: int | None = None
+    """None: none; 0: of the chosen token; n: also of the n most likely. Before temperature, after nothing else."""
+    prompt_logprobs: int | None = None
+    """As `logprobs`, for each prompt position but the first. Such a request re-uses no cached block."""
+
+
+class Stopping(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
+    """When a sequence ends, as far as token ids decide it. Stop *strings* are the frontend's."""
+
+    max_tokens: int = 16
+    """Output tokens at most, >= 0 (0 only with prompt_logprobs or echo); already cut to the context length."""
+    min_tokens: int = 0
+    """EOS and stop tokens can't be drawn before this many output tokens."""
+    ignore_eos: bool = False
+    stop_token_ids: tuple[int, ...] = ()
+    """Tokens the client named. The model's own EOS ids come from the worker's card."""
+
+
+class Request(msgspec.Struct, frozen=True):
+    """One prompt with n choices. A batch of prompts is several requests of one HTTP call."""
+
+    request_id: RequestId
+    first_stream: StreamId
+    """Choice c is delivered as stream `first_stream + c`."""
+    model: str
+    prompt: bytes
+    """Packed token ids (`core/tokens`), at least one."""
+    sampling: Sampling
+    stopping: Stopping
+    choices: int = 1
+    tenant: str = ""
+    """From authentication, never from the body. Divides the KV cache."""
+    salt: str = ""
+    """The client's `cache_salt`: divides the tenant's cache further."""
+    priority: int = 0
+    """Lower is earlier (vLLM's convention)."""
+    deadline_s: float | None = None
+    """Seconds from arrival until which a first token is worth having; None: no limit."""
+    output_hint: int | None = None
+    """Expected output tokens, where somebody knows."""

@@ -1,0 +1,54 @@
+"""Messages to bytes and back: msgpack by schema, nothing that could execute.
+
+A frame on a stream is `length (4 bytes, big endian) | schema version (1 byte) | msgpack`. Decoding checks types and
+rejects what does not fit with `WireError`; a length over the cap is rejected before anything is allocated.
+"""
+
+import msgspec
+
+from jedlik.core.errors import PeerError
+from jedlik.core.protocol import SCHEMA_VERSION, ToGateway, ToWorker
+
+MAX_FRAME_BYTES = 64 << 20
+HEADER_BYTES = 5
+
+
+class WireError(PeerError):
+    """A frame that is too long, of another version, or not of the schema."""
+
+
+_encoder = msgspec.msgpack.Encoder()
+_to_worker: msgspec.msgpack.Decoder[ToWorker] = msgspec.msgpack.Decoder(ToWorker)
+_to_gateway: msgspec.msgpack.Decoder[ToGateway] = msgspec.msgpack.Decoder(ToGateway)
+
+
+def encode(message: ToWorker | ToGateway) -> bytes:
+    """The whole frame."""
+    body = _encoder.encode(message)
+    return len(body).to_bytes(4, "big") + bytes((SCHEMA_VERSION,)) + body
+
+
+def decode_to_worker(body: bytes | memoryview) -> ToWorker:
+    """Decode the msgpack part of a frame sent by a gateway. Raises WireError."""
+    try:
+        return _to_worker.decode(body)
+    except msgspec.MsgspecError as error:
+        raise WireError(f"bad message from gateway: {error}") from error
+
+
+def decode_to_gateway(body: bytes | memoryview) -> ToGateway:
+    """Decode the msgpack part of a frame sent by a worker. Raises WireError."""
+    try:
+        return _to_gateway.decode(body)
+    except msgspec.MsgspecError as error:
+        raise WireError(f"bad message from worker: {error}") from error
+
+
+def body_length(header: bytes | memoryview) -> int:
+    """Check a 5-byte header and return the length of the body that follows. Raises WireError."""
+    length = int.from_bytes(header[:4], "big")
+    if length > MAX_FRAME_BYTES:
+        raise WireError(f"frame of {length} bytes; at most {MAX_FRAME_BYTES} are accepted")
+    if header[4] != SCHEMA_VERSION:
+        raise WireError(f"peer speaks protocol version {header[4]}, this is {SCHEMA_VERSION}: run the same release")
+    return length

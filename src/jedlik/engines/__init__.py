@@ -1,0 +1,1 @@
+"""F4: engines behind the step contract (core/step)."""

@@ -1,0 +1,1 @@
+"""The PyTorch engine: Hugging Face model code over our paged KV cache."""

@@ -1,0 +1,1 @@
+"""F6: the OpenAI-compatible HTTP surface: validation, text, streaming."""

@@ -1,0 +1,1 @@
+"""F4: where models come from: aliases, cached model directories, conversion."""

@@ -1,0 +1,1 @@
+"""F4: streams between processes, and who is there."""

@@ -1,0 +1,1 @@
+"""F1: performance models: how long a step takes, learnt or from a profile. Pure arithmetic."""

@@ -1,0 +1,1 @@
+"""F2: what an engine does next: the queue, the step's budget, preemption."""

@@ -1,0 +1,1 @@
+"""F4: facts become metrics and log lines."""
