@@ -1,9 +1,9 @@
-"""Gateway overhead beside NVIDIA Dynamo's frontend, in one run: CPU per request and per token, and latency at one connection.
+"""Gateway overhead beside NVIDIA Dynamo's frontend, in one run: CPU per request and token, latency of one connection.
 
 Starts both systems on loopback, each with two workers that compute nothing, and puts the same load on them in turn,
-repetition by repetition, so that a change in the machine's speed meets both. Scenarios (names as in the peers' harness):
-a1t 1 output token, 32 connections; b 128 streams x 64 tokens; c1q one stream x 16 tokens; ds 8,000-word prompts whose first
-7,000 words repeat; p paced engines, one chunk a read.
+repetition by repetition, so that a change in the machine's speed meets both. Scenarios, as the peers' harness names
+them: a1t 1 output token, 32 connections; b 128 streams x 64 tokens; c1q one stream x 16 tokens; ds 8,000-word prompts
+whose first 7,000 words repeat; p paced engines, one chunk a read.
 
     python bench/gateway_overhead.py --peers ../shared/peers --dynamo-python venv-dynamo/bin/python --model-dir model
 
