@@ -1,0 +1,121 @@
+"""A gateway's connections to the workers that discovery names.
+
+Each is opened with Hello, shown a Card, and from then on turned into `FromWorker` events. A connection that ends is
+reported once and opened again while the worker's record stands; a kicked worker is never connected to again.
+"""
+
+import asyncio
+from collections.abc import Callable
+
+from jedlik.core.errors import PeerError
+from jedlik.core.events import FromWorker, WorkerJoined, WorkerLost
+from jedlik.core.ids import GatewayId, WorkerId
+from jedlik.core.protocol import SCHEMA_VERSION, Card, Goodbye, Hello, ToWorker
+from jedlik.core.wire import decode_to_gateway, encode
+from jedlik.net.discovery.local import Joined, LocalDiscovery, Record, kill
+from jedlik.net.streams import Connection, connect
+
+POLL_S = 0.1
+LinkEvent = WorkerJoined | WorkerLost | FromWorker
+Tell = Callable[[LinkEvent], None]
+
+
+class Link:
+    """One connection to one worker incarnation (a `net.streams.Listener`)."""
+
+    def __init__(self, gateway: GatewayId, worker: WorkerId, tell: Tell, ended: Callable[[WorkerId], None]) -> None:
+        self._hello = Hello(SCHEMA_VERSION, gateway)
+        self._worker = worker
+        self._tell = tell
+        self._ended = ended
+        self._carded = False
+        self.connection: Connection | None = None
+
+    def opened(self, connection: Connection) -> None:
+        self.connection = connection
+        connection.send(encode(self._hello))
+
+    def received(self, connection: Connection, bodies: list[memoryview]) -> None:
+        for body in bodies:
+            message = decode_to_gateway(body)
+            if isinstance(message, Card):
+                self._show(message)
+            elif self._carded:
+                self._tell(FromWorker(self._worker, message))
+            else:
+                raise PeerError(f"{self._worker} sent {type(message).__name__} before its card")
+
+    def lost(self, connection: Connection, reason: str) -> None:
+        if self._carded:
+            self._tell(WorkerLost(self._worker, reason))
+        self._ended(self._worker)
+
+    def _show(self, card: Card) -> None:
+        if self._carded or card.worker != self._worker:
+            raise PeerError(f"{self._worker} showed an unexpected card of {card.worker}")
+        self._carded = True
+        self._tell(WorkerJoined(card))
+
+
+class WorkerLinks:
+    """All of them, for one gateway."""
+
+    def __init__(self, gateway: GatewayId, discovery: LocalDiscovery, key: bytes, tell: Tell) -> None:
+        self._gateway = gateway
+        self._discovery = discovery
+        self._key = key
+        self._tell = tell
+        self._links: dict[WorkerId, Link] = {}
+        self._kicked: set[WorkerId] = set()
+
+    async def run(self) -> None:
+        """Watch discovery and keep connections up until cancelled; then say goodbye."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                while True:
+                    for change in self._discovery.poll():
+                        if isinstance(change, Joined):
+                            tasks.create_task(self._connect(change.record))
+                        else:
+                            self._cut(WorkerId(change.record.worker), "its process has ended")
+                    await asyncio.sleep(POLL_S)
+        finally:
+            self._say_goodbye()
+
+    def send(self, worker: WorkerId, message: ToWorker) -> None:
+        """To a worker that is connected; to one that is not, nothing happens (its loss is on the way)."""
+        link = self._links.get(worker)
+        if link is not None and link.connection is not None:
+            link.connection.send(encode(message))
+
+    def kick(self, worker: WorkerId, reason: str) -> bool:
+        """Cut a worker off and kill it, if it is a process of this host's run directory; whether it was killed."""
+        self._kicked.add(worker)
+        self._cut(worker, reason)
+        record = self._discovery.find(worker)
+        return record is not None and kill(record)
+
+    async def _connect(self, record: Record) -> None:
+        worker = WorkerId(record.worker)
+        if worker in self._links or worker in self._kicked:
+            return
+        link = self._links[worker] = Link(self._gateway, worker, self._tell, self._ended)
+        try:
+            await connect(record.address, link, self._key)
+        except PeerError:
+            self._ended(worker)  # the record is stale or the worker just starting: discovery will say
+
+    def _ended(self, worker: WorkerId) -> None:
+        self._links.pop(worker, None)
+        self._discovery.forget(worker)
+
+    def _cut(self, worker: WorkerId, reason: str) -> None:
+        link = self._links.get(worker)
+        if link is not None and link.connection is not None:
+            link.connection.cut(reason)
+
+    def _say_goodbye(self) -> None:
+        for link in self._links.values():
+            if link.connection is not None:
+                link.connection.send(encode(Goodbye()))
+                link.connection.close("this gateway leaves")

@@ -1,0 +1,114 @@
+"""Discovery on one host: a private directory with one JSON record per worker that is ready.
+
+A record is written whole (temporary file, rename) and names a process by pid *and* start time, so that a re-used pid is
+never mistaken for the worker, nor killed in its place. Records of dead processes are removed by whoever sees them.
+"""
+
+import contextlib
+import os
+import signal
+from pathlib import Path
+
+import msgspec
+
+
+class Record(msgspec.Struct, frozen=True):
+    """One worker incarnation that accepts connections."""
+
+    worker: str
+    """`name@incarnation`."""
+    name: str
+    pid: int
+    started: int
+    """Start time of the process in clock ticks since boot."""
+    address: str
+
+
+class Joined(msgspec.Struct, frozen=True):
+    record: Record
+
+
+class Left(msgspec.Struct, frozen=True):
+    record: Record
+
+
+class Announcement:
+    """Our own record in the directory."""
+
+    def __init__(self, folder: Path, record: Record) -> None:
+        self._path = folder / f"{record.name}.json"
+        self._record = record
+
+    def publish(self) -> None:
+        """Visible to others when this returns."""
+        temporary = self._path.with_suffix(f".{self._record.pid}.tmp")
+        temporary.write_bytes(msgspec.json.encode(self._record))
+        os.replace(temporary, self._path)
+
+    def withdraw(self) -> None:
+        """Gone, unless a newer incarnation has taken the name."""
+        with contextlib.suppress(OSError, msgspec.MsgspecError):
+            if read(self._path) == self._record:
+                self._path.unlink()
+
+
+class LocalDiscovery:
+    """What a directory says, as differences between polls."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._known: dict[str, Record] = {}
+
+    def poll(self) -> list[Joined | Left]:
+        """What changed since the last poll: leaves first, by worker name. Does a few system calls per worker."""
+        found = {record.worker: record for record in self._read_all()}
+        left: list[Joined | Left] = [Left(r) for w, r in sorted(self._known.items()) if w not in found]
+        joined = [Joined(r) for w, r in sorted(found.items()) if w not in self._known]
+        self._known = found
+        return left + joined
+
+    def find(self, worker: str) -> Record | None:
+        """The record of a worker as of the last poll."""
+        return self._known.get(worker)
+
+    def forget(self, worker: str) -> None:
+        """Report this worker as joined again at the next poll, if it is still there."""
+        self._known.pop(worker, None)
+
+    def _read_all(self) -> list[Record]:
+        records = []
+        for path in sorted(self._folder.glob("*.json")):
+            with contextlib.suppress(OSError, msgspec.MsgspecError):
+                record = read(path)
+                if alive(record):
+                    records.append(record)
+                else:
+                    path.unlink()
+        return records
+
+
+def read(path: Path) -> Record:
+    return msgspec.json.decode(path.read_bytes(), type=Record)
+
+
+def start_ticks(pid: int) -> int | None:
+    """When a process started, None if it is dead (a zombie is dead)."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] in (b"Z", b"X") else int(fields[19])
+
+
+def alive(record: Record) -> bool:
+    return start_ticks(record.pid) == record.started
+
+
+def kill(record: Record) -> bool:
+    """SIGKILL the recorded process if it is still that one; whether it was."""
+    if not alive(record):
+        return False
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.kill(record.pid, signal.SIGKILL)
+        return True
+    return False

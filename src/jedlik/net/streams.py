@@ -1,0 +1,150 @@
+"""Connections between gateways and workers: frames over unix sockets on one host, authenticated TCP elsewhere.
+
+A peer that does not read is cut once `max_unsent_bytes` wait for it; bad frames and bad proofs cut it too. Writes of
+one loop iteration leave together (uvloop gathers them). Whoever was told `opened` is told `lost`, once, with a reason.
+"""
+
+import asyncio
+import contextlib
+import os
+import secrets
+import socket
+from collections.abc import Callable
+from typing import Protocol, cast
+
+from jedlik.core.errors import PeerError
+from jedlik.net.authenticate import Handshake
+from jedlik.net.frames import FrameParser
+
+MAX_UNSENT_BYTES = 64 << 20
+HANDSHAKE_S = 5.0
+CONNECT_S = 5.0
+
+
+class Listener(Protocol):
+    """Who owns a connection. Calls come on the loop's thread."""
+
+    def opened(self, connection: "Connection") -> None:
+        """The peer is there (and has proved itself, on TCP)."""
+
+    def received(self, connection: "Connection", bodies: list[memoryview]) -> None:
+        """Whole frames' bodies, in order. A PeerError raised here cuts the connection."""
+
+    def lost(self, connection: "Connection", reason: str) -> None:
+        """After `opened`, once."""
+
+
+class Connection(asyncio.Protocol):
+    """One stream of frames."""
+
+    def __init__(
+        self, listener: Listener, handshake: Handshake | None, max_unsent_bytes: int = MAX_UNSENT_BYTES
+    ) -> None:
+        self._listener = listener
+        self._handshake = handshake
+        self._parser = FrameParser()
+        self._max_unsent_bytes = max_unsent_bytes
+        self._transport: asyncio.Transport | None = None
+        self._opened = False
+        self._reason = ""
+        self._deadline: asyncio.TimerHandle | None = None
+
+    def send(self, frame: bytes) -> None:
+        """Queue one frame; silently dropped once the connection is closing (its `lost` is on the way)."""
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return
+        transport.write(frame)
+        if transport.get_write_buffer_size() > self._max_unsent_bytes:
+            self.cut(f"peer does not read: {transport.get_write_buffer_size()} bytes wait for it")
+
+    def cut(self, reason: str) -> None:
+        """Drop the connection at once; what is unsent is lost."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._reason = reason
+            self._transport.abort()
+
+    def close(self, reason: str) -> None:
+        """Send what is queued, then close."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._reason = reason
+            self._transport.close()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        no_delay(self._transport)
+        if self._handshake is None:
+            self._open()
+            return
+        self._transport.write(self._handshake.greeting())
+        loop = asyncio.get_running_loop()
+        self._deadline = loop.call_later(HANDSHAKE_S, self.cut, "no proof of the cluster key in time")
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            if self._handshake is not None:
+                data = self._prove(self._handshake, data)
+            if data and (bodies := self._parser.feed(data)):
+                self._listener.received(self, bodies)
+        except PeerError as error:
+            self.cut(str(error))
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+        if self._opened:
+            self._opened = False
+            self._listener.lost(self, self._reason or (f"connection lost: {error}" if error else "connection closed"))
+
+    def _prove(self, handshake: Handshake, data: bytes) -> bytes:
+        if (answer := handshake.feed(data)) and self._transport is not None:
+            self._transport.write(answer)
+        if not handshake.done:
+            return b""
+        self._handshake = None
+        if self._deadline is not None:
+            self._deadline.cancel()
+        self._open()
+        return handshake.rest()
+
+    def _open(self) -> None:
+        self._opened = True
+        self._listener.opened(self)
+
+
+def no_delay(transport: asyncio.Transport) -> None:
+    """Small frames must leave at once."""
+    sock = transport.get_extra_info("socket")
+    if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+async def connect(address: str, listener: Listener, key: bytes) -> Connection:
+    """Connect to `unix:PATH` or `tcp:HOST:PORT`. Raises PeerError if nobody answers there."""
+    loop = asyncio.get_running_loop()
+    kind, _, where = address.partition(":")
+    try:
+        async with asyncio.timeout(CONNECT_S):
+            if kind == "unix":
+                return (await loop.create_unix_connection(lambda: Connection(listener, None), where))[1]
+            host, _, port = where.rpartition(":")
+            return (await loop.create_connection(lambda: _proving(listener, key, client=True), host, int(port)))[1]
+    except (OSError, TimeoutError) as error:
+        raise PeerError(f"cannot connect to {address}: {error or 'no answer'}") from error
+
+
+async def serve(address: str, listener: Callable[[], Listener], key: bytes) -> tuple[asyncio.Server, str]:
+    """Listen on `unix:PATH` or `tcp:HOST:PORT` (port 0: any); the server and the address that peers connect to."""
+    loop = asyncio.get_running_loop()
+    kind, _, where = address.partition(":")
+    if kind == "unix":
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(where)  # left by a dead incarnation; the run directory is private to us
+        return await loop.create_unix_server(lambda: Connection(listener(), None), where), address
+    host, _, port = where.rpartition(":")
+    server = await loop.create_server(lambda: _proving(listener(), key, client=False), host, int(port))
+    return server, f"tcp:{host}:{server.sockets[0].getsockname()[1]}"
+
+
+def _proving(listener: Listener, key: bytes, *, client: bool) -> Connection:
+    return Connection(listener, Handshake(key, secrets.token_bytes(32), client=client))
