@@ -112,6 +112,8 @@ class ServeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     log_format: Literal["human", "json"] = "human"
     event_log: str | None = None
     """Folder to record every node's events in, for replay."""
+    event_log_tokens: bool = False
+    """Keep token ids in the event log: such a log can be replayed exactly, and holds what users wrote."""
     worker: WorkerConfig = WorkerConfig()
     gateway: GatewayConfig = GatewayConfig()
     frontend: FrontendConfig = FrontendConfig()
