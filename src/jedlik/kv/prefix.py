@@ -1,0 +1,226 @@
+"""The prefix index: which worker holds how much of a prompt, fed by the workers' numbered facts.
+
+A worker incarnation gets a bit per snapshot; when it leaves, the bit is masked at once, swept out slice by slice, and
+only then used again. Whether all facts were seen is judged by numbers and by a digest over the facts themselves, kept
+beside the index: blocks forgotten here for the byte budget, or runs left out, do not make it wrong.
+"""
+
+from collections.abc import Sequence
+
+from jedlik.core.errors import Bug
+from jedlik.core.ids import WorkerId
+from jedlik.core.protocol import Evicted, Facts, Snapshot, Stored
+from jedlik.kv.prefix_blocks import ClosedBlocks
+from jedlik.kv.prefix_open import OpenBlocks
+
+BLOCK_BYTES = 200
+"""What a block costs at most, all structures together (bench/prefix_index measures it)."""
+SWEEP_BLOCKS = 512
+"""Blocks looked at per call of `sweep`."""
+MAX_DECODED = 4096
+DIGEST_MASK = (1 << 64) - 1
+
+
+class Feed:
+    """How far one worker's facts have been followed."""
+
+    __slots__ = ("bit", "chunk", "closed", "digest", "number", "synced")
+
+    def __init__(self, bit: int, closed: bool) -> None:
+        self.bit = bit
+        self.closed = closed
+        self.synced = False
+        self.number = 0
+        self.chunk = 0
+        """The next one expected of a snapshot that is under way."""
+        self.digest = 0
+
+
+class PrefixIndex:
+    """Follows workers' caches within a byte budget, and tells how much of a prompt each has."""
+
+    def __init__(self, budget_bytes: int) -> None:
+        self._max_blocks = max(1, budget_bytes // BLOCK_BYTES)
+        self._closed = ClosedBlocks()
+        self._open = OpenBlocks()
+        self._feeds: dict[WorkerId, Feed] = {}
+        self._owners: dict[int, WorkerId] = {}
+        """By bit; only bits that count."""
+        self._free_bits: list[int] = []
+        self._bits = 0
+        """How many were ever made."""
+        self._alive_closed = 0
+        self._alive_open = 0
+        self._dead = 0
+        """Bits that left since the sweep under way began: the next one's work."""
+        self._sweeping = 0
+        self._sweep_keys: list[int] = []
+        self._decoded: dict[int, tuple[WorkerId, ...]] = {}
+
+    def __len__(self) -> int:
+        """Blocks known."""
+        return len(self._closed) + len(self._open)
+
+    def join(self, worker: WorkerId, prefix_closed: bool = True) -> None:
+        """Follow a worker from its first snapshot on."""
+        if worker in self._feeds:
+            raise Bug(f"prefix index: {worker} joined twice; leave() comes between")
+        self._feeds[worker] = Feed(0, prefix_closed)
+        self._renew(worker)
+
+    def leave(self, worker: WorkerId) -> None:
+        """Forget a worker at once; its blocks go slice by slice. Unknown workers are a no-op."""
+        feed = self._feeds.pop(worker, None)
+        if feed is not None:
+            self._retire(feed)
+
+    def apply(self, worker: WorkerId, facts: Facts) -> bool:
+        """Take the next changes of a worker. False: it is out of step and must send a snapshot."""
+        feed = self._feeds.get(worker)
+        if feed is None or (feed.synced and facts.number <= feed.number):
+            return True
+        if not feed.synced or facts.number != feed.number + 1:
+            feed.synced = False
+            return False
+        feed.number = facts.number
+        for fact in facts.facts:
+            if isinstance(fact, Stored):
+                self._store(feed, fact)
+            else:
+                self._evict(feed, fact)
+        feed.synced = feed.digest & DIGEST_MASK == facts.digest
+        self._trim()
+        return feed.synced
+
+    def replace(self, worker: WorkerId, snapshot: Snapshot) -> bool:
+        """Take a chunk of a snapshot; the first drops all that was known. False: ask for another snapshot."""
+        feed = self._feeds.get(worker)
+        if feed is None:
+            return True
+        if snapshot.chunk == 0:
+            self._renew(worker)
+        elif snapshot.chunk != feed.chunk or snapshot.number != feed.number or feed.synced:
+            return feed.synced
+        feed.chunk = snapshot.chunk + 1
+        feed.number = snapshot.number
+        for run in snapshot.runs:
+            self._store(feed, run)
+        self._trim()
+        if snapshot.last:
+            feed.synced = feed.digest & DIGEST_MASK == snapshot.digest
+            feed.chunk = 0
+            return feed.synced
+        return True
+
+    def match(self, keys: Sequence[int]) -> dict[WorkerId, int]:
+        """Depth in blocks, at least 1, to which each worker holds the chain `keys`; workers without it are absent."""
+        depths: dict[WorkerId, int] = {}
+        for depth, bits in self._closed.match(keys, self._alive_closed):
+            depths.update(dict.fromkeys(self._decoded.get(bits) or self._decode(bits), depth))
+        if self._alive_open:
+            for depth, bits in self._open.match(keys, self._alive_open):
+                if depth:
+                    depths.update(dict.fromkeys(self._decode(bits), depth))
+        return depths
+
+    def sweep(self, blocks: int = SWEEP_BLOCKS) -> bool:
+        """Clear up behind workers that left, at most `blocks` blocks. False when there is nothing to do."""
+        if not self._sweeping:
+            if not self._dead:
+                return False
+            self._sweeping, self._dead = self._dead, 0
+            self._sweep_keys = self._open.keys() + self._closed.keys()
+        keys = self._sweep_keys
+        part = keys[: -blocks - 1 : -1]
+        del keys[-blocks:]
+        self._closed.sweep(part, self._sweeping)
+        self._open.sweep(part, self._sweeping)
+        if not keys:
+            self._free_bits.extend(_bits(self._sweeping))
+            self._sweeping = 0
+        return True
+
+    def synced(self, worker: WorkerId) -> bool:
+        """All facts of this worker so far have been followed."""
+        return worker in self._feeds and self._feeds[worker].synced
+
+    def holds(self, worker: WorkerId, key: int) -> bool:
+        """Whether the index says that a worker holds a block."""
+        feed = self._feeds[worker]
+        return bool((self._closed if feed.closed else self._open).holders(key) & feed.bit)
+
+    def check(self) -> None:
+        """Invariants of the whole index. Slow: for tests."""
+        self._closed.check()
+        if self._alive_closed | self._alive_open != sum(self._owners):
+            raise Bug("prefix index: live bits and owners differ")
+        if {feed.bit: worker for worker, feed in self._feeds.items()} != self._owners:
+            raise Bug("prefix index: a worker's bit belongs to another")
+        used = sum(self._owners) | self._dead | self._sweeping
+        if any(used & bit for bit in self._free_bits) or len(set(self._free_bits)) != len(self._free_bits):
+            raise Bug("prefix index: a bit is both free and in use")
+        if len(self) > self._max_blocks:
+            raise Bug(f"prefix index: {len(self)} blocks, budget {self._max_blocks}")
+
+    def _store(self, feed: Feed, run: Stored) -> None:
+        feed.digest += sum(run.keys)
+        if feed.closed:
+            self._closed.store(feed.bit, run.parent, run.keys)
+        else:
+            self._open.store(feed.bit, run.keys)
+
+    def _evict(self, feed: Feed, fact: Evicted) -> None:
+        feed.digest -= sum(fact.keys)
+        if feed.closed:
+            self._closed.evict(feed.bit, fact.keys)
+        else:
+            self._open.sweep(fact.keys, feed.bit)
+
+    def _trim(self) -> None:
+        if len(self) > self._max_blocks:
+            self._closed.trim(max(0, self._max_blocks - len(self._open)))
+            self._open.trim(self._max_blocks)
+
+    def _renew(self, worker: WorkerId) -> None:
+        """A bit nobody has used: all that the old one says is gone."""
+        feed = self._feeds[worker]
+        self._retire(feed)
+        if self._free_bits:
+            feed.bit = self._free_bits.pop()
+        else:
+            feed.bit = 1 << self._bits
+            self._bits += 1
+        feed.synced, feed.number, feed.digest, feed.chunk = False, 0, 0, 0
+        self._owners[feed.bit] = worker
+        if feed.closed:
+            self._alive_closed |= feed.bit
+        else:
+            self._alive_open |= feed.bit
+        self._decoded.clear()
+
+    def _retire(self, feed: Feed) -> None:
+        if not feed.bit:
+            return
+        del self._owners[feed.bit]
+        self._alive_closed &= ~feed.bit
+        self._alive_open &= ~feed.bit
+        self._dead |= feed.bit
+        self._decoded.clear()
+
+    def _decode(self, bits: int) -> tuple[WorkerId, ...]:
+        """The workers of a bit set; remembered, as the same sets come again and again."""
+        workers = self._decoded.get(bits)
+        if workers is None:
+            if len(self._decoded) >= MAX_DECODED:
+                self._decoded.clear()
+            workers = self._decoded[bits] = tuple(self._owners[bit] for bit in _bits(bits))
+        return workers
+
+
+def _bits(mask: int) -> list[int]:
+    found = []
+    while mask:
+        low = mask & -mask
+        found.append(low)
+        mask ^= low
+    return found
