@@ -1,0 +1,173 @@
+"""Flags, environment, file and defaults become one `ServeConfig`, in this order of precedence, parsed once.
+
+Promises: an unknown key or variable stops the start and names where it stood and the nearest match; every value knows
+its source (`jedlik config explain`). Sizes may be written 2GiB; a value of `none` clears an optional one.
+"""
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+import yaml
+
+from jedlik.cli.fields import Field, fields, type_name
+from jedlik.core.config import ServeConfig
+from jedlik.core.errors import ConfigError
+
+UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
+OTHER_VARIABLES = {"JEDLIK_HOME", "JEDLIK_CONFIG"}
+T = TypeVar("T")
+
+
+class Value(msgspec.Struct, frozen=True):
+    """A value before conversion, and where it was said."""
+
+    raw: object
+    source: str
+
+
+class Settings(msgspec.Struct, frozen=True):
+    config: ServeConfig
+    sources: dict[str, str]
+    """By key, for every field."""
+
+
+def settle(flags: Mapping[str, object], environ: Mapping[str, str], file: Path | None) -> Settings:
+    """The configuration. `flags` maps keys (worker.block_size) to what was given. Raises ConfigError."""
+    known = {field.key: field for field in fields()}
+    said = from_file(file, known) if file else {}
+    said |= from_environment(environ, known)
+    said |= {key: Value(raw, f"flag {known[key].flag}") for key, raw in flags.items()}
+    tree: dict[str, object] = {}
+    for key, value in said.items():
+        plant(tree, known[key].path, convert(known[key], value))
+    if "model" not in tree:
+        raise ConfigError("no model: say which, as in `jedlik serve smollm2-135m` (`jedlik model list` shows more)")
+    config = msgspec.convert(tree, ServeConfig)
+    check(config)
+    return Settings(config, {key: said[key].source if key in said else "default" for key in known})
+
+
+def from_file(file: Path, known: Mapping[str, Field]) -> dict[str, Value]:
+    try:
+        tree = yaml.safe_load(file.read_text()) or {}
+    except FileNotFoundError:
+        raise ConfigError(f"{file}: no such file (given by --config)") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{file}: cannot be read as YAML: {error}") from error
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{file}: expected a mapping of settings at the top, found {type(tree).__name__}")
+    leaves = dict(_leaves(tree, (), known))
+    for key in leaves:
+        if key not in known:
+            raise ConfigError(f"{file}: unknown key {key!r}{nearest(key, known)}")
+    return {key: Value(raw, f"file {file}") for key, raw in leaves.items()}
+
+
+def from_environment(environ: Mapping[str, str], known: Mapping[str, Field]) -> dict[str, Value]:
+    keys = {field.variable: field.key for field in known.values()}
+    found = {}
+    for name in sorted(environ):
+        if name in keys:
+            found[keys[name]] = Value(environ[name], f"environment {name}")
+        elif name.startswith("JEDLIK_") and name not in OTHER_VARIABLES:
+            raise ConfigError(f"environment: unknown variable {name}{nearest(name, keys)}")
+    return found
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """`; did you mean ...?`, if something is near."""
+    match = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f"; did you mean {match[0]!r}?" if match else ""
+
+
+def convert(field: Field, value: Value) -> object:
+    """To the field's type. Raises ConfigError naming the key and its source."""
+    raw = value.raw
+    try:
+        if isinstance(raw, str):
+            if raw.lower() in ("none", "null") and _optional(field.type):
+                return None
+            if field.path[-1].endswith("_bytes"):
+                raw = size_bytes(raw)
+            elif type_name(field.type) == "key=tenant,...":
+                raw = pairs(raw)
+            elif field.type is bool:
+                raw = {"yes": "true", "no": "false", "on": "true", "off": "false"}.get(raw.lower(), raw)
+        return msgspec.convert(raw, field.type, strict=not isinstance(value.raw, str))  # type: ignore[call-overload,unused-ignore]
+    except (msgspec.ValidationError, ValueError) as error:
+        raise ConfigError(f"{value.source}: {field.key} = {value.raw!r}: {error}") from error
+
+
+def size_bytes(text: str) -> int:
+    """2GiB, 512 MB, 1.5g, 4096. Raises ValueError."""
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?i?)b?\s*", text.lower())
+    if match is None or match[2] not in UNITS:
+        raise ValueError("expected a size such as 2GiB, 512MB or 4096")
+    return int(float(match[1]) * UNITS[match[2]])
+
+
+def pairs(text: str) -> dict[str, str]:
+    """`key=tenant,key=tenant`; a key alone has the tenant "default". Raises ValueError."""
+    found = {}
+    for part in filter(None, (p.strip() for p in text.split(","))):
+        key, _, tenant = part.partition("=")
+        if not key:
+            raise ValueError("expected key=tenant,key=tenant")
+        found[key] = tenant or "default"
+    return found
+
+
+def check(config: ServeConfig) -> None:
+    """What types can't say. Raises ConfigError."""
+    limits: list[tuple[str, float, float]] = [
+        ("workers", config.workers, 0),
+        ("worker.block_size", config.worker.block_size, 1),
+        ("worker.max_sequences", config.worker.max_sequences, 1),
+        ("worker.max_step_tokens", config.worker.max_step_tokens, 1),
+        ("gateway.max_attempts", config.gateway.max_attempts, 1),
+        ("drain_s", config.drain_s, 0),
+    ]
+    for key, value, least in limits:
+        if value < least:
+            raise ConfigError(f"{key} is {value}; at least {least} is needed")
+    if not 0 <= config.port <= 65535:
+        raise ConfigError(f"port is {config.port}; ports are 0 (any free one) to 65535")
+    if config.speedup <= 0:
+        raise ConfigError(f"speedup is {config.speedup}; it must be more than 0")
+    if not loopback(config.host) and not config.api_keys and not config.allow_open:
+        raise ConfigError(
+            f"host {config.host} can be reached from other machines and no API key is set: "
+            "set --api-keys KEY=TENANT, or say --allow-open if everybody who reaches the port may use it"
+        )
+
+
+def loopback(host: str) -> bool:
+    return host in ("localhost", "::1") or bool(re.fullmatch(r"127(\.\d{1,3}){3}", host))
+
+
+def plant(tree: dict[str, object], path: tuple[str, ...], value: object) -> None:
+    for part in path[:-1]:
+        below = tree.setdefault(part, {})
+        assert isinstance(below, dict)
+        tree = below
+    tree[path[-1]] = value
+
+
+def _leaves(
+    tree: Mapping[object, object], above: tuple[str, ...], known: Mapping[str, Field]
+) -> Iterable[tuple[str, object]]:
+    for name, value in tree.items():
+        path = (*above, str(name))
+        key = ".".join(path)
+        if isinstance(value, dict) and key not in known:
+            yield from _leaves(value, path, known)
+        else:
+            yield key, value
+
+
+def _optional(kind: object) -> bool:
+    return "None" in str(kind)

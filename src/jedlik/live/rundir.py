@@ -1,0 +1,98 @@
+"""A private directory for one server's sockets, records and child configurations; gone when the server is.
+
+Mode 0700, because the children's configurations hold the cluster key. What a killed server left behind is removed by
+the next one that starts, told from a living one's by its owner's pid and start time.
+"""
+
+import contextlib
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import msgspec
+
+from jedlik.core.errors import ConfigError
+from jedlik.net.discovery.local import start_ticks
+
+OWNER = "owner.json"
+LONGEST_PATH = 70
+"""A unix socket's path has at most 107 bytes; `/workers/worker-NN.sock` follows."""
+
+
+class Owner(msgspec.Struct, frozen=True):
+    pid: int
+    started: int
+
+
+class RunDir:
+    """The directory and the places in it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.records = path / "records"
+        self.status = path / "status"
+
+    def socket(self, name: str) -> Path:
+        return self.path / f"{name}.sock"
+
+    def config(self, name: str) -> Path:
+        return self.path / f"{name}.config.json"
+
+    def write_private(self, path: Path, data: bytes) -> None:
+        """Readable by this user only, whole or not there."""
+        temporary = path.with_suffix(".tmp")
+        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+            file.write(data)
+        os.replace(temporary, path)
+
+    def remove(self) -> None:
+        shutil.rmtree(self.path, ignore_errors=True)
+
+
+def make(wanted: str | None, pid: int) -> RunDir:
+    """A fresh run directory owned by process `pid`. Raises ConfigError if `wanted` can't be used."""
+    if wanted is None:
+        base = Path(tempfile.gettempdir())
+        remove_stale(base)
+        path = Path(tempfile.mkdtemp(prefix=f"jedlik-{os.getuid()}-", dir=base))
+    else:
+        path = Path(wanted).absolute()
+        _take_over(path)
+    if len(str(path)) > LONGEST_PATH:
+        shutil.rmtree(path)
+        raise ConfigError(f"run directory {path}: path too long for unix sockets; set --run-dir to a shorter one")
+    run_dir = RunDir(path)
+    run_dir.records.mkdir()
+    run_dir.status.mkdir()
+    run_dir.write_private(path / OWNER, msgspec.json.encode(Owner(pid, start_ticks(pid) or 0)))
+    return run_dir
+
+
+def remove_stale(base: Path) -> None:
+    """Directories of this user's servers that were killed."""
+    for path in base.glob(f"jedlik-{os.getuid()}-*"):
+        with contextlib.suppress(OSError):
+            if path.stat().st_uid == os.getuid() and (path / OWNER).exists() and not _owned(path):
+                shutil.rmtree(path)
+
+
+def _take_over(path: Path) -> None:
+    if path.exists():
+        if not (path / OWNER).exists() and any(path.iterdir()):
+            raise ConfigError(
+                f"run directory {path} exists, is not empty and no run directory of jedlik's: use another"
+            )
+        if _owned(path):
+            raise ConfigError(f"run directory {path} is in use by a server that runs; stop it or use another --run-dir")
+        shutil.rmtree(path)
+    path.mkdir(mode=0o700, parents=True)
+
+
+def _owned(path: Path) -> bool:
+    """Whether its owner lives."""
+    try:
+        owner = msgspec.json.decode((path / OWNER).read_bytes(), type=Owner)
+    except (OSError, msgspec.MsgspecError):
+        return False
+    return start_ticks(owner.pid) == owner.started

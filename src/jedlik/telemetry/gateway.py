@@ -1,0 +1,62 @@
+"""What a gateway tells the world: facts to metrics and, one line a request, to the log."""
+
+from jedlik.core.effects import Deliver
+from jedlik.core.facts import Answered, Fact, Migrated, Routed, StepRan, Suspected
+from jedlik.core.ids import WorkerId
+from jedlik.core.protocol import Load
+from jedlik.telemetry.log import Log
+from jedlik.telemetry.metrics import GatewayMetrics
+
+
+class GatewayTelemetry:
+    """Fulfils `live/gateway.GatewayTelemetry`."""
+
+    def __init__(self, metrics: GatewayMetrics, log: Log, *, log_requests: bool) -> None:
+        self._metrics = metrics
+        self._log = log
+        self._log_requests = log_requests
+
+    def load(self, worker: WorkerId, load: Load) -> None:
+        self._metrics.load(worker, load)
+
+    def left(self, worker: WorkerId) -> None:
+        self._metrics.left(worker)
+
+    def delivered(self, deliver: Deliver, now: float) -> None:
+        self._metrics.delivered(deliver, now)
+
+    def kicked(self, worker: WorkerId, reason: str, killed: bool) -> None:
+        self._metrics.kicked()
+        self._log.line("kicked", worker=worker, reason=reason, killed=killed)
+
+    def fact(self, fact: Fact) -> None:
+        match fact:
+            case Answered():
+                self._metrics.answered(fact)
+                if self._log_requests:
+                    self._answered(fact)
+            case Routed():
+                self._metrics.routed(fact)
+            case Migrated():
+                self._metrics.migrated(fact)
+                told = {"attempt": fact.attempt, "delivered": fact.delivered, "reason": fact.reason}
+                self._log.line("migrated", request_id=fact.request_id, **told)
+            case Suspected():
+                self._metrics.suspected(fact)
+                self._log.line("worker", worker=fact.worker, health=fact.health, reason=fact.reason)
+            case StepRan():
+                pass  # a worker's own
+
+    def _answered(self, fact: Answered) -> None:
+        self._log.line(
+            "answered",
+            request_id=fact.request_id,
+            choice=fact.choice or None,
+            outcome=fact.outcome,
+            prompt_tokens=fact.prompt_tokens,
+            cached_tokens=fact.cached_tokens,
+            output_tokens=fact.output_tokens,
+            attempts=fact.attempts if fact.attempts > 1 else None,
+            ttft_s=fact.ttft_s,
+            duration_s=fact.duration_s,
+        )

@@ -1,0 +1,163 @@
+"""A gateway's metrics: facts, load reports and deliveries become Prometheus series under the field's names.
+
+Every series exists from the start, in base units. Labels are bounded: outcomes are a fixed set, workers are named
+without their incarnation. Worker gauges say what the last load report said; `vllm:` aliases are for tools that know those.
+Nothing is computed per request beyond a few additions: families are built at scrape.
+"""
+
+from collections.abc import Callable, Iterable
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+
+from jedlik.core.effects import Deliver
+from jedlik.core.facts import Answered, Migrated, Routed, Suspected
+from jedlik.core.ids import StreamId, WorkerId
+from jedlik.core.protocol import Load
+from jedlik.telemetry.histogram import Histogram
+
+OUTCOMES = (
+    "stop",
+    "length",
+    "cut",
+    "abandoned",
+    "invalid",
+    "overloaded",
+    "unavailable",
+    "timeout",
+    "internal",
+    "other",
+)
+SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
+TOKEN_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 10.0)
+PRUNE_STREAMS = 8192
+PRUNE_AFTER_S = 60.0
+Blocks = Callable[[], dict[str, int]]
+
+
+class GatewayMetrics:
+    """Collects for one gateway. `total_blocks` tells, per worker name, the size of its KV cache."""
+
+    def __init__(self, total_blocks: Blocks) -> None:
+        self._total_blocks = total_blocks
+        self._loads: dict[str, Load] = {}
+        self._last_token: dict[StreamId, float] = {}
+        self._prune_at = PRUNE_STREAMS
+        self._outcomes = dict.fromkeys(OUTCOMES, 0)
+        self._totals = dict.fromkeys(COUNTERS, 0)
+        self.ttft = Histogram("jedlik_time_to_first_token_seconds", "From arrival to the first token.", SECONDS)
+        self.itl = Histogram("jedlik_inter_token_latency_seconds", "Between tokens of a stream.", TOKEN_SECONDS)
+        self.queue = Histogram("jedlik_request_queue_seconds", "From dispatch to the first step, as told.", SECONDS)
+        self.duration = Histogram("jedlik_request_duration_seconds", "From arrival to the end of a choice.", SECONDS)
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._registry.register(self)
+
+    def scrape(self) -> bytes:
+        """The text exposition format."""
+        return generate_latest(self._registry)
+
+    def load(self, worker: WorkerId, load: Load) -> None:
+        self._loads[name_of(worker)] = load
+
+    def left(self, worker: WorkerId) -> None:
+        self._loads.pop(name_of(worker), None)
+
+    def kicked(self) -> None:
+        self._totals["jedlik_workers_kicked"] += 1
+
+    def delivered(self, deliver: Deliver, now: float) -> None:
+        """Inter-token latencies; a stream's first token has none."""
+        last, observe = self._last_token, self.itl.observe
+        for stream in deliver.streams:
+            before = last.get(stream)
+            last[stream] = now
+            if before is not None:
+                observe(now - before)
+        self._totals["jedlik_output_tokens"] += len(deliver.tokens)
+        for ended in deliver.ended:
+            last.pop(ended.stream, None)
+        if len(last) > self._prune_at:
+            self._prune(now)
+
+    def followed_streams(self) -> int:
+        """Streams whose last token's time is kept."""
+        return len(self._last_token)
+
+    def routed(self, fact: Routed) -> None:
+        self._totals["jedlik_dispatches"] += fact.chosen is not None
+
+    def migrated(self, fact: Migrated) -> None:
+        self._totals["jedlik_migrations"] += 1
+
+    def suspected(self, fact: Suspected) -> None:
+        self._totals["jedlik_worker_health_changes"] += 1
+
+    def answered(self, fact: Answered) -> None:
+        self._outcomes[fact.outcome if fact.outcome in self._outcomes else "other"] += 1
+        self._totals["jedlik_prefix_cache_queried_tokens"] += fact.prompt_tokens
+        self._totals["jedlik_prefix_cache_hit_tokens"] += fact.cached_tokens
+        self.duration.observe(fact.duration_s)
+        if fact.ttft_s is not None:
+            self.ttft.observe(fact.ttft_s)
+        if fact.queued_s is not None:
+            self.queue.observe(fact.queued_s)
+
+    def _prune(self, now: float) -> None:
+        """Streams cut or abandoned are not delivered an end: forget those that have been silent."""
+        self._last_token = {s: at for s, at in self._last_token.items() if now - at < PRUNE_AFTER_S}
+        self._prune_at = max(PRUNE_STREAMS, 2 * len(self._last_token))
+
+    def collect(self) -> Iterable[Metric]:
+        """Called by Prometheus' client at scrape."""
+        yield from (h.family() for h in (self.ttft, self.itl, self.queue, self.duration))
+        requests = CounterMetricFamily("jedlik_requests", "Choices ended, by outcome.", labels=["outcome"])
+        for outcome, count in self._outcomes.items():
+            requests.add_metric([outcome], count)
+        yield requests
+        for name, text in COUNTERS.items():
+            yield CounterMetricFamily(name, text, value=self._totals[name])
+        yield from self._gauges()
+
+    def _gauges(self) -> Iterable[Metric]:
+        blocks = self._total_blocks()
+        for name, text, value in GAUGES:
+            family = GaugeMetricFamily(name, text, labels=["worker"])
+            for worker, load in sorted(self._loads.items()):
+                family.add_metric([worker], value(load, blocks.get(worker, 0)))
+            yield family
+
+
+COUNTERS = {
+    "jedlik_output_tokens": "Tokens delivered to clients.",
+    "jedlik_prefix_cache_queried_tokens": "Prompt tokens of answered choices.",
+    "jedlik_prefix_cache_hit_tokens": "Prompt tokens of answered choices that were found in a KV cache.",
+    "jedlik_dispatches": "Attempts sent to a worker.",
+    "jedlik_migrations": "Streams that went on at another worker.",
+    "jedlik_workers_kicked": "Workers cut off because they hung or lied.",
+    "jedlik_worker_health_changes": "Changes of a worker's health in this gateway's eyes.",
+}
+
+
+def usage(load: Load, total_blocks: int) -> float:
+    """Share of KV blocks that running sequences hold (block 0 is the engine's own)."""
+    return load.held_blocks / (total_blocks - 1) if total_blocks > 1 else 0.0
+
+
+GAUGES: tuple[tuple[str, str, Callable[[Load, int], float]], ...] = (
+    ("jedlik_requests_running", "Sequences in the batch.", lambda load, _: load.running),
+    ("jedlik_requests_waiting", "Sequences queued.", lambda load, _: load.waiting),
+    ("jedlik_waiting_tokens", "Prompt tokens not computed yet.", lambda load, _: load.waiting_tokens),
+    ("jedlik_kv_cache_usage_ratio", "Share of KV blocks held by running sequences.", usage),
+    ("jedlik_kv_cache_cached_blocks", "KV blocks kept for re-use only.", lambda load, _: load.cached_blocks),
+    ("jedlik_steps", "Engine steps finished in this incarnation.", lambda load, _: load.steps),
+    ("jedlik_step_seconds", "Recent time per engine step (exponential average).", lambda load, _: load.step_s or 0.0),
+    ("jedlik_preemptions", "Preemptions in this incarnation.", lambda load, _: load.preemptions),
+    ("vllm:num_requests_running", "As jedlik_requests_running.", lambda load, _: load.running),
+    ("vllm:num_requests_waiting", "As jedlik_requests_waiting.", lambda load, _: load.waiting),
+    ("vllm:kv_cache_usage_perc", "As jedlik_kv_cache_usage_ratio.", usage),
+)
+
+
+def name_of(worker: WorkerId) -> str:
+    """Without the incarnation, which would be a new label at every restart."""
+    return worker.partition("@")[0]

@@ -1,0 +1,90 @@
+"""Facts, loads and deliveries become series; names, units and bounded labels hold from the first scrape."""
+
+from io import StringIO
+
+from jedlik.core.effects import Deliver, StreamEnded
+from jedlik.core.facts import Answered, Migrated
+from jedlik.core.ids import RequestId, StreamId, WorkerId
+from jedlik.core.protocol import Load
+from jedlik.telemetry.gateway import GatewayTelemetry
+from jedlik.telemetry.log import Log
+from jedlik.telemetry.metrics import OUTCOMES, GatewayMetrics
+
+
+def answered(outcome: str) -> Answered:
+    return Answered(RequestId("r"), 0, outcome, 100, 64, 5, 1, 0.02, 0.3, 0.9)
+
+
+def values(metrics: GatewayMetrics) -> dict[str, float]:
+    lines = [line for line in metrics.scrape().decode().splitlines() if not line.startswith("#")]
+    return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines)}
+
+
+def test_every_series_exists_before_anything_happened() -> None:
+    found = values(GatewayMetrics(dict))
+    assert found["jedlik_time_to_first_token_seconds_count"] == 0
+    assert found["jedlik_inter_token_latency_seconds_count"] == 0
+    assert found["jedlik_request_queue_seconds_count"] == 0
+    assert found["jedlik_prefix_cache_hit_tokens_total"] == 0
+    assert {f'jedlik_requests_total{{outcome="{o}"}}' for o in OUTCOMES} <= set(found)
+
+
+def test_an_answered_request_is_counted() -> None:
+    metrics = GatewayMetrics(dict)
+    metrics.answered(answered("stop"))
+    metrics.answered(answered("never heard of"))
+    found = values(metrics)
+    assert found['jedlik_requests_total{outcome="stop"}'] == 1
+    assert found['jedlik_requests_total{outcome="other"}'] == 1
+    assert found["jedlik_prefix_cache_queried_tokens_total"] == 200
+    assert found["jedlik_prefix_cache_hit_tokens_total"] == 128
+    assert found['jedlik_time_to_first_token_seconds_bucket{le="0.25"}'] == 0
+    assert found['jedlik_time_to_first_token_seconds_bucket{le="0.5"}'] == 2
+
+
+def test_inter_token_latency_is_per_stream_and_forgets_ended_ones() -> None:
+    metrics = GatewayMetrics(dict)
+    a, b = StreamId(1), StreamId(2)
+    metrics.delivered(Deliver([a, b], [5, 6]), 1.0)
+    metrics.delivered(Deliver([a], [5], ended=[StreamEnded(a, "stop")]), 1.04)
+    metrics.delivered(Deliver([a], [5]), 9.0)
+    found = values(metrics)
+    assert found["jedlik_inter_token_latency_seconds_count"] == 1
+    assert found['jedlik_inter_token_latency_seconds_bucket{le="0.05"}'] == 1
+    assert found["jedlik_output_tokens_total"] == 4
+
+
+def test_worker_gauges_follow_load_reports_and_go_with_the_worker() -> None:
+    metrics = GatewayMetrics(lambda: {"worker-0": 101})
+    load = Load(9, 0.0, None, 3, 2, 50, 40, 25, 10, 1, step_s=0.01)
+    metrics.load(WorkerId("worker-0@a"), load)
+    found = values(metrics)
+    assert found['jedlik_requests_running{worker="worker-0"}'] == 3
+    assert found['vllm:num_requests_waiting{worker="worker-0"}'] == 2
+    assert found['jedlik_kv_cache_usage_ratio{worker="worker-0"}'] == 0.25
+    assert found['jedlik_step_seconds{worker="worker-0"}'] == 0.01
+    metrics.left(WorkerId("worker-0@a"))
+    assert 'jedlik_requests_running{worker="worker-0"}' not in values(metrics)
+
+
+def test_one_line_a_request_in_both_formats() -> None:
+    for form, expected in (
+        ("json", '{"time":0.5,"process":"gateway","event":"migrated","request_id":"r","attempt":2,"delivered":7,'),
+        ("human", "gateway: migrated request_id=r attempt=2 delivered=7 reason="),
+    ):
+        stream = StringIO()
+        log = Log("gateway", "json" if form == "json" else "human", stream, lambda: 0.5)
+        telemetry = GatewayTelemetry(GatewayMetrics(dict), log, log_requests=True)
+        telemetry.fact(Migrated(RequestId("r"), 2, 7, "worker lost"))
+        telemetry.fact(answered("stop"))
+        migrated, line = stream.getvalue().splitlines()
+        assert expected in migrated
+        assert "output_tokens" in line
+        assert "choice" not in line
+
+
+def test_streams_that_never_end_are_forgotten() -> None:
+    metrics = GatewayMetrics(dict)
+    for n in range(30_000):
+        metrics.delivered(Deliver([StreamId(n)], [5]), float(n))
+    assert metrics.followed_streams() < 10_000
