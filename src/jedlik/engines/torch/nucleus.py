@@ -1,0 +1,63 @@
+"""Which tokens may be drawn: temperature, min_p, top_k, top_p over a batch of logits, in this order.
+
+A limit becomes a threshold on the scaled logits, and ties at the threshold are all kept, so the outcome doesn't depend
+on how a sort orders equals. Most nuclei are small: the largest `FEW` logits decide unless they don't reach top_p.
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+FEW = 512
+
+
+@dataclass(slots=True)
+class Limits:
+    """Per row, float64 or int64 on the logits' device; neutral values mean no limit."""
+
+    temperature: torch.Tensor
+    min_p: torch.Tensor
+    top_k: torch.Tensor
+    top_p: torch.Tensor
+    any_min_p: bool
+    any_top: bool
+    """Whether some row has a top_k or top_p at all."""
+
+
+def probabilities(logits: torch.Tensor, limits: Limits) -> torch.Tensor:
+    """Distribution of each row, [rows, vocab] float32; tokens outside the limits have exactly 0."""
+    # Shifted first: at a tiny temperature the largest stays 0 and the rest go to -inf, never to infinity.
+    scaled = (logits - logits.amax(-1, keepdim=True)) / limits.temperature[:, None].float()
+    if limits.any_min_p:
+        floor = torch.log(limits.min_p)[:, None].float()  # log 0 = -inf: no limit
+        scaled = scaled.masked_fill(scaled < floor, float("-inf"))
+    if limits.any_top:
+        threshold = _threshold(scaled, limits, FEW)
+        scaled = scaled.masked_fill(scaled < threshold, float("-inf"))
+    return scaled.softmax(-1)
+
+
+def _threshold(scaled: torch.Tensor, limits: Limits, few: int) -> torch.Tensor:
+    """The smallest scaled logit that top_k and top_p keep, [rows, 1]."""
+    vocab = scaled.shape[-1]
+    count = min(vocab, few)
+    top = scaled.topk(count).values
+    limit = torch.where((limits.top_k <= 0) | (limits.top_k > vocab), vocab, limits.top_k)[:, None]
+    # top_k: every token at least as large as the k-th counts, so sums run over the whole row.
+    kth = top.gather(1, limit.clamp(max=count) - 1)
+    kth = torch.where(limit >= vocab, float("-inf"), kth)
+    weight = torch.exp(scaled.double()).masked_fill(scaled < kth, 0.0)
+    share = torch.exp(top.double()).masked_fill(top < kth, 0.0) / weight.sum(-1, keepdim=True)
+    before = share.cumsum(-1) - share
+    kept = (before < limits.top_p[:, None]).sum(-1, keepdim=True).clamp(min=1)
+    nucleus = top.gather(1, kept - 1)
+    nucleus = torch.where(limits.top_p[:, None] >= 1.0, float("-inf"), nucleus)
+    result = torch.maximum(kth, nucleus)
+    if count == vocab:
+        return result
+    short = (limits.top_p < 1.0) & (share.sum(-1) < limits.top_p) & (kth[:, 0] <= top[:, -1])
+    short |= (limit[:, 0] > count) & (limit[:, 0] < vocab)
+    if bool(short.any()):
+        some = Limits(*(x[short] for x in (limits.temperature, limits.min_p, limits.top_k, limits.top_p)), True, True)
+        result[short] = _threshold(scaled[short], some, vocab)
+    return result

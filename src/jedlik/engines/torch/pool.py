@@ -1,0 +1,40 @@
+"""The KV cache as the engine sees it: a view of a buffer that somebody else owns.
+
+Block first: `[blocks, layers, 2, block_size, kv_heads, head_dim]`, so that one block is one byte range, whatever reads
+or moves it. Block 0 is padding: reads of it are masked, writes to it are lost.
+"""
+
+import torch
+
+from jedlik.core.errors import ConfigError
+from jedlik.core.protocol import Layout
+
+DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32, "float16": torch.float16}
+
+
+def block_bytes(layout: Layout) -> int:
+    """Size of one block."""
+    values = layout.layers * 2 * layout.block_size * layout.kv_heads * layout.head_dim
+    return values * DTYPES[layout.dtype].itemsize
+
+
+def allocate(size_bytes: int, device: str) -> torch.Tensor:
+    """Plain zeroed memory for a pool: for who has no arena."""
+    return torch.zeros(size_bytes, dtype=torch.uint8, device=device)
+
+
+class KvPool:
+    """Blocks of one layout in a buffer of bytes (a uint8 tensor, or anything writable with the buffer protocol)."""
+
+    def __init__(self, buffer: torch.Tensor | bytearray | memoryview, layout: Layout) -> None:
+        flat = buffer if isinstance(buffer, torch.Tensor) else torch.frombuffer(buffer, dtype=torch.uint8)
+        size = block_bytes(layout)
+        self.layout = layout
+        self.total_blocks = flat.numel() // size
+        if self.total_blocks < 2:
+            raise ConfigError(f"KV cache of {flat.numel()} bytes holds no block of {size}: raise --kv-cache-bytes")
+        shape = (self.total_blocks, layout.layers, 2, layout.block_size, layout.kv_heads, layout.head_dim)
+        self.blocks = flat[: self.total_blocks * size].view(DTYPES[layout.dtype]).view(shape)
+        self.keys = [self.blocks[:, layer, 0] for layer in range(layout.layers)]
+        """Per layer: [blocks, block_size, kv_heads, head_dim], strided."""
+        self.values = [self.blocks[:, layer, 1] for layer in range(layout.layers)]

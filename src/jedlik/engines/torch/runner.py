@@ -1,0 +1,102 @@
+"""Runs steps: lanes and tables, one forward pass, the draw. Blocking; called in order by one thread.
+
+A failed step leaves lanes in an unknown state: the caller must not run another.
+"""
+
+import time
+from contextlib import AbstractContextManager, nullcontext
+
+import numpy as np
+import torch
+
+from jedlik.core.ids import Lane
+from jedlik.core.step import Step, StepDone, TokenLogprobs
+from jedlik.engines.torch.attention import Paged, Rows
+from jedlik.engines.torch.batch import ROWS_BELOW, Batch, build
+from jedlik.engines.torch.lanes import Lanes, Longs
+from jedlik.engines.torch.logprobs import of_rows
+from jedlik.engines.torch.pool import KvPool
+from jedlik.engines.torch.sampler import Sampler
+from jedlik.engines.torch.weights import CausalLM
+
+EVERY_LENGTH = 1 << 30
+
+
+class Runner:
+    """One model on one pool. `shapes`: a context that makes matrix products independent of the batch, or None."""
+
+    def __init__(
+        self, model: CausalLM, pool: KvPool, lanes: Lanes, sampler: Sampler, rows: Rows,
+        shapes: AbstractContextManager[object] | None = None,
+    ) -> None:  # fmt: skip
+        self._model = model
+        self._pool = pool
+        self._lanes = lanes
+        self._sampler = sampler
+        self._rows = rows
+        self._shapes = shapes
+        self._rows_below = ROWS_BELOW if shapes is None else EVERY_LENGTH
+        self._prompt_wanted: dict[Lane, int] = {}
+
+    @torch.inference_mode()
+    def run(self, step: Step) -> StepDone:
+        """One step, from the lanes that close to the tokens drawn."""
+        began = time.perf_counter()
+        self._prepare(step)
+        batch = build(step, self._lanes, frozenset(self._prompt_wanted), self._rows_below)
+        if not len(batch.ids):
+            return StepDone(step.step_id, [], [], time.perf_counter() - began)
+        sampled, prompt = self._forward(batch)
+        lanes, tokens, logprobs = batch.sampled_lane, np.zeros(0, np.int64), dict[int, TokenLogprobs]()
+        if len(lanes):
+            tokens, logprobs = self._sampler.draw(sampled, lanes, self._lanes.output_length(lanes))
+            self._lanes.append(lanes, tokens)
+        told = self._prompt_logprobs(batch, prompt) if prompt is not None else {}
+        elapsed = time.perf_counter() - began
+        drawn = [Lane(lane) for lane in lanes.tolist()]
+        return StepDone(step.step_id, drawn, tokens.tolist(), elapsed, logprobs, told)
+
+    def check(self) -> None:
+        """Assert the invariants of what is kept between steps."""
+        self._lanes.check()
+
+    def _prepare(self, step: Step) -> None:
+        for lane in step.closed:
+            self._lanes.close(lane)
+            self._sampler.close(lane)
+            self._prompt_wanted.pop(lane, None)
+        for opened in step.opened:
+            self._lanes.open(opened)
+            self._sampler.open(opened)
+            if opened.sampling.prompt_logprobs is not None:
+                self._prompt_wanted[opened.lane] = opened.sampling.prompt_logprobs
+        for lane, blocks in step.tables:
+            self._lanes.extend(lane, blocks)
+
+    def _forward(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Logits of sampling tokens, and of tokens whose successor in the prompt is asked about."""
+        device = self._pool.blocks.device
+        keep = batch.sampled
+        if batch.prompt_spans:
+            keep = np.concatenate((keep, *(np.arange(at, at + count) for _, at, count, _ in batch.prompt_spans)))
+        elif not len(keep):
+            keep = np.zeros(1, np.int64)  # an empty index would mean all tokens to some models
+        with self._shapes if self._shapes is not None else nullcontext():
+            logits = self._model(
+                input_ids=torch.from_numpy(batch.ids).to(device)[None],
+                position_ids=torch.from_numpy(batch.positions).to(device)[None],
+                logits_to_keep=torch.from_numpy(keep).to(device),
+                use_cache=False,
+                paged=Paged(self._pool, batch, self._rows),
+            ).logits[0]
+        count = len(batch.sampled)
+        return logits[:count], logits[count:] if batch.prompt_spans else None
+
+    def _prompt_logprobs(self, batch: Batch, logits: torch.Tensor) -> dict[int, list[TokenLogprobs]]:
+        told: dict[int, list[TokenLogprobs]] = {}
+        row = 0
+        for lane, _, count, start in batch.prompt_spans:
+            following: Longs = self._lanes.history[lane, start + 1 : start + 1 + count].astype(np.int64)
+            told[lane] = of_rows(logits[row : row + count], following, [self._prompt_wanted[lane]] * count)
+            row += count
+        return told

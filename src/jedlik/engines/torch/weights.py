@@ -1,0 +1,82 @@
+"""Loads a Hugging Face model with our attention in it, and refuses what the paged cache can't hold."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+import torch
+
+from jedlik.core.errors import ConfigError
+from jedlik.core.protocol import Layout
+from jedlik.engines.torch.attention import register
+from jedlik.engines.torch.pool import DTYPES
+
+Progress = Callable[[int, int], None]
+"""(bytes loaded, bytes in all)."""
+
+
+class CausalLM(Protocol):
+    """What we use of a transformers model."""
+
+    def __call__(self, **inputs: object) -> "Logits": ...
+
+
+class Logits(Protocol):
+    logits: torch.Tensor
+
+
+class Loaded:
+    """A model ready to run and what is worth knowing of it."""
+
+    def __init__(self, model: CausalLM, layout: Layout, heads: int, vocab_size: int, parameters: int) -> None:
+        self.model = model
+        self.layout = layout
+        self.heads = heads
+        self.vocab_size = vocab_size
+        self.parameters = parameters
+
+
+def load(path: Path, dtype: str, device: str, block_size: int, progress: Progress | None = None) -> Loaded:
+    """Load the model in a Hugging Face directory. Raises ConfigError if it can't be served."""
+    if not (path / "config.json").exists():
+        raise ConfigError(f"{path} is no Hugging Face model directory: it has no config.json")
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    size = sum(file.stat().st_size for file in path.glob("*.safetensors"))
+    if progress is not None:
+        progress(0, size)
+    model = AutoModelForCausalLM.from_pretrained(
+        path, dtype=DTYPES[dtype], attn_implementation=register(), local_files_only=True
+    )
+    model.requires_grad_(False).eval().to(device)
+    layout = _layout(model.config, dtype, block_size, path)
+    if progress is not None:
+        progress(size, size)
+    parameters = sum(p.numel() for p in model.parameters())
+    config = model.config.get_text_config()
+    return Loaded(model, layout, config.num_attention_heads, config.vocab_size, parameters)
+
+
+class _Config(Protocol):
+    def get_text_config(self) -> "_Config": ...
+    def to_dict(self) -> dict[str, object]: ...
+
+
+def _layout(config: _Config, dtype: str, block_size: int, path: Path) -> Layout:
+    """The KV block's shape. Raises ConfigError for what one uniform paged cache can't hold."""
+    values = json.loads(json.dumps(config.get_text_config().to_dict(), default=str))
+    kinds = set(values.get("layer_types") or ()) - {"full_attention", "sliding_attention"}
+    if kinds or values.get("num_kv_shared_layers"):
+        raise ConfigError(f"{path}: layers of kind {sorted(kinds) or 'shared KV'} don't fit a paged KV cache")
+    heads = values["num_attention_heads"]
+    return Layout(
+        dtype=dtype,
+        layers=values["num_hidden_layers"],
+        kv_heads=values.get("num_key_value_heads") or heads,
+        head_dim=values.get("head_dim") or values["hidden_size"] // heads,
+        block_size=block_size,
+    )
