@@ -1,0 +1,82 @@
+"""What is kept can be read again, holds no token ids unless asked, and a changed decision shows."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jedlik.core.effects import Deliver, GatewayEffect, StreamEnded, ToWorkerEffect, Wake
+from jedlik.core.events import Arrived, FromWorker, GatewayEvent, Woken
+from jedlik.core.ids import Handle, RequestId, StreamId, WorkerId
+from jedlik.core.protocol import Submit, Tokens
+from jedlik.core.requests import Request, Sampling, Stopping
+from jedlik.core.tokens import pack
+from jedlik.live.recorder import Difference, EventLog, GatewayTurn, Recorded, read, replay
+from jedlik.live.redact import Redactor
+
+SECRET = 123456
+WORKER = WorkerId("w@1")
+REQUEST = Request(RequestId("r"), StreamId(1), "m", pack([SECRET] * 40), Sampling(), Stopping())
+SUBMIT = Submit(
+    Handle(1), RequestId("r"), 0, 1, REQUEST.prompt, pack([SECRET]), Sampling(), Stopping(), "", "", 0, None, None, 1
+)
+HISTORY: list[tuple[GatewayEvent, list[GatewayEffect]]] = [
+    (Arrived(REQUEST), [ToWorkerEffect(WORKER, SUBMIT), Wake(2.0)]),
+    (FromWorker(WORKER, Tokens(1, [Handle(1)], [SECRET])), [Deliver([StreamId(1)], [SECRET])]),
+    (Woken(), [Deliver([], [], ended=[StreamEnded(StreamId(1), "stop", SECRET)])]),
+]
+
+
+def write(path: Path, redactor: Redactor | None) -> list[Recorded[GatewayEvent, GatewayEffect]]:
+    log: EventLog[GatewayEvent, GatewayEffect] = EventLog(path, redactor or (lambda e: e), redactor or (lambda e: e))
+    for number, (event, effects) in enumerate(HISTORY):
+        log.record(event, effects, float(number))
+    log.close()
+    return list(read(path, GatewayTurn))
+
+
+def test_what_was_written_is_read(tmp_path: Path) -> None:
+    turns = write(tmp_path / "log", None)
+    assert [(t.event, t.effects) for t in turns] == HISTORY
+    assert [t.now for t in turns] == [0.0, 1.0, 2.0]
+
+
+def test_token_ids_are_not_kept(tmp_path: Path) -> None:
+    turns = write(tmp_path / "log", Redactor(b"key", 16))
+    data = (tmp_path / "log").read_bytes()
+    assert pack([SECRET]) not in data
+    assert SECRET.to_bytes(4, "big") not in data  # msgpack's form
+    event = turns[0].event
+    assert isinstance(event, Arrived)
+    assert len(event.request.prompt) == len(REQUEST.prompt)
+
+
+def test_a_cut_last_frame_is_ignored(tmp_path: Path) -> None:
+    whole = write(tmp_path / "log", None)
+    data = (tmp_path / "log").read_bytes()
+    (tmp_path / "log").write_bytes(data[:-1])
+    assert list(read(tmp_path / "log", GatewayTurn)) == whole[:-1]
+
+
+def test_a_changed_decision_shows_its_difference(tmp_path: Path) -> None:
+    turns = write(tmp_path / "log", None)
+    answers = [list(effects) for _, effects in HISTORY]
+    assert list(replay(iter(turns), lambda event, now: answers[int(now)])) == []
+    answers[1] = []
+    assert list(replay(iter(turns), lambda event, now: answers[int(now)])) == [
+        Difference(1, 1.0, HISTORY[1][0], list(HISTORY[1][1]), [])
+    ]
+
+
+@pytest.mark.parametrize("length", [0, 1, 15, 16, 17, 40])
+def test_redacted_prompts_keep_their_length(length: int) -> None:
+    assert len(Redactor(b"key", 16).packed(pack(range(length)))) == 4 * length
+
+
+@given(st.lists(st.integers(0, 3), max_size=12), st.lists(st.integers(0, 3), max_size=12))
+def test_redacted_prompts_share_whole_blocks_as_the_originals_do(a: list[int], b: list[int]) -> None:
+    redactor = Redactor(b"key", 2)
+    x, y = redactor.packed(pack(a)), redactor.packed(pack(b))
+    for blocks in range(1, min(len(a), len(b)) // 2 + 1):
+        assert (x[: blocks * 8] == y[: blocks * 8]) == (a[: blocks * 2] == b[: blocks * 2])
