@@ -58,7 +58,8 @@ def _values(words: np.random.Philox, shape: tuple[int, ...]) -> npt.NDArray[np.f
     if len(shape) == 1:
         return np.ones(shape, np.float32)
     unit = words.random_raw(int(np.prod(shape))).astype(np.float64) * 2.0**-64 - 0.5
-    return (unit * np.sqrt(12.0) * SPREAD).astype(np.float32).reshape(shape)
+    scaled: npt.NDArray[np.float32] = (unit * (12.0**0.5 * SPREAD)).astype(np.float32)
+    return scaled.reshape(shape)
 
 
 def safetensors(tensors: dict[str, npt.NDArray[np.float32]]) -> bytes:

@@ -1,4 +1,4 @@
-"""A small byte-level BPE tokenizer with a chat template, made offline from nothing: 512 tokens, any text in, same text out.
+"""A small byte-level BPE tokenizer with a chat template, made offline: 512 tokens, any text, same text back.
 
 For tests and `tiny-random`. The merges are learnt from the few lines below by counting, ties broken by order, so every
 machine makes the same file.

@@ -59,7 +59,7 @@ Rows = Callable[[KvPool, Batch, int, LayerCall, torch.Tensor], None]
 """Writes the layer's new keys and values into the pool, then attends the batch's rows into the last argument."""
 
 
-def forward(
+def forward(  # noqa: PLR0913 - transformers' interface, not ours
     module: Shape,
     query: torch.Tensor,
     key: torch.Tensor,
@@ -79,7 +79,7 @@ def forward(
     if s_aux is not None or query.shape[0] != 1:
         raise Bug("attention sinks and padded batches are not supported by the paged attention")
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    call = LayerCall(*(_rows_first(x) for x in (query, key, value)), scale=scale)
+    call = LayerCall(_rows_first(query), _rows_first(key), _rows_first(value), scale)
     call.window, call.softcap = sliding_window, softcap
     return paged.attend(module.layer_idx, call).unsqueeze(0), None
 
@@ -118,7 +118,7 @@ def _gathered(
     seen = position < lengths[:, None]
     if call.window is not None:
         seen &= position >= lengths[:, None] - call.window
-    grouped = query.unflatten(1, (key.shape[1], -1))
+    grouped = query.view(len(query), key.shape[1], -1, query.shape[-1])
     return _product(grouped, key, value, seen[:, None, None, :], call).flatten(1, 2)
 
 
@@ -134,8 +134,7 @@ def _span(pool: KvPool, batch: Batch, layer: int, call: LayerCall, span: Span) -
         key, value = (x[layer][table].flatten(0, 1)[:end] for x in (pool.keys, pool.values))
     group = call.query.shape[1] // key.shape[1]
     query = call.query[part].transpose(0, 1)[None]
-    wide = [x.transpose(0, 1)[None].repeat_interleave(group, 1) if group > 1 else x.transpose(0, 1)[None]
-            for x in (key, value)]  # fmt: skip
+    wide = [x.transpose(0, 1).repeat_interleave(group, 0)[None] for x in (key, value)]
     plain = span.start == 0 and call.softcap is None and (call.window is None or span.length <= call.window)
     if plain:
         done = functional.scaled_dot_product_attention(query, wide[0], wide[1], is_causal=True, scale=call.scale)

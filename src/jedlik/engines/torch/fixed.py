@@ -14,7 +14,7 @@ ROWS = 32
 class FixedShapes(TorchFunctionMode):
     """While entered, `functional.linear` runs in blocks of `ROWS` rows. Everything else in a decoder is row by row."""
 
-    def __torch_function__(  # type: ignore[no-untyped-def,override]
+    def __torch_function__(  # type: ignore[no-untyped-def]
         self, func, types, args=(), kwargs=None
     ):
         """torch's hook: see `torch.overrides`."""
@@ -29,7 +29,7 @@ def blocked_linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | N
     count = rows.shape[0]
     padded = rows.new_zeros(-(-count // ROWS) * ROWS, x.shape[-1])
     padded[:count] = rows
-    parts = [functional.linear(part, weight, bias) for part in padded.split(ROWS)]
+    parts = [functional.linear(part, weight, bias) for part in torch.split(padded, ROWS)]
     if not parts:
         return x.new_zeros(*x.shape[:-1], weight.shape[0])
     return torch.cat(parts)[:count].reshape(*x.shape[:-1], weight.shape[0])

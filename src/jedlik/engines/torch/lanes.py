@@ -36,7 +36,8 @@ class Lanes:
         lane = opened.lane
         ids = np.frombuffer(opened.prompt + opened.output, np.uint32)
         if self._open[lane] or len(ids) > self.history.shape[1]:
-            raise Bug(f"lane {lane}: open={self._open[lane]}, {len(ids)} tokens given, room for {self.history.shape[1]}")
+            room = self.history.shape[1]
+            raise Bug(f"lane {lane}: open={self._open[lane]}, {len(ids)} tokens given, room for {room}")
         self._open[lane] = True
         self.history[lane, : len(ids)] = ids
         self.length[lane] = len(ids)

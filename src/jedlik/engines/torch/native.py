@@ -17,9 +17,9 @@ from pathlib import Path
 SOURCE = Path(__file__).with_name("kernel.c")
 # Not -ffast-math: at load it would make the whole process flush denormals, and so change torch's own results.
 FLAGS = (
-    "-O3 -march=native -mprefer-vector-width=512 -fno-math-errno -fno-trapping-math -fassociative-math"
-    " -fno-signed-zeros -freciprocal-math -fopenmp -shared -fPIC"
-).split()
+    *("-O3", "-march=native", "-mprefer-vector-width=512", "-fopenmp", "-shared", "-fPIC"),
+    *("-fno-math-errno", "-fno-trapping-math", "-fassociative-math", "-fno-signed-zeros", "-freciprocal-math"),
+)
 
 _POINTERS = ("tables", "row", "lane", "length", "slot_block", "slot_offset")
 _PER_STEP = ("table_stride", "rows", "tokens")
@@ -31,7 +31,7 @@ _STRIDES = ("q_row", "q_head", "kn_row", "kn_head", "vn_row", "vn_head", "window
 class Call(ctypes.Structure):
     """The kernel's argument; see kernel.c, whose struct this mirrors."""
 
-    _fields_ = [  # noqa: RUF012 - ctypes wants this form
+    _fields_ = [
         *((name, ctypes.c_void_p) for name in _POINTERS),
         *((name, ctypes.c_int64) for name in _PER_STEP + _PER_MODEL),
         *((name, ctypes.c_void_p) for name in _PER_LAYER),

@@ -23,6 +23,12 @@ class Limits:
     any_top: bool
     """Whether some row has a top_k or top_p at all."""
 
+    def rows(self, which: torch.Tensor) -> "Limits":
+        """Of some rows only."""
+        columns = (column[which] for column in (self.temperature, self.min_p, self.top_k, self.top_p))
+        temperature, min_p, top_k, top_p = columns
+        return Limits(temperature, min_p, top_k, top_p, self.any_min_p, self.any_top)
+
 
 def probabilities(logits: torch.Tensor, limits: Limits) -> torch.Tensor:
     """Distribution of each row, [rows, vocab] float32; tokens outside the limits have exactly 0."""
@@ -58,6 +64,5 @@ def _threshold(scaled: torch.Tensor, limits: Limits, few: int) -> torch.Tensor:
     short = (limits.top_p < 1.0) & (share.sum(-1) < limits.top_p) & (kth[:, 0] <= top[:, -1])
     short |= (limit[:, 0] > count) & (limit[:, 0] < vocab)
     if bool(short.any()):
-        some = Limits(*(x[short] for x in (limits.temperature, limits.min_p, limits.top_k, limits.top_p)), True, True)
-        result[short] = _threshold(scaled[short], some, vocab)
+        result[short] = _threshold(scaled[short], limits.rows(short), vocab)
     return result

@@ -52,9 +52,7 @@ class Sampler:
         """Forget what a lane asked for."""
         self._edits.pop(lane, None)
 
-    def draw(
-        self, logits: torch.Tensor, lanes: Longs, position: Longs
-    ) -> tuple[Longs, dict[int, TokenLogprobs]]:
+    def draw(self, logits: torch.Tensor, lanes: Longs, position: Longs) -> tuple[Longs, dict[int, TokenLogprobs]]:
         """Tokens [rows], and log-probabilities of lanes that asked; row i of `logits` belongs to `lanes[i]`.
 
         `position`: output tokens each lane has so far.

@@ -1,9 +1,10 @@
 """Loads a Hugging Face model with our attention in it, and refuses what the paged cache can't hold."""
 
+import importlib
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 
@@ -41,15 +42,13 @@ def load(path: Path, dtype: str, device: str, block_size: int, progress: Progres
     """Load the model in a Hugging Face directory. Raises ConfigError if it can't be served."""
     if not (path / "config.json").exists():
         raise ConfigError(f"{path} is no Hugging Face model directory: it has no config.json")
-    from transformers import AutoModelForCausalLM
-    from transformers.utils import logging
-
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    transformers: Any = importlib.import_module("transformers")
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
     size = sum(file.stat().st_size for file in path.glob("*.safetensors"))
     if progress is not None:
         progress(0, size)
-    model = AutoModelForCausalLM.from_pretrained(
+    model = transformers.AutoModelForCausalLM.from_pretrained(
         path, dtype=DTYPES[dtype], attn_implementation=register(), local_files_only=True
     )
     model.requires_grad_(False).eval().to(device)

@@ -1,0 +1,45 @@
+"""The folder where models are kept, and how something gets into it: whole or not at all, by one process at a time."""
+
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+def home() -> Path:
+    """$JEDLIK_HOME, else ~/.cache/jedlik. Not created here."""
+    named = os.environ.get("JEDLIK_HOME")
+    return Path(named) if named else Path.home() / ".cache" / "jedlik"
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold an exclusive lock on a file beside `path`; waits. A lock ends with its process, however that ends."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path.with_name(path.name + ".lock"), "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def published(target: Path, make: Callable[[Path], None]) -> Path:
+    """`target`, made by `make(folder)` in a folder beside it and renamed if it is not there yet.
+
+    A run that was killed leaves at most a folder named `.making-*`, which the next removes. Raises what `make` does.
+    """
+    if target.exists():
+        return target
+    with locked(target):
+        if target.exists():  # another process was first
+            return target
+        prefix = f".making-{target.name}-"
+        for left in target.parent.glob(prefix + "*"):
+            shutil.rmtree(left)
+        with tempfile.TemporaryDirectory(prefix=prefix, dir=target.parent) as aside:
+            made = Path(aside) / "whole"
+            made.mkdir()
+            make(made)
+            made.rename(target)
+    return target

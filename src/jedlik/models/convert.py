@@ -1,0 +1,53 @@
+"""GGUF to a Hugging Face directory, in a process of its own: the caller imports no torch and gets the memory back.
+
+Run as `python -m jedlik.models.convert FILE.gguf FOLDER`.
+"""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from jedlik.core.errors import ConfigError
+from jedlik.models.progress import Progress, Report
+
+MAGIC = b"GGUF"
+
+
+def convert(gguf: Path, folder: Path, report: Report) -> None:
+    """Write config, weights (bfloat16) and tokenizer of `gguf` into `folder`. Raises ConfigError with a remedy."""
+    run_child("jedlik.models.convert", [str(gguf), str(folder)], f"converting {gguf.name}", report)
+
+
+def run_child(module: str, arguments: list[str], text: str, report: Report) -> None:
+    """Run one of our modules that needs torch as `python -m`. Raises ConfigError with the end of what it wrote."""
+    report(Progress("convert", f"{text} (once; about a minute per 100 million parameters)"))
+    done = subprocess.run([sys.executable, "-m", module, *arguments], capture_output=True, text=True)
+    if done.returncode != 0:
+        said = " | ".join(done.stderr.strip().splitlines()[-3:])
+        remedy = "install it with: pip install 'jedlik[torch]'" if "ModuleNotFoundError" in said else "see above"
+        raise ConfigError(f"{text} failed (exit {done.returncode}): {said or 'nothing said'}; {remedy}")
+
+
+def check_magic(gguf: Path) -> None:
+    """Raises ConfigError if a file is not GGUF."""
+    with open(gguf, "rb") as file:
+        found = file.read(4)
+    if found != MAGIC:
+        raise ConfigError(f"{gguf} is not a GGUF file: it begins with {found!r}, not {MAGIC!r}")
+
+
+def _main(gguf: Path, folder: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    # Without dequantize the blocks stay packed and can't be saved (transformers 5.23).
+    where = {"gguf_file": gguf.name, "local_files_only": True}
+    model = AutoModelForCausalLM.from_pretrained(
+        gguf.parent, **where, dtype=torch.bfloat16, quantization_config=GgufConfig(dequantize=True)
+    )
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(gguf.parent, **where).save_pretrained(folder)
+
+
+if __name__ == "__main__":
+    _main(Path(sys.argv[1]), Path(sys.argv[2]))
