@@ -53,7 +53,7 @@ class BlockHasher:
         return BlockId(state.digest())
 
     def chain(self, parent: BlockId, packed: bytes, start: int = 0) -> Iterator[BlockId]:
-        """Identities of the full blocks in `packed` from block number `start` on; a tail that fills none is left out."""
+        """Identities of the full blocks in `packed` from block number `start` on; a tail short of a block is not."""
         size = self.block_size * TOKEN_BYTES
         keyed = self._keyed
         for at in range(start * size, len(packed) - size + 1, size):

@@ -1,0 +1,337 @@
+"""The worker node: a worker that schedules itself, as a pure state machine between gateways and one engine.
+
+Promises: every attempt ends with exactly one `Finished`, unless its gateway cancelled, replaced or lost it; one
+`Tokens` message per step and gateway; at most one step runs and one waits behind it; cache facts are numbered without
+gaps. CPU: bench/worker_node. Does not: read a clock, know text, or measure itself.
+"""
+
+from collections import deque
+
+from jedlik.core.config import WorkerConfig
+from jedlik.core.effects import Drained, Note, RunStep, ToGatewayEffect, Wake, WorkerEffect
+from jedlik.core.errors import Bug, Fault
+from jedlik.core.events import (
+    Drain,
+    FromGateway,
+    GatewayJoined,
+    GatewayLost,
+    SetRole,
+    StepEnded,
+    Woken,
+    WorkerEvent,
+)
+from jedlik.core.facts import StepRan
+from jedlik.core.ids import GatewayId
+from jedlik.core.protocol import Ack, Cancel, Card, FinishReason, Goodbye, Load, Resync, State, Submit
+from jedlik.core.step import StepDone
+from jedlik.kv.hashing import BlockHasher
+from jedlik.kv.pool import BlockPool
+from jedlik.nodes.worker_intake import Intake
+from jedlik.nodes.worker_peers import Peer
+from jedlik.nodes.worker_reports import CacheReport, LoadTimes
+from jedlik.perf.fit import StepFit
+from jedlik.perf.step import prefill_s, shape_s
+from jedlik.scheduling.batch import Batch, Plan
+from jedlik.scheduling.booking import Booking
+from jedlik.scheduling.sequence import Phase, Sequence
+
+STEP_AVERAGE = 0.1
+"""Weight of the newest step in the reported average."""
+
+
+class WorkerNode:
+    """See the module. `card` says what the engine can hold, `config` how much of it to use at once."""
+
+    def __init__(self, card: Card, config: WorkerConfig, hasher: BlockHasher) -> None:
+        self._config, self._hasher = config, hasher
+        self._intake = Intake(card)
+        self._pool = BlockPool(card.total_blocks)
+        self._booking = Booking(self._pool, hasher)
+        self._batch = Batch(config, self._booking)
+        self._cache = CacheReport(self._pool)
+        self._times = LoadTimes(config)
+        self._fit = StepFit()
+        self._state = State(1)
+        self._peers: dict[GatewayId, Peer] = {}
+        self._flights: deque[Plan] = deque()
+        self._arrivals = self._steps = 0
+        self._step_began_s = 0.0
+        self._step_s: float | None = None
+        self._wake_at: float | None = None
+        self._broken = self._drained = False
+
+    def handle(self, event: WorkerEvent, now: float) -> list[WorkerEffect]:
+        """Take one event; return what to do, in order."""
+        out: list[WorkerEffect] = []
+        if isinstance(event, StepEnded):
+            self._step_ended(event.done, now, out)
+        elif isinstance(event, FromGateway):
+            self._from_gateway(event, now, out)
+        elif isinstance(event, Woken):
+            self._wake_at = None
+        elif isinstance(event, GatewayJoined):
+            self._join(event.gateway, now, out)
+        elif isinstance(event, GatewayLost):
+            self._lose(event.gateway)
+        elif isinstance(event, SetRole):
+            self._change(State(self._state.epoch + 1, event.role, self._state.draining), out)
+        elif isinstance(event, Drain):
+            self._change(State(self._state.epoch + 1, self._state.role, True), out)
+        self._advance(now, out)
+        return out
+
+    # --- gateways ---
+
+    def _from_gateway(self, event: FromGateway, now: float, out: list[WorkerEffect]) -> None:
+        peer = self._peers.get(event.gateway)
+        if peer is None:
+            return  # sent before its connection was lost
+        message = event.message
+        if isinstance(message, Ack):
+            for handle, position in zip(message.handles, message.positions, strict=True):
+                if (sequence := peer.sequences.get(handle)) is not None:
+                    self._batch.acknowledge(sequence, position)
+        elif isinstance(message, Submit):
+            self._submit(peer, message, now)
+        elif isinstance(message, Cancel):
+            for handle in message.handles:
+                self._drop(peer, peer.sequences.get(handle))
+        elif isinstance(message, Resync):
+            out += [ToGatewayEffect(peer.gateway, chunk) for chunk in self._cache.snapshot()]
+        elif isinstance(message, Goodbye):
+            self._lose(event.gateway)
+
+    def _submit(self, peer: Peer, submit: Submit, now: float) -> None:
+        peer.last_submit = max(peer.last_submit, submit.number)
+        self._times.changed = True
+        older = peer.choices.get((submit.request_id, submit.choice))
+        if submit.handle in peer.sequences or (older is not None and older.submit.attempt >= submit.attempt):
+            peer.refuse(submit.handle, Fault("invalid", "this attempt is not newer than the one that runs"))
+            return
+        self._drop(peer, older)
+        fault = self._intake.fault(submit) or self._unwilling()
+        if fault is not None:
+            peer.refuse(submit.handle, fault)
+            return
+        self._arrivals += 1
+        root = self._hasher.root(submit.tenant, submit.salt)
+        sequence = Sequence(submit, peer.gateway, self._arrivals, now, root)
+        sequence.limit(self._intake.max_length, self._intake.stops(submit))
+        if submit.output and sequence.known >= sequence.end_at:
+            peer.finish(submit.handle, "length")  # it had all its tokens when its last worker was lost
+            return
+        peer.own(sequence)
+        self._batch.add(sequence)
+
+    def _unwilling(self) -> Fault | None:
+        if self._state.draining:
+            return Fault("unavailable", "this worker is draining")
+        if len(self._batch.waiting) + len(self._batch.parked) >= self._config.max_waiting:
+            costs, tokens = self._fit.costs, self._batch.waiting.tokens
+            wait_s = prefill_s(costs, tokens, 0, self._config.max_step_tokens) if costs else 1.0
+            message = f"{len(self._batch.waiting)} sequences wait here already"
+            return Fault("overloaded", message, retry_after_s=wait_s)
+        return None
+
+    def _join(self, gateway: GatewayId, now: float, out: list[WorkerEffect]) -> None:
+        self._lose(gateway)
+        peer = self._peers[gateway] = Peer(gateway)
+        out.append(ToGatewayEffect(gateway, self._state))
+        out.append(ToGatewayEffect(gateway, self._load(peer, now)))
+        out += [ToGatewayEffect(gateway, chunk) for chunk in self._cache.snapshot()]
+
+    def _lose(self, gateway: GatewayId) -> None:
+        peer = self._peers.pop(gateway, None)
+        if peer is not None:
+            for sequence in list(peer.sequences.values()):
+                self._drop(peer, sequence)
+
+    def _drop(self, peer: Peer, sequence: Sequence | None) -> None:
+        """End an attempt that nobody waits for; nothing more is said of it."""
+        if sequence is not None:
+            peer.forget(sequence)
+            self._batch.end(sequence)
+            self._times.changed = True
+
+    def _change(self, state: State, out: list[WorkerEffect]) -> None:
+        self._state = state
+        out += [ToGatewayEffect(gateway, state) for gateway in self._peers]
+
+    # --- steps ---
+
+    def _step_ended(self, done: StepDone, now: float, out: list[WorkerEffect]) -> None:
+        if self._broken:
+            return  # a step behind the one that failed
+        plan = self._flights.popleft() if self._flights else None
+        if plan is None or plan.step_id != done.step_id:
+            raise Bug(f"step {done.step_id} ended; in flight: {plan and plan.step_id}")
+        if done.error is not None:
+            self._break(done.error, plan, out)
+            return
+        if done.lanes != plan.sampled_lanes():
+            raise Bug(f"step {done.step_id} answers for lanes {done.lanes}, asked were {plan.sampled_lanes()}")
+        self._learn(plan, done, now)
+        if done.logprobs or done.prompt_logprobs:
+            self._take_logprobs(plan, done)
+        for sequence, chunk in zip(plan.chunked, plan.prefills, strict=True):
+            if not chunk.sample:
+                self._chunk_ended(sequence)
+        prefilled = len(plan.prefill_sampled)
+        if prefilled:
+            self._take_tokens(plan.prefill_sampled, done.tokens[:prefilled])
+        self._take_tokens(plan.decoded, done.tokens[prefilled:] if prefilled else done.tokens)
+        self._times.changed = True
+        out.append(Note(StepRan(done.step_id, done.elapsed_s, plan.prefill_tokens, len(plan.decodes), plan.preempted)))
+
+    def _take_tokens(self, sequences: list[Sequence], tokens: list[int]) -> None:
+        """The hot loop: one new token each."""
+        peers, ended, leaving = self._peers, Phase.ENDED, Phase.LEAVING
+        for s, token in zip(sequences, tokens, strict=True):
+            s.in_flight -= 1
+            phase = s.phase
+            if phase is ended:  # a dead token
+                if not s.in_flight:
+                    self._batch.settle(s)
+                continue
+            s.history += token.to_bytes(4, "little")
+            s.known = known = s.known + 1
+            peer = peers[s.gateway]
+            peer.handles.append(s.handle)
+            peer.tokens.append(token)
+            if not s.started:
+                peer.start(s)
+            if known >= s.publish_at:
+                self._booking.publish(s)
+            if token in s.stops and known > s.min_length:
+                self._finish(peer, s, "stop", token)
+            elif known >= s.end_at:
+                self._finish(peer, s, "length")
+            elif phase is leaving and not s.in_flight:
+                self._batch.settle(s)
+
+    def _chunk_ended(self, s: Sequence) -> None:
+        s.in_flight -= 1
+        if s.phase in (Phase.ENDED, Phase.LEAVING):
+            if not s.in_flight:
+                self._batch.settle(s)
+        elif s.phase is Phase.DECODE and s.known >= s.end_at:  # asked for no token, only for its prompt
+            peer = self._peers[s.gateway]
+            peer.start(s)
+            self._finish(peer, s, "length")
+
+    def _finish(self, peer: Peer, sequence: Sequence, reason: FinishReason, stop_token: int | None = None) -> None:
+        peer.finish(sequence.handle, reason, stop_token)
+        peer.forget(sequence)
+        self._batch.end(sequence)
+
+    def _take_logprobs(self, plan: Plan, done: StepDone) -> None:
+        for s in plan.chunked:
+            if s.prompt_logprobs is not None and s.phase is not Phase.ENDED:
+                s.prompt_logprobs += done.prompt_logprobs.get(s.lane, [])
+        for lane, s in zip(done.lanes, plan.prefill_sampled + plan.decoded, strict=True):
+            logprobs = done.logprobs.get(lane)
+            if logprobs is not None and s.phase is not Phase.ENDED:
+                self._peers[s.gateway].explain(s.handle, logprobs)
+
+    def _learn(self, plan: Plan, done: StepDone, now: float) -> None:
+        self._steps += 1
+        self._step_began_s = now
+        average = done.elapsed_s if self._step_s is None else self._step_s
+        self._step_s = average + STEP_AVERAGE * (done.elapsed_s - average)
+        self._fit.observe(plan.shape, done.elapsed_s)
+
+    def _break(self, error: str, failed: Plan, out: list[WorkerEffect]) -> None:
+        """The engine is gone: everybody's answer ends, and the process should leave."""
+        self._broken = True
+        fault = Fault("internal", f"the engine failed: {error}")
+        for peer in self._peers.values():
+            for sequence in list(peer.sequences.values()):
+                peer.refuse(sequence.handle, fault)
+                self._drop(peer, sequence)
+        for plan in (failed, *self._flights):
+            for sequence in (*plan.chunked, *plan.decoded):
+                sequence.in_flight -= 1
+                if not sequence.in_flight:
+                    self._batch.settle(sequence)
+        self._flights.clear()
+        self._change(State(self._state.epoch + 1, self._state.role, True), out)
+
+    # --- after every event ---
+
+    def _advance(self, now: float, out: list[WorkerEffect]) -> None:
+        for sequence in self._batch.waiting.overdue(now):
+            peer = self._peers[sequence.gateway]
+            peer.refuse(sequence.handle, Fault("timeout", "no place in the batch within the request's deadline"))
+            self._drop(peer, sequence)
+        depth = 0 if self._broken else 1 + self._config.run_ahead
+        while len(self._flights) < depth and (plan := self._batch.plan(now)) is not None:
+            self._launch(plan, now, out)
+        for peer in self._peers.values():
+            if (tokens := peer.flush(self._steps)) is not None:
+                out.append(ToGatewayEffect(peer.gateway, tokens))
+        if (facts := self._cache.facts()) is not None:
+            out += [ToGatewayEffect(gateway, facts) for gateway in self._peers]
+        if self._peers and self._times.due_s() <= now:
+            out += [ToGatewayEffect(peer.gateway, self._load(peer, now)) for peer in self._peers.values()]
+            self._times.sent(now)
+        if self._state.draining and not self._drained and not self._flights and self._batch.idle:
+            self._drained = True
+            out.append(Drained())
+        self._set_wake(now, out)
+
+    def _launch(self, plan: Plan, now: float, out: list[WorkerEffect]) -> None:
+        costs = self._fit.costs
+        if costs is not None:
+            plan.predicted_s = shape_s(costs, plan.shape)
+        if not self._flights:
+            self._step_began_s = now
+        self._flights.append(plan)
+        out.append(RunStep(plan.step()))
+
+    def _load(self, peer: Peer, now: float) -> Load:
+        batch, flight = self._batch, self._flights[0] if self._flights else None
+        prefilling = sum(s.known - s.scheduled for s in batch.prefilling)
+        return Load(
+            steps=self._steps,
+            step_age_s=now - self._step_began_s if flight else 0.0,
+            step_predicted_s=flight.predicted_s if flight else None,
+            running=batch.running,
+            waiting=len(batch.waiting) + len(batch.parked),
+            waiting_tokens=batch.waiting.tokens + prefilling,
+            context_tokens=sum(s.scheduled for s in batch.decoding),
+            held_blocks=self._pool.held_blocks,
+            cached_blocks=self._pool.cached_blocks,
+            last_submit=peer.last_submit,
+            step_s=self._step_s,
+            preemptions=batch.preemptions,
+            costs=self._fit.costs,
+        )
+
+    def _set_wake(self, now: float, out: list[WorkerEffect]) -> None:
+        """One timer for the next report and the next deadline. One that is set too early only costs a look."""
+        due_s = self._batch.waiting.next_due_s()
+        at = self._times.due_s() if self._peers else None
+        if due_s is not None:
+            at = due_s if at is None else min(at, due_s)
+        if at is not None and (self._wake_at is None or at < self._wake_at or self._wake_at <= now):
+            self._wake_at = at
+            out.append(Wake(at))
+
+    def check(self) -> None:
+        """Assert the invariants of the node and everything below it."""
+        self._batch.check()
+        owned = 0
+        for peer in self._peers.values():
+            peer.check()
+            owned += len(peer.sequences)
+        alive = len(self._batch.waiting) + len(self._batch.parked)
+        alive += sum(s.phase is not Phase.ENDED for s in self._batch.everyone())
+        assert owned == alive
+        named: dict[int, int] = {}
+        for plan in self._flights:
+            for s in (*plan.chunked, *plan.decoded):
+                named[s.number] = named.get(s.number, 0) + 1
+        for s in self._batch.everyone():
+            assert s.in_flight == named.pop(s.number, 0)
+        assert not named
+        assert len(self._flights) <= 1 + self._config.run_ahead

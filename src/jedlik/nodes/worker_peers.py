@@ -1,0 +1,66 @@
+"""What a worker node keeps per gateway: the attempts it owns and the columns of the next `Tokens` message."""
+
+from jedlik.core.errors import Fault
+from jedlik.core.ids import GatewayId, Handle, RequestId
+from jedlik.core.protocol import Finished, FinishReason, Started, Tokens
+from jedlik.core.step import TokenLogprobs
+from jedlik.scheduling.sequence import Sequence
+
+
+class Peer:
+    """One connected gateway."""
+
+    def __init__(self, gateway: GatewayId) -> None:
+        self.gateway = gateway
+        self.last_submit = 0
+        self.sequences: dict[Handle, Sequence] = {}
+        self.choices: dict[tuple[RequestId, int], Sequence] = {}
+        self.handles: list[Handle] = []
+        self.tokens: list[int] = []
+        self._started: list[Started] = []
+        self._finished: list[Finished] = []
+        self._logprobs: list[tuple[Handle, TokenLogprobs]] = []
+
+    def own(self, sequence: Sequence) -> None:
+        """A new attempt of this gateway."""
+        self.sequences[sequence.handle] = sequence
+        self.choices[sequence.submit.request_id, sequence.submit.choice] = sequence
+
+    def forget(self, sequence: Sequence) -> None:
+        """The attempt has ended."""
+        del self.sequences[sequence.handle]
+        key = (sequence.submit.request_id, sequence.submit.choice)
+        if self.choices.get(key) is sequence:
+            del self.choices[key]
+
+    def start(self, sequence: Sequence) -> None:
+        """Its first token (or its end without one) goes out now."""
+        sequence.started = True
+        self._started.append(
+            Started(sequence.handle, max(0, sequence.cached_tokens), sequence.queued_s, sequence.prompt_logprobs)
+        )
+        sequence.prompt_logprobs = None
+
+    def finish(self, handle: Handle, reason: FinishReason, stop_token: int | None = None) -> None:
+        self._finished.append(Finished(handle, reason, stop_token))
+
+    def refuse(self, handle: Handle, fault: Fault) -> None:
+        """It ends without (the rest of) its answer."""
+        self._finished.append(Finished(handle, "abort", None, fault))
+
+    def explain(self, handle: Handle, logprobs: TokenLogprobs) -> None:
+        self._logprobs.append((handle, logprobs))
+
+    def flush(self, step: int) -> Tokens | None:
+        """Everything gathered since the last call, None if nothing."""
+        if not self.handles and not self._finished:
+            return None
+        message = Tokens(step, self.handles, self.tokens, self._started, self._finished, self._logprobs)
+        self.handles, self.tokens = [], []
+        self._started, self._finished, self._logprobs = [], [], []
+        return message
+
+    def check(self) -> None:
+        assert all(h == s.handle and s.gateway == self.gateway for h, s in self.sequences.items())
+        assert all(self.sequences.get(s.handle) is s for s in self.choices.values())
+        assert len(self.handles) == len(self.tokens)

@@ -1,0 +1,66 @@
+"""What a worker node tells of itself: numbered cache facts, snapshots in bounded chunks, due times."""
+
+from collections.abc import Iterator
+
+from jedlik.core.config import WorkerConfig
+from jedlik.core.protocol import Facts, Snapshot, Stored
+from jedlik.kv.pool import BlockPool
+
+SNAPSHOT_KEYS = 8192
+"""Keys in one snapshot chunk, at most: under 80 kB."""
+
+
+class CacheReport:
+    """Numbers the changes of one pool."""
+
+    def __init__(self, pool: BlockPool) -> None:
+        self._pool = pool
+        self._number = 0
+
+    def facts(self) -> Facts | None:
+        """The changes since the last call, None if there are none."""
+        changes = self._pool.take_changes()
+        if not changes:
+            return None
+        self._number += 1
+        return Facts(self._number, changes, self._pool.digest)
+
+    def snapshot(self) -> Iterator[Snapshot]:
+        """All that is cached now. The last facts have been taken: deltas follow with the next number."""
+        chunks = list(chunked(self._pool.runs(), SNAPSHOT_KEYS))
+        for at, runs in enumerate(chunks):
+            yield Snapshot(self._number, at, at == len(chunks) - 1, runs, self._pool.digest)
+
+
+def chunked(runs: list[Stored], keys: int) -> Iterator[list[Stored]]:
+    """Cut runs into lists of at most `keys` keys; the second part of a cut run follows the first. At least one list."""
+    chunk: list[Stored] = []
+    room = keys
+    for run in runs:
+        at = 0
+        while at < len(run.keys):
+            part = run.keys[at : at + room]
+            chunk.append(Stored(run.keys[at - 1] if at else run.parent, part))
+            at += len(part)
+            room -= len(part)
+            if not room:
+                yield chunk
+                chunk, room = [], keys
+    if chunk or room == keys:
+        yield chunk
+
+
+class LoadTimes:
+    """When load reports are due: soon after a change, but not too often, and regularly without one."""
+
+    def __init__(self, config: WorkerConfig) -> None:
+        self._period_s, self._heartbeat_s = config.load_period_s, config.heartbeat_s
+        self._last_s = float("-inf")
+        self.changed = False
+
+    def due_s(self) -> float:
+        """When the next report is due."""
+        return self._last_s + (self._period_s if self.changed else self._heartbeat_s)
+
+    def sent(self, now: float) -> None:
+        self._last_s, self.changed = now, False

@@ -1,0 +1,337 @@
+"""The running batch: turns waiting, prefilling and decoding sequences into one step after another.
+
+Continuous batching with chunked prefill: decodes first, then prefills in order of admission, then new admissions.
+Plans may be made while earlier ones run; a sequence that ends or is preempted in the meantime keeps its blocks until
+the last step that names it has ended (`settle`). Knows no gateway, no message and no engine.
+"""
+
+from collections.abc import Iterator
+
+from jedlik.core.config import WorkerConfig
+from jedlik.core.errors import Bug
+from jedlik.core.ids import BlockIndex, Lane
+from jedlik.core.step import Chunk, Open, Step
+from jedlik.core.tokens import TOKEN_BYTES
+from jedlik.perf.step import StepShape, chunk_pairs
+from jedlik.scheduling.booking import Booking
+from jedlik.scheduling.budget import chunk_length
+from jedlik.scheduling.preempt import victim_of
+from jedlik.scheduling.queue import WaitingQueue
+from jedlik.scheduling.sequence import Phase, Sequence
+
+WATERMARK = 0.01
+"""Share of the pool that admissions leave to running sequences, to grow into."""
+
+
+class Plan:
+    """One step being made, then in flight: what goes to the engine and whose it is."""
+
+    __slots__ = (
+        "chunked",
+        "closed",
+        "context",
+        "decoded",
+        "decodes",
+        "opened",
+        "pairs",
+        "predicted_s",
+        "preempted",
+        "prefill_sampled",
+        "prefill_tokens",
+        "prefills",
+        "step_id",
+        "tables",
+    )
+
+    def __init__(self, step_id: int, closed: list[Lane]) -> None:
+        self.step_id, self.closed = step_id, closed
+        self.opened: list[Open] = []
+        self.tables: list[tuple[Lane, list[BlockIndex]]] = []
+        self.prefills: list[Chunk] = []
+        self.decodes: list[Lane] = []
+        self.chunked: list[Sequence] = []
+        """Of `prefills`, in order."""
+        self.prefill_sampled: list[Sequence] = []
+        self.decoded: list[Sequence] = []
+        """Of `decodes`, in order."""
+        self.context = self.prefill_tokens = self.pairs = self.preempted = 0
+        self.predicted_s: float | None = None
+
+    @property
+    def shape(self) -> StepShape:
+        return StepShape(self.prefill_tokens, self.pairs, len(self.decodes), self.context)
+
+    def step(self) -> Step:
+        return Step(
+            self.step_id,
+            self.closed,
+            self.opened,
+            self.tables,
+            self.prefills,
+            self.decodes,
+            self.context,
+            self.predicted_s,
+        )
+
+    def sampled_lanes(self) -> list[Lane]:
+        """The lanes of the answer, in its order."""
+        return [chunk.lane for chunk in self.prefills if chunk.sample] + self.decodes
+
+
+class Batch:
+    """Every sequence of one worker that waits or runs."""
+
+    def __init__(self, config: WorkerConfig, booking: Booking) -> None:
+        self.waiting = WaitingQueue()
+        self.parked: dict[int, Sequence] = {}
+        self.prefilling: list[Sequence] = []
+        self.decoding: list[Sequence] = []
+        self.preemptions = 0
+        self._config, self._booking = config, booking
+        self._lanes = [Lane(lane) for lane in range(config.max_sequences - 1, -1, -1)]
+        self._closing: list[Lane] = []
+        self._unsettled: dict[int, Sequence] = {}
+        """Ended or leaving, but named by a step in flight."""
+        self._stale = False
+        """`prefilling` or `decoding` hold some that no longer belong there."""
+        self._steps = 0
+
+    def plan(self, now: float) -> Plan | None:
+        """The next step, or None if nobody can compute anything."""
+        self._sweep()
+        plan = Plan(self._steps + 1, self._closing)
+        self._closing = []
+        self._lanes += plan.closed
+        self._plan_decodes(plan)
+        self._plan_prefills(plan)
+        self._admit(plan, now)
+        self._sweep()
+        if not plan.decodes and not plan.prefills:
+            del self._lanes[len(self._lanes) - len(plan.closed) :]
+            self._closing = plan.closed + self._closing
+            return None
+        self._steps += 1
+        return plan
+
+    def add(self, sequence: Sequence) -> None:
+        """A new sequence waits."""
+        self.waiting.push(sequence)
+
+    def acknowledge(self, sequence: Sequence, position: int) -> None:
+        """Its gateway has taken more: it may run on."""
+        sequence.acknowledge(position)
+        if sequence.phase is Phase.PARKED and not sequence.window_closed:
+            del self.parked[sequence.number]
+            sequence.move("unpark")
+            self.waiting.push(sequence)
+
+    def end(self, sequence: Sequence) -> None:
+        """It finished or was cancelled: it is planned no more and its blocks go as soon as no step names it."""
+        phase = sequence.phase
+        if phase is Phase.WAITING:
+            self.waiting.remove(sequence)
+        elif phase is Phase.PARKED:
+            del self.parked[sequence.number]
+        elif phase is not Phase.LEAVING:
+            self._leave_lane(sequence)
+        sequence.move("end")
+        if sequence.in_flight:
+            self._unsettled[sequence.number] = sequence
+        else:
+            self._unsettled.pop(sequence.number, None)
+            self._booking.release(sequence)
+
+    def settle(self, sequence: Sequence) -> None:
+        """No step in flight names this ended or leaving sequence any more."""
+        del self._unsettled[sequence.number]
+        self._booking.release(sequence)
+        if sequence.phase is Phase.LEAVING:
+            self._requeue(sequence)
+
+    @property
+    def running(self) -> int:
+        return len(self.prefilling) + len(self.decoding)
+
+    @property
+    def idle(self) -> bool:
+        """Nobody waits or runs, and no step in flight names anybody."""
+        return not (self.running or len(self.waiting) or self.parked or self._unsettled)
+
+    # --- planning ---
+
+    def _plan_decodes(self, plan: Plan) -> None:
+        size, decodes, decoded, context = self._booking.block_size, plan.decodes, plan.decoded, 0
+        for s in self.decoding:
+            if s.expected >= s.stop_at:
+                continue
+            scheduled = s.scheduled
+            if not scheduled % size and scheduled >= len(s.blocks) * size:
+                if not self._room(s, scheduled + 1, plan):
+                    continue
+                self._tell_table(plan, s)
+            s.scheduled = scheduled = scheduled + 1
+            s.expected += 1
+            s.in_flight += 1
+            context += scheduled
+            decodes.append(s.lane)
+            decoded.append(s)
+        plan.context = context
+
+    def _plan_prefills(self, plan: Plan) -> None:
+        left = self._config.max_step_tokens - len(plan.decodes)
+        for sequence in self.prefilling:
+            if left <= 0:
+                break
+            left -= self._plan_chunk(plan, sequence, left)
+
+    def _plan_chunk(self, plan: Plan, s: Sequence, budget: int) -> int:
+        if s.phase is not Phase.PREFILL:
+            return 0
+        gained = self._booking.adopt(s)
+        if not s.resumed:
+            s.cached_tokens += gained
+        length = chunk_length(s.scheduled, s.known - s.scheduled, budget, self._booking.block_size)
+        length = min(length, self._room(s, s.scheduled + length, plan) - s.scheduled) if length else 0
+        if length <= 0:
+            return 0
+        start = s.scheduled
+        s.scheduled = start + length
+        complete = s.scheduled == s.known
+        sample = complete and s.known < s.end_at
+        self._tell_table(plan, s)
+        plan.prefills.append(Chunk(s.lane, start, length, sample))
+        plan.chunked.append(s)
+        plan.prefill_tokens += length
+        plan.pairs += chunk_pairs(start, length)
+        s.in_flight += 1
+        if sample:
+            plan.prefill_sampled.append(s)
+            s.expected += 1
+        if complete:
+            s.move("prefilled")
+            self.decoding.append(s)
+            self._stale = True
+        self._booking.publish(s)
+        return length
+
+    def _admit(self, plan: Plan, now: float) -> None:
+        left = self._config.max_step_tokens - len(plan.decodes) - plan.prefill_tokens
+        while left > 0 and self._lanes:
+            s = self.waiting.peek()
+            if s is None:
+                return
+            if s.window_closed:
+                self.waiting.remove(s)
+                s.move("park")
+                self.parked[s.number] = s
+                continue
+            if not self._fits(s):
+                return
+            self.waiting.remove(s)
+            s.move("admit")
+            self._open(plan, s, now)
+            chunk = self._plan_chunk(plan, s, left)
+            if not chunk:
+                raise Bug(f"sequence {s.handle} was admitted without room for a single token")
+            left -= chunk
+
+    def _open(self, plan: Plan, s: Sequence, now: float) -> None:
+        if s.cached_tokens < 0:
+            s.cached_tokens, s.queued_s, s.due_s = 0, now - s.arrived_s, None
+        if s.reads_prompt:
+            s.prompt_logprobs = []
+        self._booking.open(s)
+        s.lane = self._lanes.pop()
+        self.prefilling.append(s)
+        submit, until = s.submit, s.submit.stopping.min_tokens
+        output = bytes(s.history[s.prompt_tokens * TOKEN_BYTES :])
+        banned = tuple(sorted(s.stops)) if until else ()
+        plan.opened.append(Open(s.lane, submit.prompt, output, submit.sampling, submit.choice, until, banned))
+
+    def _fits(self, s: Sequence) -> bool:
+        """Whether its whole history fits beside what admitted prefills still need and a margin for decodes."""
+        if not self.running and not self._unsettled:
+            return True  # alone, anything that was accepted fits
+        booking = self._booking
+        promised = sum(
+            booking.blocks_for(p.known + 1) - len(p.blocks) for p in self.prefilling if p.phase is Phase.PREFILL
+        )
+        margin = int(booking.pool.capacity * WATERMARK) + 1
+        available = booking.pool.available_blocks - promised - margin
+        return booking.demand(s) <= available
+
+    def _tell_table(self, plan: Plan, s: Sequence) -> None:
+        if s.tabled < len(s.blocks):
+            plan.tables.append((s.lane, s.blocks[s.tabled :]))
+            s.tabled = len(s.blocks)
+
+    # --- memory ---
+
+    def _room(self, s: Sequence, tokens: int, plan: Plan) -> int:
+        """Room in its table after growing towards `tokens`, preempting where no block is left; 0 if it must wait."""
+        while True:
+            room = self._booking.grow(s, tokens)
+            if room > s.scheduled:
+                return room
+            if self._unsettled:
+                return 0  # their blocks come back when a step ends
+            victim = victim_of((*self.decoding, *self.prefilling))
+            if victim is None:
+                raise Bug("no block is left and nobody holds one")
+            if victim is s and s.phase is Phase.PREFILL and (plan.decodes or plan.prefills or self._in_flight()):
+                return 0
+            self._preempt(victim)
+            self._sweep()
+            plan.preempted += 1
+            if victim is s:
+                return 0
+
+    def _in_flight(self) -> bool:
+        return any(s.in_flight for s in (*self.decoding, *self.prefilling))
+
+    def _preempt(self, victim: Sequence) -> None:
+        self.preemptions += 1
+        self._leave_lane(victim)
+        victim.move("preempt")
+        if victim.in_flight:
+            self._unsettled[victim.number] = victim
+        else:
+            self._booking.release(victim)
+            self._requeue(victim)
+
+    def _requeue(self, sequence: Sequence) -> None:
+        sequence.move("requeue")
+        sequence.rewind()
+        sequence.resumed = True  # what it finds cached from now on may be its own work
+        self.waiting.push(sequence)
+
+    def _leave_lane(self, sequence: Sequence) -> None:
+        self._closing.append(sequence.lane)
+        self._stale = True
+
+    def _sweep(self) -> None:
+        """Drop those that are no longer prefilling or decoding from the running lists."""
+        if self._stale:
+            self._stale = False
+            self.prefilling = [s for s in self.prefilling if s.phase is Phase.PREFILL]
+            self.decoding = [s for s in self.decoding if s.phase is Phase.DECODE]
+
+    def everyone(self) -> Iterator[Sequence]:
+        """All that hold blocks or may."""
+        yield from self.prefilling
+        yield from (s for s in self.decoding if s not in self.prefilling)
+        yield from self._unsettled.values()
+
+    def check(self) -> None:
+        """Assert the invariants of queue, lanes and blocks."""
+        self._sweep()
+        self.waiting.check()
+        holders = list(self.everyone())
+        assert len({id(s) for s in holders}) == len(holders)
+        self._booking.pool.check(s.blocks for s in holders)
+        lanes = [s.lane for s in (*self.prefilling, *self.decoding)] + self._lanes + self._closing
+        assert sorted(lanes) == list(range(self._config.max_sequences))
+        assert all(s.in_flight for s in self._unsettled.values())
+        for s in self.decoding:
+            assert s.expected <= s.end_at
+            assert s.scheduled <= len(s.blocks) * self._booking.block_size

@@ -1,0 +1,92 @@
+"""Blocks for sequences: what the cache already holds of a history, room for what is computed next, publication.
+
+Promises: a sequence adopts only an unbroken chain of full blocks, always leaves its last token to compute, and
+publishes in chain order. Where two sequences compute the same content at the same time the first publishes and the
+second keeps a private block; from there on the second publishes nothing (its chain in the cache is not its own).
+"""
+
+from jedlik.core.tokens import TOKEN_BYTES
+from jedlik.kv.hashing import BlockHasher
+from jedlik.kv.pool import BlockPool
+from jedlik.scheduling.sequence import NEVER, Sequence
+
+
+class Booking:
+    """Between sequences and one pool."""
+
+    def __init__(self, pool: BlockPool, hasher: BlockHasher) -> None:
+        self.pool = pool
+        self.block_size = hasher.block_size
+        self._hasher = hasher
+
+    def blocks_for(self, tokens: int) -> int:
+        return -(-tokens // self.block_size)
+
+    def demand(self, sequence: Sequence) -> int:
+        """Blocks that admitting takes from what is available: cached ones it would hold count, shared ones don't."""
+        self._name(sequence)
+        held = 0
+        if not sequence.reads_prompt:
+            held = self.pool.match(sequence.block_ids[: self._adoptable(sequence)])[1]
+        return self.blocks_for(sequence.known + 1) - held
+
+    def open(self, sequence: Sequence) -> None:
+        """It holds nothing yet and begins to compute: its full blocks are to be published from the first on."""
+        sequence.publish_at = self.block_size
+
+    def adopt(self, sequence: Sequence) -> int:
+        """Share the blocks that follow in its history, as far as they are cached. Returns tokens gained."""
+        size, before = self.block_size, sequence.scheduled
+        if before % size or sequence.publish_at == NEVER or sequence.reads_prompt:
+            return 0
+        self._name(sequence)
+        ids, last = sequence.block_ids, self._adoptable(sequence)
+        while len(sequence.blocks) < last and len(sequence.blocks) * size == sequence.scheduled:
+            block = self.pool.share(ids[len(sequence.blocks)])
+            if block is None:
+                break
+            sequence.blocks.append(block)
+            sequence.scheduled += size
+            sequence.published += 1
+        sequence.publish_at = (sequence.published + 1) * size
+        return sequence.scheduled - before
+
+    def grow(self, sequence: Sequence, tokens: int) -> int:
+        """Give its table room for `tokens` of history, or for as many as there are blocks. Returns the room."""
+        missing = self.blocks_for(tokens) - len(sequence.blocks)
+        if missing > 0:
+            taken = self.pool.take(min(missing, self.pool.available_blocks))
+            if taken:
+                sequence.blocks += taken
+        return len(sequence.blocks) * self.block_size
+
+    def publish(self, sequence: Sequence) -> None:
+        """Publish full blocks whose tokens are known and whose KV is scheduled."""
+        limit = min(sequence.known, sequence.scheduled)
+        if sequence.publish_at > limit:
+            return
+        self._name(sequence)
+        ids = sequence.block_ids
+        while sequence.publish_at <= limit:
+            at = sequence.published
+            if not self.pool.publish(sequence.blocks[at], ids[at], ids[at - 1] if at else None):
+                sequence.publish_at = NEVER
+                return
+            sequence.published += 1
+            sequence.publish_at += self.block_size
+
+    def release(self, sequence: Sequence) -> None:
+        """Let go of everything it holds."""
+        self.pool.release(sequence.blocks)
+        sequence.blocks = []
+
+    def _adoptable(self, sequence: Sequence) -> int:
+        return (sequence.known - 1) // self.block_size
+
+    def _name(self, sequence: Sequence) -> None:
+        """Hash the full blocks of its history that have no name yet."""
+        ids, size = sequence.block_ids, self.block_size * TOKEN_BYTES
+        named = len(ids) * size
+        if named + size <= len(sequence.history):
+            parent = ids[-1] if ids else sequence.root
+            ids.extend(self._hasher.chain(parent, bytes(sequence.history[named:])))

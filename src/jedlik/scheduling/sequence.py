@@ -1,0 +1,120 @@
+"""One attempt at one choice as the scheduler sees it: history, progress, blocks and phase.
+
+A record, changed by `scheduling/` and `nodes/worker` only. Lengths count tokens of prompt and output together:
+`known` are those the worker has seen, `expected` also those that steps in flight will draw, `scheduled` those whose
+KV is computed by a step handed over. `stop_at` is the one number the decode loop compares: no token is planned beyond
+it.
+"""
+
+from enum import Enum
+
+from jedlik.core.errors import Bug
+from jedlik.core.ids import BlockId, BlockIndex, GatewayId, Lane
+from jedlik.core.protocol import RUN_AHEAD_TOKENS, Submit
+from jedlik.core.step import TokenLogprobs
+from jedlik.core.tokens import TOKEN_BYTES, count
+
+AGEING_S = 10.0
+"""A level of priority is worth this much waiting: urgent goes first, nothing starves."""
+NO_LANE = Lane(-1)
+NEVER = 1 << 62
+
+
+class Phase(Enum):
+    WAITING = "waiting"
+    PARKED = "parked"
+    """Preempted, and its gateway has not acknowledged enough to go on."""
+    PREFILL = "prefill"
+    DECODE = "decode"
+    LEAVING = "leaving"
+    """Preempted while a step computes it: its blocks are let go when that step ends."""
+    ENDED = "ended"
+
+
+MOVES: dict[tuple[Phase, str], Phase] = {
+    (Phase.WAITING, "admit"): Phase.PREFILL,
+    (Phase.WAITING, "park"): Phase.PARKED,
+    (Phase.PARKED, "unpark"): Phase.WAITING,
+    (Phase.PREFILL, "prefilled"): Phase.DECODE,
+    (Phase.PREFILL, "preempt"): Phase.LEAVING,
+    (Phase.DECODE, "preempt"): Phase.LEAVING,
+    (Phase.LEAVING, "requeue"): Phase.WAITING,
+    (Phase.WAITING, "end"): Phase.ENDED,
+    (Phase.PARKED, "end"): Phase.ENDED,
+    (Phase.PREFILL, "end"): Phase.ENDED,
+    (Phase.DECODE, "end"): Phase.ENDED,
+    (Phase.LEAVING, "end"): Phase.ENDED,
+}
+
+
+class Sequence:
+    """See the module. `number` is the worker's own count of arrivals: the last word in every tie."""
+
+    __slots__ = (
+        "arrived_s", "block_ids", "blocks", "cached_tokens", "due_s", "end_at", "expected", "gateway", "handle",
+        "history", "in_flight", "key", "known", "lane", "min_length", "number", "phase", "prompt_logprobs",
+        "prompt_tokens", "publish_at", "published", "queued_s", "resumed", "root", "scheduled", "started", "stop_at",
+        "stops", "story", "submit", "tabled", "window_at",
+    )  # fmt: skip
+
+    def __init__(self, submit: Submit, gateway: GatewayId, number: int, now: float, root: BlockId) -> None:
+        self.submit, self.gateway, self.handle, self.number = submit, gateway, submit.handle, number
+        self.arrived_s = now
+        self.due_s = None if submit.budget_s is None else now + submit.budget_s
+        self.key = (now + submit.priority * AGEING_S, number)
+        self.root = root
+        self.history = bytearray(submit.prompt + submit.output)
+        self.prompt_tokens = count(submit.prompt)
+        self.known = len(self.history) // TOKEN_BYTES
+        self.min_length = self.prompt_tokens + submit.stopping.min_tokens
+        self.stops: frozenset[int] = frozenset()
+        self.end_at = self.prompt_tokens + submit.stopping.max_tokens
+        self.window_at = self.known + RUN_AHEAD_TOKENS
+        self.block_ids: list[BlockId] = []
+        self.in_flight = 0
+        self.cached_tokens = -1
+        self.queued_s = 0.0
+        self.started = self.resumed = False
+        self.prompt_logprobs: list[TokenLogprobs] | None = None
+        self.phase, self.story = Phase.WAITING, "waiting"
+        self.rewind()
+
+    def rewind(self) -> None:
+        """Nothing is computed, no block or lane is held: how every (re)start begins."""
+        self.expected, self.scheduled = self.known, 0
+        self.blocks: list[BlockIndex] = []
+        self.lane, self.tabled, self.published = NO_LANE, 0, 0
+        self.publish_at = NEVER  # `Booking.open` says from where
+        self.stop_at = min(self.end_at, self.window_at)
+
+    def limit(self, max_length: int, stops: frozenset[int]) -> None:
+        """Set what ends it: the longest history the worker takes, and the tokens that stop it."""
+        self.end_at = min(self.end_at, max_length)
+        self.stop_at = min(self.end_at, self.window_at)
+        self.stops = stops
+
+    def acknowledge(self, position: int) -> None:
+        """The gateway's client has taken the output up to `position`."""
+        self.window_at = max(self.window_at, self.prompt_tokens + position + RUN_AHEAD_TOKENS)
+        if self.phase not in (Phase.LEAVING, Phase.ENDED):
+            self.stop_at = min(self.end_at, self.window_at)
+
+    @property
+    def window_closed(self) -> bool:
+        """It may not run on before its gateway acknowledges more."""
+        return self.known >= self.window_at
+
+    @property
+    def reads_prompt(self) -> bool:
+        """It still owes log-probabilities of its prompt, so every position must be computed."""
+        return self.submit.sampling.prompt_logprobs is not None and not self.started
+
+    def move(self, event: str) -> None:
+        """Change phase by the table; raises Bug with the story so far where the table has no entry."""
+        phase = MOVES.get((self.phase, event))
+        self.story = f"{self.story[-200:]} {event}"
+        if phase is None:
+            raise Bug(f"sequence {self.handle} of {self.gateway} can't {event} while {self.phase.value}: {self.story}")
+        self.phase = phase
+        if phase is Phase.LEAVING or phase is Phase.ENDED:
+            self.stop_at = 0  # the decode loop passes it by
