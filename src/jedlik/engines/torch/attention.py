@@ -89,7 +89,14 @@ def _rows_first(x: torch.Tensor) -> torch.Tensor:
     return x if x.stride(-1) == 1 else x.contiguous()
 
 
-def torch_rows(pool: KvPool, batch: Batch, layer: int, call: LayerCall, out: torch.Tensor) -> None:
+def fixed_rows(pool: KvPool, batch: Batch, layer: int, call: LayerCall, out: torch.Tensor) -> None:
+    """As `torch_rows`, with a rectangle that is always the same, so that a row's sums are always taken alike."""
+    torch_rows(pool, batch, layer, call, out, fixed=True)
+
+
+def torch_rows(
+    pool: KvPool, batch: Batch, layer: int, call: LayerCall, out: torch.Tensor, fixed: bool = False
+) -> None:
     """Plain PyTorch, any device: write by slot, then gather each row's blocks into a rectangle."""
     device = call.query.device
     slots = (torch.from_numpy(batch.slot_block).to(device), torch.from_numpy(batch.slot_offset).to(device))
@@ -98,8 +105,8 @@ def torch_rows(pool: KvPool, batch: Batch, layer: int, call: LayerCall, out: tor
     if not len(batch.rows):
         return
     size = pool.layout.block_size
-    blocks = -(-int(batch.row_length.max()) // size)
-    at_once = max(1, GATHER_BYTES // (blocks * size * call.key.shape[1] * call.key.shape[2] * 4))
+    blocks = batch.tables.shape[1] if fixed else -(-int(batch.row_length.max()) // size)
+    at_once = 1 if fixed else max(1, GATHER_BYTES // (blocks * size * call.key.shape[1] * call.key.shape[2] * 4))
     tables = torch.from_numpy(batch.tables[batch.row_lane, :blocks]).to(device, torch.int64)
     lengths = torch.from_numpy(batch.row_length).to(device, torch.int64)
     rows = torch.from_numpy(batch.rows).to(device, torch.int64)

@@ -16,7 +16,7 @@ from jedlik.core.errors import Bug, ConfigError
 from jedlik.core.protocol import Layout
 from jedlik.core.step import Step, StepDone
 from jedlik.engines.torch import weights
-from jedlik.engines.torch.attention import Rows, torch_rows
+from jedlik.engines.torch.attention import Rows, fixed_rows, torch_rows
 from jedlik.engines.torch.fixed import FixedShapes
 from jedlik.engines.torch.lanes import Lanes
 from jedlik.engines.torch.options import EngineFacts, EngineOptions, capabilities, dtype_of
@@ -41,7 +41,7 @@ class TorchEngine:
         if device == "cpu":
             torch.set_num_threads(options.threads)
         dtype = dtype_of(options.dtype, device)
-        loaded = weights.load(path, dtype, device, options.block_size, progress)
+        loaded = weights.load(path, dtype, device, options, progress)
         pool = KvPool(buffer(loaded.layout, device), loaded.layout)
         rows, attention = _rows(options, device, loaded)
         lanes = Lanes(options.max_sequences, options.max_model_len, options.block_size)
@@ -113,4 +113,4 @@ def _rows(options: EngineOptions, device: str, loaded: weights.Loaded) -> tuple[
         native = native_rows(Path(options.cache_dir), loaded.layout, loaded.heads, options.threads)
         if native is not None:
             return native, "native"
-    return torch_rows, "torch"
+    return fixed_rows if options.deterministic else torch_rows, "torch"

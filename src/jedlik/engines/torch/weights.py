@@ -11,6 +11,7 @@ import torch
 from jedlik.core.errors import ConfigError
 from jedlik.core.protocol import Layout
 from jedlik.engines.torch.attention import register
+from jedlik.engines.torch.options import EngineOptions
 from jedlik.engines.torch.pool import DTYPES
 
 Progress = Callable[[int, int], None]
@@ -38,7 +39,7 @@ class Loaded:
         self.parameters = parameters
 
 
-def load(path: Path, dtype: str, device: str, block_size: int, progress: Progress | None = None) -> Loaded:
+def load(path: Path, dtype: str, device: str, options: EngineOptions, progress: Progress | None = None) -> Loaded:
     """Load the model in a Hugging Face directory. Raises ConfigError if it can't be served."""
     if not (path / "config.json").exists():
         raise ConfigError(f"{path} is no Hugging Face model directory: it has no config.json")
@@ -48,11 +49,13 @@ def load(path: Path, dtype: str, device: str, block_size: int, progress: Progres
     size = sum(file.stat().st_size for file in path.glob("*.safetensors"))
     if progress is not None:
         progress(0, size)
+    # Eager experts are linear layers, whose shapes can be fixed; grouped products can't.
+    experts = {"experts_implementation": "eager"} if options.deterministic else {}
     model = transformers.AutoModelForCausalLM.from_pretrained(
-        path, dtype=DTYPES[dtype], attn_implementation=register(), local_files_only=True
+        path, dtype=DTYPES[dtype], attn_implementation=register(), local_files_only=True, **experts
     )
     model.requires_grad_(False).eval().to(device)
-    layout = _layout(model.config, dtype, block_size, path)
+    layout = _layout(model.config, dtype, options.block_size, path)
     if progress is not None:
         progress(size, size)
     parameters = sum(p.numel() for p in model.parameters())
