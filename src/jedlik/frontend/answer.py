@@ -1,0 +1,159 @@
+"""From a call's choices to bytes on the wire: streamed as events, or whole.
+
+Headers wait for the first delivery, so that a refusal is a proper HTTP status and the worker's name is known; a stream
+that stays silent for the ping period gets its headers without those.
+"""
+
+from collections.abc import Sequence
+
+from jedlik.core.tokens import count
+from jedlik.frontend.choice import Choice, Piece
+from jedlik.frontend.echo import Echo
+from jedlik.frontend.http import SSE, Headers, Web
+from jedlik.frontend.hub import Call, Hub
+from jedlik.frontend.openai import errors, replies
+from jedlik.frontend.openai.logprobs import Entry, TokenBytes, chat_logprobs, completion_logprobs
+from jedlik.frontend.openai.plan import Shape
+from jedlik.frontend.openai.replies import Envelope, Json
+from jedlik.frontend.sse import DONE, PING, ChunkFormat, error_event
+
+
+class Answer:
+    """One call's way out. `echoes` has one per prompt, or none."""
+
+    def __init__(
+        self, call: Call, shape: Shape, envelope: Envelope, hub: Hub, echoes: Sequence[Echo], token_bytes: TokenBytes
+    ) -> None:
+        self._call = call
+        self._shape = shape
+        self._envelope = envelope
+        self._hub = hub
+        self._echoes = echoes
+        self._token_bytes = token_bytes
+        self._to_echo = set(range(len(call.choices))) if echoes else set()
+
+    # --- streamed ---
+
+    async def stream(self, web: Web) -> None:
+        """Send events until all is said, the client has gone, or a fault broke the answer."""
+        call = self._call
+        chunks = ChunkFormat(self._envelope, self._shape.include_usage)
+        opening = b"".join([chunks.role(choice.place.index) for choice in call.choices])
+        while True:
+            await call.news()
+            if call.gone:
+                return
+            fault = call.fault
+            if not web.begun:
+                if fault is not None and not any(choice.started for choice in call.choices):
+                    await web.refuse(errors.of_fault(fault))
+                    return
+                await web.begin(200, [*SSE, *self._origin()])
+            touched = [choice for choice in call.choices if choice.news]
+            body = b"".join([self._chunk(choice, chunks) for choice in touched])
+            if body:
+                body, opening = opening + body, b""
+            over = fault is not None or call.over
+            if over:
+                body += error_event(errors.fault_object(fault)) if fault is not None else self._close(opening, chunks)
+            elif not body and call.silent:
+                body = PING
+            call.silent = False
+            if body:
+                await self._send(web, body, more=not over)
+            for choice in touched:
+                self._hub.taken(choice)
+            if over:
+                return
+
+    async def _send(self, web: Web, body: bytes, more: bool) -> None:
+        """While the client takes nothing this waits, and the hub's tick sees since when."""
+        call = self._call
+        call.quiet_since = call.sending_since = self._hub.now()
+        await web.send({"type": "http.response.body", "body": body, "more_body": more})
+        call.sending_since = None
+
+    def _chunk(self, choice: Choice, chunks: ChunkFormat) -> bytes:
+        index = choice.place.index
+        piece = self._piece(choice)
+        text = b""
+        if piece.text or piece.entries:
+            text = chunks.text(index, piece.text, self._logprobs(piece.entries) if piece.entries else None)
+        if choice.cut:
+            self._hub.taken(choice)  # cancel first, then send
+        if choice.finish is not None:
+            text += chunks.finish(index, choice.finish, choice.stop_reason)
+        return text
+
+    def _close(self, opening: bytes, chunks: ChunkFormat) -> bytes:
+        """What ends an answer; `opening` is empty unless nothing was ever said."""
+        return opening + (chunks.usage(self._usage()) if self._shape.include_usage else b"") + DONE
+
+    # --- whole ---
+
+    async def whole(self, web: Web) -> None:
+        """Collect all choices, then answer at once."""
+        call = self._call
+        pieces: list[list[Piece]] = [[] for _ in call.choices]
+        while not call.over:
+            await call.news()
+            if call.gone:
+                return
+            for choice in call.choices:
+                if choice.news:
+                    pieces[choice.place.index].append(self._piece(choice))
+                    self._hub.taken(choice)
+            fault = call.fault
+            if fault is not None:
+                await web.refuse(errors.of_fault(fault))
+                return
+        choices = [self._choice(choice, pieces[choice.place.index]) for choice in call.choices]
+        call.sending_since = self._hub.now()
+        await web.reply(200, replies.whole(self._envelope, choices, self._usage()), self._origin())
+
+    def _choice(self, choice: Choice, pieces: Sequence[Piece]) -> Json:
+        text = "".join([piece.text for piece in pieces])
+        entries = [entry for piece in pieces for entry in piece.entries]
+        logprobs = None if self._shape.logprobs is None else self._logprobs(entries)
+        make = replies.chat_choice if self._shape.chat else replies.completion_choice
+        return make(choice.place.index, text, logprobs, choice.finish, choice.stop_reason)
+
+    # --- both ---
+
+    def _piece(self, choice: Choice) -> Piece:
+        piece = choice.advance()
+        index = choice.place.index
+        if index not in self._to_echo:
+            return piece
+        self._to_echo.remove(index)
+        started = choice.started or self._first(choice).started
+        echo = self._echoes[index // (len(self._call.choices) // len(self._echoes))]
+        before = echo.piece(started.prompt_logprobs if started is not None else None)
+        return Piece(before.text + piece.text, [*before.entries, *piece.entries])
+
+    def _first(self, choice: Choice) -> Choice:
+        """The first choice of the same prompt."""
+        same = choice.place.request_id
+        return next(other for other in self._call.choices if other.place.request_id == same)
+
+    def _logprobs(self, entries: Sequence[Entry]) -> Json:
+        make = chat_logprobs if self._shape.chat else completion_logprobs
+        return make(entries, self._shape.logprobs or 0, self._token_bytes)
+
+    def _cached(self) -> int:
+        firsts = [c for c in self._call.choices if c.place.first and c.started is not None]
+        return sum(c.started.cached_tokens for c in firsts if c.started is not None)
+
+    def _usage(self) -> Json:
+        prompt = sum(count(request.prompt) for request in self._call.requests)
+        return replies.usage(prompt, sum(c.position for c in self._call.choices), self._cached())
+
+    def _origin(self) -> Headers:
+        """Who answers, and how much of the prompt it had; unknown before the first delivery."""
+        started = next((c.started for c in self._call.choices if c.started is not None), None)
+        if started is None:
+            return ()
+        return (
+            (b"x-jedlik-worker", str(started.worker).encode("latin-1", "replace")),
+            (b"x-jedlik-cached-tokens", b"%d" % self._cached()),
+        )

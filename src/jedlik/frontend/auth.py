@@ -1,0 +1,41 @@
+"""API keys to tenants. Without keys everybody is the tenant "" (and `cli` binds only to loopback)."""
+
+import hashlib
+import hmac
+from collections.abc import Mapping
+
+from jedlik.core.errors import RequestError
+from jedlik.frontend.http import Web
+
+LOOPBACK = ("127.", "::1", "localhost")
+
+
+def _digest(key: bytes) -> bytes:
+    return hashlib.sha256(key).digest()
+
+
+class Keys:
+    """Knows digests only. Looking a digest up tells a prober nothing about a key; the comparison is constant-time."""
+
+    def __init__(self, keys: Mapping[str, str]) -> None:
+        self._tenants = {_digest(key.encode()): tenant for key, tenant in keys.items()}
+
+    def tenant(self, web: Web) -> str:
+        """Raises RequestError (401) for a missing or wrong key."""
+        if not self._tenants:
+            return ""
+        scheme, _, key = web.headers.get(b"authorization", b"").partition(b" ")
+        presented = _digest(key.strip())
+        for known, tenant in self._tenants.items():
+            if hmac.compare_digest(known, presented) and scheme.lower() == b"bearer":
+                return tenant
+        raise RequestError(
+            "A valid API key is needed: send `Authorization: Bearer KEY`.", code="invalid_api_key", status=401
+        )
+
+    def local_or_tenant(self, web: Web) -> str:
+        """For /metrics: a caller on this host needs no key."""
+        client = web.scope.get("client")
+        if client is not None and str(client[0]).startswith(LOOPBACK):
+            return ""
+        return self.tenant(web)

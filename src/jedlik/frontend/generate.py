@@ -1,0 +1,115 @@
+"""/v1/chat/completions and /v1/completions: from body to answer, and no trace left behind."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+
+from jedlik.core.config import FrontendConfig
+from jedlik.core.errors import Fault
+from jedlik.core.ids import RequestId, StreamId
+from jedlik.core.requests import Request
+from jedlik.frontend.answer import Answer
+from jedlik.frontend.choice import Choice, Place
+from jedlik.frontend.echo import Echo
+from jedlik.frontend.http import Receive, Web
+from jedlik.frontend.hub import Call, Hub
+from jedlik.frontend.openai.errors import of_fault
+from jedlik.frontend.openai.limits import LimitsBook
+from jedlik.frontend.openai.plan import Plan, Planner, Shape
+from jedlik.frontend.openai.replies import Envelope
+from jedlik.frontend.openai.schema import decode_body
+from jedlik.frontend.port import GatewayPort
+from jedlik.frontend.text.model import TextModel
+
+NO_WORKER = Fault("unavailable", "No worker for this model is ready yet.", code="no_worker", retry_after_s=1.0)
+
+
+class Desk:
+    """What answering a request takes; made once."""
+
+    def __init__(
+        self, port: GatewayPort, hub: Hub, text: TextModel, book: LimitsBook, planner: Planner, config: FrontendConfig
+    ) -> None:
+        self.port = port
+        self.hub = hub
+        self.text = text
+        self.book = book
+        self.planner = planner
+        self.config = config
+
+
+class Generation:
+    """Answers requests. `fresh_id` makes request ids, `wall` is seconds since the epoch."""
+
+    def __init__(self, desk: Desk, fresh_id: Callable[[], str], wall: Callable[[], float]) -> None:
+        self._desk = desk
+        self._fresh_id = fresh_id
+        self._wall = wall
+
+    async def chat(self, web: Web) -> None:
+        await self._answer(web, chat=True)
+
+    async def completion(self, web: Web) -> None:
+        await self._answer(web, chat=False)
+
+    async def _answer(self, web: Web, chat: bool) -> None:
+        desk = self._desk
+        body = decode_body(await web.json_body(desk.config.max_body_bytes))
+        desk.book.update(desk.port.cards())
+        limits = desk.book.of(body.model)
+        if limits is None:
+            await web.refuse(of_fault(NO_WORKER))
+            return
+        plan = desk.planner.chat(body, limits) if chat else desk.planner.completion(body, limits)
+        if desk.hub.busy(web.request_id):
+            web.request_id = self._fresh_id()
+        await self._run(web, plan)
+
+    async def _run(self, web: Web, plan: Plan) -> None:
+        desk = self._desk
+        first = desk.hub.streams(len(plan.prompts) * plan.n)
+        requests = plan.requests(RequestId(web.request_id), first, web.tenant)
+        skip = plan.shape.skip_special
+        echoes = [Echo(p.ids, desk.text.detokenisers, skip) for p in plan.prompts] if plan.shape.echo else []
+        choices = [
+            self._choice(request, at * plan.n, number, plan.shape, echoes[at] if echoes else None)
+            for at, request in enumerate(requests)
+            for number in range(plan.n)
+        ]
+        call = Call(requests, choices, eager=plan.shape.stream)
+        prefix = "chatcmpl-" if plan.shape.chat else "cmpl-"
+        envelope = Envelope(prefix + web.request_id, int(self._wall()), plan.model, plan.shape.chat)
+        answer = Answer(call, plan.shape, envelope, desk.hub, echoes, desk.text.detokenisers.token_bytes)
+        await self._held(web, call, answer.stream if plan.shape.stream else answer.whole)
+
+    def _choice(self, request: Request, base: int, number: int, shape: Shape, echo: Echo | None) -> Choice:
+        stream = StreamId(request.first_stream + number)
+        place = Place(base + number, stream, request.request_id, number == 0)
+        detokeniser = self._desk.text.detokenisers.stream(shape.skip_special)
+        return Choice(place, shape, detokeniser, len(echo.text) if echo else 0)
+
+    async def _held(self, web: Web, call: Call, work: Callable[[Web], Awaitable[None]]) -> None:
+        """Open the call, watch for the client's leaving, and close it whatever happens."""
+        call.task = task = asyncio.current_task()
+        watcher = asyncio.create_task(_watch(web.receive, call))
+        try:
+            self._desk.hub.open(call)
+            await work(web)
+        except asyncio.CancelledError:
+            if not call.stalled or task is None:
+                raise
+            task.uncancel()
+            web.cut()
+        finally:
+            self._desk.hub.close(call)
+            watcher.cancel()
+            with suppress(asyncio.CancelledError):
+                await watcher
+
+
+async def _watch(receive: Receive, call: Call) -> None:
+    """The body is read, so what comes next is the end of the connection (or pipelined noise)."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    call.gone = True
+    call.wake()

@@ -1,0 +1,1 @@
+"""The OpenAI surface as values: bodies in, core requests and JSON out. No sockets, no tasks."""

@@ -1,0 +1,73 @@
+"""Refusals and faults in the OpenAI shape, `{"error": {message, type, param, code}}`, with status and headers."""
+
+import msgspec
+
+from jedlik.core.errors import Fault, FaultKind, RequestError
+
+STATUS: dict[FaultKind, int] = {"invalid": 400, "overloaded": 429, "unavailable": 503, "timeout": 504, "internal": 500}
+CODE: dict[FaultKind, str | None] = {
+    "invalid": None,
+    "overloaded": "overloaded",
+    "unavailable": "unavailable",
+    "timeout": "timeout",
+    "internal": "internal",
+}
+TYPE: dict[int, str] = {
+    401: "authentication_error",
+    403: "permission_error",
+    408: "timeout_error",
+    429: "rate_limit_error",
+    500: "internal_error",
+    503: "service_unavailable",
+    504: "timeout_error",
+}
+DEFAULT_RETRY_S = 1.0
+
+
+class ErrorReply(msgspec.Struct, frozen=True):
+    """An HTTP answer that says what went wrong."""
+
+    status: int
+    body: bytes
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+
+
+def error_object(status: int, message: str, param: str | None, code: str | None) -> dict[str, object]:
+    """What stands under "error"."""
+    kind = TYPE.get(status, "invalid_request_error")
+    return {"message": message, "type": kind, "param": param, "code": code}
+
+
+def _body(status: int, message: str, param: str | None, code: str | None) -> bytes:
+    return msgspec.json.encode({"error": error_object(status, message, param, code)})
+
+
+def of_request_error(error: RequestError, headers: tuple[tuple[bytes, bytes], ...] = ()) -> ErrorReply:
+    return ErrorReply(error.status, _body(error.status, str(error), error.param, error.code), headers)
+
+
+def of_fault(fault: Fault) -> ErrorReply:
+    """A fault that came before the first token."""
+    status = STATUS[fault.kind]
+    return ErrorReply(status, _fault_body(fault), _retry(status, fault.retry_after_s))
+
+
+def _fault_body(fault: Fault) -> bytes:
+    return msgspec.json.encode({"error": fault_object(fault)})
+
+
+def fault_object(fault: Fault) -> dict[str, object]:
+    """What stands under "error" when a stream breaks."""
+    return error_object(STATUS[fault.kind], fault.message, fault.param, fault.code or CODE[fault.kind])
+
+
+def _retry(status: int, after_s: float | None) -> tuple[tuple[bytes, bytes], ...]:
+    """Retry-After counts whole seconds, rounded up; retry-after-ms is exact."""
+    if status not in (429, 503, 504):
+        return ()
+    ms = max(1, round((DEFAULT_RETRY_S if after_s is None else after_s) * 1000))
+    return (
+        (b"retry-after", str(-(-ms // 1000)).encode()),
+        (b"retry-after-ms", str(ms).encode()),
+        (b"x-should-retry", b"true"),
+    )

@@ -1,0 +1,260 @@
+"""A valid body becomes a `Plan`: token ids, sampling, stopping, and how the answer is to be shaped."""
+
+import random
+from collections.abc import Sequence
+
+import msgspec
+
+from jedlik.core import tokens
+from jedlik.core.config import FrontendConfig
+from jedlik.core.errors import RequestError
+from jedlik.core.ids import RequestId, StreamId
+from jedlik.core.requests import Request, Sampling, Stopping
+from jedlik.frontend.openai import sampling
+from jedlik.frontend.openai.limits import ModelLimits
+from jedlik.frontend.openai.schema import CHAT_ONLY, COMPLETION_ONLY, Body, Message, Part, refuse_unserved
+from jedlik.frontend.text.model import TextModel
+from jedlik.frontend.text.tokenise import TooLong
+
+COMPLETION_MAX_TOKENS = 16
+"""OpenAI's documented default."""
+ROLES = frozenset({"system", "developer", "user", "assistant"})
+MAX_STREAMS = 1024
+MAX_SALT_CHARS = 1024
+MAX_PRIORITY = 1 << 31
+
+
+class Shape(msgspec.Struct, frozen=True):
+    """What the answer looks like."""
+
+    chat: bool
+    stream: bool
+    include_usage: bool
+    stops: tuple[str, ...]
+    include_stop: bool
+    skip_special: bool
+    logprobs: int | None
+    """Alternatives per token, None: no logprobs at all."""
+    echo: bool = False
+
+
+class Prompt(msgspec.Struct, frozen=True):
+    """One prompt of the call."""
+
+    ids: bytes
+    stopping: Stopping
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """One HTTP call: prompts, each with n choices. Choice c of prompt p has index p * n + c."""
+
+    model: str
+    prompts: tuple[Prompt, ...]
+    n: int
+    sampling: Sampling
+    shape: Shape
+    salt: str
+    priority: int
+
+    def requests(self, request_id: RequestId, first: int, tenant: str) -> list[Request]:
+        """Core requests on the streams from `first` on. Ids of further prompts are `request_id~1`, `~2`, ..."""
+        return [
+            Request(
+                request_id if at == 0 else RequestId(f"{request_id}~{at}"),
+                StreamId(first + at * self.n),
+                self.model,
+                prompt.ids,
+                self.sampling,
+                prompt.stopping,
+                choices=self.n,
+                tenant=tenant,
+                salt=self.salt,
+                priority=self.priority,
+            )
+            for at, prompt in enumerate(self.prompts)
+        ]
+
+
+class Planner:
+    """Makes plans for one model's text and one configuration. `rng` draws seeds; reads no clock."""
+
+    def __init__(self, text: TextModel, config: FrontendConfig, rng: random.Random) -> None:
+        self._text = text
+        self._config = config
+        self._rng = rng
+
+    def chat(self, body: Body, limits: ModelLimits) -> Plan:
+        """Raises RequestError."""
+        refuse_unserved(body, COMPLETION_ONLY)
+        if not isinstance(body.logprobs, bool | None):
+            raise sampling.refuse("logprobs", "must be true or false; top_logprobs says how many")
+        if body.top_logprobs is not None and not body.logprobs:
+            raise sampling.refuse("top_logprobs", "needs logprobs: true")
+        count = body.top_logprobs or 0 if body.logprobs else None
+        if count is not None:
+            sampling.check_logprobs(
+                count, "top_logprobs" if count else "logprobs", limits, self._config.max_top_logprobs
+            )
+        ids = self._encode(self._render(body), False, limits, "messages")
+        return self._plan(body, limits, [ids], self._shape(body, True, count))
+
+    def completion(self, body: Body, limits: ModelLimits) -> Plan:
+        """Raises RequestError."""
+        refuse_unserved(body, CHAT_ONLY)
+        if body.prompt is None:
+            raise RequestError("prompt is missing.", param="prompt", code="missing_parameter")
+        count = body.logprobs
+        if isinstance(count, bool):
+            raise sampling.refuse("logprobs", "must be a number here")
+        if count is not None:
+            sampling.check_logprobs(count, "logprobs", limits, self._config.max_top_logprobs)
+        special = body.add_special_tokens is not False
+        prompts = [self._ids(prompt, special, limits) for prompt in self._prompts(body.prompt)]
+        return self._plan(body, limits, prompts, self._shape(body, False, count))
+
+    def _plan(self, body: Body, limits: ModelLimits, prompts: Sequence[bytes], shape: Shape) -> Plan:
+        n = 1 if body.n is None else body.n
+        most = min(self._config.max_choices, limits.choices)
+        if not 1 <= n <= most or n * len(prompts) > MAX_STREAMS:
+            raise sampling.refuse("n", f"must be between 1 and {most}, and at most {MAX_STREAMS} over all prompts")
+        limit = sampling.output_limit(body, least=0 if shape.echo else 1)
+        drawn = self._rng.getrandbits(63)
+        return Plan(
+            body.model,
+            tuple([self._prompt(body, limits, ids, limit.asked) for ids in prompts]),
+            n,
+            sampling.sampling(body, limits, drawn, shape.logprobs, shape.echo and shape.logprobs is not None),
+            shape,
+            _salt(body),
+            _priority(body),
+        )
+
+    def _prompt(self, body: Body, limits: ModelLimits, ids: bytes, asked: int | None) -> Prompt:
+        left = limits.max_model_len - tokens.count(ids)
+        default = self._config.default_max_tokens
+        if default is None:
+            default = left if body.prompt is None else COMPLETION_MAX_TOKENS
+        return Prompt(ids, sampling.stopping(body, limits, min(left, default if asked is None else asked)))
+
+    def _shape(self, body: Body, chat: bool, logprobs: int | None) -> Shape:
+        return Shape(
+            chat,
+            bool(body.stream),
+            bool(body.stream_options and body.stream_options.include_usage),
+            sampling.stop_strings(body, self._config.max_stop_strings),
+            bool(body.include_stop_str_in_output),
+            body.skip_special_tokens is not False,
+            logprobs,
+            bool(body.echo),
+        )
+
+    # --- prompts ---
+
+    def _prompts(self, prompt: str | list[str | int | list[int]]) -> list[str | list[int]]:
+        """A text, ids, or a list of either, as a list."""
+        if isinstance(prompt, str):
+            return [prompt]
+        ids = [item for item in prompt if isinstance(item, int)]
+        if ids and len(ids) == len(prompt):
+            return [ids]
+        if ids or not prompt:
+            raise sampling.refuse("prompt", "must be a text, a list of texts, token ids, or a list of token id lists")
+        if len(prompt) > self._config.max_batch_prompts:
+            raise sampling.refuse("prompt", f"has more than {self._config.max_batch_prompts} prompts")
+        return [item for item in prompt if not isinstance(item, int)]
+
+    def _ids(self, prompt: str | list[int], special: bool, limits: ModelLimits) -> bytes:
+        if isinstance(prompt, str):
+            return self._encode(prompt, special, limits, "prompt")
+        if len(prompt) >= limits.max_model_len:
+            raise too_long(len(prompt), limits.max_model_len, "prompt")
+        if not prompt or min(prompt) < 0 or max(prompt) >= limits.vocab_size:
+            raise sampling.refuse("prompt", "is empty or has an entry that is no token id of this model")
+        return tokens.pack(prompt)
+
+    def _encode(self, text: str, special: bool, limits: ModelLimits, param: str) -> bytes:
+        try:
+            ids = self._text.tokeniser.encode(text, special, limits.max_model_len - 1)
+        except TooLong as error:
+            raise too_long(error.tokens, limits.max_model_len, param) from error
+        except UnicodeError as error:
+            raise RequestError(f"{param} is not valid Unicode: {error}", param=param, code="invalid_value") from error
+        if not ids:
+            raise sampling.refuse(param, "is empty: a model needs at least one token")
+        return ids
+
+    def _render(self, body: Body) -> str:
+        template = self._text.template
+        if template is None:
+            raise RequestError(
+                "This model has no chat template; use /v1/completions.", param="model", code="no_template"
+            )
+        if not body.messages:
+            raise RequestError("messages is missing or empty.", param="messages", code="missing_parameter")
+        extra = body.chat_template_kwargs or {}
+        for name in extra:
+            if name in template.reserved or name.startswith("_"):
+                raise sampling.refuse(f"chat_template_kwargs.{name}", "may not be set")
+        messages = [_message(m, f"messages[{at}]", template.knows_developer) for at, m in enumerate(body.messages)]
+        return template.render(messages, body.add_generation_prompt is not False, extra)
+
+
+def too_long(count: int, most: int, param: str) -> RequestError:
+    return RequestError(
+        f"This model's maximum context length is {most} tokens, of which one must be left for the answer; "
+        f"{param} has at least {count}.",
+        param=param,
+        code="context_length_exceeded",
+    )
+
+
+def _salt(body: Body) -> str:
+    salt = body.cache_salt
+    if salt is None:
+        return ""
+    if not salt or len(salt) > MAX_SALT_CHARS or not salt.isprintable():
+        raise sampling.refuse("cache_salt", f"must have 1 to {MAX_SALT_CHARS} printable characters")
+    return salt
+
+
+def _priority(body: Body) -> int:
+    priority = body.priority or 0
+    if not -MAX_PRIORITY <= priority < MAX_PRIORITY:
+        raise sampling.refuse("priority", "must fit 32 bits")
+    return priority
+
+
+def _content(parts: list[Part], param: str) -> str:
+    for at, part in enumerate(parts):
+        if part.type not in ("text", "input_text") or part.text is None:
+            where = f"{param}.content[{at}].type"
+            raise RequestError(f"{where} must be text.", param=where, code="unsupported_parameter")
+    return "".join([part.text or "" for part in parts])
+
+
+_EMPTY: tuple[object, ...] = (None, [], {}, "")
+
+
+def _message(message: Message, param: str, knows_developer: bool) -> dict[str, object]:
+    """As templates expect it. `developer` is OpenAI's newer name for `system`."""
+    if message.role not in ROLES:
+        where = f"{param}.role"
+        raise RequestError(
+            f"{where} {message.role[:40]!r} is not supported.", param=where, code="unsupported_parameter"
+        )
+    for name in ("tool_calls", "tool_call_id", "function_call", "audio", "refusal", "annotations"):
+        if getattr(message, name) not in _EMPTY:
+            where = f"{param}.{name}"
+            raise RequestError(f"{where} is not supported.", param=where, code="unsupported_parameter")
+    role = "system" if message.role == "developer" and not knows_developer else message.role
+    content = message.content
+    rendered: dict[str, object] = {
+        "role": role,
+        "content": _content(content, param) if isinstance(content, list) else content or "",
+    }
+    if message.name is not None:
+        rendered["name"] = message.name
+    for name in ("reasoning", "reasoning_content"):
+        if getattr(message, name) is not None:
+            rendered[name] = getattr(message, name)
+    return rendered

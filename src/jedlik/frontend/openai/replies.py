@@ -1,0 +1,69 @@
+"""Answers as JSON: whole ones, usage, and the lists of models."""
+
+from collections.abc import Sequence
+
+import msgspec
+
+Json = dict[str, object]
+
+
+class Envelope(msgspec.Struct, frozen=True):
+    """What all chunks of one answer share."""
+
+    id: str
+    created: int
+    model: str
+    chat: bool
+
+
+def usage(prompt_tokens: int, completion_tokens: int, cached_tokens: int) -> Json:
+    """OpenAI's usage object."""
+    return {
+        "prompt_tokens": prompt_tokens,
+        "completion_tokens": completion_tokens,
+        "total_tokens": prompt_tokens + completion_tokens,
+        "prompt_tokens_details": {"cached_tokens": min(cached_tokens, prompt_tokens)},
+    }
+
+
+def chat_choice(index: int, text: str, logprobs: Json | None, finish: str | None, reason: str | int | None) -> Json:
+    return {
+        "index": index,
+        "message": {"role": "assistant", "content": text, "refusal": None},
+        "logprobs": logprobs,
+        "finish_reason": finish,
+        "stop_reason": reason,
+    }
+
+
+def completion_choice(
+    index: int, text: str, logprobs: Json | None, finish: str | None, reason: str | int | None
+) -> Json:
+    return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": finish, "stop_reason": reason}
+
+
+def whole(envelope: Envelope, choices: Sequence[Json], used: Json) -> bytes:
+    """The body of an answer that is not streamed."""
+    return msgspec.json.encode(
+        {
+            "id": envelope.id,
+            "object": "chat.completion" if envelope.chat else "text_completion",
+            "created": envelope.created,
+            "model": envelope.model,
+            "choices": choices,
+            "usage": used,
+        }
+    )
+
+
+def model_entry(name: str, created: int, max_model_len: int | None) -> Json:
+    """One item of /v1/models, with vLLM's extras that clients read."""
+    return {
+        "id": name,
+        "object": "model",
+        "created": created,
+        "owned_by": "jedlik",
+        "root": name,
+        "parent": None,
+        "max_model_len": max_model_len,
+    }

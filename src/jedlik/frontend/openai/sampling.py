@@ -1,0 +1,178 @@
+"""From parameters to core `Sampling` and `Stopping`: ranges, limits, and what the model's workers can do."""
+
+import msgspec
+
+from jedlik.core.errors import RequestError
+from jedlik.core.requests import Sampling, Stopping
+from jedlik.frontend.openai.limits import ModelLimits
+from jedlik.frontend.openai.schema import Body
+
+SEEDS = 1 << 63
+MAX_LOGIT_BIAS = 1024
+MAX_STOP_TOKEN_IDS = 1024
+MAX_STOP_CHARS = 1024
+RANGES: dict[str, tuple[float, float]] = {
+    "temperature": (0.0, 2.0),
+    "top_p": (1e-9, 1.0),
+    "min_p": (0.0, 1.0),
+    "frequency_penalty": (-2.0, 2.0),
+    "presence_penalty": (-2.0, 2.0),
+    "repetition_penalty": (1e-3, 100.0),
+}
+NEUTRAL_NUMBERS = {
+    "top_p": 1.0,
+    "min_p": 0.0,
+    "frequency_penalty": 0.0,
+    "presence_penalty": 0.0,
+    "repetition_penalty": 1.0,
+}
+
+
+def refuse(param: str, why: str) -> RequestError:
+    """A bad value, named."""
+    return RequestError(f"{param} {why}.", param=param, code="invalid_value")
+
+
+def _number(body: Body, limits: ModelLimits, name: str) -> float:
+    """One ranged parameter; neutral if not given."""
+    value: float | None = getattr(body, name)
+    neutral = NEUTRAL_NUMBERS[name]
+    if value is None or value == neutral:
+        return neutral
+    _in_range(name, value)
+    limits.needs(name, name)
+    return value
+
+
+def _in_range(name: str, value: float) -> None:
+    low, high = RANGES[name]
+    if not low <= value <= high:
+        raise refuse(name, f"must be between {low:g} and {high:g}, not {value:g}")
+
+
+def _temperature(body: Body, limits: ModelLimits) -> float:
+    """OpenAI's default is 1; workers that only decode greedily serve requests that do not name one greedily."""
+    if body.temperature is None:
+        return 1.0 if "temperature" in limits.sampling else 0.0
+    _in_range("temperature", body.temperature)
+    if body.temperature:
+        limits.needs("temperature", "temperature")
+    return body.temperature
+
+
+def _top_k(body: Body, limits: ModelLimits) -> int:
+    """vLLM's -1 and transformers' 0 both mean no limit."""
+    if body.top_k is None or body.top_k in (-1, 0):
+        return 0
+    if not 1 <= body.top_k < 1 << 31:
+        raise refuse("top_k", "must be positive, or 0 or -1 for no limit")
+    limits.needs("top_k", "top_k")
+    return body.top_k
+
+
+def _token(text: str, vocab_size: int) -> int:
+    try:
+        token = int(text) if text.isascii() and len(text) <= 10 else -1
+    except ValueError:
+        token = -1
+    if not 0 <= token < vocab_size:
+        raise refuse("logit_bias", f"has the key {text[:40]!r}, which is no token id of this model")
+    return token
+
+
+def _logit_bias(body: Body, limits: ModelLimits) -> dict[int, float]:
+    if not body.logit_bias:
+        return {}
+    limits.needs("logit_bias", "logit_bias")
+    if len(body.logit_bias) > MAX_LOGIT_BIAS:
+        raise refuse("logit_bias", f"has more than {MAX_LOGIT_BIAS} entries")
+    if any(not -100 <= bias <= 100 for bias in body.logit_bias.values()):
+        raise refuse("logit_bias", "must be between -100 and 100")
+    return {_token(key, limits.vocab_size): bias for key, bias in body.logit_bias.items()}
+
+
+def _seed(body: Body, limits: ModelLimits, drawn: int) -> int:
+    if body.seed is None:
+        return drawn
+    limits.needs("seed", "seed")
+    return body.seed % SEEDS
+
+
+def check_logprobs(count: int, param: str, limits: ModelLimits, most: int) -> None:
+    """Raises RequestError if so many alternatives per token can't be had."""
+    limits.needs("logprobs", param)
+    most = min(most, limits.max_logprobs)
+    if not 0 <= count <= most:
+        raise refuse(param, f"must be between 0 and {most}")
+
+
+def sampling(body: Body, limits: ModelLimits, drawn_seed: int, logprobs: int | None, prompt_logprobs: bool) -> Sampling:
+    """`logprobs` has been checked."""
+    if prompt_logprobs:
+        limits.needs("prompt_logprobs", "echo")
+    return Sampling(
+        seed=_seed(body, limits, drawn_seed),
+        temperature=_temperature(body, limits),
+        top_p=_number(body, limits, "top_p"),
+        top_k=_top_k(body, limits),
+        min_p=_number(body, limits, "min_p"),
+        repetition_penalty=_number(body, limits, "repetition_penalty"),
+        frequency_penalty=_number(body, limits, "frequency_penalty"),
+        presence_penalty=_number(body, limits, "presence_penalty"),
+        logit_bias=_logit_bias(body, limits),
+        logprobs=logprobs,
+        prompt_logprobs=logprobs if prompt_logprobs else None,
+    )
+
+
+def _stop_token_ids(body: Body, limits: ModelLimits) -> tuple[int, ...]:
+    ids = body.stop_token_ids
+    if not ids:
+        return ()
+    limits.needs("stop_token_ids", "stop_token_ids")
+    if len(ids) > MAX_STOP_TOKEN_IDS:
+        raise refuse("stop_token_ids", f"has more than {MAX_STOP_TOKEN_IDS} entries")
+    if any(not 0 <= token < limits.vocab_size for token in ids):
+        raise refuse("stop_token_ids", "has an entry that is no token id of this model")
+    return tuple(ids)
+
+
+class OutputLimit(msgspec.Struct, frozen=True):
+    """How many tokens may come."""
+
+    asked: int | None
+    param: str
+
+
+def output_limit(body: Body, least: int) -> OutputLimit:
+    """The client's limit; max_completion_tokens is the newer name and wins. At least `least`."""
+    newer = body.max_completion_tokens is not None
+    asked = body.max_completion_tokens if newer else body.max_tokens
+    param = "max_completion_tokens" if newer else "max_tokens"
+    if asked is not None and asked < least:
+        raise refuse(param, f"must be at least {least}")
+    return OutputLimit(asked, param)
+
+
+def stopping(body: Body, limits: ModelLimits, max_tokens: int) -> Stopping:
+    """`max_tokens` has been cut to the context."""
+    least = body.min_tokens or 0
+    if least < 0 or least > max_tokens:
+        raise refuse("min_tokens", f"must be between 0 and the {max_tokens} tokens that may come")
+    if least:
+        limits.needs("min_tokens", "min_tokens")
+    if body.ignore_eos:
+        limits.needs("ignore_eos", "ignore_eos")
+    return Stopping(max_tokens, least, bool(body.ignore_eos), _stop_token_ids(body, limits))
+
+
+def stop_strings(body: Body, most: int) -> tuple[str, ...]:
+    """Stop strings, checked. They are the frontend's work, so every model has them."""
+    if body.stop is None:
+        return ()
+    stops = (body.stop,) if isinstance(body.stop, str) else tuple(body.stop)
+    if len(stops) > most:
+        raise refuse("stop", f"has more than {most} strings")
+    if any(not stop or len(stop) > MAX_STOP_CHARS for stop in stops):
+        raise refuse("stop", f"has a string that is empty or longer than {MAX_STOP_CHARS} characters")
+    return stops

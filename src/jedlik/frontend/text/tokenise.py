@@ -1,0 +1,124 @@
+"""Text to packed token ids, with the ids of text seen before kept: a long shared prefix is tokenised once.
+
+Bit-identical to plain tokenisation: texts are cut only where that is proven (`cuts`), and a tokenizer that fails the
+self-check at load is not cut. Kept pieces have a byte budget; the least recently used go first.
+"""
+
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+
+from tokenizers import Tokenizer
+
+from jedlik.core.tokens import TOKEN_BYTES, pack
+from jedlik.frontend.text.cuts import Cuts
+from jedlik.frontend.text.samples import SAMPLES
+
+PIECE_OVERHEAD_BYTES = 250
+"""Of a kept piece besides its characters and ids: two objects and a place in the table."""
+
+
+class TooLong(ValueError):
+    """The text has more tokens than `limit`; `tokens` were counted before giving up."""
+
+    def __init__(self, tokens: int) -> None:
+        super().__init__(f"more than {tokens} tokens")
+        self.tokens = tokens
+
+
+class PieceCache:
+    """Packed ids by piece, bounded in bytes."""
+
+    def __init__(self, budget_bytes: int) -> None:
+        self._ids: OrderedDict[str, bytes] = OrderedDict()
+        self._budget_bytes = budget_bytes
+        self.size_bytes = 0
+
+    def get(self, piece: str) -> bytes | None:
+        ids = self._ids.get(piece)
+        if ids is not None:
+            self._ids.move_to_end(piece)
+        return ids
+
+    def put(self, piece: str, ids: bytes) -> None:
+        """Keep a piece that is not there yet; drops the least recently used until the budget holds."""
+        self._ids[piece] = ids
+        self.size_bytes += _cost(piece, ids)
+        while self.size_bytes > self._budget_bytes:
+            self.size_bytes -= _cost(*self._ids.popitem(last=False))
+
+    def check(self) -> None:
+        assert self.size_bytes == sum(_cost(piece, ids) for piece, ids in self._ids.items()) <= self._budget_bytes
+
+
+def _cost(piece: str, ids: bytes) -> int:
+    wide = 1 if piece.isascii() else 4
+    return len(piece) * wide + len(ids) + PIECE_OVERHEAD_BYTES
+
+
+class Tokeniser:
+    """One model's text to ids. Not thread-safe."""
+
+    def __init__(self, tokenizer: Tokenizer, spec: Mapping[str, object], budget_bytes: int = 64 << 20) -> None:
+        self._tokenizer = tokenizer
+        self._cache = PieceCache(budget_bytes)
+        self._before, self._after = self._surroundings()
+        self._longest_token = max((len(token) for token in tokenizer.get_vocab(with_added_tokens=True)), default=1)
+        cuts = Cuts(spec)
+        self._cuts = None if cuts.none or not self._agrees(spec) else cuts
+
+    @property
+    def cut(self) -> bool:
+        """Whether texts are cut: the tokenizer is of a proven kind and passed its self-check."""
+        return self._cuts is not None
+
+    def plain(self, text: str, special: bool = False) -> list[int]:
+        """Ids by the tokenizer itself. `special` adds what its post-processor adds (BOS)."""
+        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=special).ids
+        return ids
+
+    def encode(self, text: str, special: bool = False, limit: int | None = None) -> bytes:
+        """Packed ids. Raises TooLong once more than `limit` tokens are certain; UnicodeError for lone surrogates."""
+        if limit is not None and len(text) > (limit + 1) * self._longest_token:
+            raise TooLong(limit)
+        before, after = (self._before, self._after) if special else (b"", b"")
+        parts, size = [before, after], len(before) + len(after)
+        most = (limit or 0) * TOKEN_BYTES
+        for piece in self._cuts.pieces(text) if self._cuts else (text,):
+            ids = self._cache.get(piece)
+            if ids is None:
+                ids = pack(self._tokenizer.encode(piece, add_special_tokens=False).ids)
+                self._cache.put(piece, ids)
+            parts.insert(-1, ids)
+            size += len(ids)
+            if limit is not None and size > most:
+                raise TooLong(size // TOKEN_BYTES)
+        return b"".join(parts)
+
+    def _surroundings(self) -> tuple[bytes, bytes]:
+        """What the post-processor puts before and after a text."""
+        bare, dressed = self.plain("a b"), self.plain("a b", special=True)
+        for at in range(len(dressed) - len(bare) + 1):
+            if dressed[at : at + len(bare)] == bare:
+                return pack(dressed[:at]), pack(dressed[at + len(bare) :])
+        return b"", b""
+
+    def _agrees(self, spec: Mapping[str, object]) -> bool:
+        """The self-check: samples cut far more often than prompts are, against the samples whole."""
+        often = Cuts(spec, shortest=1, longest=2)
+        return all(self._same(often, text) for text in self_check_texts(spec))
+
+    def _same(self, cuts: Cuts, text: str) -> bool:
+        return self.plain(text) == [i for piece in cuts.pieces(text) for i in self.plain(piece)]
+
+    def check(self) -> None:
+        self._cache.check()
+
+
+def self_check_texts(spec: Mapping[str, object]) -> Iterable[str]:
+    """Samples alone, all together, and between added tokens."""
+    added = spec.get("added_tokens")
+    names = [str(t["content"]) for t in added[:16] if isinstance(t, dict)] if isinstance(added, list) else []
+    yield from SAMPLES
+    yield "".join(SAMPLES)
+    yield "".join(name + text for name, text in zip(names, SAMPLES * 2, strict=False))
+    yield " ".join(name + "\n" + text + name for name, text in zip(names, SAMPLES * 2, strict=False))
