@@ -18,7 +18,7 @@ from jedlik.core.config import ServeConfig
 from jedlik.core.errors import ConfigError
 
 UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
-OTHER_VARIABLES = {"JEDLIK_HOME", "JEDLIK_CONFIG"}
+OTHER_VARIABLES = {"JEDLIK_HOME", "JEDLIK_CONFIG", "JEDLIK_API_KEY"}
 T = TypeVar("T")
 
 
@@ -40,7 +40,9 @@ def settle(flags: Mapping[str, object], environ: Mapping[str, str], file: Path |
     known = {field.key: field for field in fields()}
     said = from_file(file, known) if file else {}
     said |= from_environment(environ, known)
-    said |= {key: Value(raw, f"flag {known[key].flag}") for key, raw in flags.items()}
+    said |= {
+        key: Value(raw, "argument MODEL" if key == "model" else f"flag {known[key].flag}") for key, raw in flags.items()
+    }
     tree: dict[str, object] = {}
     for key, value in said.items():
         plant(tree, known[key].path, convert(known[key], value))
@@ -147,6 +149,14 @@ def check(config: ServeConfig) -> None:
 
 def loopback(host: str) -> bool:
     return host in ("localhost", "::1") or bool(re.fullmatch(r"127(\.\d{1,3}){3}", host))
+
+
+def value_of(config: ServeConfig, field: Field) -> object:
+    """What a field came out as."""
+    value: object = config
+    for part in field.path:
+        value = getattr(value, part)
+    return value
 
 
 def plant(tree: dict[str, object], path: tuple[str, ...], value: object) -> None:

@@ -1,0 +1,5 @@
+"""`python -m jedlik` is the `jedlik` command."""
+
+from jedlik.cli.main import main
+
+main()

@@ -1,0 +1,134 @@
+"""`jedlik chat`: a conversation in the terminal, streamed. Standard library only: it starts at once."""
+
+import http.client
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping
+
+from jedlik.core.errors import ConfigError, PeerError
+
+TIMEOUT_S = 300.0
+HELP = "/reset forgets the conversation, /quit or Ctrl-D leaves, Ctrl-C stops an answer."
+
+
+class Server:
+    """An OpenAI-compatible server."""
+
+    def __init__(self, host: str, port: int, api_key: str | None) -> None:
+        self._host = host
+        self._port = port
+        self._headers = {"content-type": "application/json"}
+        if api_key:
+            self._headers["authorization"] = f"Bearer {api_key}"
+
+    def first_model(self) -> str:
+        """The first of /v1/models. Raises ConfigError if nobody answers."""
+        try:
+            with self._ask("GET", "/v1/models") as reply:
+                models = json.loads(reply.read())["data"]
+        except OSError as error:
+            raise ConfigError(
+                f"no server answers on {self._host}:{self._port} ({error}): "
+                "start one with `jedlik serve smollm2-135m`, or name its --port"
+            ) from error
+        if not models:
+            raise ConfigError("the server has no model yet: its workers are still loading; try again in a moment")
+        return str(models[0]["id"])
+
+    def stream(self, body: Mapping[str, object]) -> Iterator[str]:
+        """Text of an answer, piece by piece. Raises PeerError with what the server said."""
+        with self._ask("POST", "/v1/chat/completions", json.dumps({**body, "stream": True})) as reply:
+            for line in reply:
+                data = line.decode().rstrip("\n").removeprefix("data: ")
+                if line.startswith(b"data: ") and data != "[DONE]":
+                    yield from _deltas(json.loads(data))
+
+    def _ask(self, method: str, path: str, body: str | None = None) -> http.client.HTTPResponse:
+        connection = http.client.HTTPConnection(self._host, self._port, timeout=TIMEOUT_S)
+        connection.request(method, path, body, self._headers)
+        reply = connection.getresponse()
+        if reply.status != 200:
+            raise PeerError(_message(reply.read()))
+        return reply
+
+
+class Conversation:
+    """What has been said, and the next answer."""
+
+    def __init__(self, server: Server, model: str, system: str | None, options: Mapping[str, object]) -> None:
+        self._server = server
+        self.model = model
+        self._first = [{"role": "system", "content": system}] if system else []
+        self._options = options
+        self._messages = list(self._first)
+
+    def reset(self) -> None:
+        self._messages = list(self._first)
+
+    def ask(self, text: str, show: Callable[[str], None]) -> None:
+        """One turn. A turn that fails is forgotten; an answer stopped with Ctrl-C is kept as far as it came."""
+        self._messages.append({"role": "user", "content": text})
+        answer: list[str] = []
+        try:
+            for piece in self._server.stream({"model": self.model, "messages": self._messages, **self._options}):
+                answer.append(piece)
+                show(piece)
+        except KeyboardInterrupt:
+            show(" [stopped]")
+        except Exception:
+            self._messages.pop()
+            raise
+        self._messages.append({"role": "assistant", "content": "".join(answer)})
+
+
+def converse(conversation: Conversation) -> None:
+    """Read lines until Ctrl-D or /quit."""
+    print(f"{conversation.model}. {HELP}")
+    while True:
+        try:
+            text = input("\n> ").strip()
+        except EOFError:
+            print()
+            return
+        except KeyboardInterrupt:
+            print("\n" + HELP)
+            continue
+        if text == "/quit":
+            return
+        if text == "/reset":
+            conversation.reset()
+            print("forgotten")
+        elif text.startswith("/"):
+            print(HELP)
+        elif text:
+            _turn(conversation, text)
+
+
+def _turn(conversation: Conversation, text: str) -> None:
+    def show(piece: str) -> None:
+        sys.stdout.write(piece)
+        sys.stdout.flush()
+
+    try:
+        conversation.ask(text, show)
+    except (PeerError, OSError, http.client.HTTPException) as error:
+        print(f"\n[no answer: {error}]", file=sys.stderr)
+    print()
+
+
+def _deltas(chunk: dict[str, object]) -> Iterator[str]:
+    error = chunk.get("error")
+    if isinstance(error, dict):
+        raise PeerError(str(error.get("message")))
+    choices = chunk.get("choices")
+    for choice in choices if isinstance(choices, list) else []:
+        content = choice.get("delta", {}).get("content")
+        if content:
+            yield content
+
+
+def _message(body: bytes) -> str:
+    try:
+        return str(json.loads(body)["error"]["message"])
+    except (ValueError, KeyError, TypeError):
+        return body.decode(errors="replace")[:200]

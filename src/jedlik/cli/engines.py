@@ -1,0 +1,126 @@
+"""Engines by kind: each is loaded only in the worker process that runs it, and told apart here alone.
+
+What comes out is the same for all: something that fulfils `live/worker.Engine`, and the card's facts about it.
+"""
+
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from jedlik.cli.process import ProcessConfig
+from jedlik.cli.sizing import Sizes, available_bytes, sizes
+from jedlik.core.errors import ConfigError
+from jedlik.core.ids import WorkerId
+from jedlik.core.protocol import SCHEMA_VERSION, Capabilities, Card, Layout
+from jedlik.kv.hashing import hash_check
+from jedlik.live.worker import Engine
+from jedlik.models import info as models
+from jedlik.models.cache import home
+
+Status = Callable[[str], None]
+WORD = re.compile("[Ġ▁]?[A-Za-z]{2,12}")
+
+
+class Loaded(msgspec.Struct, frozen=True):
+    """An engine ready to start, and what its worker shows."""
+
+    engine: Engine
+    card: Card
+
+
+def load(told: ProcessConfig, status: Status) -> Loaded:
+    """Load the configured engine; may take long. Raises ConfigError with a remedy."""
+    path = Path(told.model_path)
+    model = models.read(path)
+    if told.config.engine == "simulated":
+        return _simulated(told, path, model)
+    return _torch(told, path, model, status)
+
+
+def _simulated(told: ProcessConfig, path: Path, model: models.ModelInfo) -> Loaded:
+    from jedlik.engines.simulated import CAPABILITIES, DEFAULT_COSTS, SimulatedEngine
+
+    config = told.config
+    layout = models.layout(model, "bfloat16", config.worker.block_size)
+    size = sizes(config, layout, model.context_length, available_bytes(), os.cpu_count() or 1)
+    engine = SimulatedEngine(DEFAULT_COSTS, config.speedup, words(path))
+    card = _card(told, model, layout, size, CAPABILITIES)
+    return Loaded(engine, msgspec.structs.replace(card, revision=f"simulated {told.model_name}", engine="simulated"))
+
+
+def _torch(told: ProcessConfig, path: Path, model: models.ModelInfo, status: Status) -> Loaded:
+    from jedlik.engines.torch.options import EngineOptions, dtype_of
+
+    config = told.config
+    device = "cpu" if config.device == "cpu" or not Path("/proc/driver/nvidia").exists() else "cuda"
+    layout = models.layout(model, dtype_of(config.dtype, device), config.worker.block_size)
+    size = sizes(config, layout, model.context_length, available_bytes(), os.cpu_count() or 1)
+    os.environ["OMP_NUM_THREADS"] = str(size.threads)  # read once, when torch's thread pool is made
+    status("importing torch")
+    try:
+        from jedlik.engines.torch.engine import TorchEngine
+        from jedlik.engines.torch.pool import allocate
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"{error.name} is not installed: pip install 'jedlik[torch]', or --engine simulated"
+        ) from error
+    options = EngineOptions(
+        cache_dir=str(home() / "kernels"),
+        device=config.device,
+        dtype=config.dtype,
+        block_size=config.worker.block_size,
+        max_sequences=config.worker.max_sequences,
+        max_model_len=size.max_model_len,
+        threads=size.threads,
+        deterministic=config.deterministic,
+    )
+
+    def progress(done: int, total: int) -> None:
+        status(f"loading weights, {done >> 20} of {total >> 20} MiB")
+
+    engine = TorchEngine(path, options, lambda _, where: allocate(size.kv_cache_bytes, where), progress)
+    facts = engine.facts
+    status("hashing weights")
+    card = _card(told, model, facts.layout, size, facts.capabilities)
+    shown = msgspec.structs.replace(
+        card,
+        revision=models.revision(path, facts.layout.dtype),
+        total_blocks=facts.total_blocks,
+        vocab_size=facts.vocab_size,
+        engine=f"torch {facts.device} {facts.layout.dtype} {facts.attention}",
+    )
+    return Loaded(engine, shown)
+
+
+def _card(
+    told: ProcessConfig, model: models.ModelInfo, layout: Layout, size: Sizes, capabilities: Capabilities
+) -> Card:
+    return Card(
+        schema=SCHEMA_VERSION,
+        worker=WorkerId(told.id),
+        name=told.name,
+        model=told.model_name,
+        revision="",
+        layout=layout,
+        total_blocks=size.total_blocks,
+        max_model_len=size.max_model_len,
+        max_sequences=told.config.worker.max_sequences,
+        max_step_tokens=told.config.worker.max_step_tokens,
+        vocab_size=model.vocab_size,
+        eos_token_ids=model.eos_token_ids,
+        hash_check=hash_check(told.cluster_key),
+        capabilities=capabilities,
+    )
+
+
+def words(path: Path) -> list[int]:
+    """Token ids that read as plain words, for simulated text; any that are not special where there are none."""
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(path / "tokenizer.json"))
+    special = set(tokenizer.get_added_tokens_decoder())
+    plain = sorted((index, text) for text, index in tokenizer.get_vocab().items() if index not in special)
+    return [index for index, text in plain if WORD.fullmatch(text)] or [index for index, _ in plain]

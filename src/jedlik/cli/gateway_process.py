@@ -1,0 +1,115 @@
+"""The gateway process: `python -m jedlik.cli.gateway_process CONFIG`. HTTP, the gateway node, links to workers.
+
+Imports no torch. Takes over the supervisor's listening socket, so that no connection is refused while it restarts.
+"""
+
+import asyncio
+import contextlib
+import random
+import secrets
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+
+import uvicorn
+
+from jedlik.cli.event_log import gateway_log
+from jedlik.cli.process import ProcessConfig, run
+from jedlik.core.errors import Bug
+from jedlik.core.ids import GatewayId
+from jedlik.frontend.app import Application, FrontendParts, build_app
+from jedlik.live.gateway import GatewayDriver
+from jedlik.net.discovery.local import LocalDiscovery
+from jedlik.nodes.gateway import GatewayNode
+from jedlik.telemetry.gateway import GatewayTelemetry
+from jedlik.telemetry.log import Log
+from jedlik.telemetry.metrics import GatewayMetrics
+
+FLUSH_S = 2
+"""After the last request ended: for answers that are still being written."""
+KEEP_ALIVE_S = 75
+
+
+class Server(uvicorn.Server):
+    """uvicorn without its signal handling: when to stop is decided in `serve`."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+async def serve(told: ProcessConfig, log: Log, stop: asyncio.Event) -> None:
+    """Serve until told to stop, drain, flush."""
+    config = told.config
+    node = GatewayNode(config.gateway, GatewayId(told.id), told.cluster_key, config.worker)
+    metrics = GatewayMetrics(lambda: {card.name: card.total_blocks for card in node.cards()})
+    telemetry = GatewayTelemetry(metrics, log, log_requests=config.frontend.log_requests)
+    discovery = LocalDiscovery(told.run.records)
+    driver = GatewayDriver(node.gateway, node, discovery, told.cluster_key, telemetry, gateway_log(told))
+    server = _server(_application(told, driver, metrics))
+    listener = _listener(told)
+    running = asyncio.create_task(driver.run(), name="driver")
+    serving = asyncio.create_task(server.serve([listener]), name="http")
+    stopping = asyncio.create_task(stop.wait(), name="stop")
+    try:
+        await asyncio.wait((running, serving, stopping), return_when=asyncio.FIRST_COMPLETED)
+        if not running.done() and not serving.done():
+            log.line("draining", budget_s=config.drain_s)
+            finished = await driver.drain(config.drain_s)
+            log.line("drained" if finished else "drain budget spent: what runs is cut")
+        server.should_exit = True
+        await serving
+    finally:
+        running.cancel()
+        stopping.cancel()
+        results = await asyncio.gather(running, stopping, return_exceptions=True)
+    if isinstance(results[0], Exception):
+        raise results[0]
+
+
+def _application(told: ProcessConfig, driver: GatewayDriver, metrics: GatewayMetrics) -> Application:
+    prefix, numbers = secrets.token_hex(6), count(1)
+    parts = FrontendParts(
+        port=driver,
+        model_dir=Path(told.model_path),
+        served=(told.model_name,),
+        config=told.config.frontend,
+        api_keys=told.config.api_keys,
+        metrics=metrics.scrape,
+        rng=random.Random(secrets.randbits(64)),
+        fresh_id=lambda: f"{prefix}{next(numbers):x}",
+        now=asyncio.get_running_loop().time,
+        wall=time.time,
+    )
+    return build_app(parts)
+
+
+def _server(application: Application) -> Server:
+    config = uvicorn.Config(
+        application,
+        http="httptools",
+        loop="none",
+        lifespan="off",
+        ws="none",
+        interface="asgi3",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=FLUSH_S,
+    )
+    return Server(config)
+
+
+def _listener(told: ProcessConfig) -> socket.socket:
+    if told.socket_fd is None:
+        raise Bug("the gateway was given no socket")
+    return socket.socket(fileno=told.socket_fd)
+
+
+if __name__ == "__main__":
+    sys.exit(run(serve, sys.argv))

@@ -1,0 +1,86 @@
+"""What a child process is told (in a file of the private run directory: it holds the cluster key) and how it starts."""
+
+import asyncio
+import signal
+import sys
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import setproctitle
+import uvloop
+
+from jedlik.core.config import ServeConfig
+from jedlik.core.errors import ConfigError
+from jedlik.live.child import EXIT_CONFIG
+from jedlik.live.orphan import die_with_parent
+from jedlik.live.rundir import RunDir
+from jedlik.telemetry.log import Log
+
+EXIT_BUG = 70
+"""EX_SOFTWARE: a node's or a doer's exception; the supervisor starts the process again."""
+
+
+class ProcessConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """One incarnation of one child."""
+
+    name: str
+    """gateway, worker-0 ..."""
+    incarnation: str
+    run_dir: str
+    parent_pid: int
+    cluster_key: bytes
+    config: ServeConfig
+    model_path: str
+    model_name: str
+    """What clients call it."""
+    socket_fd: int | None = None
+    """The gateway's listening socket, made by the supervisor."""
+
+    @property
+    def id(self) -> str:
+        return f"{self.name}@{self.incarnation}"
+
+    @property
+    def run(self) -> RunDir:
+        return RunDir(Path(self.run_dir))
+
+
+Main = Callable[[ProcessConfig, Log, asyncio.Event], Coroutine[Any, Any, None]]
+"""Runs until the event (SIGTERM or SIGINT) is set and its work is done."""
+
+
+def run(main: Main, argv: list[str]) -> int:
+    """A child's whole life; the exit code."""
+    told = msgspec.json.decode(Path(argv[1]).read_bytes(), type=ProcessConfig)
+    die_with_parent(told.parent_pid)
+    setproctitle.setproctitle(f"jedlik: {told.name}")
+    log = Log(told.name, told.config.log_format, sys.stderr)
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_until_signal(main, told, log))
+    except ConfigError as error:
+        log.line("cannot start", error=str(error))
+        return EXIT_CONFIG
+    except Exception as error:  # the process ends: its state can't be trusted any more
+        log.line("failed", error=f"{type(error).__name__}: {error}", trace=_trace(error))
+        return EXIT_BUG
+    return 0
+
+
+async def _until_signal(main: Main, told: ProcessConfig, log: Log) -> None:
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    await main(told, log, stop)
+
+
+def _trace(error: BaseException) -> str:
+    """Where it happened: innermost frames first, no values."""
+    frames, trace = [], error.__traceback__
+    while trace is not None:
+        code = trace.tb_frame.f_code
+        frames.append(f"{Path(code.co_filename).name}:{trace.tb_lineno} {code.co_name}")
+        trace = trace.tb_next
+    return " < ".join(reversed(frames))

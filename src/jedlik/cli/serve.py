@@ -1,0 +1,108 @@
+"""`jedlik serve`: the supervisor's side. Checks what can be checked, makes the run directory, starts the children.
+
+Imports neither torch nor anything of the gateway: it must be up at once and stay small.
+"""
+
+import asyncio
+import os
+import secrets
+import socket
+import sys
+from collections.abc import Callable
+
+import msgspec
+import setproctitle
+
+from jedlik.cli.process import ProcessConfig
+from jedlik.cli.settings import loopback
+from jedlik.core.config import ServeConfig
+from jedlik.core.errors import ConfigError
+from jedlik.live.child import Child
+from jedlik.live.rundir import RunDir, make
+from jedlik.live.supervise import Supervisor
+from jedlik.models.files import ModelFiles
+
+Say = Callable[[str], None]
+BACKLOG = 2048
+
+
+def serve(config: ServeConfig, model: ModelFiles, say: Say) -> None:
+    """Serve until a signal. Raises ConfigError with a remedy when it cannot."""
+    setproctitle.setproctitle("jedlik: supervisor")
+    listener = listen(config.host, config.port)
+    try:
+        run_dir = make(config.run_dir, os.getpid())
+        try:
+            asyncio.run(_supervise(config, model, listener, run_dir, say))
+        finally:
+            run_dir.remove()
+    finally:
+        listener.close()
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """The one listening socket: it outlives gateways, so that connections wait while one restarts."""
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, kind)
+    except OSError as error:
+        raise ConfigError(f"cannot listen on host {host}: {error}; --host takes an address of this machine") from error
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        remedy = f"choose another with --port, or find who has it: ss -ltnp 'sport = :{port}'"
+        raise ConfigError(f"cannot listen on {host}:{port}: {error.strerror}; {remedy}") from error
+    listener.set_inheritable(False)  # passed on to the gateway by number
+    return listener
+
+
+def curl(config: ServeConfig, name: str, port: int) -> str:
+    """A request to paste."""
+    host = config.host if loopback(config.host) else socket.gethostname()
+    key = " -H 'authorization: Bearer YOUR_KEY'" if config.api_keys else ""
+    body = f'{{"model": "{name}", "stream": true, "messages": [{{"role": "user", "content": "Hello!"}}]}}'
+    return f"curl -N http://{host}:{port}/v1/chat/completions -H 'content-type: application/json'{key} -d '{body}'"
+
+
+async def _supervise(
+    config: ServeConfig, model: ModelFiles, listener: socket.socket, run_dir: RunDir, say: Say
+) -> None:
+    cluster_key = secrets.token_bytes(32)
+    name = config.served_model_name or model.name
+    host, port = listener.getsockname()[:2]
+
+    def child(child_name: str, module: str, fd: int | None = None) -> Child:
+        def command() -> list[str]:
+            told = ProcessConfig(
+                name=child_name,
+                incarnation=secrets.token_hex(4),
+                run_dir=str(run_dir.path),
+                parent_pid=os.getpid(),
+                cluster_key=cluster_key,
+                config=config,
+                model_path=str(model.path),
+                model_name=name,
+                socket_fd=fd,
+            )
+            run_dir.write_private(run_dir.config(child_name), msgspec.json.encode(told))
+            return [sys.executable, "-m", f"jedlik.cli.{module}", str(run_dir.config(child_name))]
+
+        return Child(child_name, command, say, () if fd is None else (fd,))
+
+    gateway = child("gateway", "gateway_process", listener.fileno())
+    workers = [child(f"worker-{number}", "worker_process") for number in range(config.workers)]
+    supervisor = Supervisor(gateway, workers, run_dir.status, say, config.drain_s)
+
+    def ready(seconds: float) -> None:
+        count = f"{config.workers} worker{'s' * (config.workers != 1)}"
+        say(f"ready after {seconds:.1f} s: {name} on http://{host}:{port}, {count}. Try:\n{curl(config, name, port)}")
+
+    await supervisor.run((_reachable(host), port), ready, listener.close)
+
+
+def _reachable(host: str) -> str:
+    """Where the supervisor itself asks a socket bound to every address."""
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)

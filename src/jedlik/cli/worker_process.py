@@ -1,0 +1,82 @@
+"""A worker process: `python -m jedlik.cli.worker_process CONFIG`. Loads its engine, then shows itself to gateways."""
+
+import asyncio
+import os
+import sys
+
+from jedlik.cli.engines import Loaded, Status, load
+from jedlik.cli.event_log import worker_log
+from jedlik.cli.process import ProcessConfig, run
+from jedlik.core.errors import Bug
+from jedlik.core.facts import Fact
+from jedlik.kv.hashing import BlockHasher
+from jedlik.live.worker import WorkerDriver
+from jedlik.net.discovery.local import Announcement, Record, start_ticks
+from jedlik.net.streams import serve
+from jedlik.nodes.worker import WorkerNode
+from jedlik.telemetry.log import Log
+
+
+async def work(told: ProcessConfig, log: Log, stop: asyncio.Event) -> None:
+    """Load, serve until told to stop, drain."""
+    loaded = await _load(told, stop)
+    card = loaded.card
+    hasher = BlockHasher(told.cluster_key, card.revision, card.layout.block_size)
+    recorder = worker_log(told)
+    driver = WorkerDriver(WorkerNode(card, told.config.worker, hasher), loaded.engine, card, _unheard, recorder)
+    server, address = await serve(f"unix:{told.run.socket(told.id)}", driver.listener, told.cluster_key)
+    announcement = Announcement(told.run.records, _record(told, address))
+    running = asyncio.create_task(driver.run(), name="driver")
+    stopping = asyncio.create_task(stop.wait(), name="stop")
+    announcement.publish()
+    log.line("ready", engine=card.engine, blocks=card.total_blocks, max_model_len=card.max_model_len)
+    try:
+        await asyncio.wait((running, stopping), return_when=asyncio.FIRST_COMPLETED)
+        announcement.withdraw()
+        if not running.done():
+            await driver.drain(told.config.drain_s)
+    finally:
+        announcement.withdraw()
+        server.close()
+        running.cancel()
+        stopping.cancel()
+        results = await asyncio.gather(running, stopping, return_exceptions=True)
+        told.run.socket(told.id).unlink(missing_ok=True)
+    if isinstance(results[0], Exception):
+        raise results[0]
+
+
+async def _load(told: ProcessConfig, stop: asyncio.Event) -> Loaded:
+    """The engine, loaded beside the loop: a signal meanwhile ends the process at once, there is nothing to lose."""
+    loading = asyncio.create_task(asyncio.to_thread(load, told, _status(told)))
+    stopping = asyncio.create_task(stop.wait())
+    await asyncio.wait((loading, stopping), return_when=asyncio.FIRST_COMPLETED)
+    if stop.is_set():
+        os._exit(0)
+    stopping.cancel()
+    return await loading
+
+
+def _status(told: ProcessConfig) -> Status:
+    """Progress for the supervisor to show."""
+    path = told.run.status / told.name
+
+    def tell(text: str) -> None:
+        path.write_text(text)
+
+    return tell
+
+
+def _record(told: ProcessConfig, address: str) -> Record:
+    started = start_ticks(os.getpid())
+    if started is None:
+        raise Bug("this process does not exist")
+    return Record(told.id, told.name, os.getpid(), started, address)
+
+
+def _unheard(_: Fact) -> None:
+    """A worker's facts reach the event log; its load reports carry what metrics need."""
+
+
+if __name__ == "__main__":
+    sys.exit(run(work, sys.argv))
