@@ -1,0 +1,386 @@
+"""The gateway node: requests in, attempts at workers out, tokens through, and nobody waits for the dead.
+
+`handle(event, now)` is the only door; it never waits and never reads a clock. Promised: every stream ends exactly once,
+its tokens are neither lost nor doubled whatever happens to workers, and every decision can be explained. Not promised:
+that a parked stream finds a worker in time. Text, HTTP and connections are others' business.
+"""
+
+from collections.abc import Sequence
+from math import inf
+
+from jedlik.core.config import GatewayConfig, WorkerConfig
+from jedlik.core.effects import Deliver, Drained, GatewayEffect, Kick, StreamEnded, Wake
+from jedlik.core.errors import Bug, Fault
+from jedlik.core.events import (
+    Abandoned,
+    Arrived,
+    Consumed,
+    Cut,
+    Drain,
+    FromWorker,
+    GatewayEvent,
+    Woken,
+    WorkerJoined,
+    WorkerLost,
+)
+from jedlik.core.facts import Answered, Routed, Suspected
+from jedlik.core.ids import GatewayId, Handle, RequestId, StreamId, WorkerId
+from jedlik.core.protocol import (
+    RUN_AHEAD_TOKENS,
+    SCHEMA_VERSION,
+    Ack,
+    Cancel,
+    Card,
+    Facts,
+    Load,
+    Resync,
+    Snapshot,
+    State,
+    Tokens,
+)
+from jedlik.core.requests import Request
+from jedlik.core.tokens import count
+from jedlik.kv.hashing import hash_check
+from jedlik.kv.prefix import PrefixIndex
+from jedlik.nodes.gateway_attempts import Attempts
+from jedlik.nodes.gateway_outbox import Outbox
+from jedlik.nodes.gateway_peers import HEALTH, MAX_RESYNC_S, RESYNC_S, Peer, judge, next_check_s
+from jedlik.nodes.gateway_route import Router
+from jedlik.nodes.gateway_streams import Stream
+from jedlik.nodes.gateway_tokens import failure, retryable, take_rest, take_tokens, violation
+from jedlik.routing.admit import RESTART_S, too_many
+from jedlik.routing.view import Fleet
+
+STALL_S = 0.5
+"""A wake that comes later than this says that the gateway itself stood still: silence proves nothing then."""
+MAX_FENCED = 1024
+
+
+class GatewayNode:
+    """One gateway. `watch` has the limits for hung steps that its workers are run with."""
+
+    def __init__(
+        self, config: GatewayConfig, gateway: GatewayId, cluster_key: bytes, watch: WorkerConfig | None = None
+    ) -> None:
+        self.gateway = gateway
+        self._config = config
+        self._watch = watch or WorkerConfig()
+        self._ack_every = min(config.ack_every_tokens, RUN_AHEAD_TOKENS // 4)
+        self._hash_check = hash_check(cluster_key)
+        self._fleet = Fleet()
+        self._index = PrefixIndex(config.index_bytes)
+        self._router = Router(cluster_key, self._fleet, self._index, config.explain_requests)
+        self._attempts = Attempts(config, self._router, self._fleet)
+        self._peers = self._attempts.peers
+        self._fenced: dict[WorkerId, str] = {}
+        """Incarnations that are never trusted again, with the reason."""
+        self._draining = False
+        self._drained = False
+        self._due = inf
+        """No worker has to be looked at before this time."""
+        self._wake_at = inf
+
+    def handle(self, event: GatewayEvent, now: float) -> list[GatewayEffect]:
+        """Take an event at time `now` (seconds); returns what is to be done, in order."""
+        if now > self._wake_at + STALL_S:
+            self._forgive(now)
+        if isinstance(event, FromWorker):
+            peer = self._peers.get(event.worker)
+            if peer is None:
+                return []
+            peer.heard_at = now
+            message = event.message
+            if isinstance(message, Tokens) and not (message.started or message.finished or message.logprobs):
+                return self._plain_tokens(peer, message, now)
+        out = Outbox()
+        self._dispatch(event, now, out)
+        self._index.sweep()
+        self._schedule(now, out)
+        return out.close()
+
+    def cards(self) -> Sequence[Card]:
+        """Cards of the workers that something new could go to now, by id."""
+        return sorted((view.card for view in self._fleet if view.ready()), key=lambda card: card.worker)
+
+    def explain(self, request_id: RequestId) -> Sequence[Routed]:
+        """Every routing decision about a request, oldest first; empty if unknown or forgotten."""
+        return self._router.explain(request_id)
+
+    def health(self) -> dict[str, object]:
+        """JSON-able state of the gateway and its workers."""
+        workers = [_health(peer) for _, peer in sorted(self._peers.items())]
+        streams, parked = len(self._attempts.streams), len(self._attempts.parked)
+        return {"draining": self._draining, "in_flight": streams, "parked": parked, "workers": workers}
+
+    def check(self) -> None:
+        """Every invariant. Slow: for tests."""
+        self._attempts.check()
+        self._fleet.check()
+        self._index.check()
+        if {view.card.worker for view in self._fleet} != self._peers.keys():
+            raise Bug("gateway: fleet and peers differ")
+        if any((peer.health == "ok") != (peer.view.suspect is None) for peer in self._peers.values()):
+            raise Bug("gateway: routing and health disagree about a worker")
+
+    # --- events ----------------------------------------------------------------------------------------------------
+
+    def _dispatch(self, event: GatewayEvent, now: float, out: Outbox) -> None:
+        match event:
+            case FromWorker():
+                self._from_worker(self._peers[event.worker], event.message, now, out)
+            case Arrived():
+                self._arrived(event.request, now, out)
+            case Consumed():
+                self._consumed(event.stream, event.position, out)
+            case Cut():
+                self._cut(event.stream, event.position, now, out)
+            case Abandoned():
+                self._abandoned(event.request_id, now, out)
+            case WorkerJoined():
+                self._joined(event.card, now, out)
+            case WorkerLost():
+                self._lost(event.worker, event.reason, now, out)
+            case Drain():
+                self._draining = True
+            case Woken():
+                self._woken(now, out)
+
+    def _arrived(self, request: Request, now: float, out: Outbox) -> None:
+        fault = self._refusal(request)
+        if fault is None:
+            self._attempts.arrive(request, now, out)
+            return
+        for choice in range(request.choices):
+            out.ended.append(StreamEnded(StreamId(request.first_stream + choice), "abort", None, fault))
+            prompt = count(request.prompt)
+            out.note(Answered(request.request_id, choice, fault.kind, prompt, 0, 0, 0, None, None, 0.0))
+
+    def _refusal(self, request: Request) -> Fault | None:
+        if self._draining:
+            return Fault("unavailable", "this gateway is leaving: retry elsewhere", retry_after_s=RESTART_S)
+        if request.request_id in self._attempts.streams:
+            message = f"request id {request.request_id!r} is in flight already: ids must be unique"
+            return Fault("invalid", message, code="duplicate_request_id")
+        return too_many(len(self._attempts.streams), request.choices, self._config.max_in_flight, self._fleet)
+
+    def _cut(self, stream_id: StreamId, position: int, now: float, out: Outbox) -> None:
+        stream = self._attempts.streams.get(stream_id)
+        if stream is not None:
+            self._cancel([stream], "cut", now, out, position)
+
+    def _abandoned(self, request_id: RequestId, now: float, out: Outbox) -> None:
+        self._cancel(self._attempts.streams.of(request_id), "abandoned", now, out)
+
+    def _cancel(
+        self, streams: list[Stream], outcome: str, now: float, out: Outbox, position: int | None = None
+    ) -> None:
+        cancelled: dict[WorkerId, list[Handle]] = {}
+        for stream in streams:
+            peer = stream.peer
+            delivered = len(stream.output) if position is None else position
+            handle = self._attempts.forget(stream, outcome, delivered, now, out)
+            if peer is not None:
+                cancelled.setdefault(peer.id, []).append(handle)
+        for worker, handles in cancelled.items():
+            out.send(worker, Cancel(handles))
+
+    def _consumed(self, stream_id: StreamId, position: int, out: Outbox) -> None:
+        """Acknowledge now and then: with the worker's next tokens, or at once if it might be waiting for it."""
+        stream = self._attempts.streams.get(stream_id)
+        if stream is None or stream.peer is None or position - stream.acked < self._ack_every:
+            return
+        peer, ahead = stream.peer, len(stream.output) - stream.acked
+        position = min(position, len(stream.output))
+        stream.acked = position
+        peer.acks[stream.handle] = position
+        if ahead >= RUN_AHEAD_TOKENS // 2:
+            _flush_acks(peer, out)
+
+    def _from_worker(
+        self, peer: Peer[Stream], message: State | Load | Facts | Snapshot | Tokens, now: float, out: Outbox
+    ) -> None:
+        match message:
+            case Tokens():
+                self._tokens(peer, message, now, out)
+            case Load():
+                peer.view.report(message)
+                self._fleet.moved(peer.view)
+            case Facts():
+                self._synced(peer, self._index.apply(peer.id, message), now, out)
+            case Snapshot():
+                peer.resync_at = now + peer.resync_wait_s
+                self._synced(peer, self._index.replace(peer.id, message), now, out)
+            case State():
+                if message.epoch > peer.view.state.epoch:
+                    peer.view.state = message
+                    self._attempts.retry_parked(now, out)
+        if peer.id in self._peers and (peer.health != "ok" or isinstance(message, Load)):
+            self._judge(peer, now, out)
+
+    # --- tokens ----------------------------------------------------------------------------------------------------
+
+    def _plain_tokens(self, peer: Peer[Stream], message: Tokens, now: float) -> list[GatewayEffect]:
+        """The commonest event, without anything that is not needed for it."""
+        wrong = violation(message, peer.view.card.vocab_size)
+        if wrong is not None or peer.health != "ok" or peer.acks:
+            out = Outbox()
+            self._from_worker(peer, message, now, out)
+            self._schedule(now, out)
+            return out.close()
+        streams: list[StreamId] = []
+        tokens: list[int] = []
+        take_tokens(peer.attempts, message, streams, tokens)
+        return [Deliver(streams, tokens)] if streams else []
+
+    def _tokens(self, peer: Peer[Stream], message: Tokens, now: float, out: Outbox) -> None:
+        wrong = violation(message, peer.view.card.vocab_size)
+        if wrong is not None:
+            self._fence(peer, f"broke the protocol: {wrong}", now, out)
+            return
+        _flush_acks(peer, out)
+        finished = take_rest(peer.attempts, message, out, now)
+        take_tokens(peer.attempts, message, out.streams, out.tokens)
+        for stream, end in finished:
+            fault = failure(end)
+            self._attempts.release(stream)
+            if fault is None:
+                self._attempts.finish(stream, end.reason, end.stop_token, now, out)
+            elif retryable(fault, stream):
+                stream.avoid = stream.avoid | {peer.id}
+                self._move(stream, fault, peer, now, out)
+            else:
+                self._attempts.end(stream, fault, now, out)
+
+    def _move(self, stream: Stream, fault: Fault, peer: Peer[Stream], now: float, out: Outbox) -> None:
+        """Go on elsewhere; a stream that lacks only the word that it has ended gets it."""
+        complete, stop_token = stream.complete(peer.view.card.eos_token_ids)
+        if complete:
+            self._attempts.finish(stream, "length" if stop_token is None else "stop", stop_token, now, out)
+        else:
+            self._attempts.move(stream, fault, now, out)
+
+    # --- workers ---------------------------------------------------------------------------------------------------
+
+    def _joined(self, card: Card, now: float, out: Outbox) -> None:
+        reason = self._fenced.get(card.worker) or self._unfit(card)
+        if reason is not None:
+            out.note(Suspected(card.worker, "fenced", reason))
+            out.effects.append(Kick(card.worker, reason))
+            return
+        self._lost(card.worker, "it connected again", now, out)
+        peer: Peer[Stream] = Peer(self._fleet.add(card), now)
+        self._peers[card.worker] = peer
+        self._router.joined(card)
+        self._index.join(card.worker, card.prefix_closed)
+        self._due = min(self._due, next_check_s(peer, self._config))
+        out.note(Suspected(card.worker, "ok", "joined"))
+        self._attempts.retry_parked(now, out)
+
+    def _unfit(self, card: Card) -> str | None:
+        if card.schema != SCHEMA_VERSION:
+            return f"speaks protocol version {card.schema}, this gateway {SCHEMA_VERSION}: run the same release"
+        if card.hash_check != self._hash_check:
+            return "names blocks with another cluster key or hash version: start it with this cluster's key"
+        return None
+
+    def _lost(self, worker: WorkerId, reason: str, now: float, out: Outbox) -> None:
+        peer = self._peers.get(worker)
+        if peer is not None:
+            out.note(Suspected(worker, "gone", reason))
+            self._part(peer, reason, now, out)
+
+    def _fence(self, peer: Peer[Stream], reason: str, now: float, out: Outbox) -> None:
+        """Never trust this incarnation again: what it still sends is dropped."""
+        self._fenced[peer.id] = reason
+        if len(self._fenced) > MAX_FENCED:
+            del self._fenced[next(iter(self._fenced))]
+        out.note(Suspected(peer.id, "fenced", reason))
+        out.effects.append(Kick(peer.id, reason))
+        self._part(peer, reason, now, out)
+
+    def _part(self, peer: Peer[Stream], reason: str, now: float, out: Outbox) -> None:
+        """A worker is no longer ours: its streams go on elsewhere, oldest first."""
+        del self._peers[peer.id]
+        self._fleet.remove(peer.id)
+        self._router.left(peer.view.card)
+        self._index.leave(peer.id)
+        fault = Fault("unavailable", f"the worker was lost: {reason}", retry_after_s=RESTART_S)
+        for stream in list(peer.attempts.values()):
+            self._attempts.release(stream)
+            self._move(stream, fault, peer, now, out)
+
+    def _judge(self, peer: Peer[Stream], now: float, out: Outbox) -> None:
+        verdict = judge(peer, self._config, self._watch, now)
+        health = HEALTH[peer.health, verdict.opinion]
+        if health == "fenced":
+            self._fence(peer, verdict.reason, now, out)
+            return
+        if health != peer.health:
+            peer.health = health
+            peer.view.suspect = f"suspect: {verdict.reason}" if health == "suspect" else None
+            out.note(Suspected(peer.id, health, verdict.reason))
+            if health == "ok":
+                self._due = min(self._due, next_check_s(peer, self._config))
+                self._attempts.retry_parked(now, out)
+
+    def _synced(self, peer: Peer[Stream], in_step: bool, now: float, out: Outbox) -> None:
+        """Ask for a snapshot when a worker's facts don't add up, but not all the time."""
+        if self._index.synced(peer.id):
+            peer.resync_wait_s, peer.resync_at = RESYNC_S, now
+        elif not in_step and now >= peer.resync_at:
+            out.send(peer.id, Resync())
+            peer.resync_at = now + peer.resync_wait_s
+            peer.resync_wait_s = min(MAX_RESYNC_S, 2 * peer.resync_wait_s)
+        if not self._index.synced(peer.id):
+            self._due = min(self._due, peer.resync_at)
+
+    # --- time ------------------------------------------------------------------------------------------------------
+
+    def _woken(self, now: float, out: Outbox) -> None:
+        self._wake_at = self._due = inf
+        for peer in list(self._peers.values()):
+            self._judge(peer, now, out)
+        for peer in self._peers.values():
+            self._synced(peer, False, now, out)
+            self._due = min(self._due, next_check_s(peer, self._config))
+        self._attempts.expire(now, out)
+
+    def _forgive(self, now: float) -> None:
+        """This gateway stood still: what workers said meanwhile has yet to be read."""
+        for peer in self._peers.values():
+            peer.heard_at = now
+        self._wake_at = inf
+
+    def _schedule(self, now: float, out: Outbox) -> None:
+        due = max(now, min(self._due, self._attempts.earliest))
+        if due < self._wake_at:
+            self._wake_at = due
+            out.effects.append(Wake(due))
+        if self._draining and not self._drained and not self._attempts.streams:
+            self._drained = True
+            out.effects.append(Drained())
+
+
+def _flush_acks(peer: Peer[Stream], out: Outbox) -> None:
+    if peer.acks:
+        out.send(peer.id, Ack(list(peer.acks), list(peer.acks.values())))
+        peer.acks.clear()
+
+
+def _health(peer: Peer[Stream]) -> dict[str, object]:
+    view, load = peer.view, peer.view.load
+    return {
+        "worker": peer.id,
+        "model": view.card.model,
+        "health": peer.health,
+        "reason": view.suspect or "",
+        "draining": view.state.draining,
+        "running": load.running if load else None,
+        "waiting": load.waiting if load else None,
+        "attempts": len(peer.attempts),
+        "steps": load.steps if load else None,
+        "step_age_s": load.step_age_s if load else None,
+        "kv_blocks": view.card.total_blocks,
+        "held_blocks": load.held_blocks if load else None,
+        "cached_blocks": load.cached_blocks if load else None,
+    }

@@ -1,0 +1,205 @@
+"""Attempts at the choices in flight: placed, moved to another worker, parked while there is none, ended.
+
+Invariant: a stream is in `streams` from its arrival to its end, and meanwhile at work at one peer (which counts it
+among its attempts) or parked, never both. Its booking lives no longer than its attempt.
+"""
+
+from math import inf
+
+import msgspec
+
+from jedlik.core.config import GatewayConfig
+from jedlik.core.effects import StreamEnded
+from jedlik.core.errors import Bug, Fault
+from jedlik.core.facts import Candidate, Migrated
+from jedlik.core.ids import Handle, StreamId, WorkerId
+from jedlik.core.protocol import FinishReason, Submit
+from jedlik.core.requests import Request
+from jedlik.core.tokens import pack
+from jedlik.nodes.gateway_outbox import Outbox
+from jedlik.nodes.gateway_peers import Peer
+from jedlik.nodes.gateway_route import Router
+from jedlik.nodes.gateway_streams import NO_HANDLE, Stream, Streams
+from jedlik.routing.admit import no_worker, too_late
+from jedlik.routing.choose import Held
+from jedlik.routing.view import Booking, Fleet
+
+
+class Attempts:
+    """Every stream's way from arrival to end."""
+
+    def __init__(self, config: GatewayConfig, router: Router, fleet: Fleet) -> None:
+        self._config = config
+        self._router = router
+        self._fleet = fleet
+        self.streams = Streams()
+        self.peers: dict[WorkerId, Peer[Stream]] = {}
+        self.parked: dict[StreamId, Stream] = {}
+        self.earliest = inf
+        """No parked stream has to be given up before this time."""
+        self._last_handle = 0
+
+    def arrive(self, request: Request, now: float, out: Outbox) -> None:
+        """Take a request in and send its choices to work."""
+        streams = [Stream(request, choice, now) for choice in range(request.choices)]
+        for stream in streams:
+            self.streams.add(stream)
+        held = self._router.held(streams[0])
+        for stream in streams:
+            self._place(stream, held, now, out)
+
+    def move(self, stream: Stream, fault: Fault, now: float, out: Outbox) -> None:
+        """A stream has lost its attempt (already released): end it if it is complete, else try elsewhere."""
+        stream.reason = fault.message
+        if stream.attempt >= self._config.max_attempts:
+            message = f"given up after {stream.attempt} attempts: {fault.message}"
+            self.end(stream, msgspec.structs.replace(fault, message=message), now, out)
+            return
+        self._place(stream, self._router.held(stream), now, out, fault)
+
+    def retry_parked(self, now: float, out: Outbox) -> None:
+        """A worker may have become available."""
+        if not any(peer.view.ready() for peer in self.peers.values()):
+            return
+        for stream in list(self.parked.values()):
+            del self.parked[stream.id]
+            self._place(stream, self._router.held(stream), now, out)
+
+    def expire(self, now: float, out: Outbox) -> None:
+        """Give up parked streams whose time is over."""
+        if now < self.earliest:
+            return
+        for stream in [s for s in self.parked.values() if s.park_until <= now]:
+            deadline = stream.deadline()
+            if deadline is not None and deadline <= now:
+                fault = Fault("timeout", "the deadline passed while no worker was available")
+            else:
+                fault = no_worker(stream.request.model, now - stream.arrived_at, stream.reason)
+            self.end(stream, fault, now, out)
+        self.earliest = min((s.park_until for s in self.parked.values()), default=inf)
+
+    def release(self, stream: Stream) -> Handle:
+        """Take a stream from its worker: later tokens of this attempt are stale. Returns the handle to cancel."""
+        handle, peer = stream.handle, stream.peer
+        if peer is None:
+            return NO_HANDLE
+        del peer.attempts[handle]
+        peer.acks.pop(handle, None)
+        peer.view.unbook(stream.number)
+        if peer.id in self.peers:
+            self._fleet.moved(peer.view)
+        stream.peer, stream.handle = None, NO_HANDLE
+        return handle
+
+    def end(self, stream: Stream, fault: Fault, now: float, out: Outbox) -> None:
+        """End a stream with a fault."""
+        out.ended.append(StreamEnded(stream.id, "abort", None, fault))
+        self.forget(stream, fault.kind, len(stream.output), now, out)
+
+    def finish(self, stream: Stream, reason: FinishReason, stop_token: int | None, now: float, out: Outbox) -> None:
+        """End a stream well."""
+        out.ended.append(StreamEnded(stream.id, reason, stop_token))
+        self.forget(stream, reason, len(stream.output), now, out)
+
+    def forget(self, stream: Stream, outcome: str, output_tokens: int, now: float, out: Outbox) -> Handle:
+        """Drop a stream without a word to the frontend; returns the handle to cancel, if one was at work."""
+        handle = self.release(stream)
+        self.parked.pop(stream.id, None)
+        self.streams.remove(stream)
+        out.note(stream.answered(outcome, output_tokens, now))
+        return handle
+
+    def _place(self, stream: Stream, held: Held, now: float, out: Outbox, fault: Fault | None = None) -> None:
+        """Begin an attempt, or park or end the stream where that can't be. `fault` is why the last one failed."""
+        choice, routed = self._router.route(stream, held, now)
+        if choice.chosen is None:
+            if stream.attempt == 0 and not stream.park_until:
+                self._router.remember(routed)
+                out.note(routed)
+            self._do_without(stream, fault, now, out)
+            return
+        self._router.remember(routed)
+        out.note(routed)
+        deadline = stream.deadline()
+        late = too_late(choice.chosen, choice.unit, None if deadline is None else deadline - now)
+        if late is not None and stream.attempt == 0:
+            self.end(stream, late, now, out)
+            return
+        self._submit(stream, choice.chosen, now, out)
+        if stream.request.sampling.prompt_logprobs is None:
+            self._share(stream, choice.chosen, held)
+
+    def _share(self, stream: Stream, chosen: Candidate, held: Held) -> None:
+        """What this attempt will compute is as good as cached for the request's next choices."""
+        size = self.peers[chosen.worker].view.card.layout.block_size
+        cached = stream.history_tokens() // size * size
+        held.shared[chosen.worker] = held.shared.get(chosen.worker, 0) + max(0, cached - chosen.cached_tokens)
+        held.cached[chosen.worker] = cached
+
+    def _submit(self, stream: Stream, chosen: Candidate, now: float, out: Outbox) -> None:
+        request, peer = stream.request, self.peers[chosen.worker]
+        if stream.attempt:
+            moved = Migrated(request.request_id, stream.attempt + 1, len(stream.output), stream.reason)
+            out.note(moved)
+        history = stream.history_tokens()
+        self._last_handle += 1
+        stream.attempt += 1
+        stream.handle, stream.peer = Handle(self._last_handle), peer
+        stream.number = peer.view.book(Booking(max(1, history - chosen.cached_tokens), history))
+        stream.acked = len(stream.output)
+        peer.attempts[stream.handle] = stream
+        self._fleet.moved(peer.view)
+        out.send(peer.id, submit_of(stream, now))
+
+    def _do_without(self, stream: Stream, fault: Fault | None, now: float, out: Outbox) -> None:
+        """There is no worker for a stream: wait for one if that may help, else end it."""
+        wait_s = self._config.migration_wait_s if stream.attempt else self._config.no_worker_wait_s
+        if fault is not None and fault.kind == "overloaded":
+            self.end(stream, fault, now, out)
+        elif wait_s <= 0:
+            self.end(stream, no_worker(stream.request.model), now, out)
+        else:
+            deadline = stream.deadline()
+            if not stream.park_until or fault is not None:
+                stream.park_until = now + wait_s if deadline is None else min(now + wait_s, deadline)
+            self.parked[stream.id] = stream
+            self.earliest = min(self.earliest, stream.park_until)
+
+    def check(self) -> None:
+        """Every stream is at work at one peer or parked; bookings belong to live attempts."""
+        self.streams.check()
+        at_work = 0
+        for peer in self.peers.values():
+            at_work += len(peer.attempts)
+            if any(s.peer is not peer or s.handle != handle for handle, s in peer.attempts.items()):
+                raise Bug(f"gateway: an attempt at {peer.id} belongs to a stream that is elsewhere")
+            if not peer.view.bookings.keys() <= {s.number for s in peer.attempts.values()}:
+                raise Bug(f"gateway: bookings at {peer.id} without an attempt")
+            if not peer.acks.keys() <= peer.attempts.keys():
+                raise Bug(f"gateway: acknowledgements at {peer.id} without an attempt")
+        if at_work + len(self.parked) != len(self.streams):
+            raise Bug(f"gateway: {len(self.streams)} streams, {at_work} at work, {len(self.parked)} parked")
+
+
+def submit_of(stream: Stream, now: float) -> Submit:
+    """The dispatch of a stream's present attempt."""
+    request, deadline = stream.request, stream.deadline()
+    sampling = request.sampling
+    if stream.started and sampling.prompt_logprobs is not None:
+        sampling = msgspec.structs.replace(sampling, prompt_logprobs=None)
+    return Submit(
+        handle=stream.handle,
+        request_id=request.request_id,
+        choice=stream.choice,
+        attempt=stream.attempt,
+        prompt=request.prompt,
+        output=pack(stream.output),
+        sampling=sampling,
+        stopping=request.stopping,
+        tenant=request.tenant,
+        salt=request.salt,
+        priority=request.priority,
+        budget_s=None if deadline is None else max(0.0, deadline - now),
+        output_hint=request.output_hint,
+        number=stream.number,
+    )

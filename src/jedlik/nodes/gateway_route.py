@@ -1,0 +1,101 @@
+"""From a prompt to a choice of worker: names its blocks, asks the prefix index, asks `routing`; remembers why."""
+
+from array import array
+from collections import OrderedDict
+from collections.abc import Sequence
+
+from jedlik.core.facts import Routed
+from jedlik.core.ids import RequestId, WorkerId
+from jedlik.core.protocol import Card
+from jedlik.core.tokens import count
+from jedlik.kv.hashing import BlockHasher
+from jedlik.kv.prefix import PrefixIndex
+from jedlik.nodes.gateway_streams import Stream
+from jedlik.routing.choose import Ask, Choice, Held, choose
+from jedlik.routing.cost import EXPECTED_OUTPUT
+from jedlik.routing.view import Fleet
+
+Group = tuple[str, int]
+"""Model revision and block size: workers of one group name blocks alike."""
+
+
+class Router:
+    """Routing over one fleet and one index, with a bounded memory of decisions."""
+
+    def __init__(self, cluster_key: bytes, fleet: Fleet, index: PrefixIndex, remembered: int) -> None:
+        self._cluster_key = cluster_key
+        self._fleet = fleet
+        self._index = index
+        self._remembered = remembered
+        self._routed: OrderedDict[RequestId, list[Routed]] = OrderedDict()
+        self._hashers: dict[Group, BlockHasher] = {}
+        self._members: dict[str, dict[Group, int]] = {}
+        """Workers by model and group."""
+
+    def joined(self, card: Card) -> None:
+        """A worker of this card came."""
+        group = (card.revision, card.layout.block_size)
+        groups = self._members.setdefault(card.model, {})
+        groups[group] = groups.get(group, 0) + 1
+        if group not in self._hashers:
+            self._hashers[group] = BlockHasher(self._cluster_key, *group)
+
+    def left(self, card: Card) -> None:
+        """A worker of this card went."""
+        group = (card.revision, card.layout.block_size)
+        groups = self._members[card.model]
+        groups[group] -= 1
+        if not groups[group]:
+            del groups[group]
+        if not groups:
+            del self._members[card.model]
+
+    def held(self, stream: Stream) -> Held:
+        """What of a stream's history is in each worker's cache. Empty where the request re-uses nothing."""
+        request = stream.request
+        tokens: dict[WorkerId, int] = {}
+        if request.sampling.prompt_logprobs is not None and not stream.started:
+            return Held(tokens)
+        history = stream.history()
+        for group in self._members.get(request.model, ()):
+            hasher = self._hashers[group]
+            keys = block_keys(hasher, history, request.tenant, request.salt)
+            for worker, depth in self._index.match(keys).items():
+                tokens[worker] = depth * hasher.block_size
+        return Held(tokens)
+
+    def route(self, stream: Stream, held: Held, now: float) -> tuple[Choice, Routed]:
+        """Choose a worker for the next attempt of a stream."""
+        request, done = stream.request, len(stream.output)
+        left = max(0, request.stopping.max_tokens - done)
+        expected = EXPECTED_OUTPUT if request.output_hint is None else max(1, request.output_hint - done)
+        history = stream.history_tokens()
+        ask = Ask(request.request_id, stream.choice, request.model, history, min(left, expected), stream.avoid)
+        choice = choose(self._fleet, ask, held)
+        routed = Routed(
+            request_id=request.request_id,
+            attempt=stream.attempt + 1,
+            tenant=request.tenant,
+            at=now,
+            prompt_tokens=count(request.prompt),
+            chosen=choice.chosen.worker if choice.chosen else None,
+            unit=choice.unit,
+            candidates=choice.candidates,
+        )
+        return choice, routed
+
+    def explain(self, request_id: RequestId) -> Sequence[Routed]:
+        """Decisions about a request, oldest first."""
+        return tuple(self._routed.get(request_id, ()))
+
+    def remember(self, routed: Routed) -> None:
+        """Keep a decision for `explain`."""
+        self._routed.setdefault(routed.request_id, []).append(routed)
+        if len(self._routed) > self._remembered:
+            self._routed.popitem(last=False)
+
+
+def block_keys(hasher: BlockHasher, history: bytes, tenant: str, salt: str) -> list[int]:
+    """Keys of the full blocks of a history: the low halves of their identities, cut out in one go."""
+    halves = array("Q", b"".join(hasher.chain(hasher.root(tenant, salt), history)))
+    return halves[1::2].tolist()

@@ -1,0 +1,70 @@
+"""The hot path: one step's tokens in, columns for the frontend out. Stale handles fall through."""
+
+from collections.abc import Mapping
+
+from jedlik.core.effects import StreamStarted
+from jedlik.core.errors import Fault
+from jedlik.core.ids import Handle, StreamId
+from jedlik.core.protocol import Finished, Started, Tokens
+from jedlik.nodes.gateway_outbox import Outbox
+from jedlik.nodes.gateway_streams import Stream
+
+Attempts = Mapping[Handle, Stream]
+
+
+def violation(message: Tokens, vocab_size: int) -> str | None:
+    """What a worker may never send; None for a sound message."""
+    tokens = message.tokens
+    if len(tokens) != len(message.handles):
+        return f"{len(message.handles)} handles with {len(tokens)} tokens"
+    if tokens and (min(tokens) < 0 or max(tokens) >= vocab_size):
+        return f"a token outside the vocabulary of {vocab_size}"
+    return None
+
+
+def take_tokens(attempts: Attempts, message: Tokens, streams: list[StreamId], tokens: list[int]) -> None:
+    """Append each live attempt's token to its stream and to the columns."""
+    get = attempts.get
+    for handle, token in zip(message.handles, message.tokens, strict=True):
+        stream = get(handle)
+        if stream is not None:
+            stream.output.append(token)
+            streams.append(stream.id)
+            tokens.append(token)
+
+
+def take_rest(attempts: Attempts, message: Tokens, out: Outbox, now: float) -> list[tuple[Stream, Finished]]:
+    """Starts and logprobs into the outbox; returns which live attempts the worker says are finished."""
+    for started in message.started:
+        stream = attempts.get(started.handle)
+        if stream is not None and not stream.started:
+            out.started.append(_start(stream, started, now))
+    for handle, logprobs in message.logprobs:
+        stream = attempts.get(handle)
+        if stream is not None:
+            out.logprobs.append((stream.id, logprobs))
+    ends = {finished.handle: finished for finished in message.finished}
+    return [(attempts[handle], finished) for handle, finished in ends.items() if handle in attempts]
+
+
+def _start(stream: Stream, started: Started, now: float) -> StreamStarted:
+    assert stream.peer is not None
+    stream.started = True
+    stream.first_token_at = now
+    stream.cached_tokens = started.cached_tokens
+    stream.queued_s = started.queued_s
+    return StreamStarted(stream.id, stream.peer.id, started.cached_tokens, started.prompt_logprobs)
+
+
+def failure(finished: Finished) -> Fault | None:
+    """The fault of an attempt that failed, None for one that ended well."""
+    if finished.reason != "abort":
+        return None
+    return finished.fault or Fault("internal", "the worker gave up without saying why")
+
+
+def retryable(fault: Fault, stream: Stream) -> bool:
+    """Whether another worker may do better."""
+    if fault.kind == "overloaded":
+        return not stream.output
+    return fault.kind in ("unavailable", "internal")

@@ -1,0 +1,53 @@
+"""Whether a new request may come in at all, and when it is worth asking again."""
+
+from jedlik.core.errors import Fault
+from jedlik.core.facts import Candidate
+from jedlik.routing.cost import backlog_s
+from jedlik.routing.view import Fleet
+
+MIN_RETRY_S, MAX_RETRY_S = 1.0, 30.0
+RESTART_S = 2.0
+"""What a worker takes to come back, where nothing better is known."""
+
+
+def too_many(in_flight: int, choices: int, limit: int, fleet: Fleet) -> Fault | None:
+    """Refuse what would exceed the gateway's limit of choices in flight."""
+    if in_flight + choices <= limit:
+        return None
+    message = f"{in_flight} choices in flight, this request has {choices}, the gateway takes {limit}: retry later"
+    return Fault("overloaded", message, retry_after_s=retry_after_s(fleet))
+
+
+def too_late(chosen: Candidate, unit: str, left_s: float | None) -> Fault | None:
+    """Refuse what the cheapest worker can't begin to answer before its deadline, where that is known in seconds."""
+    if left_s is None:
+        return None
+    if left_s <= 0:
+        return Fault("timeout", "the deadline passed before a worker could be chosen")
+    start_s = chosen.parts.get("wait", 0.0) + chosen.parts.get("prefill", 0.0)
+    if unit != "s" or start_s <= left_s:
+        return None
+    message = f"the first token would take about {start_s:.2f} s, the deadline is in {left_s:.2f} s"
+    return Fault("overloaded", message, retry_after_s=_clamp(start_s - left_s))
+
+
+def no_worker(model: str, waited_s: float = 0.0, why: str = "") -> Fault:
+    """Nobody to send it to, perhaps after waiting, perhaps because an attempt failed."""
+    after = f" after {waited_s:.1f} s" if waited_s else ""
+    cause = f" ({why})" if why else ""
+    message = f"no worker is ready for model {model!r}{after}{cause}: retry later"
+    return Fault("unavailable", message, retry_after_s=RESTART_S)
+
+
+def retry_after_s(fleet: Fleet) -> float:
+    """When the least loaded worker will have computed its backlog; the least and most a client should wait."""
+    waits = []
+    for view in fleet:
+        costs = view.load.costs if view.load else None
+        if view.ready() and costs is not None:
+            waits.append(backlog_s(view, costs))
+    return _clamp(min(waits, default=MIN_RETRY_S))
+
+
+def _clamp(seconds: float) -> float:
+    return min(MAX_RETRY_S, max(MIN_RETRY_S, seconds))

@@ -1,0 +1,90 @@
+"""What a request would cost at one worker, to itself and to those already there.
+
+With the worker's `StepCosts` in seconds:
+    wait      = time to compute the backlog before it, and for a place in the batch where it is full
+    prefill   = time to compute its own uncached tokens
+    stall     = prefill x sequences decoding there, which all wait for its chunks
+    slowdown  = expected output tokens x (its context's and sequence's share of a step) x (the others + itself),
+                plus expected output tokens x what the others' context and sequences add to its steps
+    memory    = time to compute again what must be preempted to make room
+Without a profile, in prefill tokens: wait = backlog (+ 64 for each sequence beyond the batch), prefill = uncached,
+batch = 32 for each sequence there, memory = tokens that do not fit.
+"""
+
+import msgspec
+
+from jedlik.core.protocol import StepCosts
+from jedlik.perf.step import decode_s, prefill_s
+from jedlik.routing.view import SEQUENCE_TOKENS, WorkerView
+
+EXPECTED_OUTPUT = 64
+"""Output tokens assumed where nobody knows."""
+FULL_BATCH_TOKENS = 64
+
+
+class Demand(msgspec.Struct, frozen=True):
+    """What one dispatch asks of a worker."""
+
+    history_tokens: int
+    """Prompt plus output delivered so far."""
+    output_tokens: int
+    """Expected to follow."""
+    cached_tokens: int
+    """Of the history, at this worker."""
+    shared_tokens: int = 0
+    """Of this worker's backlog: the request's other choices compute them, and they count as cached."""
+
+    @property
+    def uncached_tokens(self) -> int:
+        """To be computed: at least the last token, whatever is cached."""
+        return max(1, self.history_tokens - self.cached_tokens)
+
+
+def backlog_s(view: WorkerView, costs: StepCosts, shared_tokens: int = 0) -> float:
+    """Seconds to compute what waits at a worker, taken as prompts of equal length that share steps."""
+    tokens = view.backlog_tokens - shared_tokens
+    if tokens <= 0:
+        return 0.0
+    prompts = max(1, len(view.bookings) + (view.load.waiting if view.load else 0))
+    pairs = tokens * (tokens / prompts + 1) / 2
+    steps = -(-tokens // view.card.max_step_tokens)
+    return steps * costs.base_s + tokens * costs.prefill_token_s + pairs * costs.prefill_pair_s
+
+
+def cost_seconds(view: WorkerView, demand: Demand, costs: StepCosts) -> dict[str, float]:
+    """The parts of the cost, in seconds."""
+    card, sequences = view.card, view.sequences
+    own = prefill_s(costs, demand.uncached_tokens, demand.cached_tokens, card.max_step_tokens)
+    wait = backlog_s(view, costs, demand.shared_tokens)
+    others = decode_s(costs, sequences, view.context_tokens) - costs.base_s
+    excess = sequences + 1 - card.max_sequences
+    if excess > 0:
+        wait += excess / card.max_sequences * demand.output_tokens * (costs.base_s + others)
+    share = costs.decode_sequence_s + demand.history_tokens * costs.context_token_s
+    return {
+        "wait": wait,
+        "prefill": own,
+        "stall": own * min(sequences, card.max_sequences),
+        "slowdown": demand.output_tokens * (others + share * (1 + min(sequences, card.max_sequences))),
+        "memory": prefill_s(costs, missing_tokens(view, demand), 0, card.max_step_tokens),
+    }
+
+
+def cost_tokens(view: WorkerView, demand: Demand) -> dict[str, float]:
+    """The parts of the cost without a profile, in tokens of prefill."""
+    excess = max(0, view.sequences + 1 - view.card.max_sequences)
+    return {
+        "wait": float(max(0, view.backlog_tokens - demand.shared_tokens) + FULL_BATCH_TOKENS * excess),
+        "prefill": float(demand.uncached_tokens),
+        "batch": float(SEQUENCE_TOKENS * view.sequences),
+        "memory": float(missing_tokens(view, demand)),
+    }
+
+
+def missing_tokens(view: WorkerView, demand: Demand) -> int:
+    """Tokens of this dispatch for which no block is free or reclaimable. Unknown counts as none."""
+    if view.load is None:
+        return 0
+    size = view.card.layout.block_size
+    free = (view.card.total_blocks - 1 - view.load.held_blocks) * size - view.booked_prefill_tokens
+    return max(0, demand.uncached_tokens - max(0, free))

@@ -1,0 +1,145 @@
+"""What gateway tests are made of: cards, requests and what workers say."""
+
+from collections.abc import Iterable, Sequence
+from typing import TypeVar
+
+from msgspec.structs import replace
+
+from jedlik.core.config import GatewayConfig
+from jedlik.core.effects import Deliver, GatewayEffect, Note, ToWorkerEffect, Wake
+from jedlik.core.errors import Fault
+from jedlik.core.events import Arrived, FromWorker, WorkerJoined
+from jedlik.core.facts import Fact
+from jedlik.core.ids import GatewayId, Handle, RequestId, StreamId, WorkerId
+from jedlik.core.protocol import (
+    SCHEMA_VERSION,
+    Capabilities,
+    Card,
+    Facts,
+    Finished,
+    FinishReason,
+    Layout,
+    Load,
+    Snapshot,
+    Started,
+    StepCosts,
+    Stored,
+    Submit,
+    Tokens,
+)
+from jedlik.core.requests import Request, Sampling, Stopping
+from jedlik.core.tokens import pack
+from jedlik.kv.hashing import BlockHasher, hash_check
+from jedlik.nodes.gateway import GatewayNode
+from jedlik.nodes.gateway_route import block_keys
+
+KEY = b"cluster key"
+BLOCK = 4
+EOS = 2
+COSTS = StepCosts(0.005, 0.001, 0.0, 0.001, 0.0)
+A, B, C = WorkerId("a@1"), WorkerId("b@1"), WorkerId("c@1")
+EffectT = TypeVar("EffectT", bound=GatewayEffect)
+FactT = TypeVar("FactT", bound=Fact)
+
+
+def card(worker: WorkerId, model: str = "m", max_model_len: int = 400) -> Card:
+    return Card(
+        schema=SCHEMA_VERSION,
+        worker=worker,
+        name=worker.split("@")[0],
+        model=model,
+        revision="r1",
+        layout=Layout("float32", 1, 1, 8, BLOCK),
+        total_blocks=1000,
+        max_model_len=max_model_len,
+        max_sequences=8,
+        max_step_tokens=64,
+        vocab_size=1000,
+        eos_token_ids=(EOS,),
+        hash_check=hash_check(KEY),
+        capabilities=Capabilities(),
+    )
+
+
+def gateway(*workers: WorkerId, config: GatewayConfig | None = None, now: float = 0.0) -> GatewayNode:
+    """A gateway with these workers joined, idle and in step."""
+    node = GatewayNode(config or GatewayConfig(), GatewayId("g@1"), KEY)
+    for worker in workers:
+        node.handle(WorkerJoined(card(worker)), now)
+        node.handle(FromWorker(worker, Snapshot(0, 0, True, [], 0)), now)
+    return node
+
+
+def request(
+    name: str = "r", prompt: Sequence[int] = range(10, 30), stream: int = 1, max_tokens: int = 8, choices: int = 1
+) -> Request:
+    return Request(
+        RequestId(name),
+        StreamId(stream),
+        "m",
+        pack(prompt),
+        Sampling(seed=1, temperature=0.0),
+        Stopping(max_tokens=max_tokens),
+        choices=choices,
+        tenant="t",
+    )
+
+
+def arrive(node: GatewayNode, ask: Request, now: float = 0.0) -> list[Submit]:
+    return [m for _, m in submits(node.handle(Arrived(ask), now))]
+
+
+def keys_of(prompt: Iterable[int], tenant: str = "t", salt: str = "") -> list[int]:
+    return block_keys(BlockHasher(KEY, "r1", BLOCK), pack(prompt), tenant, salt)
+
+
+def stored(number: int, keys: list[int]) -> Facts:
+    """The first run a worker reports."""
+    return Facts(number, [Stored(None, keys)], sum(keys) & (2**64 - 1))
+
+
+def load(last_submit: int = 0, **changes: object) -> Load:
+    """An idle worker's report, with changes."""
+    return replace(Load(1, 0.0, None, 0, 0, 0, 0, 0, 0, last_submit), **changes)
+
+
+def said(worker: WorkerId, message: Tokens | Load | Facts | Snapshot) -> FromWorker:
+    return FromWorker(worker, message)
+
+
+def first(handle: Handle, token: int, cached: int = 0) -> Tokens:
+    return Tokens(1, [handle], [token], started=[Started(handle, cached, 0.25)])
+
+
+def more(handle: Handle, token: int) -> Tokens:
+    return Tokens(2, [handle], [token])
+
+
+def last(handle: Handle, token: int, reason: FinishReason = "length", stop_token: int | None = None) -> Tokens:
+    return Tokens(3, [handle], [token], finished=[Finished(handle, reason, stop_token)])
+
+
+def broken(handle: Handle, fault: Fault) -> Tokens:
+    return Tokens(3, [], [], finished=[Finished(handle, "abort", None, fault)])
+
+
+def of(kind: type[EffectT], effects: Iterable[GatewayEffect]) -> list[EffectT]:
+    return [effect for effect in effects if isinstance(effect, kind)]
+
+
+def facts(kind: type[FactT], effects: Iterable[GatewayEffect]) -> list[FactT]:
+    return [effect.fact for effect in of(Note, effects) if isinstance(effect.fact, kind)]
+
+
+def submits(effects: Iterable[GatewayEffect]) -> list[tuple[WorkerId, Submit]]:
+    return [(e.worker, e.message) for e in of(ToWorkerEffect, effects) if isinstance(e.message, Submit)]
+
+
+def ended(effects: Iterable[GatewayEffect]) -> list[tuple[int, str, str | None]]:
+    """(stream, reason, kind of fault) of every end."""
+    ends = [end for deliver in of(Deliver, effects) for end in deliver.ended]
+    return [(end.stream, end.reason, end.fault.kind if end.fault else None) for end in ends]
+
+
+def without_notes(effects: Iterable[GatewayEffect]) -> list[GatewayEffect]:
+    return [effect for effect in effects if not isinstance(effect, Note | Wake)]
