@@ -211,9 +211,10 @@ class WorkerNode:
 
     def _chunk_ended(self, s: Sequence) -> None:
         s.in_flight -= 1
+        if s.in_flight:
+            return  # its next chunk is under way
         if s.phase in (Phase.ENDED, Phase.LEAVING):
-            if not s.in_flight:
-                self._batch.settle(s)
+            self._batch.settle(s)
         elif s.phase is Phase.DECODE and s.known >= s.end_at:  # asked for no token, only for its prompt
             peer = self._peers[s.gateway]
             peer.start(s)

@@ -150,6 +150,7 @@ class Batch:
 
     @property
     def running(self) -> int:
+        self._sweep()
         return len(self.prefilling) + len(self.decoding)
 
     @property
@@ -241,6 +242,7 @@ class Batch:
         if s.reads_prompt:
             s.prompt_logprobs = []
         self._booking.open(s)
+        s.bound()
         s.lane = self._lanes.pop()
         self.prefilling.append(s)
         submit, until = s.submit, s.submit.stopping.min_tokens

@@ -85,19 +85,22 @@ class Sequence:
         self.blocks: list[BlockIndex] = []
         self.lane, self.tabled, self.published = NO_LANE, 0, 0
         self.publish_at = NEVER  # `Booking.open` says from where
+        self.stop_at = 0  # nothing is planned before `bound`
+
+    def bound(self) -> None:
+        """It runs: plan up to its end, or as far as its gateway allows."""
         self.stop_at = min(self.end_at, self.window_at)
 
     def limit(self, max_length: int, stops: frozenset[int]) -> None:
         """Set what ends it: the longest history the worker takes, and the tokens that stop it."""
         self.end_at = min(self.end_at, max_length)
-        self.stop_at = min(self.end_at, self.window_at)
         self.stops = stops
 
     def acknowledge(self, position: int) -> None:
         """The gateway's client has taken the output up to `position`."""
         self.window_at = max(self.window_at, self.prompt_tokens + position + RUN_AHEAD_TOKENS)
-        if self.phase not in (Phase.LEAVING, Phase.ENDED):
-            self.stop_at = min(self.end_at, self.window_at)
+        if self.phase in (Phase.PREFILL, Phase.DECODE):
+            self.bound()
 
     @property
     def window_closed(self) -> bool:

@@ -1,0 +1,128 @@
+"""The worker node under random events: every answer is the model's own, nothing leaks, no invariant breaks."""
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jedlik.core.events import Drain, GatewayLost, Woken
+from jedlik.core.ids import GatewayId, Handle
+from jedlik.core.protocol import Ack, Cancel, Resync
+from jedlik.core.requests import Sampling, Stopping
+from worker_world import World, continuation, make_card, make_submit
+
+GATEWAYS = [GatewayId("a@1"), GatewayId("b@1")]
+MAX_LENGTH = 40
+
+prompts = st.builds(
+    lambda root, length, tail: [root * 100 + i for i in range(length)] + tail,
+    st.integers(0, 2),
+    st.integers(1, 20),
+    st.lists(st.integers(0, 9), max_size=3),
+)
+stoppings = st.builds(
+    Stopping,
+    max_tokens=st.integers(1, 25),
+    min_tokens=st.integers(0, 3),
+    ignore_eos=st.booleans(),
+    stop_token_ids=st.sampled_from([(), (1, 2, 3), tuple(range(0, 1000, 9))]),
+)
+samplings = st.sampled_from(
+    [Sampling(temperature=0.0)] * 4
+    + [Sampling(temperature=0.0, prompt_logprobs=0), Sampling(temperature=0.0, logprobs=1)]
+)
+submits = st.tuples(
+    st.just("submit"), prompts, stoppings, samplings, st.sampled_from(GATEWAYS), st.integers(-1, 1), st.integers(0, 9)
+)
+others = st.tuples(
+    st.sampled_from(["step", "step", "step", "ack", "cancel", "wake", "resync", "supersede"]), st.integers(0, 30)
+)
+
+
+class Run:
+    """Two gateways' worth of random requests on one small worker."""
+
+    def __init__(self, total_blocks: int, run_ahead: bool, max_step_tokens: int) -> None:
+        card = make_card(total_blocks=total_blocks, max_model_len=MAX_LENGTH, max_sequences=4)
+        self.world = World(card, run_ahead=run_ahead, max_step_tokens=max_step_tokens)
+        self.asked: dict[int, tuple[list[int], Stopping, GatewayId]] = {}
+        self.dropped: set[int] = set()
+        for gateway in GATEWAYS:
+            self.world.join(gateway)
+
+    def submit(self, prompt: list[int], stopping: Stopping, sampling: Sampling, gateway: GatewayId, *rest: int) -> None:
+        priority, delivered = rest
+        handle = len(self.asked) + 1
+        self.asked[handle] = (prompt, stopping, gateway)
+        output = continuation(prompt, stopping, MAX_LENGTH)[:-1][:delivered]
+        message = make_submit(handle, prompt, output=output, stopping=stopping, sampling=sampling, priority=priority)
+        self.world.tokens[handle] = list(output)
+        self.world.say(message, gateway)
+
+    def other(self, kind: str, number: int) -> None:
+        world = self.world
+        alive = [h for h in self.asked if h not in world.finished and h not in self.dropped]
+        if kind == "step":
+            world.step()
+        elif kind == "wake":
+            world.now += 0.3
+            world.send(Woken())
+        elif kind == "resync":
+            world.say(Resync(), GATEWAYS[number % 2])
+        elif alive:
+            handle = alive[number % len(alive)]
+            prompt, stopping, gateway = self.asked[handle]
+            if kind == "ack":
+                world.say(Ack([Handle(handle)], [len(world.tokens[handle])]), gateway)
+            elif kind == "cancel":
+                self.dropped.add(handle)
+                world.say(Cancel([Handle(handle)]), gateway)
+            else:
+                self.dropped.add(handle)
+                newer = len(self.asked) + 1
+                self.asked[newer] = (prompt, stopping, gateway)
+                world.tokens[newer] = []
+                message = make_submit(newer, prompt, stopping=stopping, request_id=f"r{handle}", attempt=2)
+                world.say(message, gateway)
+
+    def finish(self) -> None:
+        for _ in range(2000):
+            for handle, (_, _, gateway) in self.asked.items():
+                if handle not in self.world.finished:
+                    self.world.say(Ack([Handle(handle)], [len(self.world.tokens[handle])]), gateway)
+            if self.world.step() is None:
+                break
+        for handle, (prompt, stopping, _) in self.asked.items():
+            if handle in self.dropped:
+                continue
+            finished = self.world.finished[handle]
+            assert finished.fault is None, finished.fault
+            expected = continuation(prompt, stopping, MAX_LENGTH)
+            assert self.world.tokens[handle] == expected
+            assert (finished.reason == "stop") == (finished.stop_token is not None)
+        assert set(self.world.finished) | self.dropped == set(self.asked)
+
+
+@settings(max_examples=100)
+@given(
+    st.lists(st.one_of(submits, others), min_size=5, max_size=60),
+    st.integers(11, 24),
+    st.booleans(),
+    st.sampled_from([3, 8, 16, 40]),
+)
+def test_every_answer_is_right_and_nothing_leaks(
+    events: list[tuple[object, ...]], total_blocks: int, run_ahead: bool, max_step_tokens: int
+) -> None:
+    run = Run(total_blocks, run_ahead, max_step_tokens)
+    for kind, *arguments in events:
+        if kind == "submit":
+            run.submit(*arguments)  # type: ignore[arg-type]
+        else:
+            run.other(str(kind), *arguments)  # type: ignore[arg-type]
+    run.finish()
+    world = run.world
+    world.send(GatewayLost(GATEWAYS[1]))
+    world.now += 1.0
+    world.send(Woken())
+    load = world.loads[-1]
+    assert (load.running, load.waiting, load.waiting_tokens, load.held_blocks) == (0, 0, 0, 0)
+    world.send(Drain())
+    assert world.drained
