@@ -1,4 +1,4 @@
-"""The frontend's test world: small trained tokenizers, a scripted gateway that keeps the port's contract, ASGI calls."""
+"""The frontend's test world: small trained tokenizers, a scripted gateway that keeps the contract, ASGI calls."""
 
 import asyncio
 import json
@@ -19,7 +19,7 @@ from jedlik.core.events import Abandoned, Arrived, Consumed, Cut
 from jedlik.core.facts import Candidate, Routed
 from jedlik.core.ids import RequestId, StreamId, WorkerId
 from jedlik.core.protocol import RUN_AHEAD_TOKENS, Capabilities, Card, FinishReason, Layout
-from jedlik.core.requests import Request
+from jedlik.core.requests import Request, Sampling, Stopping
 from jedlik.core.step import TokenLogprobs
 from jedlik.frontend.app import Application, FrontendParts, build_app
 from jedlik.frontend.port import DeliverTo
@@ -123,10 +123,7 @@ def write_model(directory: Path, tokenizer: Tokenizer | None = None, template: s
 
 
 ABLE = Capabilities(
-    sampling=frozenset(
-        "seed temperature top_p top_k min_p repetition_penalty frequency_penalty presence_penalty logit_bias logprobs "
-        "prompt_logprobs min_tokens ignore_eos stop_token_ids".split()
-    ),
+    sampling=frozenset(Sampling.__struct_fields__ + Stopping.__struct_fields__),
     max_logprobs=5,
     choices=16,
 )
@@ -290,7 +287,7 @@ class Reply:
 
 
 class Client:
-    """Makes raw ASGI calls. `leave` set: the client disconnects then. `block` set: sends wait for ever after the head."""
+    """Makes raw ASGI calls. When `leave` is set the client disconnects; `sent` sees the reply after each message."""
 
     def __init__(self, app: Application) -> None:
         self.app = app

@@ -149,9 +149,7 @@ class Detokenisers:
         self._tokenizer = tokenizer
         decoder = spec.get("decoder")
         kind = decoder.get("type") if isinstance(decoder, dict) else None
-        self.table = _table(
-            tokenizer, kind == "ByteLevel", strip=not tokenizer.decode(_first_spaced(tokenizer)).startswith(" ")
-        )
+        self.table = _table(tokenizer, kind == "ByteLevel")
         self.fast = self._agrees()
 
     def stream(self, skip_special: bool = True) -> Detokeniser:
@@ -177,16 +175,17 @@ class Detokenisers:
         return True
 
 
-def _first_spaced(tokenizer: Tokenizer) -> list[int]:
-    ids: list[int] = tokenizer.encode(" a", add_special_tokens=False).ids
-    return ids
+def _strips(tokenizer: Tokenizer, pieces: Sequence[bytes]) -> bool:
+    """Whether the decoder drops a leading space, seen on the first token that has one."""
+    token = next((at for at, piece in enumerate(pieces) if len(piece) > 1 and piece.startswith(b" ")), None)
+    return token is not None and not tokenizer.decode([token], skip_special_tokens=False).startswith(" ")
 
 
-def _table(tokenizer: Tokenizer, byte_level: bool, strip: bool) -> TokenTable:
+def _table(tokenizer: Tokenizer, byte_level: bool) -> TokenTable:
     to_bytes = _byte_level if byte_level else _sentence_piece
     vocab = tokenizer.get_vocab(with_added_tokens=True)
     pieces = [b""] * (max(vocab.values(), default=-1) + 1)
     for token, at in vocab.items():
         pieces[at] = to_bytes(token)
     special = frozenset(at for at, token in tokenizer.get_added_tokens_decoder().items() if token.special)
-    return TokenTable(pieces, special, strip)
+    return TokenTable(pieces, special, _strips(tokenizer, pieces))

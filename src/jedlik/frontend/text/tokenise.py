@@ -86,6 +86,7 @@ class Tokeniser:
         for piece in self._cuts.pieces(text) if self._cuts else (text,):
             ids = self._cache.get(piece)
             if ids is None:
+                piece.encode()  # the tokenizer's own complaint about lone surrogates is a TypeError
                 ids = pack(self._tokenizer.encode(piece, add_special_tokens=False).ids)
                 self._cache.put(piece, ids)
             parts.insert(-1, ids)
