@@ -90,7 +90,10 @@ class Driver:
                 sequence.preempted += not finished
                 self._close(sequence)
         closed, self._closed = self._closed, []
-        opened, tables, prefills, decodes = [], [], [], []
+        opened: list[Open] = []
+        tables: list[tuple[Lane, list[BlockIndex]]] = []
+        prefills: list[Chunk] = []
+        decodes: list[Lane] = []
         running: dict[Lane, Sequence] = {}
         for sequence in sequences:
             if len(sequence.output) >= sequence.want:
