@@ -79,7 +79,7 @@ def _torch(told: ProcessConfig, path: Path, model: models.ModelInfo, status: Sta
     )
 
     def progress(done: int, total: int) -> None:
-        status(f"loading weights, {done >> 20} of {total >> 20} MiB")
+        status(f"loading weights, {done / 1e6:.0f} of {total / 1e6:.0f} MB")
 
     engine = TorchEngine(path, options, lambda _, where: allocate(size.kv_cache_bytes, where), progress)
     facts = engine.facts

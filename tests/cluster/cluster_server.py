@@ -1,0 +1,170 @@
+"""A real `jedlik serve` on loopback for tests: started, talked to, hurt and stopped."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+
+from jedlik.net.discovery.local import Record, read, start_ticks
+
+START_S = 60.0
+READY = re.compile(r"ready after .* on http://127\.0\.0\.1:(\d+)")
+
+
+class Stream:
+    """A streamed answer, read piece by piece."""
+
+    def __init__(self, response: httpx.Response) -> None:
+        self.worker = response.headers.get("x-jedlik-worker", "")
+        self._lines = response.iter_lines()
+        self.text = ""
+        self.finish: str | None = None
+        self.error: object = None
+        self.done = False
+
+    def take(self, pieces: int) -> None:
+        """Read until so many text pieces have come."""
+        for _ in range(pieces):
+            if next(self._pieces(), None) is None:
+                return
+
+    def rest(self) -> str:
+        for _ in self._pieces():
+            pass
+        return self.text
+
+    def _pieces(self) -> Iterator[str]:
+        for line in self._lines:
+            data = line.removeprefix("data: ")
+            if data == "[DONE]":
+                self.done = True
+            elif line.startswith("data: "):
+                chunk = json.loads(data)
+                self.error = chunk.get("error", self.error)
+                for choice in chunk.get("choices", []):
+                    self.finish = choice["finish_reason"] or self.finish
+                    piece = choice["delta"].get("content")
+                    if piece:
+                        self.text += piece
+                        yield piece
+
+
+class Server:
+    """One supervisor and its children."""
+
+    def __init__(self, *arguments: str) -> None:
+        self.run_dir = Path(tempfile.mkdtemp(prefix="jt-", dir="/tmp")) / "run"
+        self.lines: list[str] = []
+        command = [sys.executable, "-m", "jedlik", "serve", "tiny-random", "--engine", "simulated", "--port", "0"]
+        self.process = subprocess.Popen(
+            [*command, "--run-dir", str(self.run_dir), *arguments],
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+            env=os.environ | {"JEDLIK_HOME": str(self.run_dir.parent / "home")},
+        )
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+        port = self.wait_for(lambda: next((m[1] for m in map(READY.search, self.lines) if m), None))
+        self.client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30)
+
+    def wait_for(self, find: "Callable[[], object]", limit_s: float = START_S) -> str:
+        """Poll until `find` says something. Raises AssertionError with the server's output."""
+        end = time.monotonic() + limit_s
+        while not (found := find()):
+            assert time.monotonic() < end, "waited in vain; the server said:\n" + "\n".join(self.lines)
+            assert self.process.poll() is None, "the server ended:\n" + "\n".join(self.lines)
+            time.sleep(0.02)
+        return str(found)
+
+    def body(self, seed: int, tokens: int) -> dict[str, object]:
+        message = {"role": "user", "content": f"count {seed}"}
+        return {"model": "tiny-random", "seed": seed, "max_tokens": tokens, "messages": [message]}
+
+    def answer(self, seed: int, tokens: int) -> str:
+        """The whole text of one answer."""
+        reply = self.client.post("/v1/chat/completions", json=self.body(seed, tokens))
+        assert reply.status_code == 200, reply.text
+        return str(reply.json()["choices"][0]["message"]["content"])
+
+    def opened(self, client: httpx.Client, seed: int, tokens: int) -> Stream:
+        """A stream of which the first token has come."""
+        body = self.body(seed, tokens) | {"stream": True}
+        request = client.build_request("POST", "/v1/chat/completions", json=body)
+        response = client.send(request, stream=True)
+        assert response.status_code == 200, response.read()
+        return Stream(response)
+
+    def records(self) -> dict[str, Record]:
+        """Ready workers by name."""
+        return {r.name: r for r in (read(path) for path in (self.run_dir / "records").glob("*.json"))}
+
+    def children(self) -> list[int]:
+        return children_of(self.process.pid)
+
+    def pid_of(self, name: str) -> int:
+        return next(pid for pid in self.children() if title(pid) == f"jedlik: {name}")
+
+    def ready_workers(self) -> int:
+        workers = self.client.get("/health").json()["workers"]
+        return sum(worker["health"] == "ok" for worker in workers)
+
+    def stop(self, number: signal.Signals = signal.SIGTERM, limit_s: float = 20.0) -> int:
+        """Stop it; the exit code. What it left behind is removed by `clean`."""
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        code = self.process.wait(limit_s)
+        self._reader.join(5)
+        return code
+
+    def clean(self) -> None:
+        """End whatever is left."""
+        self.client.close()
+        if self.process.poll() is None:
+            children = self.children()
+            self.process.kill()
+            for pid in children:
+                if title(pid).startswith("jedlik: "):
+                    os.kill(pid, signal.SIGKILL)
+        self.stop(signal.SIGKILL)
+        if self.process.stderr is not None:
+            self.process.stderr.close()
+        shutil.rmtree(self.run_dir.parent, ignore_errors=True)
+
+    def _read(self) -> None:
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            self.lines.append(line.rstrip("\n"))
+
+
+def children_of(parent: int) -> list[int]:
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = path.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[1]) == parent:
+            found.append(int(path.parent.name))
+    return found
+
+
+def title(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text().rstrip("\0 ")
+    except OSError:
+        return ""
+
+
+def gone(pids: list[int]) -> bool:
+    return all(start_ticks(pid) is None for pid in pids)

@@ -1,0 +1,141 @@
+"""Real processes: served, killed, stopped, frozen. No request fails, no token comes twice, nothing is left behind."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+import httpx
+import pytest
+from cluster_server import Server, gone
+
+pytestmark = pytest.mark.cluster
+TOKENS = 200
+QUICK = ("--gateway.silent-suspect-s", "0.6", "--gateway.silent-fence-s", "1.5")
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    """Two workers whose steps take about 4 ms; shared by the tests that only hurt its children."""
+    server = Server("--workers", "2", "--speedup", "4", *QUICK)
+    server.wait_for(lambda: server.ready_workers() == 2)
+    yield server
+    server.clean()
+
+
+@pytest.fixture
+def own() -> Iterator[Server]:
+    """A server that a test may stop."""
+    server = Server("--workers", "1", "--speedup", "4")
+    yield server
+    server.clean()
+
+
+def test_streamed_and_whole_answers_are_equal(server: Server) -> None:
+    with httpx.Client(base_url=server.client.base_url, timeout=30) as client:
+        stream = server.opened(client, 1, 20)
+        assert stream.rest() == server.answer(1, 20) != ""
+        assert (stream.done, stream.finish) == (True, "length")
+
+
+def test_roles_are_readable_in_ps(server: Server) -> None:
+    assert server.pid_of("gateway")
+    assert server.pid_of("worker-0") != server.pid_of("worker-1")
+
+
+def test_a_worker_killed_in_mid_stream_costs_nothing(server: Server) -> None:
+    with httpx.Client(base_url=server.client.base_url, timeout=30) as client:
+        streams = [server.opened(client, seed, TOKENS) for seed in range(8)]
+        victim = streams[0].worker
+        for stream in streams:
+            stream.take(5)
+        before = server.pid_of(victim.partition("@")[0])
+        os.kill(before, signal.SIGKILL)
+        texts = [stream.rest() for stream in streams]
+    assert [(s.done, s.finish, s.error) for s in streams] == [(True, "length", None)] * 8
+    server.wait_for(lambda: server.ready_workers() == 2, 15)
+    assert texts == [server.answer(seed, TOKENS) for seed in range(8)]
+
+
+def test_a_frozen_worker_is_fenced_killed_and_replaced(server: Server) -> None:
+    with httpx.Client(base_url=server.client.base_url, timeout=30) as client:
+        streams = [server.opened(client, seed, TOKENS) for seed in range(4)]
+        victim = streams[0].worker.partition("@")[0]
+        pid = server.pid_of(victim)
+        os.kill(pid, signal.SIGSTOP)
+        texts = [stream.rest() for stream in streams]
+    assert [(s.done, s.finish, s.error) for s in streams] == [(True, "length", None)] * 4
+    server.wait_for(lambda: gone([pid]) and server.ready_workers() == 2, 15)
+    assert texts == [server.answer(seed, TOKENS) for seed in range(4)]
+
+
+def test_a_worker_frozen_for_a_moment_goes_on(server: Server) -> None:
+    with httpx.Client(base_url=server.client.base_url, timeout=30) as client:
+        stream = server.opened(client, 5, TOKENS)
+        pid = server.pid_of(stream.worker.partition("@")[0])
+        os.kill(pid, signal.SIGSTOP)
+        time.sleep(0.9)  # long enough to be suspect, too short to be fenced
+        os.kill(pid, signal.SIGCONT)
+        text = stream.rest()
+    assert (stream.done, stream.error) == (True, None)
+    assert text == server.answer(5, TOKENS)
+    assert not gone([pid])
+
+
+def test_a_killed_gateway_comes_back(server: Server) -> None:
+    pid = server.pid_of("gateway")
+    os.kill(pid, signal.SIGKILL)
+    reply = httpx.get(f"{server.client.base_url}/live", timeout=20)  # waits in the socket's backlog
+    assert reply.status_code == 200
+    server.wait_for(lambda: server.ready_workers() == 2, 15)
+    assert server.pid_of("gateway") != pid
+    assert server.answer(6, 5) != ""
+
+
+def test_sigterm_lets_streams_finish_and_leaves_nothing(own: Server) -> None:
+    expected = own.answer(7, 4 * TOKENS)
+    children = own.children()
+    with httpx.Client(base_url=own.client.base_url, timeout=30) as client:
+        stream = own.opened(client, 7, 4 * TOKENS)
+        own.process.send_signal(signal.SIGTERM)
+        own.wait_for(lambda: own.client.get("/health").json()["draining"])
+        refused = own.client.post("/v1/chat/completions", json=own.body(8, 5))
+        assert refused.status_code == 503
+        assert "retry-after" in refused.headers
+        assert stream.rest() == expected
+        assert stream.done
+    assert own.stop() == 0
+    assert gone(children)
+    assert not own.run_dir.exists()
+
+
+def test_the_only_worker_killed_its_stream_waits_for_the_next(own: Server) -> None:
+    expected = own.answer(9, TOKENS)
+    with httpx.Client(base_url=own.client.base_url, timeout=30) as client:
+        stream = own.opened(client, 9, TOKENS)
+        os.kill(own.pid_of("worker-0"), signal.SIGKILL)
+        assert stream.rest() == expected
+    children = own.children()
+    assert own.stop(signal.SIGINT) == 0
+    assert gone(children)
+
+
+def test_a_killed_supervisor_leaves_no_orphans(own: Server) -> None:
+    children = own.children()
+    assert len(children) == 2
+    own.process.kill()
+    end = time.monotonic() + 5
+    while not gone(children):
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def test_a_port_in_use_is_told_with_a_remedy(server: Server) -> None:
+    port = str(server.client.base_url.port)
+    command = [sys.executable, "-m", "jedlik", "serve", "tiny-random", "--engine", "simulated", "--port", port]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 2
+    assert f"cannot listen on 127.0.0.1:{port}" in ended.stderr
+    assert "--port" in ended.stderr
