@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from math import inf
 
 from jedlik.core.config import GatewayConfig, WorkerConfig
-from jedlik.core.effects import Deliver, Drained, GatewayEffect, Kick, StreamEnded, Wake
+from jedlik.core.effects import Deliver, Drained, GatewayEffect, Kick, StreamEnded, ToWorkerEffect, Wake
 from jedlik.core.errors import Bug, Fault
 from jedlik.core.events import (
     Abandoned,
@@ -90,8 +90,13 @@ class GatewayNode:
                 return []
             peer.heard_at = now
             message = event.message
-            if isinstance(message, Tokens) and not (message.started or message.finished or message.logprobs):
-                return self._plain_tokens(peer, message, now)
+            if isinstance(message, Tokens) and peer.plain(message):
+                streams: list[StreamId] = []
+                tokens: list[int] = []
+                take_tokens(peer.attempts, message, streams, tokens)
+                return [Deliver(streams, tokens)] if streams else []
+        elif isinstance(event, Consumed):
+            return self._consumed(event.stream, event.position)
         out = Outbox()
         self._dispatch(event, now, out)
         self._index.sweep()
@@ -130,8 +135,6 @@ class GatewayNode:
                 self._from_worker(self._peers[event.worker], event.message, now, out)
             case Arrived():
                 self._arrived(event.request, now, out)
-            case Consumed():
-                self._consumed(event.stream, event.position, out)
             case Cut():
                 self._cut(event.stream, event.position, now, out)
             case Abandoned():
@@ -184,17 +187,14 @@ class GatewayNode:
         for worker, handles in cancelled.items():
             out.send(worker, Cancel(handles))
 
-    def _consumed(self, stream_id: StreamId, position: int, out: Outbox) -> None:
+    def _consumed(self, stream_id: StreamId, position: int) -> list[GatewayEffect]:
         """Acknowledge now and then: with the worker's next tokens, or at once if it might be waiting for it."""
         stream = self._attempts.streams.get(stream_id)
         if stream is None or stream.peer is None or position - stream.acked < self._ack_every:
-            return
+            return []
         peer, ahead = stream.peer, len(stream.output) - stream.acked
-        position = min(position, len(stream.output))
-        stream.acked = position
-        peer.acks[stream.handle] = position
-        if ahead >= RUN_AHEAD_TOKENS // 2:
-            _flush_acks(peer, out)
+        stream.acked = peer.acks[stream.handle] = min(position, len(stream.output))
+        return _acks(peer) if ahead >= RUN_AHEAD_TOKENS // 2 else []
 
     def _from_worker(
         self, peer: Peer[Stream], message: State | Load | Facts | Snapshot | Tokens, now: float, out: Outbox
@@ -219,25 +219,12 @@ class GatewayNode:
 
     # --- tokens ----------------------------------------------------------------------------------------------------
 
-    def _plain_tokens(self, peer: Peer[Stream], message: Tokens, now: float) -> list[GatewayEffect]:
-        """The commonest event, without anything that is not needed for it."""
-        wrong = violation(message, peer.view.card.vocab_size)
-        if wrong is not None or peer.health != "ok" or peer.acks:
-            out = Outbox()
-            self._from_worker(peer, message, now, out)
-            self._schedule(now, out)
-            return out.close()
-        streams: list[StreamId] = []
-        tokens: list[int] = []
-        take_tokens(peer.attempts, message, streams, tokens)
-        return [Deliver(streams, tokens)] if streams else []
-
     def _tokens(self, peer: Peer[Stream], message: Tokens, now: float, out: Outbox) -> None:
-        wrong = violation(message, peer.view.card.vocab_size)
+        wrong = violation(message, peer.vocab_size)
         if wrong is not None:
             self._fence(peer, f"broke the protocol: {wrong}", now, out)
             return
-        _flush_acks(peer, out)
+        out.effects += _acks(peer)
         finished = take_rest(peer.attempts, message, out, now)
         take_tokens(peer.attempts, message, out.streams, out.tokens)
         for stream, end in finished:
@@ -361,10 +348,13 @@ class GatewayNode:
             out.effects.append(Drained())
 
 
-def _flush_acks(peer: Peer[Stream], out: Outbox) -> None:
-    if peer.acks:
-        out.send(peer.id, Ack(list(peer.acks), list(peer.acks.values())))
-        peer.acks.clear()
+def _acks(peer: Peer[Stream]) -> list[GatewayEffect]:
+    """What has been consumed and not yet said, as one message."""
+    if not peer.acks:
+        return []
+    ack = Ack(list(peer.acks), list(peer.acks.values()))
+    peer.acks.clear()
+    return [ToWorkerEffect(peer.id, ack)]
 
 
 def _health(peer: Peer[Stream]) -> dict[str, object]:

@@ -1,0 +1,123 @@
+"""Gateway node: CPU time per token at several batch sizes, and per request.
+
+    .venv/bin/python bench/gateway_node.py
+
+Tokens are counted from `handle(FromWorker(Tokens))` in to its effects out, acknowledgements included. Target: at most
+2 us per token. A request is arrival, first token, last token; its prompt has the length given.
+"""
+
+import random
+import statistics
+import time
+
+from jedlik.core.config import GatewayConfig
+from jedlik.core.effects import GatewayEffect, ToWorkerEffect
+from jedlik.core.events import Arrived, Consumed, FromWorker, WorkerJoined
+from jedlik.core.ids import GatewayId, Handle, RequestId, StreamId, WorkerId
+from jedlik.core.protocol import (
+    SCHEMA_VERSION,
+    Capabilities,
+    Card,
+    Facts,
+    Finished,
+    Layout,
+    Load,
+    Snapshot,
+    Started,
+    StepCosts,
+    Stored,
+    Submit,
+    Tokens,
+)
+from jedlik.core.requests import Request, Sampling, Stopping
+from jedlik.core.tokens import pack
+from jedlik.kv.hashing import BlockHasher, hash_check
+from jedlik.nodes.gateway import GatewayNode
+from jedlik.nodes.gateway_route import block_keys
+
+KEY = b"bench"
+ROUNDS, STEPS = 15, 64
+COSTS = StepCosts(0.005, 0.0001, 0.0, 0.0005, 0.0)
+
+
+def card(worker: WorkerId) -> Card:
+    layout = Layout("bfloat16", 30, 3, 64, 16)
+    eos, can = (2,), Capabilities()
+    return Card(
+        SCHEMA_VERSION, worker, worker, "m", "r", layout, 10_000, 16_384, 64, 512, 49_152, eos, hash_check(KEY), can
+    )
+
+
+def gateway(workers: int) -> GatewayNode:
+    node = GatewayNode(GatewayConfig(), GatewayId("g@1"), KEY)
+    for number in range(workers):
+        worker = WorkerId(f"w{number}@1")
+        node.handle(WorkerJoined(card(worker)), 0.0)
+        node.handle(FromWorker(worker, Snapshot(0, 0, True, [], 0)), 0.0)
+        node.handle(FromWorker(worker, Load(1, 0.0, None, 0, 0, 0, 0, 0, 0, 0, costs=COSTS)), 0.0)
+    return node
+
+
+def request(number: int, prompt: bytes, max_tokens: int) -> Request:
+    sampling, stopping = Sampling(temperature=0.0), Stopping(max_tokens=max_tokens)
+    return Request(RequestId(f"req-{number}"), StreamId(number), "m", prompt, sampling, stopping, tenant="t")
+
+
+def submitted(effects: list[GatewayEffect]) -> tuple[WorkerId, Handle]:
+    for effect in effects:
+        if isinstance(effect, ToWorkerEffect) and isinstance(effect.message, Submit):
+            return effect.worker, effect.message.handle
+    raise SystemExit("the gateway did not dispatch")
+
+
+def per_token(batch: int) -> list[float]:
+    """Microseconds per token over rounds of 64 steps; the client consumes as it goes."""
+    node = gateway(1)
+    handles = [submitted(node.handle(Arrived(request(i, pack(range(64)), 10**6)), 0.0))[1] for i in range(batch)]
+    streams = [StreamId(number) for number in range(batch)]
+    worker, samples, at = WorkerId("w0@1"), [], 0
+    node.handle(FromWorker(worker, Tokens(0, handles, list(handles), [Started(h, 0, 0.0) for h in handles])), 0.0)
+    for _ in range(ROUNDS):
+        events = [FromWorker(worker, Tokens(i, handles[:], list(handles))) for i in range(STEPS)]
+        start = time.process_time_ns()
+        for event in events:
+            at += 1
+            node.handle(event, 0.001 * at)
+            if at % 8 == 0:
+                for stream in streams:
+                    node.handle(Consumed(stream, at), 0.001 * at)
+        samples.append((time.process_time_ns() - start) / 1000 / STEPS / batch)
+    return samples
+
+
+def per_request(tokens: int, workers: int, shared: int) -> list[float]:
+    """Microseconds per request of `tokens` prompt tokens, of which `shared` are cached at one worker."""
+    node, rng, samples = gateway(workers), random.Random(1), []
+    stem = [rng.randrange(49_000) for _ in range(shared)]
+    if shared:
+        keys = block_keys(BlockHasher(KEY, "r", 16), pack(stem), "t", "")
+        node.handle(FromWorker(WorkerId("w0@1"), Facts(1, [Stored(None, keys)], sum(keys) & (2**64 - 1))), 0.0)
+    for number in range(200):
+        ask = request(number, pack([*stem, *(rng.randrange(49_000) for _ in range(tokens - shared))]), 1)
+        start = time.process_time_ns()
+        worker, handle = submitted(node.handle(Arrived(ask), 0.001 * number))
+        message = Tokens(1, [handle], [5], [Started(handle, 0, 0.0)], [Finished(handle, "length")])
+        node.handle(FromWorker(worker, message), 0.001 * number)
+        samples.append((time.process_time_ns() - start) / 1000)
+    return samples
+
+
+def show(name: str, samples: list[float]) -> None:
+    middle, cuts = statistics.median(samples), statistics.quantiles(samples, n=20)
+    print(f"{name:44s} median {middle:8.2f} us   p5 {cuts[0]:8.2f}   p95 {cuts[-1]:8.2f}   n {len(samples)}")
+
+
+def main() -> None:
+    for batch in (1, 2, 4, 8, 32, 128, 256):
+        show(f"per token, batch {batch}", per_token(batch))
+    for tokens, workers, shared in ((32, 2, 0), (512, 2, 0), (8000, 2, 0), (8000, 2, 7000), (512, 64, 0), (32, 512, 0)):
+        show(f"per request, {tokens} tokens ({shared} cached), {workers} workers", per_request(tokens, workers, shared))
+
+
+if __name__ == "__main__":
+    main()
