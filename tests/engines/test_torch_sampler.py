@@ -104,9 +104,13 @@ FIXED = [0.13870941014555416, 0.07010546374486704, 0.9817938725396154]
 def test_a_draw_does_not_depend_on_its_company(seed: int, order: list[int], position: int) -> None:
     logits = torch.randn(6, VOCAB, generator=torch.Generator().manual_seed(seed % 997))
     kinds = [
-        Sampling(seed=seed), Sampling(temperature=0.0), Sampling(seed=seed + 1, top_p=0.5),
-        Sampling(seed=seed, top_k=3), Sampling(seed=seed, min_p=0.2, temperature=0.5), Sampling(seed=seed, logit_bias={3: 1.0}),
-    ]  # fmt: skip
+        Sampling(seed=seed),
+        Sampling(temperature=0.0),
+        Sampling(seed=seed + 1, top_p=0.5),
+        Sampling(seed=seed, top_k=3),
+        Sampling(seed=seed, min_p=0.2, temperature=0.5),
+        Sampling(seed=seed, logit_bias={3: 1.0}),
+    ]
     together, _ = draw(sampler(*kinds), logits[order], order, position)
     for row, lane in enumerate(order):
         alone, _ = draw(sampler(*kinds), logits[lane : lane + 1], [lane], position)
