@@ -26,6 +26,7 @@ from jedlik.frontend.port import DeliverTo
 from jedlik.frontend.text.samples import SAMPLES
 
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+HELLO: list[dict[str, str]] = [{"role": "user", "content": "Hi"}]
 TEMPLATE = (
     "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>' + '\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"

@@ -3,14 +3,13 @@
 from pathlib import Path
 from typing import Any
 
-from frontend_world import ScriptedPort, application, byte_level, post
+from frontend_world import HELLO, ScriptedPort, application, byte_level, post
 
 from jedlik.core.errors import Fault
 from jedlik.core.events import Abandoned, Consumed, Cut
 
 CHAT = "/v1/chat/completions"
 TOKENIZER = byte_level()
-HELLO: list[dict[str, str]] = [{"role": "user", "content": "Hi"}]
 
 
 def ids(text: str, end: bool = True) -> list[int]:
