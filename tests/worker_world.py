@@ -9,7 +9,7 @@ from collections import deque
 from jedlik.core.config import WorkerConfig
 from jedlik.core.effects import Drained, Note, RunStep, ToGatewayEffect, Wake
 from jedlik.core.events import FromGateway, GatewayJoined, StepEnded, WorkerEvent
-from jedlik.core.ids import GatewayId, Handle, RequestId, WorkerId
+from jedlik.core.ids import GatewayId, Handle, Lane, RequestId, WorkerId
 from jedlik.core.protocol import (
     SCHEMA_VERSION,
     Ack,
@@ -183,8 +183,10 @@ class MemoryEngine:
         for at, mark in enumerate(self._marks(lane, end)):
             assert self.memory[table[at // self.size]][at % self.size] == mark, (lane, at)
 
-    def _answer(self, step: Step, chunks: list[tuple[int, int, int, bool]]) -> StepDone:
-        lanes, tokens, logprobs = [], [], {}
+    def _answer(self, step: Step, chunks: list[tuple[Lane, int, int, bool]]) -> StepDone:
+        lanes: list[Lane] = []
+        tokens: list[int] = []
+        logprobs: dict[int, TokenLogprobs] = {}
         prompt_logprobs: dict[int, list[TokenLogprobs]] = {}
         for lane, start, length, sample in chunks:
             opened, history = self.opened[lane], self.histories[lane]
@@ -202,7 +204,7 @@ class MemoryEngine:
             history.append(token)
             lanes.append(lane)
             tokens.append(token)
-        return StepDone(step.step_id, lanes, tokens, 0.01, logprobs, prompt_logprobs)  # type: ignore[arg-type]
+        return StepDone(step.step_id, lanes, tokens, 0.01, logprobs, prompt_logprobs)
 
 
 class World:

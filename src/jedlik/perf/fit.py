@@ -1,12 +1,12 @@
 """Learns `StepCosts` from steps that ran: weighted least squares, non-negative, forgetting slowly.
 
-Errors are relative (each row is divided by its elapsed time), so a stall of a hundred times the usual weighs no more
-than a miss by 100 %, and steps of 1 ms and 1 s count alike. About 5 us per step: sums are updated at every step, the
-5 x 5 system is relaxed from the last answer only now and then. What was not seen lately keeps its last value.
+Errors are relative (each row is divided by its elapsed time, within bounds), so a stall of a hundred times the usual
+weighs no more than a miss by 100 %, and steps of 1 ms and 1 s count alike. Sums are updated at every step, the 5 x 5
+system is relaxed from the last answer only now and then. What was not seen lately keeps its last value.
 """
 
 from jedlik.core.protocol import StepCosts
-from jedlik.perf.step import StepShape
+from jedlik.perf.step import StepShape, shape_s
 
 TERMS = 5
 FORGET = 0.998
@@ -16,6 +16,10 @@ SWEEPS = 40
 FIRST_SWEEPS = 400
 ENOUGH_STEPS = 8
 ENOUGH_PREFILL_TOKENS = 64
+SHORTEST_S = 1e-5
+"""Below this a clock says nothing, and a relative error everything."""
+FASTEST = 0.3
+"""Nor does a step count for more than one that took this share of its prediction."""
 FAINT = 1e-9
 """A term whose weighted sum of squares is below this says nothing."""
 
@@ -36,14 +40,15 @@ class StepFit:
         return self._costs
 
     def observe(self, shape: StepShape, elapsed_s: float) -> None:
-        """A step of this shape took `elapsed_s`. Zero or negative times are ignored."""
-        if elapsed_s <= 0.0:
-            return
-        row = (1.0 / elapsed_s, *(x / elapsed_s for x in shape))
-        target = self._target
+        """A step of this shape took `elapsed_s`."""
+        scale_s = max(elapsed_s, SHORTEST_S)
+        if self._costs is not None:
+            scale_s = max(scale_s, FASTEST * shape_s(self._costs, shape))
+        row = (1.0 / scale_s, *(x / scale_s for x in shape))
+        target, share = self._target, elapsed_s / scale_s
         for i, x in enumerate(row):
             gram = self._gram[i]
-            target[i] = target[i] * FORGET + x
+            target[i] = target[i] * FORGET + x * share
             for j in range(i + 1):
                 gram[j] = gram[j] * FORGET + x * row[j]
         self._seen += 1

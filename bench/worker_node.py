@@ -1,0 +1,114 @@
+"""CPU of the worker node per step and per sequence: decodes only, run-ahead on, facts, tokens and loads included.
+
+    .venv/bin/python bench/worker_node.py
+
+The engine is free: its answers are made outside the measured time. Budget: 50 us a step and 5 us per sequence and step.
+Encoding for the wire is shown apart; it is the driver's.
+"""
+
+import gc
+import statistics
+import time
+from collections import deque
+
+from jedlik.core.config import WorkerConfig
+from jedlik.core.effects import RunStep, ToGatewayEffect
+from jedlik.core.events import FromGateway, GatewayJoined, StepEnded
+from jedlik.core.ids import GatewayId, Handle, RequestId, WorkerId
+from jedlik.core.protocol import SCHEMA_VERSION, Ack, Capabilities, Card, Layout, Submit
+from jedlik.core.requests import Sampling, Stopping
+from jedlik.core.step import Step, StepDone
+from jedlik.core.tokens import pack
+from jedlik.core.wire import encode
+from jedlik.kv.hashing import BlockHasher, hash_check
+from jedlik.nodes.worker import WorkerNode
+
+KEY = b"bench" * 4
+GATEWAY = GatewayId("g@1")
+STEPS, ROUNDS, ACK_EVERY, PROMPT_TOKENS = 400, 7, 16, 256
+
+
+def make_node(batch: int) -> WorkerNode:
+    layout = Layout("bfloat16", 30, 3, 64, 16)
+    card = Card(
+        SCHEMA_VERSION, WorkerId("w@1"), "w", "m", "r", layout, 1 << 16, 1 << 20, batch, 8192, 50_000, (2,),
+        hash_check(KEY), Capabilities(),
+    )  # fmt: skip
+    config = WorkerConfig(max_sequences=batch, max_step_tokens=1 << 20)
+    return WorkerNode(card, config, BlockHasher(KEY, "r", 16))
+
+
+class Loop:
+    """Node and free engine; `cpu_s` counts the node alone."""
+
+    def __init__(self, batch: int) -> None:
+        self.node = make_node(batch)
+        self.queue: deque[Step] = deque()
+        self.cpu_s = self.wire_s = self.now = 0.0
+        self.token = 3
+        self.send(GatewayJoined(GATEWAY))
+        for handle in range(1, batch + 1):
+            prompt = pack([handle * 7 % 50_000] + [(handle * 31 + i) % 50_000 for i in range(PROMPT_TOKENS - 1)])
+            stopping = Stopping(max_tokens=1 << 19, ignore_eos=False)
+            submit = Submit(
+                Handle(handle), RequestId(str(handle)), 0, 1, prompt, b"", Sampling(), stopping, "", "", 0, None, None,
+                handle,
+            )  # fmt: skip
+            self.send(FromGateway(GATEWAY, submit))
+        self.handles = [Handle(h) for h in range(1, batch + 1)]
+
+    def send(self, event: GatewayJoined | FromGateway | StepEnded) -> None:
+        began = time.process_time()
+        effects = self.node.handle(event, self.now)
+        ended = time.process_time()
+        self.cpu_s += ended - began
+        for effect in effects:
+            if isinstance(effect, RunStep):
+                self.queue.append(effect.step)
+            elif isinstance(effect, ToGatewayEffect):
+                encode(effect.message)
+        self.wire_s += time.process_time() - ended
+
+    def step(self, number: int) -> None:
+        step = self.queue.popleft()
+        lanes = [chunk.lane for chunk in step.prefills if chunk.sample] + step.decodes
+        self.token = (self.token + 1) % 40_000 + 3
+        self.now += 0.02
+        self.send(StepEnded(StepDone(step.step_id, lanes, [self.token] * len(lanes), 0.02)))
+        if number % ACK_EVERY == 0:
+            self.send(FromGateway(GATEWAY, Ack(self.handles, [number] * len(self.handles))))
+
+
+def measure(batch: int) -> tuple[list[float], float]:
+    """Node CPU per step in us, one figure a round, and the wire's median."""
+    loop = Loop(batch)
+    number = 0
+    for _ in range(40):
+        number += 1
+        loop.step(number)
+    node_us, wire_us = [], []
+    for _ in range(ROUNDS):
+        gc.collect()
+        loop.cpu_s = loop.wire_s = 0.0
+        for _ in range(STEPS):
+            number += 1
+            loop.step(number)
+        node_us.append(loop.cpu_s / STEPS * 1e6)
+        wire_us.append(loop.wire_s / STEPS * 1e6)
+    loop.node.check()
+    return node_us, statistics.median(wire_us)
+
+
+def main() -> None:
+    print(f"{'batch':>6} {'us/step':>9} {'min':>8} {'max':>8} {'us/seq':>7} {'budget':>7} {'used':>5} {'wire us':>8}")
+    for batch in (1, 8, 32, 128, 256):
+        rounds, wire = measure(batch)
+        median, budget = statistics.median(rounds), 50 + 5 * batch
+        print(
+            f"{batch:>6} {median:>9.1f} {min(rounds):>8.1f} {max(rounds):>8.1f} {median / batch:>7.2f} {budget:>7}"
+            f" {median / budget:>5.0%} {wire:>8.1f}"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,118 @@
+"""The simulated engine on a real loop."""
+
+import asyncio
+
+import pytest
+
+from jedlik.core.errors import Bug
+from jedlik.core.ids import Lane
+from jedlik.core.protocol import StepCosts
+from jedlik.core.requests import Sampling
+from jedlik.core.step import Chunk, Open, Step, StepDone
+from jedlik.core.tokens import pack
+from jedlik.engines.simulated import DEFAULT_COSTS, SimulatedEngine, TokenSource
+
+TOKENS = list(range(100, 200))
+A, B = Lane(0), Lane(1)
+
+
+def opened(lane: Lane, seed: int = 1, output: tuple[int, ...] = (), choice: int = 0, until: int = 0) -> Open:
+    banned = tuple(TOKENS[:-1]) if until else ()
+    return Open(lane, pack([1, 2, 3]), pack(output), Sampling(seed=seed), choice, until, banned)
+
+
+def prefill(step_id: int, *opens: Open) -> Step:
+    chunks = [Chunk(o.lane, 0, 3 + len(o.output) // 4, True) for o in opens]
+    return Step(step_id, [], list(opens), [], chunks, [], 0)
+
+
+def decode(step_id: int, *lanes: Lane, closed: tuple[Lane, ...] = ()) -> Step:
+    return Step(step_id, list(closed), [], [], [], list(lanes), 4 * len(lanes))
+
+
+def run(steps: list[Step], speedup: float = 1e9, costs: StepCosts = DEFAULT_COSTS) -> tuple[list[StepDone], float]:
+    """All steps submitted at once; what came back and how long it took."""
+
+    async def main() -> tuple[list[StepDone], float]:
+        loop = asyncio.get_running_loop()
+        done: list[StepDone] = []
+        finished = loop.create_future()
+
+        def on_done(answer: StepDone) -> None:
+            done.append(answer)
+            if len(done) == len(steps):
+                finished.set_result(None)
+
+        engine = SimulatedEngine(costs, speedup, TOKENS)
+        engine.start(on_done)
+        began = loop.time()
+        for step in steps:
+            engine.submit(step)
+        assert done == []  # never inside submit
+        await finished
+        engine.close()
+        return done, loop.time() - began
+
+    return asyncio.run(main())
+
+
+def test_tokens_are_a_function_of_seed_choice_and_position() -> None:
+    both, _ = run([prefill(1, opened(A), opened(B, seed=2)), decode(2, A, B), decode(3, B, A)])
+    assert [d.step_id for d in both] == [1, 2, 3]
+    assert both[2].lanes == [B, A]
+    first = [both[0].tokens[0], both[1].tokens[0], both[2].tokens[1]]
+    assert set(first) <= set(TOKENS)
+    alone, _ = run([prefill(1, opened(A)), decode(2, A), decode(3, A)])
+    assert [d.tokens[0] for d in alone] == first
+    resumed, _ = run([prefill(1, opened(B, output=tuple(first[:2])))])
+    assert resumed[0].tokens == first[2:]
+    other, _ = run([prefill(1, opened(A, choice=1)), decode(2, A), decode(3, A)])
+    assert [d.tokens[0] for d in other] != first
+
+
+def test_steps_take_their_modelled_time_divided_by_the_speedup() -> None:
+    costs = StepCosts(1.0, 0.0, 0.0, 0.0, 0.0)
+    done, took_s = run([prefill(1, opened(A)), decode(2, A)], speedup=50.0, costs=costs)
+    assert 0.039 < took_s < 1.0
+    assert all(0.019 < d.elapsed_s < 0.5 for d in done)
+
+
+def test_banned_tokens_are_not_drawn_too_early() -> None:
+    done, _ = run([prefill(1, opened(A, until=2)), *(decode(n, A) for n in range(2, 8))])
+    drawn = [d.tokens[0] for d in done]
+    assert drawn[:2] == [TOKENS[-1]] * 2
+    assert set(drawn[2:]) != {TOKENS[-1]}
+
+
+def test_lanes_are_closed_before_they_are_opened_again() -> None:
+    source = TokenSource(TOKENS)
+    source.apply(prefill(1, opened(A)))
+    source.apply(Step(2, [A], [opened(A, seed=9)], [], [], [], 0))
+    with pytest.raises(Bug, match="opened twice"):
+        source.apply(prefill(3, opened(A)))
+
+
+def test_nothing_is_called_after_close() -> None:
+    async def main() -> list[StepDone]:
+        done: list[StepDone] = []
+        engine = SimulatedEngine(DEFAULT_COSTS, 1e9, TOKENS)
+        with pytest.raises(Bug):
+            engine.submit(prefill(1, opened(A)))
+        engine.close()
+        engine.start(done.append)
+        engine.submit(prefill(1, opened(A)))
+        engine.close()
+        for _ in range(3):
+            await asyncio.sleep(0)
+        return done
+
+    assert asyncio.run(main()) == []
+
+
+def test_drawing_covers_the_vocabulary_evenly() -> None:
+    source = TokenSource(TOKENS)
+    source.apply(prefill(1, opened(A)))
+    drawn = [source.draw([A])[0] for _ in range(20_000)]
+    counts = [drawn.count(token) for token in TOKENS]
+    assert min(counts) > 100
+    assert max(counts) < 320
