@@ -95,7 +95,8 @@ class Answer:
         """Collect all choices, then answer at once."""
         call = self._call
         pieces: list[list[Piece]] = [[] for _ in call.choices]
-        while not call.over:
+        over = False
+        while not over:  # looked at after the news: a refusal may be there before the first wait
             await call.news()
             if call.gone:
                 return
@@ -107,6 +108,7 @@ class Answer:
             if fault is not None:
                 await web.refuse(errors.of_fault(fault))
                 return
+            over = call.over
         choices = [self._choice(choice, pieces[choice.place.index]) for choice in call.choices]
         call.sending_since = self._hub.now()
         await web.reply(200, replies.whole(self._envelope, choices, self._usage()), self._origin())
