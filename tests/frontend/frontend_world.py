@@ -154,6 +154,7 @@ class ScriptedPort:
         self.dead: set[int] = set()
         self.card_list: Sequence[Card] = (card(),)
         self.draining = False
+        self.on_arrival: Callable[[], None] = lambda: None
         self._deliver: DeliverTo = lambda deliver: None
 
     # --- the port ---
@@ -192,6 +193,7 @@ class ScriptedPort:
 
     def _arrived(self, request: Request) -> None:
         self.requests[request.request_id] = request
+        self.on_arrival()
         if self.refuse is not None:
             ended = [StreamEnded(StreamId(s), "abort", fault=self.refuse) for s in self._streams(request)]
             self._deliver(Deliver([], [], ended=ended))

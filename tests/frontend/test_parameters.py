@@ -33,6 +33,10 @@ def refused(model_dir: Path, path: str, port: ScriptedPort | None = None, **more
     return error["param"], error["code"]
 
 
+def named(name: str, value: object) -> dict[str, Any]:
+    return {name: value}
+
+
 TAKES_EFFECT: list[tuple[str, Any, Any]] = [
     ("temperature", 0.5, lambda r: r.sampling.temperature == 0.5),
     ("temperature", 0, lambda r: r.sampling.temperature == 0),
@@ -84,15 +88,15 @@ def test_bad_values_are_named(model_dir: Path, name: str, value: Any) -> None:
 
 @pytest.mark.parametrize("name", sorted(NEUTRAL))
 def test_not_served_is_named_and_its_default_accepted(model_dir: Path, name: str) -> None:
-    assert refused(model_dir, CHAT, **{name: {"ask": "something"}}) == (name, "unsupported_parameter")
+    assert refused(model_dir, CHAT, **named(name, {"ask": "something"})) == (name, "unsupported_parameter")
     for value in (None, *NEUTRAL[name]):
-        assert ask(model_dir, CHAT, **{name: value})[0].status == 200
+        assert ask(model_dir, CHAT, **named(name, value))[0].status == 200
 
 
 @pytest.mark.parametrize("name", sorted(WITHOUT_EFFECT))
 def test_documented_as_without_effect(model_dir: Path, name: str) -> None:
     _, plain = ask(model_dir, CHAT)
-    reply, requests = ask(model_dir, CHAT, **{name: "x"})
+    reply, requests = ask(model_dir, CHAT, **named(name, "x"))
     assert reply.status == 200
     assert requests == plain
 
@@ -109,16 +113,16 @@ def test_every_parameter_is_of_one_kind() -> None:
     """A new field of the schema has to be placed: effect, refused, or without effect."""
     tested = {name for name, _, _ in TAKES_EFFECT}
     elsewhere = {
-        "model", "messages", "prompt", "stream", "stream_options", "stop", "include_stop_str_in_output", "echo", "logprobs",
-        "top_logprobs", "max_completion_tokens", "skip_special_tokens", "add_special_tokens", "add_generation_prompt",
-        "chat_template_kwargs",
+        "model", "messages", "prompt", "stream", "stream_options", "stop", "include_stop_str_in_output", "echo",
+        "logprobs", "top_logprobs", "max_completion_tokens", "skip_special_tokens", "add_special_tokens",
+        "add_generation_prompt", "chat_template_kwargs",
     }  # fmt: skip
     assert set(Body.__struct_fields__) == tested | elsewhere | set(NEUTRAL) | WITHOUT_EFFECT
 
 
 WEAK = card(able=Capabilities())
-NEEDS = ["temperature", "top_p", "top_k", "min_p", "frequency_penalty", "presence_penalty", "repetition_penalty", "logit_bias",
-         "seed", "min_tokens", "ignore_eos", "stop_token_ids"]  # fmt: skip
+NEEDS = ["temperature", "top_p", "top_k", "min_p", "frequency_penalty", "presence_penalty", "repetition_penalty",
+         "logit_bias", "seed", "min_tokens", "ignore_eos", "stop_token_ids"]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", NEEDS)
@@ -186,17 +190,26 @@ def test_messages(model_dir: Path) -> None:
     assert refused(model_dir, CHAT, messages=image)[0] == "messages[0].content[0].type"
     assert refused(model_dir, CHAT, messages=[])[0] == "messages"
     assert refused(model_dir, CHAT, messages=[{"role": "wizard", "content": "x"}])[0] == "messages[0].role"
-    answer = {"role": "assistant", "content": "x", "refusal": None, "annotations": [], "tool_calls": None, "audio": None}
+    answer: dict[str, Any] = {
+        "role": "assistant",
+        "content": "x",
+        "refusal": None,
+        "annotations": [],
+        "tool_calls": None,
+        "audio": None,
+    }
     assert ask(model_dir, CHAT, messages=[*HELLO, answer, *HELLO])[0].status == 200
     assert refused(model_dir, CHAT, chat_template_kwargs={"messages": "x"})[0] == "chat_template_kwargs.messages"
 
 
 def test_prompts(model_dir: Path) -> None:
-    for prompt, count in (("a", 1), (["a", "b"], 2), ([5, 6], 1), ([[5], [6, 7]], 2)):
+    good: list[tuple[Any, int]] = [("a", 1), (["a", "b"], 2), ([5, 6], 1), ([[5], [6, 7]], 2)]
+    for prompt, count in good:
         _, requests = ask(model_dir, TEXT, prompt=prompt)
         assert len(requests) == count
         assert len({request.request_id for request in requests}) == count
-    for prompt in ("", [], [[]], [5, "a"], [-1], [10**6], ["a"] * 257, None):
+    bad: list[Any] = ["", [], [[]], [5, "a"], [-1], [10**6], ["a"] * 257, None]
+    for prompt in bad:
         assert refused(model_dir, TEXT, prompt=prompt)[0] == "prompt"
 
 

@@ -1,0 +1,145 @@
+"""Routes, access, errors in one shape, small pages."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from frontend_world import HELLO, Client, ScriptedPort, application, card, get, post
+
+from jedlik.core.config import FrontendConfig
+from jedlik.core.events import Arrived
+from jedlik.frontend.app import Application, Route
+
+CHAT = "/v1/chat/completions"
+KEYS = {"secret": "acme", "other": "globex"}
+BODY = {"model": "tiny", "messages": HELLO}
+
+
+def app(model_dir: Path, keys: dict[str, str] | None = None, config: FrontendConfig | None = None) -> Application:
+    return application(model_dir, ScriptedPort([300, 301, 2]), config, keys)
+
+
+def bearer(key: str) -> dict[str, str]:
+    return {"authorization": f"Bearer {key}"}
+
+
+def path_of(route: Route) -> str:
+    return route.path + "x" if route.path.endswith("/") else route.path
+
+
+def test_every_route_but_the_open_ones_needs_a_key(model_dir: Path) -> None:
+    application = app(model_dir, KEYS)
+    for route in application.routes:
+        for headers in ({}, bearer("wrong"), {"authorization": "secret"}, {"authorization": "Basic secret"}):
+            client = Client(application)
+            client.address = "192.0.2.1"
+            status = _status(client, route, headers)
+            if route.path in ("/live", "/ready", "/health"):
+                assert status == 200, route
+            else:
+                assert status == 401, route
+
+
+def _status(client: Client, route: Route, headers: dict[str, str]) -> int:
+    return asyncio.run(client.call(route.method, path_of(route), b"{}", headers=headers)).status
+
+
+def test_metrics_need_a_key_or_this_host(model_dir: Path) -> None:
+    application = app(model_dir, KEYS)
+    assert get(application, "/metrics").body == b"up 1\n"
+
+
+def test_keys_make_tenants(model_dir: Path) -> None:
+    port = ScriptedPort([300, 2])
+    application_ = application(model_dir, port, keys=KEYS)
+    for key in ("secret", "other"):
+        assert post(application_, CHAT, BODY, headers=bearer(key)).status == 200
+    assert [e.request.tenant for e in port.events if isinstance(e, Arrived)] == ["acme", "globex"]
+
+
+def test_any_key_is_accepted_without_authentication(model_dir: Path) -> None:
+    assert post(app(model_dir), CHAT, BODY, headers=bearer("whatever")).status == 200
+
+
+def test_explain_shows_only_the_callers_own(model_dir: Path) -> None:
+    application = app(model_dir, KEYS)
+    assert post(application, CHAT, BODY, headers=bearer("secret") | {"x-request-id": "abc"}).status == 200
+    own = get(application, "/explain/abc", headers=bearer("secret"))
+    assert own.status == 200
+    assert own.json()["decisions"][0]["candidates"][0]["worker"] == "w0@1"
+    assert get(application, "/explain/abc", headers=bearer("other")).status == 404
+    assert get(application, "/explain/nothing", headers=bearer("secret")).status == 404
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [("my-id.1", True), ("x" * 128, True), ("x" * 129, False), ("a\tb", False), ("é", False), ("a~1", False)],
+)
+def test_request_ids(model_dir: Path, given: str, kept: bool) -> None:
+    reply = post(app(model_dir), CHAT, BODY, headers={"x-request-id": given})
+    assert reply.status == 200
+    assert (reply.headers["x-request-id"] == given) is kept
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "code"),
+    [
+        ("GET", "/nothing", 404, "not_found"),
+        ("GET", CHAT, 405, "method_not_allowed"),
+        ("DELETE", "/v1/models", 405, "method_not_allowed"),
+        ("GET", "/v1/models/other", 404, "model_not_found"),
+        ("POST", CHAT, 400, "invalid_json"),
+    ],
+)
+def test_errors_have_one_shape(model_dir: Path, method: str, path: str, status: int, code: str) -> None:
+    reply = get(app(model_dir), path, method)
+    assert reply.status == status
+    assert set(reply.json()["error"]) == {"message", "type", "param", "code"}
+    assert reply.json()["error"]["code"] == code
+    assert reply.headers["x-request-id"] == "req1"
+    assert ("allow" in reply.headers) == (status == 405)
+
+
+def test_content_type_and_size(model_dir: Path) -> None:
+    application = app(model_dir, config=FrontendConfig(max_body_bytes=1000))
+    assert post(application, CHAT, BODY, headers={"content-type": "text/plain"}).status == 415
+    assert post(application, CHAT, BODY, headers={"content-type": "application/json; charset=utf-8"}).status == 200
+    assert post(application, CHAT, {"x": "y" * 1000}).status == 413
+    assert post(application, CHAT, BODY, headers={"content-length": "1001"}).status == 413
+
+
+def test_doubled_slashes_are_tolerated(model_dir: Path) -> None:
+    assert post(app(model_dir), "//v1//chat/completions/", BODY).status == 200
+
+
+def test_models_are_those_that_can_be_reached(model_dir: Path) -> None:
+    port = ScriptedPort([5])
+    application_ = application(model_dir, port)
+    listed = get(application_, "/v1/models").json()
+    assert [(m["id"], m["object"], m["max_model_len"]) for m in listed["data"]] == [("tiny", "model", 512)]
+    assert get(application_, "/v1/models/tiny").json() == listed["data"][0]
+    port.card_list = ()
+    assert get(application_, "/v1/models").json()["data"] == []
+
+
+def test_health_ready_live(model_dir: Path) -> None:
+    port = ScriptedPort()
+    application_ = application(model_dir, port)
+    assert [get(application_, path).status for path in ("/live", "/ready", "/health")] == [200, 200, 200]
+    assert get(application_, "/health", "HEAD").status == 200
+    port.draining = True
+    assert [get(application_, path).status for path in ("/live", "/ready", "/health")] == [200, 503, 503]
+    port.draining, port.card_list = False, ()
+    assert [get(application_, path).status for path in ("/live", "/ready", "/health")] == [200, 503, 503]
+    port.card_list = (card(),)
+    assert get(application_, "/health").json() == {"status": "ok", "draining": False, "workers": ["w0@1"]}
+    assert "version" in get(application_, "/version").json()
+
+
+def test_tokenize_and_back(model_dir: Path) -> None:
+    application = app(model_dir)
+    ids = post(application, "/tokenize", {"prompt": "Hi there"}).json()
+    assert ids["count"] == len(ids["tokens"])
+    assert post(application, "/detokenize", {"tokens": ids["tokens"]}).json() == {"prompt": "Hi there"}
+    assert post(application, "/detokenize", {"tokens": [-1]}).status == 400
+    assert post(application, "/tokenize", {}).status == 400
