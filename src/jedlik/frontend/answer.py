@@ -31,6 +31,7 @@ class Answer:
         self._echoes = echoes
         self._token_bytes = token_bytes
         self._to_echo = set(range(len(call.choices))) if echoes else set()
+        self._plain = not echoes and shape.logprobs is None
 
     # --- streamed ---
 
@@ -43,7 +44,7 @@ class Answer:
             await call.news()
             if call.gone:
                 return
-            fault = call.fault
+            fault = call.fault if call.ending else None
             if not web.begun:
                 if fault is not None and not any(choice.started for choice in call.choices):
                     await web.refuse(errors.of_fault(fault))
@@ -51,9 +52,9 @@ class Answer:
                 await web.begin(200, [*SSE, *self._origin()])
             touched = [choice for choice in call.choices if choice.news]
             body = b"".join([self._chunk(choice, chunks) for choice in touched])
-            if body:
+            if body and opening:
                 body, opening = opening + body, b""
-            over = fault is not None or call.over
+            over = call.ending and (fault is not None or call.over)
             if over:
                 body += error_event(errors.fault_object(fault)) if fault is not None else self._close(opening, chunks)
             elif not body and call.silent:
@@ -77,10 +78,13 @@ class Answer:
         index = choice.place.index
         piece = self._piece(choice)
         text = b""
-        if piece.text or piece.entries:
+        if self._plain:
+            text = chunks.text(index, piece.text) if piece.text else b""
+        elif piece.text or piece.entries:
             text = chunks.text(index, piece.text, self._logprobs(piece.entries) if piece.entries else None)
         if choice.cut:
             self._hub.taken(choice)  # cancel first, then send
+            self._call.ending = True
         if choice.finish is not None:
             text += chunks.finish(index, choice.finish, choice.stop_reason)
         return text

@@ -30,6 +30,8 @@ class Call:
         self.choices = choices
         self.eager = eager
         """Streamed: wake for every token; else only when it is time to acknowledge, or over."""
+        self.ending = False
+        """One of its choices has ended: it may be over, or broken."""
         self.gone = False
         """The client went away."""
         self.stalled = False
@@ -149,6 +151,7 @@ class Hub:
         for end in deliver.ended:
             if (found := streams.pop(end.stream, None)) is not None:
                 found[0].ended = end
+                found[1].ending = True
                 found[1].wake()
 
     # --- the tick ---
