@@ -3,6 +3,7 @@
 What comes out is the same for all: something that fulfils `live/worker.Engine`, and the card's facts about it.
 """
 
+import mmap
 import os
 import re
 from collections.abc import Callable
@@ -61,7 +62,7 @@ def _torch(told: ProcessConfig, path: Path, model: models.ModelInfo, status: Sta
     os.environ["OMP_NUM_THREADS"] = str(size.threads)  # read once, when torch's thread pool is made
     status("importing torch")
     try:
-        from jedlik.engines.torch.engine import TorchEngine
+        from jedlik.engines.torch.engine import Buffer, TorchEngine
         from jedlik.engines.torch.pool import allocate
     except ModuleNotFoundError as error:
         raise ConfigError(
@@ -81,7 +82,13 @@ def _torch(told: ProcessConfig, path: Path, model: models.ModelInfo, status: Sta
     def progress(done: int, total: int) -> None:
         status(f"loading weights, {done / 1e6:.0f} of {total / 1e6:.0f} MB")
 
-    engine = TorchEngine(path, options, lambda _, where: allocate(size.kv_cache_bytes, where), progress)
+    def memory(_: Layout, where: str) -> Buffer:
+        """On a CPU, pages that come when they are first written: an idle cache costs nothing."""
+        return (
+            memoryview(mmap.mmap(-1, size.kv_cache_bytes)) if where == "cpu" else allocate(size.kv_cache_bytes, where)
+        )
+
+    engine = TorchEngine(path, options, memory, progress)
     facts = engine.facts
     status("hashing weights")
     card = _card(told, model, facts.layout, size, facts.capabilities)

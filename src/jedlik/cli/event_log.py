@@ -1,33 +1,89 @@
-"""The event log of a process, where the configuration asks for one: FOLDER/NAME@INCARNATION.log."""
+"""The event log of a process, where the configuration asks for one: FOLDER/NAME@INCARNATION.log.
 
+With token ids kept, a file NAME@INCARNATION.json beside it says how the node was made (readable by this user only: it
+holds the cluster key), and `jedlik replay` can put the very same node through the log again.
+"""
+
+import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TypeVar
+
+import msgspec
 
 from jedlik.cli.process import ProcessConfig
 from jedlik.core.effects import GatewayEffect, WorkerEffect
+from jedlik.core.errors import ConfigError
 from jedlik.core.events import GatewayEvent, WorkerEvent
-from jedlik.live.recorder import EventLog
+from jedlik.core.ids import GatewayId
+from jedlik.core.protocol import Card
+from jedlik.kv.hashing import BlockHasher
+from jedlik.live.recorder import Difference, EventLog, GatewayTurn, WorkerTurn, read, replay
 from jedlik.live.redact import Redactor
+from jedlik.nodes.gateway import GatewayNode
+from jedlik.nodes.worker import WorkerNode
+
+T = TypeVar("T")
+
+
+class Made(msgspec.Struct, frozen=True):
+    """What a node was made of."""
+
+    process: ProcessConfig
+    card: Card | None = None
+    """A worker's."""
+
+
+def make_gateway(told: ProcessConfig) -> GatewayNode:
+    return GatewayNode(told.config.gateway, GatewayId(told.id), told.cluster_key, told.config.worker)
+
+
+def make_worker(told: ProcessConfig, card: Card) -> WorkerNode:
+    hasher = BlockHasher(told.cluster_key, card.revision, card.layout.block_size)
+    return WorkerNode(card, told.config.worker, hasher)
 
 
 def gateway_log(told: ProcessConfig) -> EventLog[GatewayEvent, GatewayEffect] | None:
-    path = _path(told)
-    if path is None:
-        return None
-    if told.config.event_log_tokens:
-        return EventLog(path, lambda event: event, lambda effect: effect)
+    """To record into, None if nothing is to be recorded."""
+    path = _start(told, None)
+    if path is None or told.config.event_log_tokens:
+        return EventLog(path, _same, _same) if path else None
     redactor = Redactor(told.cluster_key, told.config.worker.block_size)
     return EventLog(path, redactor, redactor)
 
 
-def worker_log(told: ProcessConfig) -> EventLog[WorkerEvent, WorkerEffect] | None:
-    path = _path(told)
-    if path is None:
-        return None
-    if told.config.event_log_tokens:
-        return EventLog(path, lambda event: event, lambda effect: effect)
+def worker_log(told: ProcessConfig, card: Card) -> EventLog[WorkerEvent, WorkerEffect] | None:
+    """The same for a worker."""
+    path = _start(told, card)
+    if path is None or told.config.event_log_tokens:
+        return EventLog(path, _same, _same) if path else None
     redactor = Redactor(told.cluster_key, told.config.worker.block_size)
     return EventLog(path, redactor, redactor)
 
 
-def _path(told: ProcessConfig) -> Path | None:
-    return Path(told.config.event_log) / f"{told.id}.log" if told.config.event_log else None
+def differences(log: Path) -> Iterator[Difference]:
+    """Put a fresh node through a log. Raises ConfigError if the log was not made for that."""
+    header = log.with_suffix(".json")
+    if not header.exists():
+        raise ConfigError(f"{header} is not there: only logs kept with --event-log-tokens can be replayed")
+    made = msgspec.json.decode(header.read_bytes(), type=Made)
+    if made.card is None:
+        return replay(read(log, GatewayTurn), make_gateway(made.process).handle)
+    return replay(read(log, WorkerTurn), make_worker(made.process, made.card).handle)
+
+
+def _start(told: ProcessConfig, card: Card | None) -> Path | None:
+    if told.config.event_log is None:
+        return None
+    path = Path(told.config.event_log).absolute() / f"{told.id}.log"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if told.config.event_log_tokens:
+        config = msgspec.structs.replace(told.config, api_keys={})
+        made = Made(msgspec.structs.replace(told, config=config), card)
+        with open(os.open(path.with_suffix(".json"), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(msgspec.json.encode(made))
+    return path
+
+
+def _same(what: T) -> T:
+    return what

@@ -16,14 +16,12 @@ from pathlib import Path
 
 import uvicorn
 
-from jedlik.cli.event_log import gateway_log
+from jedlik.cli.event_log import gateway_log, make_gateway
 from jedlik.cli.process import ProcessConfig, run
 from jedlik.core.errors import Bug
-from jedlik.core.ids import GatewayId
 from jedlik.frontend.app import Application, FrontendParts, build_app
 from jedlik.live.gateway import GatewayDriver
 from jedlik.net.discovery.local import LocalDiscovery
-from jedlik.nodes.gateway import GatewayNode
 from jedlik.telemetry.gateway import GatewayTelemetry
 from jedlik.telemetry.log import Log
 from jedlik.telemetry.metrics import GatewayMetrics
@@ -44,7 +42,7 @@ class Server(uvicorn.Server):
 async def serve(told: ProcessConfig, log: Log, stop: asyncio.Event) -> None:
     """Serve until told to stop, drain, flush."""
     config = told.config
-    node = GatewayNode(config.gateway, GatewayId(told.id), told.cluster_key, config.worker)
+    node = make_gateway(told)
     metrics = GatewayMetrics(lambda: {card.name: card.total_blocks for card in node.cards()})
     telemetry = GatewayTelemetry(metrics, log, log_requests=config.frontend.log_requests)
     discovery = LocalDiscovery(told.run.records)

@@ -106,14 +106,8 @@ def model_list() -> None:
     from jedlik.models.files import list_models
 
     for known in list_models():
-        state = (
-            "here"
-            if known.cached
-            else f"{known.download_bytes >> 20} MiB to download"
-            if known.download_bytes
-            else "made at first use"
-        )
-        print(f"{known.name:24} {state:24} {known.about}")
+        size = f"{known.download_bytes >> 20} MiB to download" if known.download_bytes else "made at first use"
+        print(f"{known.name:24} {'here' if known.cached else size:24} {known.about}")
 
 
 @model_app.command("add")
@@ -138,6 +132,21 @@ def doctor(
     from jedlik.cli.doctor import examine
 
     if not examine(model, port, print):
+        raise typer.Exit(1)
+
+
+@app.command()
+def replay(log: Annotated[Path, typer.Argument(help="A .log file of --event-log with --event-log-tokens.")]) -> None:
+    """Put this release's code through a recorded log: every decision that comes out otherwise is printed."""
+    from jedlik.cli.event_log import differences
+
+    found = 0
+    for difference in differences(log):
+        found += 1
+        print(f"turn {difference.turn} at {difference.now:.6f} s: {difference.event}")
+        print(f"  recorded {difference.recorded}\n  now      {difference.replayed}")
+    print(f"{found} decisions differ" if found else "every decision is the same")
+    if found:
         raise typer.Exit(1)
 
 

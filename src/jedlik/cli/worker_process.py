@@ -5,15 +5,13 @@ import os
 import sys
 
 from jedlik.cli.engines import Loaded, Status, load
-from jedlik.cli.event_log import worker_log
+from jedlik.cli.event_log import make_worker, worker_log
 from jedlik.cli.process import ProcessConfig, run
 from jedlik.core.errors import Bug
 from jedlik.core.facts import Fact
-from jedlik.kv.hashing import BlockHasher
 from jedlik.live.worker import WorkerDriver
 from jedlik.net.discovery.local import Announcement, Record, start_ticks
 from jedlik.net.streams import serve
-from jedlik.nodes.worker import WorkerNode
 from jedlik.telemetry.log import Log
 
 
@@ -21,9 +19,7 @@ async def work(told: ProcessConfig, log: Log, stop: asyncio.Event) -> None:
     """Load, serve until told to stop, drain."""
     loaded = await _load(told, stop)
     card = loaded.card
-    hasher = BlockHasher(told.cluster_key, card.revision, card.layout.block_size)
-    recorder = worker_log(told)
-    driver = WorkerDriver(WorkerNode(card, told.config.worker, hasher), loaded.engine, card, _unheard, recorder)
+    driver = WorkerDriver(make_worker(told, card), loaded.engine, card, _unheard, worker_log(told, card))
     server, address = await serve(f"unix:{told.run.socket(told.id)}", driver.listener, told.cluster_key)
     announcement = Announcement(told.run.records, _record(told, address))
     running = asyncio.create_task(driver.run(), name="driver")
