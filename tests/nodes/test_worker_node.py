@@ -159,6 +159,22 @@ def test_an_unacknowledged_sequence_pauses_and_goes_on() -> None:
     assert world.tokens[1] == continuation(PROMPT, Stopping(max_tokens=100, ignore_eos=True), 128)
 
 
+def test_who_waits_for_an_acknowledgement_holds_up_nobody() -> None:
+    stopping = Stopping(max_tokens=100, ignore_eos=True)
+    world = World(make_card(max_sequences=1))
+    world.join()
+    world.say(make_submit(1, PROMPT, stopping=stopping))
+    while world.step() is not None:
+        pass
+    world.say(make_submit(2, PROMPT[:3], stopping=Stopping(max_tokens=5, ignore_eos=True)))
+    while world.step() is not None:
+        pass
+    assert world.finished[2].reason == "length"
+    assert len(world.tokens[1]) == RUN_AHEAD_TOKENS
+    world.settle()
+    assert world.tokens[1] == continuation(PROMPT, stopping, 128)
+
+
 def test_a_continued_attempt_starts_after_what_was_delivered() -> None:
     stopping = Stopping(max_tokens=20, ignore_eos=True)
     whole = continuation(PROMPT, stopping, 128)

@@ -10,7 +10,7 @@ from jedlik.core.requests import Sampling, Stopping
 from worker_world import World, continuation, make_card, make_submit
 
 GATEWAYS = [GatewayId("a@1"), GatewayId("b@1")]
-MAX_LENGTH = 40
+SHORT, LONG = 40, 160
 
 prompts = st.builds(
     lambda root, length, tail: [root * 100 + i for i in range(length)] + tail,
@@ -18,20 +18,29 @@ prompts = st.builds(
     st.integers(1, 20),
     st.lists(st.integers(0, 9), max_size=3),
 )
-stoppings = st.builds(
-    Stopping,
-    max_tokens=st.integers(1, 25),
-    min_tokens=st.integers(0, 3),
-    ignore_eos=st.booleans(),
-    stop_token_ids=st.sampled_from([(), (1, 2, 3), tuple(range(0, 1000, 9))]),
-)
+
+
+def stoppings(most: int) -> st.SearchStrategy[Stopping]:
+    return st.builds(
+        Stopping,
+        max_tokens=st.integers(1, most),
+        min_tokens=st.integers(0, 3),
+        ignore_eos=st.booleans(),
+        stop_token_ids=st.sampled_from([(), (1, 2, 3), tuple(range(0, 1000, 9))]),
+    )
+
+
 samplings = st.sampled_from(
     [Sampling(temperature=0.0)] * 4
     + [Sampling(temperature=0.0, prompt_logprobs=0), Sampling(temperature=0.0, logprobs=1)]
 )
-submits = st.tuples(
-    st.just("submit"), prompts, stoppings, samplings, st.sampled_from(GATEWAYS), st.integers(-1, 1), st.integers(0, 9)
-)
+
+
+def submits(most: int) -> st.SearchStrategy[tuple[object, ...]]:
+    gateways, delivered = st.sampled_from(GATEWAYS), st.integers(0, 9)
+    return st.tuples(st.just("submit"), prompts, stoppings(most), samplings, gateways, st.integers(-1, 1), delivered)
+
+
 others = st.tuples(
     st.sampled_from(["step", "step", "step", "ack", "cancel", "wake", "resync", "supersede"]), st.integers(0, 30)
 )
@@ -40,8 +49,9 @@ others = st.tuples(
 class Run:
     """Two gateways' worth of random requests on one small worker."""
 
-    def __init__(self, total_blocks: int, run_ahead: bool, max_step_tokens: int) -> None:
-        card = make_card(total_blocks=total_blocks, max_model_len=MAX_LENGTH, max_sequences=4)
+    def __init__(self, total_blocks: int, run_ahead: bool, max_step_tokens: int, max_length: int) -> None:
+        self.max_length = max_length
+        card = make_card(total_blocks=total_blocks, max_model_len=max_length, max_sequences=4)
         self.world = World(card, run_ahead=run_ahead, max_step_tokens=max_step_tokens)
         self.asked: dict[int, tuple[list[int], Stopping, GatewayId]] = {}
         self.dropped: set[int] = set()
@@ -52,7 +62,7 @@ class Run:
         priority, delivered = rest
         handle = len(self.asked) + 1
         self.asked[handle] = (prompt, stopping, gateway)
-        output = continuation(prompt, stopping, MAX_LENGTH)[:-1][:delivered]
+        output = continuation(prompt, stopping, self.max_length)[:-1][:delivered]
         message = make_submit(handle, prompt, output=output, stopping=stopping, sampling=sampling, priority=priority)
         self.world.tokens[handle] = list(output)
         self.world.say(message, gateway)
@@ -62,6 +72,9 @@ class Run:
         alive = [h for h in self.asked if h not in world.finished and h not in self.dropped]
         if kind == "step":
             world.step()
+        elif kind == "rush":
+            for _ in range(number):
+                world.step()
         elif kind == "wake":
             world.now += 0.3
             world.send(Woken())
@@ -95,23 +108,13 @@ class Run:
                 continue
             finished = self.world.finished[handle]
             assert finished.fault is None, finished.fault
-            expected = continuation(prompt, stopping, MAX_LENGTH)
+            expected = continuation(prompt, stopping, self.max_length)
             assert self.world.tokens[handle] == expected
             assert (finished.reason == "stop") == (finished.stop_token is not None)
         assert set(self.world.finished) | self.dropped == set(self.asked)
 
 
-@settings(max_examples=100)
-@given(
-    st.lists(st.one_of(submits, others), min_size=5, max_size=60),
-    st.integers(11, 24),
-    st.booleans(),
-    st.sampled_from([3, 8, 16, 40]),
-)
-def test_every_answer_is_right_and_nothing_leaks(
-    events: list[tuple[object, ...]], total_blocks: int, run_ahead: bool, max_step_tokens: int
-) -> None:
-    run = Run(total_blocks, run_ahead, max_step_tokens)
+def play(events: list[tuple[object, ...]], run: Run) -> None:
     for kind, *arguments in events:
         if kind == "submit":
             run.submit(*arguments)  # type: ignore[arg-type]
@@ -126,3 +129,26 @@ def test_every_answer_is_right_and_nothing_leaks(
     assert (load.running, load.waiting, load.waiting_tokens, load.held_blocks) == (0, 0, 0, 0)
     world.send(Drain())
     assert world.drained
+
+
+@settings(max_examples=100)
+@given(
+    st.lists(st.one_of(submits(25), others), min_size=5, max_size=60),
+    st.integers(11, 24),
+    st.booleans(),
+    st.sampled_from([3, 8, 16, 40]),
+)
+def test_every_answer_is_right_and_nothing_leaks(
+    events: list[tuple[object, ...]], total_blocks: int, run_ahead: bool, max_step_tokens: int
+) -> None:
+    play(events, Run(total_blocks, run_ahead, max_step_tokens, SHORT))
+
+
+@settings(max_examples=40)
+@given(
+    st.lists(st.one_of(submits(150), others, st.tuples(st.just("rush"), st.integers(1, 90))), min_size=5, max_size=40),
+    st.integers(41, 60),
+    st.booleans(),
+)
+def test_so_it_is_with_slow_clients(events: list[tuple[object, ...]], total_blocks: int, run_ahead: bool) -> None:
+    play(events, Run(total_blocks, run_ahead, 16, LONG))

@@ -217,16 +217,15 @@ class Batch:
 
     def _admit(self, plan: Plan, now: float) -> None:
         left = self._config.max_step_tokens - len(plan.decodes) - plan.prefill_tokens
-        while left > 0 and self._lanes:
-            s = self.waiting.peek()
-            if s is None:
-                return
+        while left > 0 and (s := self.waiting.peek()) is not None:
             if s.window_closed:
                 self.waiting.remove(s)
                 s.move("park")
                 self.parked[s.number] = s
                 continue
-            if not self._fits(s):
+            if not self._lanes or not self._fits(s):
+                if self._oust_paused(plan):
+                    continue
                 return
             self.waiting.remove(s)
             s.move("admit")
@@ -235,6 +234,21 @@ class Batch:
             if not chunk:
                 raise Bug(f"sequence {s.handle} was admitted without room for a single token")
             left -= chunk
+
+    def _oust_paused(self, plan: Plan) -> bool:
+        """Where nobody else can compute, whoever waits for an acknowledgement gives its place to the queue."""
+        if plan.decodes or plan.prefills or self._unsettled or self._in_flight():
+            return False
+        victim = victim_of((*self.decoding, *self.prefilling))
+        if victim is None or not victim.window_closed:
+            return False
+        self._preempt(victim)
+        self._sweep()
+        plan.closed += self._closing  # the engine has no step that names this lane: it is free at once
+        self._lanes += self._closing
+        self._closing = []
+        plan.preempted += 1
+        return True
 
     def _open(self, plan: Plan, s: Sequence, now: float) -> None:
         if s.cached_tokens < 0:
