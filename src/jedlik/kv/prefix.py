@@ -13,10 +13,8 @@ from jedlik.core.protocol import Evicted, Facts, Snapshot, Stored
 from jedlik.kv.prefix_blocks import ClosedBlocks
 from jedlik.kv.prefix_open import OpenBlocks
 
-BLOCK_BYTES = 200
-"""What a block costs at most, all structures together (bench/prefix_index measures it)."""
-SWEEP_BLOCKS = 512
-"""Blocks looked at per call of `sweep`."""
+SWEEP_RUNS = 64
+"""Runs of blocks looked at per call of `sweep`."""
 MAX_DECODED = 4096
 DIGEST_MASK = (1 << 64) - 1
 
@@ -40,7 +38,7 @@ class PrefixIndex:
     """Follows workers' caches within a byte budget, and tells how much of a prompt each has."""
 
     def __init__(self, budget_bytes: int) -> None:
-        self._max_blocks = max(1, budget_bytes // BLOCK_BYTES)
+        self._budget_bytes = budget_bytes
         self._closed = ClosedBlocks()
         self._open = OpenBlocks()
         self._feeds: dict[WorkerId, Feed] = {}
@@ -54,12 +52,15 @@ class PrefixIndex:
         self._dead = 0
         """Bits that left since the sweep under way began: the next one's work."""
         self._sweeping = 0
-        self._sweep_keys: list[int] = []
         self._decoded: dict[int, tuple[WorkerId, ...]] = {}
 
     def __len__(self) -> int:
         """Blocks known."""
         return len(self._closed) + len(self._open)
+
+    def size_bytes(self) -> int:
+        """Memory, as far as it grows with the blocks."""
+        return self._closed.forest.size_bytes() + self._open.size_bytes()
 
     def join(self, worker: WorkerId, prefix_closed: bool = True) -> None:
         """Follow a worker from its first snapshot on."""
@@ -123,19 +124,16 @@ class PrefixIndex:
                     depths.update(dict.fromkeys(self._decode(bits), depth))
         return depths
 
-    def sweep(self, blocks: int = SWEEP_BLOCKS) -> bool:
-        """Clear up behind workers that left, at most `blocks` blocks. False when there is nothing to do."""
+    def sweep(self, runs: int = SWEEP_RUNS) -> bool:
+        """Clear up behind workers that left, at most `runs` runs of blocks. False when there is nothing to do."""
         if not self._sweeping:
             if not self._dead:
                 return False
             self._sweeping, self._dead = self._dead, 0
-            self._sweep_keys = self._open.keys() + self._closed.keys()
-        keys = self._sweep_keys
-        part = keys[: -blocks - 1 : -1]
-        del keys[-blocks:]
-        self._closed.sweep(part, self._sweeping)
-        self._open.sweep(part, self._sweeping)
-        if not keys:
+            self._closed.forest.begin_sweep()
+            self._open.begin_sweep()
+        closed = self._closed.forest.sweep(runs, self._sweeping)
+        if self._open.sweep(runs, self._sweeping) and closed:
             self._free_bits.extend(_bits(self._sweeping))
             self._sweeping = 0
         return True
@@ -151,7 +149,7 @@ class PrefixIndex:
 
     def check(self) -> None:
         """Invariants of the whole index. Slow: for tests."""
-        self._closed.check()
+        self._closed.forest.check()
         if self._alive_closed | self._alive_open != sum(self._owners):
             raise Bug("prefix index: live bits and owners differ")
         if {feed.bit: worker for worker, feed in self._feeds.items()} != self._owners:
@@ -159,8 +157,8 @@ class PrefixIndex:
         used = sum(self._owners) | self._dead | self._sweeping
         if any(used & bit for bit in self._free_bits) or len(set(self._free_bits)) != len(self._free_bits):
             raise Bug("prefix index: a bit is both free and in use")
-        if len(self) > self._max_blocks:
-            raise Bug(f"prefix index: {len(self)} blocks, budget {self._max_blocks}")
+        if self.size_bytes() > self._budget_bytes:
+            raise Bug(f"prefix index: {self.size_bytes()} bytes, the budget is {self._budget_bytes}")
 
     def _store(self, feed: Feed, run: Stored) -> None:
         feed.digest += sum(run.keys)
@@ -174,12 +172,12 @@ class PrefixIndex:
         if feed.closed:
             self._closed.evict(feed.bit, fact.keys)
         else:
-            self._open.sweep(fact.keys, feed.bit)
+            self._open.evict(feed.bit, fact.keys)
 
     def _trim(self) -> None:
-        if len(self) > self._max_blocks:
-            self._closed.trim(max(0, self._max_blocks - len(self._open)))
-            self._open.trim(self._max_blocks)
+        if self.size_bytes() > self._budget_bytes:
+            self._closed.forest.trim(self._budget_bytes - self._open.size_bytes())
+            self._open.trim(self._budget_bytes)
 
     def _renew(self, worker: WorkerId) -> None:
         """A bit nobody has used: all that the old one says is gone."""

@@ -1,149 +1,128 @@
-"""Blocks and the bit sets of their holders, for workers whose caches are prefix-closed.
+"""Which workers hold which blocks, for workers whose caches are prefix-closed.
 
-Invariant: along every chain the sets only shrink. So a run or a prompt is cut into spans of equal sets by bisection,
-and each span is read or written at C speed. Blocks are forgotten leaf first, which keeps the invariant; a run whose
-parent is not held here (forgotten for the budget) is left out for the same reason.
+Invariant: along every chain the set of holders only shrinks. So a prompt is matched run by run: one look-up where
+holders change, one comparison at the end of each run, and a bisection only in the last. Blocks are forgotten leaf
+first, which keeps the invariant; a run whose parent is not held here (forgotten for the budget) is left out for the
+same reason.
 """
 
 from bisect import bisect_left
 from collections.abc import Sequence
 
-from jedlik.core.errors import Bug
-from jedlik.kv.prefix_tree import BlockTree
-
-MAX_INTERNED = 1 << 16
+from jedlik.kv.prefix_runs import Run, RunForest
 
 
 class ClosedBlocks:
-    """BlockKey -> bit set of holders. Bits are given by the caller; a set is one shared int, whoever uses it."""
+    """BlockKey -> bit set of holders. Bits are given by the caller."""
 
     def __init__(self) -> None:
-        self._masks: dict[int, int] = {}
-        self._tree = BlockTree()
-        self._interned: dict[int, int] = {}
+        self.forest = RunForest()
 
     def __len__(self) -> int:
-        return len(self._masks)
+        return len(self.forest)
 
     def holders(self, key: int) -> int:
         """Bits of the workers that hold a block."""
-        return self._masks.get(key, 0)
-
-    def keys(self) -> list[int]:
-        """All blocks, parents before children."""
-        return list(self._masks)
+        run = self.forest.by_key.get(key)
+        return run.mask if run else 0
 
     def store(self, bit: int, parent: int | None, keys: list[int]) -> None:
         """Add `bit` to a run of blocks: keys[0] follows `parent`, each next the one before. Known ones are a no-op."""
-        masks = self._masks
-        if not keys or (parent is not None and not masks.get(parent, 0) & bit):
-            return
-        if keys[0] not in masks:
-            known, fresh = 0, keys
-        else:
-            known = self._first_unknown(keys)
-            self._share(bit, keys[:known])
-            parent, fresh = keys[known - 1], keys[known:]
-        if fresh:
-            masks.update(dict.fromkeys(fresh, bit))
-            self._tree.grow(parent, fresh)
+        forest, above = self.forest, None
+        if parent is not None:
+            above = forest.by_key.get(parent)
+            if above is None or not above.mask & bit:
+                return
+        at = 0
+        while at < len(keys) and (run := forest.by_key.get(keys[at])) is not None:
+            start = 0 if run.keys[0] == keys[at] else run.keys.index(keys[at])
+            shared = common(run.keys, start, keys, at)
+            if not run.mask & bit:
+                if start:
+                    return
+                if shared < len(run.keys):
+                    run, _ = forest.cut(run, shared)
+                run.mask |= bit
+                above = self._join_around(run)
+            else:
+                above = run
+            at += shared
+        if at < len(keys):
+            before = keys[at - 1] if at else parent
+            if above is not None and before is not None and above.keys[-1] != before:
+                above, _ = forest.cut(above, above.keys.index(before) + 1)
+            forest.grow(above, keys[at:], bit)
 
-    def _first_unknown(self, keys: list[int]) -> int:
-        masks = self._masks
-        if keys[-1] in masks:
-            return len(keys)
-        return bisect_left(keys, True, key=lambda key: key not in masks)
-
-    def _share(self, bit: int, keys: list[int]) -> None:
-        """Add `bit` to blocks that are all known already, span by span."""
-        masks, at, end = self._masks, 0, len(keys)
-        last = masks[keys[-1]]
-        while at < end:
-            mask = masks[keys[at]]
-            stop = end if mask == last else self._span_end(keys, at, mask)
-            if not mask & bit:
-                masks.update(dict.fromkeys(keys[at:stop], self._intern(mask | bit)))
-            at = stop
-
-    def _span_end(self, keys: list[int], at: int, mask: int) -> int:
-        masks = self._masks
-        return bisect_left(keys, True, lo=at + 1, key=lambda key: masks[key] != mask)
+    def _join_around(self, run: Run) -> Run:
+        """Undo cuts that no longer divide anything; returns the run that now has this one's last block."""
+        key = run.keys[-1]
+        self.forest.join(run)
+        self.forest.join(self.forest.by_key[key].parent)
+        return self.forest.by_key[key]
 
     def evict(self, bit: int, keys: Sequence[int]) -> None:
-        """Take `bit` from blocks, leaf first. Unknown ones are a no-op."""
-        masks, drop, interned = self._masks, self._tree.drop, self._interned
-        for key in keys:
-            mask = masks.get(key, 0)
-            if mask == bit:
-                del masks[key]
-                drop(key)
-            elif mask & bit:
-                rest = mask ^ bit
-                masks[key] = interned.setdefault(rest, rest)
-        if len(interned) > MAX_INTERNED:
-            interned.clear()
+        """Take `bit` from blocks, leaf first. Unknown ones are a no-op, and so are those that have a held child."""
+        by_key, at = self.forest.by_key, 0
+        while at < len(keys):
+            run = by_key.get(keys[at])
+            if run is None or not run.mask & bit or run.keys[-1] != keys[at] or _held_below(run, bit):
+                at += 1
+                continue
+            count = _from_end(run.keys, keys, at)
+            at += count
+            if run.mask == bit and not run.children:
+                self.forest.shorten(run, count)
+                continue
+            if count < len(run.keys):
+                _, run = self.forest.cut(run, len(run.keys) - count)
+            run.mask ^= bit
+            if run.mask or run.children:
+                self.forest.join(run)
+            else:
+                self.forest.remove(run)
 
     def match(self, keys: Sequence[int], alive: int) -> list[tuple[int, int]]:
-        """How deep `keys` (a prompt's blocks in order) are held: (depth in blocks, bits that end there), deepest last.
-
-        Bisects between the changes of the set: about d * log2(n / d) look-ups for n blocks and d different depths.
-        """
-        get = self._masks.get
-        mask = get(keys[0], 0) & alive if keys else 0
+        """How deep a prompt's blocks `keys` are held: (depth in blocks, bits that end there), deepest last."""
+        get, at, end = self.forest.by_key.get, 0, len(keys)
         spans: list[tuple[int, int]] = []
-        if not mask:
-            return spans
-        low, high, beyond = 0, len(keys), 0
-        todo: list[tuple[int, int]] = []
-        probe = high - 1
-        while mask:
-            if mask == beyond:
-                low = high
-            elif high - low > 1:
-                todo.append((high, beyond))
-                high, beyond = probe, get(keys[probe], 0) & alive
-                probe = (low + high) >> 1
-                continue
-            else:
-                spans.append((high, mask & ~beyond))
-                mask, low = beyond, high
+        mask = alive
+        while at < end and (run := get(keys[at])) is not None:
+            now = mask & run.mask
+            if now != mask:
+                if at:
+                    spans.append((at, mask & ~now))
+                mask = now
                 if not mask:
-                    break
-            high, beyond = todo.pop()
-            probe = (low + high) >> 1
+                    return spans
+            blocks = run.keys
+            last = at + len(blocks) - 1
+            if last >= end or keys[last] != blocks[-1]:
+                at += common(blocks, 0, keys, at)
+                break
+            at = last + 1
+        if at and mask:
+            spans.append((at, mask))
         return spans
 
-    def sweep(self, keys: Sequence[int], dead: int) -> None:
-        """Take the bits `dead` out of these blocks, and out of the index what nobody else holds."""
-        masks = self._masks
-        for key in keys:
-            mask = masks.get(key, 0)
-            if mask & dead:
-                rest = mask & ~dead
-                if rest:
-                    masks[key] = self._intern(rest)
-                else:
-                    del masks[key]
-                    self._tree.drop(key)
 
-    def trim(self, blocks: int) -> None:
-        """Forget leaves, oldest first, until at most `blocks` are left."""
-        while len(self._masks) > blocks:
-            key = self._tree.oldest_leaf()
-            del self._masks[key]
-            self._tree.drop(key)
+def common(run: Sequence[int], start: int, keys: Sequence[int], at: int) -> int:
+    """How many of run[start:] and keys[at:] are equal; chains never meet again once they part, so bisect."""
+    most = min(len(run) - start, len(keys) - at)
+    if most and run[start + most - 1] == keys[at + most - 1]:
+        return most
+    return bisect_left(range(most), True, key=lambda i: run[start + i] != keys[at + i])
 
-    def _intern(self, mask: int) -> int:
-        if len(self._interned) > MAX_INTERNED:
-            self._interned.clear()
-        return self._interned.setdefault(mask, mask)
 
-    def check(self) -> None:
-        """Every block's holders hold its parent; the tree has the same blocks. Slow: for tests."""
-        self._tree.check()
-        if len(self._tree) != len(self._masks):
-            raise Bug(f"prefix index: {len(self._masks)} blocks, but {len(self._tree)} in the tree")
-        for key, mask in self._masks.items():
-            parent = self._tree.parent(key)
-            if not mask or (parent is not None and mask & ~self._masks.get(parent, 0)):
-                raise Bug(f"prefix index: block {key:x} is held by {mask:b}, its parent is not")
+def _from_end(run: list[int], keys: Sequence[int], at: int) -> int:
+    """How many of keys[at:] are the end of a run, read backwards."""
+    most = min(len(run), len(keys) - at)
+    if run[-most] == keys[at + most - 1] and list(keys[at : at + most]) == run[: -most - 1 : -1]:
+        return most
+    count = 0
+    while count < most and run[-1 - count] == keys[at + count]:
+        count += 1
+    return count
+
+
+def _held_below(run: Run, bit: int) -> bool:
+    return any(child.mask & bit for child in run.children.values())

@@ -3,18 +3,19 @@
 from collections import OrderedDict
 from collections.abc import Sequence
 
+BLOCK_BYTES = 240
+"""What a block costs: key, entry and place in the order."""
+
 
 class OpenBlocks:
     """BlockKey -> bit set of holders, without order. Same calls as `ClosedBlocks`."""
 
     def __init__(self) -> None:
         self._masks: OrderedDict[int, int] = OrderedDict()
+        self._unswept: list[int] = []
 
     def __len__(self) -> int:
         return len(self._masks)
-
-    def keys(self) -> list[int]:
-        return list(self._masks)
 
     def holders(self, key: int) -> int:
         """Bits of the workers that hold a block."""
@@ -24,10 +25,19 @@ class OpenBlocks:
         for key in keys:
             self._masks[key] = self._masks.get(key, 0) | bit
 
-    def sweep(self, keys: Sequence[int], dead: int) -> None:
-        """Take the bits `dead` out of these blocks; unknown ones are a no-op."""
+    def begin_sweep(self) -> None:
+        self._unswept = list(self._masks)
+
+    def sweep(self, blocks: int, dead: int) -> bool:
+        """Take the bits `dead` out of the next few blocks. True when all are done."""
+        self.evict(dead, self._unswept[-blocks:])
+        del self._unswept[-blocks:]
+        return not self._unswept
+
+    def evict(self, bits: int, keys: Sequence[int]) -> None:
+        """Take bits out of these blocks; unknown ones are a no-op."""
         for key in keys:
-            rest = self._masks.get(key, 0) & ~dead
+            rest = self._masks.get(key, 0) & ~bits
             if rest:
                 self._masks[key] = rest
             else:
@@ -46,7 +56,11 @@ class OpenBlocks:
                 return spans
         return [*spans, (len(keys), mask)]
 
-    def trim(self, blocks: int) -> None:
-        """Forget the oldest until at most `blocks` are left."""
-        while len(self._masks) > blocks:
+    def size_bytes(self) -> int:
+        """Memory, roughly."""
+        return len(self._masks) * BLOCK_BYTES
+
+    def trim(self, budget_bytes: int) -> None:
+        """Forget the oldest until the budget holds."""
+        while self._masks and self.size_bytes() > budget_bytes:
             self._masks.popitem(last=False)

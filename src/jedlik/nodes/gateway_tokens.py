@@ -23,11 +23,12 @@ def violation(message: Tokens, vocab_size: int) -> str | None:
 
 
 def take_tokens(attempts: Attempts, message: Tokens, streams: list[StreamId], tokens: list[int]) -> None:
-    """Append each live attempt's token to its stream and to the columns."""
-    get = attempts.get
-    for handle, token in zip(message.handles, message.tokens, strict=True):
+    """Append each live attempt's token to its stream and to the columns. The message must be sound (`violation`)."""
+    get, drawn = attempts.get, message.tokens
+    for at, handle in enumerate(message.handles):
         stream = get(handle)
         if stream is not None:
+            token = drawn[at]
             stream.output.append(token)
             streams.append(stream.id)
             tokens.append(token)
