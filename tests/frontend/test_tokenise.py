@@ -152,3 +152,12 @@ def test_budget_drops_the_least_recently_used() -> None:
     cache.put("d", b"1234")
     cache.check()
     assert [name for name in "abcd" if cache.get(name)] == ["a", "c", "d"]
+
+
+def test_warming_goes_in_steps_and_leaves_nothing_to_do() -> None:
+    tokeniser = Tokeniser(TOKENIZERS["smollm"], spec_of(TOKENIZERS["smollm"]))
+    text = " ".join(SAMPLES) * 10
+    assert sum(1 for _ in tokeniser.warm(text, limit=10**6)) > 3
+    assert list(tokeniser.warm(text, limit=10**6)) == []
+    assert unpack(tokeniser.encode(text)) == tokeniser.plain(text)
+    assert sum(1 for _ in tokeniser.warm("other " * 10_000, limit=100)) == 1

@@ -14,13 +14,15 @@ from jedlik.frontend.echo import Echo
 from jedlik.frontend.http import Receive, Web
 from jedlik.frontend.hub import Call, Hub
 from jedlik.frontend.openai.errors import of_fault
-from jedlik.frontend.openai.limits import LimitsBook
+from jedlik.frontend.openai.limits import LimitsBook, ModelLimits
 from jedlik.frontend.openai.plan import Plan, Planner, Shape
 from jedlik.frontend.openai.replies import Envelope
-from jedlik.frontend.openai.schema import decode_body
+from jedlik.frontend.openai.schema import Body, decode_body
 from jedlik.frontend.port import GatewayPort
 from jedlik.frontend.text.model import TextModel
 
+LARGE_BODY_BYTES = 16 << 10
+"""From here on a prompt is tokenised in steps: at once it would hold up all streams for milliseconds."""
 NO_WORKER = Fault("unavailable", "No worker for this model is ready yet.", code="no_worker", retry_after_s=1.0)
 
 
@@ -54,16 +56,27 @@ class Generation:
 
     async def _answer(self, web: Web, chat: bool) -> None:
         desk = self._desk
-        body = decode_body(await web.json_body(desk.config.max_body_bytes))
+        raw = await web.json_body(desk.config.max_body_bytes)
+        body = decode_body(raw)
         desk.book.update(desk.port.cards())
         limits = desk.book.of(body.model)
         if limits is None:
             await web.refuse(of_fault(NO_WORKER))
             return
+        if len(raw) > LARGE_BODY_BYTES:
+            await self._warm(body, limits)
         plan = desk.planner.chat(body, limits) if chat else desk.planner.completion(body, limits)
         if desk.hub.busy(web.request_id):
             web.request_id = self._fresh_id()
         await self._run(web, plan)
+
+    async def _warm(self, body: Body, limits: ModelLimits) -> None:
+        """Let other streams have their turns while a long prompt is tokenised."""
+        try:
+            for _ in self._desk.planner.warm(body, limits):
+                await asyncio.sleep(0)
+        except UnicodeError:
+            pass  # planning meets it again and names the parameter
 
     async def _run(self, web: Web, plan: Plan) -> None:
         desk = self._desk

@@ -1,7 +1,7 @@
 """A valid body becomes a `Plan`: token ids, sampling, stopping, and how the answer is to be shaped."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import msgspec
 
@@ -111,6 +111,13 @@ class Planner:
         special = body.add_special_tokens is not False
         prompts = [self._ids(prompt, special, limits) for prompt in self._prompts(body.prompt)]
         return self._plan(body, limits, prompts, self._shape(body, False, count))
+
+    def warm(self, body: Body, limits: ModelLimits) -> Iterator[None]:
+        """Tokenise a large body's texts step by step before it is planned. Raises RequestError as planning would."""
+        prompts = [self._render(body)] if body.messages is not None else self._prompts(body.prompt or "")
+        for prompt in prompts:
+            if isinstance(prompt, str) and not self._text.tokeniser.hopeless(prompt, limits.max_model_len):
+                yield from self._text.tokeniser.warm(prompt, limits.max_model_len)
 
     def _plan(self, body: Body, limits: ModelLimits, prompts: Sequence[bytes], shape: Shape) -> Plan:
         n = 1 if body.n is None else body.n

@@ -5,7 +5,7 @@ self-check at load is not cut. Kept pieces have a byte budget; the least recentl
 """
 
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from tokenizers import Tokenizer
 
@@ -78,22 +78,46 @@ class Tokeniser:
 
     def encode(self, text: str, special: bool = False, limit: int | None = None) -> bytes:
         """Packed ids. Raises TooLong once more than `limit` tokens are certain; UnicodeError for lone surrogates."""
-        if limit is not None and len(text) > (limit + 1) * self._longest_token:
+        if limit is not None and self.hopeless(text, limit):
             raise TooLong(limit)
         before, after = (self._before, self._after) if special else (b"", b"")
         parts, size = [before, after], len(before) + len(after)
         most = (limit or 0) * TOKEN_BYTES
-        for piece in self._cuts.pieces(text) if self._cuts else (text,):
+        for piece in self._pieces(text):
             ids = self._cache.get(piece)
             if ids is None:
-                piece.encode()  # the tokenizer's own complaint about lone surrogates is a TypeError
-                ids = pack(self._tokenizer.encode(piece, add_special_tokens=False).ids)
-                self._cache.put(piece, ids)
+                ids = self._learn(piece)
             parts.insert(-1, ids)
             size += len(ids)
             if limit is not None and size > most:
                 raise TooLong(size // TOKEN_BYTES)
         return b"".join(parts)
+
+    def hopeless(self, text: str, limit: int) -> bool:
+        """Whether the length alone says that there are more tokens than `limit`."""
+        return len(text) > (limit + 1) * self._longest_token
+
+    def warm(self, text: str, limit: int) -> Iterator[None]:
+        """Tokenise ahead what `encode` will need, a piece (about a millisecond) per step, so that others get a turn."""
+        size = 0
+        for piece in self._pieces(text):
+            ids = self._cache.get(piece)
+            if ids is None:
+                ids = self._learn(piece)
+                yield
+            size += len(ids)
+            if size > limit * TOKEN_BYTES:
+                return
+
+    def _pieces(self, text: str) -> Iterable[str]:
+        return self._cuts.pieces(text) if self._cuts else (text,)
+
+    def _learn(self, piece: str) -> bytes:
+        piece.encode()  # the tokenizer's own complaint about lone surrogates is a TypeError
+        # the batch form of one is a quarter faster: it keeps no character offsets
+        ids = pack(self._tokenizer.encode_batch_fast([piece], add_special_tokens=False)[0].ids)
+        self._cache.put(piece, ids)
+        return ids
 
     def _surroundings(self) -> tuple[bytes, bytes]:
         """What the post-processor puts before and after a text."""
