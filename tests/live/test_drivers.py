@@ -1,0 +1,186 @@
+"""Gateway and worker drivers over a real unix socket, around the real nodes and the simulated engine."""
+
+import asyncio
+import os
+import tempfile
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from jedlik.core.config import GatewayConfig, WorkerConfig
+from jedlik.core.effects import Deliver
+from jedlik.core.errors import Bug
+from jedlik.core.events import Arrived
+from jedlik.core.facts import Fact
+from jedlik.core.ids import GatewayId, RequestId, StreamId, WorkerId
+from jedlik.core.protocol import SCHEMA_VERSION, Card, Layout, Load
+from jedlik.core.requests import Request, Sampling, Stopping
+from jedlik.core.step import StepDone
+from jedlik.core.tokens import pack
+from jedlik.engines.simulated import CAPABILITIES, DEFAULT_COSTS, SimulatedEngine
+from jedlik.kv.hashing import BlockHasher, hash_check
+from jedlik.live.gateway import GatewayDriver
+from jedlik.live.worker import WorkerDriver
+from jedlik.net.discovery.local import Announcement, LocalDiscovery, Record, start_ticks
+from jedlik.net.streams import serve
+from jedlik.nodes.gateway import GatewayNode
+from jedlik.nodes.worker import WorkerNode
+
+KEY = b"k" * 32
+GATEWAY = GatewayId("gateway@1")
+
+
+class Heard:
+    """A gateway's telemetry, kept."""
+
+    def __init__(self) -> None:
+        self.facts: list[Fact] = []
+        self.lost: list[WorkerId] = []
+        self.kicks: list[tuple[WorkerId, bool]] = []
+
+    def fact(self, fact: Fact) -> None:
+        self.facts.append(fact)
+
+    def load(self, worker: WorkerId, load: Load) -> None:
+        """Not looked at."""
+
+    def left(self, worker: WorkerId) -> None:
+        self.lost.append(worker)
+
+    def delivered(self, deliver: Deliver, now: float) -> None:
+        """Not looked at."""
+
+    def kicked(self, worker: WorkerId, reason: str, killed: bool) -> None:
+        self.kicks.append((worker, killed))
+
+
+def card(key: bytes) -> Card:
+    return Card(
+        schema=SCHEMA_VERSION, worker=WorkerId("w@1"), name="w", model="m", revision="r",
+        layout=Layout("bfloat16", 2, 1, 8, 16), total_blocks=100, max_model_len=256, max_sequences=8,
+        max_step_tokens=64, vocab_size=100, eos_token_ids=(2,), hash_check=hash_check(key), capabilities=CAPABILITIES,
+    )  # fmt: skip
+
+
+def worker_driver(key: bytes = KEY) -> WorkerDriver:
+    node = WorkerNode(card(key), WorkerConfig(max_sequences=8), BlockHasher(key, "r", 16))
+    engine = SimulatedEngine(DEFAULT_COSTS, 1000.0, range(10, 90))
+    return WorkerDriver(node, engine, card(key), lambda fact: None)
+
+
+def gateway_driver(folder: Path, heard: Heard) -> GatewayDriver:
+    return GatewayDriver(GATEWAY, GatewayNode(GatewayConfig(), GATEWAY, KEY), LocalDiscovery(folder), KEY, heard)
+
+
+async def until(true: Callable[[], object], limit_s: float = 5.0) -> None:
+    async with asyncio.timeout(limit_s):
+        while not true():  # noqa: ASYNC110 - the state is somebody else's
+            await asyncio.sleep(0.005)
+
+
+def run(scenario: Callable[[Path], Awaitable[None]]) -> None:
+    with tempfile.TemporaryDirectory(prefix="jt-", dir="/tmp") as folder:
+        asyncio.run(asyncio.wait_for(scenario(Path(folder)), 20))
+
+
+def announce(folder: Path, address: str, pid: int | None = None) -> Announcement:
+    pid = pid or os.getpid()
+    announcement = Announcement(folder, Record("w@1", "w", pid, start_ticks(pid) or 0, address))
+    announcement.publish()
+    return announcement
+
+
+def request(tokens: int) -> Request:
+    sampling, stopping = Sampling(seed=3), Stopping(max_tokens=tokens, ignore_eos=True)
+    return Request(RequestId("r"), StreamId(1), "m", pack(range(10, 40)), sampling, stopping)
+
+
+async def end(*tasks: "asyncio.Task[None]") -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def test_a_request_goes_through_both_nodes_and_both_drain() -> None:
+    async def scenario(folder: Path) -> None:
+        worker, heard = worker_driver(), Heard()
+        server, address = await serve(f"unix:{folder}/w.sock", worker.listener, KEY)
+        announce(folder, address)
+        gateway = gateway_driver(folder, heard)
+        got: list[Deliver] = []
+        gateway.listen(got.append)
+        tasks = asyncio.create_task(worker.run()), asyncio.create_task(gateway.run())
+        await until(gateway.cards)
+        gateway.send(Arrived(request(20)))
+        await until(lambda: any(d.ended for d in got))
+        assert sum(len(d.tokens) for d in got) == 20
+        assert await gateway.drain(5.0)
+        assert await worker.drain(5.0)
+        server.close()
+        await end(*tasks)
+
+    run(scenario)
+
+
+def test_a_worker_that_leaves_is_lost_once_and_found_again() -> None:
+    async def scenario(folder: Path) -> None:
+        heard, gateway_task = Heard(), None
+        gateway = gateway_driver(folder, heard)
+        gateway.listen(lambda deliver: None)
+        gateway_task = asyncio.create_task(gateway.run())
+        for round_number in (1, 2):
+            worker = worker_driver()
+            server, address = await serve(f"unix:{folder}/w.sock", worker.listener, KEY)
+            announcement = announce(folder, address)
+            worker_task = asyncio.create_task(worker.run())
+            await until(gateway.cards)
+            announcement.withdraw()
+            await end(worker_task)
+            server.close()
+            await until(lambda: not gateway.cards())
+            assert heard.lost == [WorkerId("w@1")] * round_number
+        await end(gateway_task)
+
+    run(scenario)
+
+
+def test_a_worker_with_another_key_is_kicked_and_its_process_killed() -> None:
+    async def scenario(folder: Path) -> None:
+        victim = await asyncio.create_subprocess_exec("sleep", "60")
+        worker, heard = worker_driver(b"other" * 7), Heard()
+        server, address = await serve(f"unix:{folder}/w.sock", worker.listener, KEY)
+        announce(folder, address, victim.pid)
+        gateway = gateway_driver(folder, heard)
+        gateway.listen(lambda deliver: None)
+        tasks = asyncio.create_task(worker.run()), asyncio.create_task(gateway.run())
+        assert await victim.wait() == -9
+        assert heard.kicks == [(WorkerId("w@1"), True)]
+        assert not gateway.cards()
+        server.close()
+        await end(*tasks)
+
+    run(scenario)
+
+
+class BrokenEngine:
+    """Says that a step ended which nobody asked for."""
+
+    def start(self, on_done: Callable[[StepDone], None]) -> None:
+        asyncio.get_running_loop().call_soon(on_done, StepDone(99, [], [], 0.0))
+
+    def submit(self, step: object) -> None:
+        """Never called."""
+
+    def close(self) -> None:
+        """Nothing to stop."""
+
+
+def test_a_bug_ends_the_worker() -> None:
+    async def scenario(folder: Path) -> None:
+        node = WorkerNode(card(KEY), WorkerConfig(max_sequences=8), BlockHasher(KEY, "r", 16))
+        driver = WorkerDriver(node, BrokenEngine(), card(KEY), lambda fact: None)
+        with pytest.raises(Bug):
+            await driver.run()
+
+    run(scenario)
