@@ -1,5 +1,8 @@
 """The worker node under random events: every answer is the model's own, nothing leaks, no invariant breaks."""
 
+import random
+
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -152,3 +155,23 @@ def test_every_answer_is_right_and_nothing_leaks(
 )
 def test_so_it_is_with_slow_clients(events: list[tuple[object, ...]], total_blocks: int, run_ahead: bool) -> None:
     play(events, Run(total_blocks, run_ahead, 16, LONG))
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_dense_traffic(seed: int) -> None:
+    """More at once than lists of random events hold: bursts of like prompts, pools too small for them, late clients."""
+    draw = random.Random(seed)
+    run = Run(draw.randint(42, 56), draw.random() < 0.7, draw.choice([8, 16, 40]), LONG)
+    events: list[tuple[object, ...]] = []
+    for _ in range(60):
+        kind = draw.choice(["burst", "rush", "rush", "step", "ack", "ack", "cancel", "supersede", "resync", "wake"])
+        if kind == "burst":
+            prompt = [draw.randint(0, 2) * 100 + i for i in range(draw.randint(1, 60))]
+            for _ in range(draw.randint(1, 4)):
+                stopping = Stopping(max_tokens=draw.choice([1, 10, 90, 150]), ignore_eos=draw.random() < 0.7)
+                sampling = Sampling(temperature=0.0, prompt_logprobs=draw.choice([None, None, None, 0]))
+                burst = (prompt, stopping, sampling, draw.choice(GATEWAYS), draw.randint(-1, 1), draw.choice([0, 0, 5]))
+                events.append(("submit", *burst))
+        else:
+            events.append((kind, draw.randint(1, 40)))
+    play(events, run)
