@@ -139,3 +139,61 @@ def test_a_port_in_use_is_told_with_a_remedy(server: Server) -> None:
     assert ended.returncode == 2
     assert f"cannot listen on 127.0.0.1:{port}" in ended.stderr
     assert "--port" in ended.stderr
+
+
+def test_chat_talks_to_a_server(server: Server) -> None:
+    port = str(server.client.base_url.port)
+    command = [sys.executable, "-m", "jedlik", "chat", "--port", port, "--max-tokens", "5"]
+    said = "Hello\n/reset\n/help\nAgain\n/quit\n"
+    ended = subprocess.run(command, input=said, capture_output=True, text=True, timeout=60, check=False)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout.count("\n> ") == 5
+    assert "forgotten" in ended.stdout
+    assert len(ended.stdout.split()) > 20
+
+
+def test_with_no_worker_left_clients_get_proper_errors_until_one_is_back() -> None:
+    server = Server("--workers", "1", "--speedup", "4", "--gateway.migration-wait-s", "0.1")
+    try:
+        with httpx.Client(base_url=server.client.base_url, timeout=30) as client:
+            stream = server.opened(client, 1, 4 * TOKENS)
+            os.kill(server.pid_of("worker-0"), signal.SIGKILL)
+            stream.rest()
+            assert isinstance(stream.error, dict)
+            assert stream.finish is None
+            refused = server.client.post("/v1/chat/completions", json=server.body(2, 5))
+            assert refused.status_code == 503
+            assert refused.json()["error"]["message"]
+        server.wait_for(lambda: server.ready_workers() == 1, 15)
+        assert server.answer(3, 5) != ""
+    finally:
+        server.clean()
+
+
+def test_a_second_signal_stops_at_once() -> None:
+    server = Server("--workers", "1")
+    try:
+        with httpx.Client(base_url=server.client.base_url, timeout=30) as client:
+            stream = server.opened(client, 1, 1500)
+            children = server.children()
+            server.process.send_signal(signal.SIGINT)
+            server.wait_for(lambda: any("SIGINT" in line for line in server.lines))
+            began = time.monotonic()
+            assert server.stop(signal.SIGINT) == 0
+            assert time.monotonic() - began < 3
+            assert gone(children)
+            with pytest.raises(httpx.TransportError):
+                stream.rest()
+    finally:
+        server.clean()
+
+
+def test_keys_are_asked_for() -> None:
+    server = Server("--workers", "1", "--api-keys", "secret=alice")
+    try:
+        assert server.client.post("/v1/chat/completions", json=server.body(1, 5)).status_code == 401
+        server.client.headers["authorization"] = "Bearer secret"
+        assert server.answer(1, 5) != ""
+        assert "secret" not in "\n".join(server.lines)
+    finally:
+        server.clean()
