@@ -23,13 +23,11 @@ def fill(pool: BlockPool, ids: list[BlockId]) -> list[BlockIndex]:
     table: list[BlockIndex] = []
     parent: BlockId | None = None
     for block_id in ids:
-        block = pool.share(block_id)
-        if block is None:
-            taken = pool.take(1)
-            assert taken is not None
-            block = taken[0]
-            assert pool.publish(block, block_id, parent)
-        table.append(block)
+        shared = pool.share([block_id])
+        if not shared:
+            shared = pool.take(1) or []
+            assert pool.publish(shared[0], block_id, parent)
+        table += shared
         parent = block_id
     return table
 

@@ -8,6 +8,7 @@ sequences or the engine's memory. Block 0 is the engine's padding and never give
 
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
+from typing import cast
 
 from jedlik.core.errors import Bug
 from jedlik.core.ids import BlockId, BlockIndex
@@ -64,15 +65,17 @@ class BlockPool:
             held += self._refs[index] > 0
         return found, held
 
-    def share(self, block_id: BlockId) -> BlockIndex | None:
-        """Hold the block with this content, if it is here. The caller holds the chain before it."""
-        index = self._index.get(block_id)
-        if index is None:
-            return None
-        if not self._refs[index]:
-            del self._cached[index]
-        self._refs[index] += 1
-        return BlockIndex(index)
+    def share(self, ids: Sequence[BlockId]) -> list[BlockIndex]:
+        """Hold as many of a chain's first blocks as are here. The caller holds the chain before them."""
+        refs, cached, shared = self._refs, self._cached, []
+        for index in map(self._index.get, ids):
+            if index is None:
+                break
+            if not refs[index]:
+                del cached[index]
+            refs[index] += 1
+            shared.append(index)
+        return cast("list[BlockIndex]", shared)
 
     def take(self, blocks: int) -> list[BlockIndex] | None:
         """Hold that many blocks of no content, evicting cached ones where needed; None if there are too few."""

@@ -1,6 +1,6 @@
 """Which submits a worker takes: the checks that need no state, and what ends a sequence here."""
 
-from array import array
+import numpy as np
 
 from jedlik.core.errors import Fault
 from jedlik.core.protocol import Card, Submit
@@ -30,7 +30,7 @@ class Intake:
                 "prompt",
                 "context_length_exceeded",
             )
-        largest = max(max(array("I", part), default=0) for part in (submit.prompt, submit.output))
+        largest = int(np.frombuffer(submit.prompt + submit.output, np.uint32).max())
         if largest >= self._card.vocab_size:
             return Fault("invalid", f"token id {largest} is not in the vocabulary", "prompt", "invalid_token")
         return None

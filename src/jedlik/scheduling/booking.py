@@ -39,16 +39,15 @@ class Booking:
         size, before = self.block_size, sequence.scheduled
         if before % size or sequence.publish_at == NEVER or sequence.reads_prompt:
             return 0
+        held = len(sequence.blocks)
+        if held * size != before:
+            return 0
         self._name(sequence)
-        ids, last = sequence.block_ids, self._adoptable(sequence)
-        while len(sequence.blocks) < last and len(sequence.blocks) * size == sequence.scheduled:
-            block = self.pool.share(ids[len(sequence.blocks)])
-            if block is None:
-                break
-            sequence.blocks.append(block)
-            sequence.scheduled += size
-            sequence.published += 1
-        sequence.publish_at = (sequence.published + 1) * size
+        shared = self.pool.share(sequence.block_ids[held : self._adoptable(sequence)])
+        sequence.blocks += shared
+        sequence.published = len(sequence.blocks)
+        sequence.scheduled = sequence.published * size
+        sequence.publish_at = sequence.scheduled + size
         return sequence.scheduled - before
 
     def grow(self, sequence: Sequence, tokens: int) -> int:
