@@ -1,8 +1,8 @@
 """Takes what users wrote out of events and effects before they are kept: token ids go, lengths and sharing stay.
 
 Packed tokens are replaced block by block with a keyed digest chained over the blocks before, so two records share a
-prefix exactly where the originals did, and nobody without the key can tell what it was. Single tokens become 0. A redacted log
-serves for studying and for workloads; exact replay needs `event_log_tokens`.
+prefix exactly where the originals did, and nobody without the key can tell what it was. Single tokens become 0. A
+redacted log serves for studying and for workloads; exact replay needs `event_log_tokens`.
 """
 
 import hashlib

@@ -1,8 +1,8 @@
 """A gateway's metrics: facts, load reports and deliveries become Prometheus series under the field's names.
 
 Every series exists from the start, in base units. Labels are bounded: outcomes are a fixed set, workers are named
-without their incarnation. Worker gauges say what the last load report said; `vllm:` aliases are for tools that know those.
-Nothing is computed per request beyond a few additions: families are built at scrape.
+without their incarnation. Worker gauges say what the last load report said; `vllm:` aliases are for tools that know
+those. Nothing is computed per request beyond a few additions: families are built at scrape.
 """
 
 from collections.abc import Callable, Iterable
