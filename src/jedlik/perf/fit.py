@@ -1,8 +1,8 @@
 """Learns `StepCosts` from steps that ran: weighted least squares, non-negative, forgetting slowly.
 
-Errors are relative (each row is divided by its elapsed time, within bounds), so a stall of a hundred times the usual
-weighs no more than a miss by 100 %, and steps of 1 ms and 1 s count alike. Sums are updated at every step, the 5 x 5
-system is relaxed from the last answer only now and then. What was not seen lately keeps its last value.
+Errors are relative to the prediction, so that steps of 1 ms and 1 s count alike; a stall of a hundred times the usual
+weighs less than a common step. Sums are updated at every step, the 5 x 5 system is relaxed from the last answer only
+now and then. What was not seen lately keeps its last value.
 """
 
 from jedlik.core.protocol import StepCosts
@@ -18,8 +18,8 @@ ENOUGH_STEPS = 8
 ENOUGH_PREFILL_TOKENS = 64
 SHORTEST_S = 1e-5
 """Below this a clock says nothing, and a relative error everything."""
-FASTEST = 0.3
-"""Nor does a step count for more than one that took this share of its prediction."""
+SLOWEST = 3.0
+"""A step slower than this many times its prediction counts less the slower it was."""
 FAINT = 1e-9
 """A term whose weighted sum of squares is below this says nothing."""
 
@@ -43,7 +43,7 @@ class StepFit:
         """A step of this shape took `elapsed_s`."""
         scale_s = max(elapsed_s, SHORTEST_S)
         if self._costs is not None:
-            scale_s = max(scale_s, FASTEST * shape_s(self._costs, shape))
+            scale_s = max(scale_s / SLOWEST, shape_s(self._costs, shape), SHORTEST_S)
         row = (1.0 / scale_s, *(x / scale_s for x in shape))
         target, share = self._target, elapsed_s / scale_s
         for i, x in enumerate(row):
