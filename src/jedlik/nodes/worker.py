@@ -27,16 +27,13 @@ from jedlik.core.step import StepDone
 from jedlik.kv.hashing import BlockHasher
 from jedlik.kv.pool import BlockPool
 from jedlik.nodes.worker_intake import Intake
+from jedlik.nodes.worker_pace import Pace
 from jedlik.nodes.worker_peers import Peer
 from jedlik.nodes.worker_reports import CacheReport, LoadTimes
-from jedlik.perf.fit import StepFit
-from jedlik.perf.step import prefill_s, shape_s
-from jedlik.scheduling.batch import Batch, Plan
+from jedlik.scheduling.batch import Batch
 from jedlik.scheduling.booking import Booking
+from jedlik.scheduling.plan import Plan
 from jedlik.scheduling.sequence import Phase, Sequence
-
-STEP_AVERAGE = 0.1
-"""Weight of the newest step in the reported average."""
 
 
 class WorkerNode:
@@ -50,13 +47,11 @@ class WorkerNode:
         self._batch = Batch(config, self._booking)
         self._cache = CacheReport(self._pool)
         self._times = LoadTimes(config)
-        self._fit = StepFit()
+        self._pace = Pace()
         self._state = State(1)
         self._peers: dict[GatewayId, Peer] = {}
         self._flights: deque[Plan] = deque()
-        self._arrivals = self._steps = 0
-        self._step_began_s = 0.0
-        self._step_s: float | None = None
+        self._arrivals = 0
         self._wake_at: float | None = None
         self._broken = self._drained = False
 
@@ -127,8 +122,7 @@ class WorkerNode:
         if self._state.draining:
             return Fault("unavailable", "this worker is draining")
         if len(self._batch.waiting) + len(self._batch.parked) >= self._config.max_waiting:
-            costs, tokens = self._fit.costs, self._batch.waiting.tokens
-            wait_s = prefill_s(costs, tokens, 0, self._config.max_step_tokens) if costs else 1.0
+            wait_s = self._pace.wait_s(self._batch.waiting.tokens, self._config.max_step_tokens)
             message = f"{len(self._batch.waiting)} sequences wait here already"
             return Fault("overloaded", message, retry_after_s=wait_s)
         return None
@@ -170,7 +164,7 @@ class WorkerNode:
             return
         if done.lanes != plan.sampled_lanes():
             raise Bug(f"step {done.step_id} answers for lanes {done.lanes}, asked were {plan.sampled_lanes()}")
-        self._learn(plan, done, now)
+        self._pace.ended(plan, done, now)
         if done.logprobs or done.prompt_logprobs:
             self._take_logprobs(plan, done)
         for sequence, chunk in zip(plan.chunked, plan.prefills, strict=True):
@@ -234,13 +228,6 @@ class WorkerNode:
             if logprobs is not None and s.phase is not Phase.ENDED:
                 self._peers[s.gateway].explain(s.handle, logprobs)
 
-    def _learn(self, plan: Plan, done: StepDone, now: float) -> None:
-        self._steps += 1
-        self._step_began_s = now
-        average = done.elapsed_s if self._step_s is None else self._step_s
-        self._step_s = average + STEP_AVERAGE * (done.elapsed_s - average)
-        self._fit.observe(plan.shape, done.elapsed_s)
-
     def _break(self, error: str, failed: Plan, out: list[WorkerEffect]) -> None:
         """The engine is gone: everybody's answer ends, and the process should leave."""
         self._broken = True
@@ -266,9 +253,11 @@ class WorkerNode:
             self._drop(peer, sequence)
         depth = 0 if self._broken else 1 + self._config.run_ahead
         while len(self._flights) < depth and (plan := self._batch.plan(now)) is not None:
-            self._launch(plan, now, out)
+            self._pace.launch(plan, now, behind=bool(self._flights))
+            self._flights.append(plan)
+            out.append(RunStep(plan.step()))
         for peer in self._peers.values():
-            if (tokens := peer.flush(self._steps)) is not None:
+            if (tokens := peer.flush(self._pace.steps)) is not None:
                 out.append(ToGatewayEffect(peer.gateway, tokens))
         if (facts := self._cache.facts()) is not None:
             out += [ToGatewayEffect(gateway, facts) for gateway in self._peers]
@@ -280,21 +269,12 @@ class WorkerNode:
             out.append(Drained())
         self._set_wake(now, out)
 
-    def _launch(self, plan: Plan, now: float, out: list[WorkerEffect]) -> None:
-        costs = self._fit.costs
-        if costs is not None:
-            plan.predicted_s = shape_s(costs, plan.shape)
-        if not self._flights:
-            self._step_began_s = now
-        self._flights.append(plan)
-        out.append(RunStep(plan.step()))
-
     def _load(self, peer: Peer, now: float) -> Load:
         batch, flight = self._batch, self._flights[0] if self._flights else None
         prefilling = sum(s.known - s.scheduled for s in batch.prefilling)
         return Load(
-            steps=self._steps,
-            step_age_s=now - self._step_began_s if flight else 0.0,
+            steps=self._pace.steps,
+            step_age_s=self._pace.age_s(now) if flight else 0.0,
             step_predicted_s=flight.predicted_s if flight else None,
             running=batch.running,
             waiting=len(batch.waiting) + len(batch.parked),
@@ -303,9 +283,9 @@ class WorkerNode:
             held_blocks=self._pool.held_blocks,
             cached_blocks=self._pool.cached_blocks,
             last_submit=peer.last_submit,
-            step_s=self._step_s,
+            step_s=self._pace.step_s,
             preemptions=batch.preemptions,
-            costs=self._fit.costs,
+            costs=self._pace.costs,
         )
 
     def _set_wake(self, now: float, out: list[WorkerEffect]) -> None:

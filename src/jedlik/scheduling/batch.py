@@ -9,73 +9,19 @@ from collections.abc import Iterator
 
 from jedlik.core.config import WorkerConfig
 from jedlik.core.errors import Bug
-from jedlik.core.ids import BlockIndex, Lane
-from jedlik.core.step import Chunk, Open, Step
+from jedlik.core.ids import Lane
+from jedlik.core.step import Chunk, Open
 from jedlik.core.tokens import TOKEN_BYTES
-from jedlik.perf.step import StepShape, chunk_pairs
+from jedlik.perf.step import chunk_pairs
 from jedlik.scheduling.booking import Booking
 from jedlik.scheduling.budget import chunk_length
+from jedlik.scheduling.plan import Plan
 from jedlik.scheduling.preempt import victim_of
 from jedlik.scheduling.queue import WaitingQueue
 from jedlik.scheduling.sequence import Phase, Sequence
 
 WATERMARK = 0.01
 """Share of the pool that admissions leave to running sequences, to grow into."""
-
-
-class Plan:
-    """One step being made, then in flight: what goes to the engine and whose it is."""
-
-    __slots__ = (
-        "chunked",
-        "closed",
-        "context",
-        "decoded",
-        "decodes",
-        "opened",
-        "pairs",
-        "predicted_s",
-        "preempted",
-        "prefill_sampled",
-        "prefill_tokens",
-        "prefills",
-        "step_id",
-        "tables",
-    )
-
-    def __init__(self, step_id: int, closed: list[Lane]) -> None:
-        self.step_id, self.closed = step_id, closed
-        self.opened: list[Open] = []
-        self.tables: list[tuple[Lane, list[BlockIndex]]] = []
-        self.prefills: list[Chunk] = []
-        self.decodes: list[Lane] = []
-        self.chunked: list[Sequence] = []
-        """Of `prefills`, in order."""
-        self.prefill_sampled: list[Sequence] = []
-        self.decoded: list[Sequence] = []
-        """Of `decodes`, in order."""
-        self.context = self.prefill_tokens = self.pairs = self.preempted = 0
-        self.predicted_s: float | None = None
-
-    @property
-    def shape(self) -> StepShape:
-        return StepShape(self.prefill_tokens, self.pairs, len(self.decodes), self.context)
-
-    def step(self) -> Step:
-        return Step(
-            self.step_id,
-            self.closed,
-            self.opened,
-            self.tables,
-            self.prefills,
-            self.decodes,
-            self.context,
-            self.predicted_s,
-        )
-
-    def sampled_lanes(self) -> list[Lane]:
-        """The lanes of the answer, in its order."""
-        return [chunk.lane for chunk in self.prefills if chunk.sample] + self.decodes
 
 
 class Batch:
