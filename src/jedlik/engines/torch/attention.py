@@ -94,9 +94,7 @@ def fixed_rows(pool: KvPool, batch: Batch, layer: int, call: LayerCall, out: tor
     torch_rows(pool, batch, layer, call, out, fixed=True)
 
 
-def torch_rows(
-    pool: KvPool, batch: Batch, layer: int, call: LayerCall, out: torch.Tensor, fixed: bool = False
-) -> None:
+def torch_rows(pool: KvPool, batch: Batch, layer: int, call: LayerCall, out: torch.Tensor, fixed: bool = False) -> None:
     """Plain PyTorch, any device: write by slot, then gather each row's blocks into a rectangle."""
     device = call.query.device
     slots = (torch.from_numpy(batch.slot_block).to(device), torch.from_numpy(batch.slot_offset).to(device))

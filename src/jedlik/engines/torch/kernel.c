@@ -9,8 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define MAX_GROUP 64
-#define MAX_DIM 512
+#define TILE 16
+#define ALWAYS_INLINE inline __attribute__((always_inline))
 
 typedef struct {
     /* per step */
@@ -27,15 +27,13 @@ typedef struct {
 } Call;
 
 static inline float exp_fast(float x) {
-    /* 2^(x log2 e): integer part into the exponent, a polynomial for the rest; about 2e-7 relative. */
+    /* 2^(x log2 e): integer part into the exponent, a polynomial for the rest; about 1e-6 relative. */
     x = x < -87.0f ? -87.0f : x;
-    float t = x * 1.44269504f, n = (float)(int32_t)(t - 0.5f), f = (t - n) * 0.69314718f;
-    float p = 1.0f + f * (1.0f + f * (0.5f + f * (0.166666667f + f * (0.0416666667f + f * (0.00833333333f + f *
-              (0.00138888889f + f * 0.000198412698f))))));
-    int32_t bits = ((int32_t)n + 127) << 23;
-    float two_n;
-    memcpy(&two_n, &bits, 4);
-    return p * two_n;
+    const float n = __builtin_rintf(x * 1.44269504f), y = x - n * 0.693147181f;
+    const float p = 1.0f + y * (1.0f + y * (0.5f + y * (0.166666667f + y * (0.0416666667f + y * (0.00833333333f + y *
+                    0.00138888889f)))));
+    union { int32_t i; float f; } two_n = {((int32_t)n + 127) << 23};
+    return p * two_n.f;
 }
 static inline float tanh_exact(float x) {
     float e = exp_fast(-2.0f * (x < 0 ? -x : x)), t = (1.0f - e) / (1.0f + e);
@@ -58,7 +56,7 @@ static inline uint16_t narrow_bf16(float f) {
 #define NAME(x) x##_f32
 #define LOAD(x) (x)
 #define STORE(x) (x)
-#include __FILE__
+#include "kernel.c"
 #undef T
 #undef NAME
 #undef LOAD
@@ -67,55 +65,92 @@ static inline uint16_t narrow_bf16(float f) {
 #define NAME(x) x##_bf16
 #define LOAD(x) widen_bf16(x)
 #define STORE(x) narrow_bf16(x)
-#include __FILE__
+#include "kernel.c"
 
 #else
 
-static void NAME(row)(const Call *c, int64_t item) {
-    const int64_t r = item / c->kv_heads, kvh = item % c->kv_heads, d = c->head_dim, group = c->heads / c->kv_heads;
-    const int64_t length = c->length[r], t = c->row[r];
-    const int64_t first = c->window > 0 && length > c->window ? length - c->window : 0, n = length - first;
+/* Up to TILE keys or values of one block, widened: positions p ... p + count - 1. */
+static ALWAYS_INLINE int64_t NAME(tile)(const Call *c, const T *base, const int32_t *table, int64_t p, int64_t end,
+                                        const int64_t d, float *x) {
+    const int64_t in_block = p % c->block_size;
+    int64_t count = c->block_size - in_block;
+    count = count > TILE ? TILE : count;
+    count = count > end - p ? end - p : count;
+    const T *from = base + table[p / c->block_size] * c->block_stride + in_block * c->token_stride;
+    /* One head's tokens lie apart, which hardware prefetch does not follow: ask for the next tile while at this one. */
+    const int64_t next = p + count < end ? p + count : p;
+    const T *ahead = base + table[next / c->block_size] * c->block_stride + (next % c->block_size) * c->token_stride;
+    for (int64_t j = 0; j < count; j++) {
+        for (int64_t i = 0; i < d; i += 64 / (int64_t)sizeof(T)) __builtin_prefetch(ahead + j * c->token_stride + i);
+        for (int64_t i = 0; i < d; i++) x[j * d + i] = LOAD(from[j * c->token_stride + i]);
+    }
+    return count;
+}
+
+static ALWAYS_INLINE void NAME(row)(const Call *c, int64_t item, const int64_t d) {
+    const int64_t r = item / c->kv_heads, kvh = item % c->kv_heads, group = c->heads / c->kv_heads;
+    const int64_t end = c->length[r], t = c->row[r];
+    const int64_t first = c->window > 0 && end > c->window ? end - c->window : 0, n = end - first;
     const int32_t *table = c->tables + c->lane[r] * c->table_stride;
     const T *k = (const T *)c->k + kvh * c->head_stride, *v = (const T *)c->v + kvh * c->head_stride;
     const float scale = (float)c->scale, cap = (float)c->softcap;
-    float q[MAX_GROUP][MAX_DIM], acc[MAX_GROUP][MAX_DIM], x[MAX_DIM], top[MAX_GROUP], sum[MAX_GROUP];
-    float *score = malloc(sizeof(float) * (size_t)(group * n));
+    float *memory = malloc(sizeof(float) * (size_t)(group * n + 2 * group * d + TILE * d));
+    float *score = memory, *q = score + group * n, *acc = q + group * d, *x = acc + group * d;
     for (int64_t g = 0; g < group; g++) {
         const T *from = (const T *)c->q + t * c->q_row + (kvh * group + g) * c->q_head;
-        for (int64_t i = 0; i < d; i++) { q[g][i] = LOAD(from[i]) * scale; acc[g][i] = 0; }
-        top[g] = -3.0e38f;
-        sum[g] = 0;
+        for (int64_t i = 0; i < d; i++) q[g * d + i] = LOAD(from[i]) * scale;
+        for (int64_t i = 0; i < d; i++) acc[g * d + i] = 0;
     }
-    for (int64_t p = first; p < length; p++) {
-        const T *from = k + table[p / c->block_size] * c->block_stride + (p % c->block_size) * c->token_stride;
-        for (int64_t i = 0; i < d; i++) x[i] = LOAD(from[i]);
-        for (int64_t g = 0; g < group; g++) {
-            float s = 0;
-            for (int64_t i = 0; i < d; i++) s += q[g][i] * x[i];
-            if (cap > 0) s = cap * tanh_exact(s / cap);
-            score[g * n + p - first] = s;
-            top[g] = s > top[g] ? s : top[g];
-        }
+    for (int64_t p = first, count; p < end; p += count) {
+        count = NAME(tile)(c, k, table, p, end, d, x);
+        for (int64_t g = 0; g < group; g++)
+            for (int64_t j = 0; j < count; j++) {
+                float s = 0;
+                for (int64_t i = 0; i < d; i++) s += q[g * d + i] * x[j * d + i];
+                score[g * n + p - first + j] = s;
+            }
     }
     for (int64_t g = 0; g < group; g++) {
-        float total = 0, high = top[g], *row = score + g * n;
-        for (int64_t j = 0; j < n; j++) { row[j] = exp_fast(row[j] - high); total += row[j]; }
-        sum[g] = total;
+        float *of = score + g * n, high = -3.0e38f, total = 0;
+        if (cap > 0)
+            for (int64_t j = 0; j < n; j++) of[j] = cap * tanh_exact(of[j] / cap);
+#pragma omp simd reduction(max : high)
+        for (int64_t j = 0; j < n; j++) high = of[j] > high ? of[j] : high;
+        for (int64_t j = 0; j < n; j++) { of[j] = exp_fast(of[j] - high); total += of[j]; }
+        for (int64_t j = 0; j < n; j++) of[j] /= total;
     }
-    for (int64_t p = first; p < length; p++) {
-        const T *from = v + table[p / c->block_size] * c->block_stride + (p % c->block_size) * c->token_stride;
-        for (int64_t i = 0; i < d; i++) x[i] = LOAD(from[i]);
+    for (int64_t p = first, count; p < end; p += count) {
+        count = NAME(tile)(c, v, table, p, end, d, x);
         for (int64_t g = 0; g < group; g++) {
-            const float w = score[g * n + p - first];
-            for (int64_t i = 0; i < d; i++) acc[g][i] += w * x[i];
+            const float *weight = score + g * n + p - first;
+            /* A constant number of lanes at a time, so that they stay in registers over the tile's values. */
+            int64_t i = 0;
+            for (; i + 64 <= d; i += 64) {
+                float sum[64];
+                memcpy(sum, acc + g * d + i, sizeof sum);
+                for (int64_t j = 0; j < count; j++)
+                    for (int64_t l = 0; l < 64; l++) sum[l] += weight[j] * x[j * d + i + l];
+                memcpy(acc + g * d + i, sum, sizeof sum);
+            }
+            for (int64_t j = 0; j < count; j++)
+                for (int64_t l = i; l < d; l++) acc[g * d + l] += weight[j] * x[j * d + l];
         }
     }
     for (int64_t g = 0; g < group; g++) {
         T *to = (T *)c->out + (t * c->heads + kvh * group + g) * d;
-        const float inverse = 1.0f / sum[g];
-        for (int64_t i = 0; i < d; i++) to[i] = STORE(acc[g][i] * inverse);
+        for (int64_t i = 0; i < d; i++) to[i] = STORE(acc[g * d + i]);
     }
-    free(score);
+    free(memory);
+}
+
+/* Constant dimensions let the compiler unroll; others go the general way. */
+static void NAME(item)(const Call *c, int64_t item) {
+    switch (c->head_dim) {
+    case 64: NAME(row)(c, item, 64); return;
+    case 128: NAME(row)(c, item, 128); return;
+    case 256: NAME(row)(c, item, 256); return;
+    default: NAME(row)(c, item, c->head_dim);
+    }
 }
 
 void NAME(attend)(const Call *c) {
@@ -131,6 +166,6 @@ void NAME(attend)(const Call *c) {
 #ifdef _OPENMP
 #pragma omp parallel for schedule(dynamic) num_threads((int)c->threads) if (c->threads > 1 && items > 1)
 #endif
-    for (int64_t item = 0; item < items; item++) NAME(row)(c, item);
+    for (int64_t item = 0; item < items; item++) NAME(item)(c, item);
 }
 #endif

@@ -42,7 +42,6 @@ class Call(ctypes.Structure):
 
 
 Attend = Callable[[Call], None]
-LIMITS = {"group": 64, "head_dim": 512}
 
 
 def load(cache_dir: Path, dtype: str) -> Attend | None:

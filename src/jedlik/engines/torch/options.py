@@ -33,7 +33,7 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
     deterministic: bool = False
     """Fixed shapes: a sequence's tokens don't depend on what else is in the batch, bit for bit. Slower."""
     native: bool = True
-    """Use the compiled kernel where it can be had."""
+    """On a CPU: use the compiled attention kernel and packed weights where they can be had."""
 
 
 class EngineFacts(msgspec.Struct, frozen=True, kw_only=True):

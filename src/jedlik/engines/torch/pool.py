@@ -4,6 +4,9 @@ Block first: `[blocks, layers, 2, block_size, kv_heads, head_dim]`, so that one 
 or moves it. Block 0 is padding: reads of it are masked, writes to it are lost.
 """
 
+import contextlib
+import mmap
+
 import torch
 
 from jedlik.core.errors import ConfigError
@@ -19,8 +22,16 @@ def block_bytes(layout: Layout) -> int:
 
 
 def allocate(size_bytes: int, device: str) -> torch.Tensor:
-    """Plain zeroed memory for a pool: for who has no arena."""
-    return torch.zeros(size_bytes, dtype=torch.uint8, device=device)
+    """Zeroed memory for a pool: for who has no arena. On a CPU in huge pages where the kernel has them.
+
+    A sequence's blocks lie all over the pool; with small pages every one of them costs an address translation.
+    """
+    if device != "cpu":
+        return torch.zeros(size_bytes, dtype=torch.uint8, device=device)
+    memory = mmap.mmap(-1, size_bytes)
+    with contextlib.suppress(OSError, AttributeError):
+        memory.madvise(mmap.MADV_HUGEPAGE)
+    return torch.frombuffer(memory, dtype=torch.uint8)
 
 
 class KvPool:

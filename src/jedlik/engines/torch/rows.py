@@ -55,8 +55,6 @@ class NativeRows:
 
 def native_rows(cache_dir: Path, layout: Layout, heads: int, threads: int) -> NativeRows | None:
     """The compiled kernel for this layout, if it can be had and agrees with plain PyTorch on a small case."""
-    if heads // layout.kv_heads > native.LIMITS["group"] or layout.head_dim > native.LIMITS["head_dim"]:
-        return None
     attend = native.load(cache_dir, layout.dtype)
     if attend is None:
         return None

@@ -12,6 +12,7 @@ from jedlik.core.errors import ConfigError
 from jedlik.core.protocol import Layout
 from jedlik.engines.torch.attention import register
 from jedlik.engines.torch.options import EngineOptions
+from jedlik.engines.torch.packed import pack
 from jedlik.engines.torch.pool import DTYPES
 
 Progress = Callable[[int, int], None]
@@ -55,10 +56,12 @@ def load(path: Path, dtype: str, device: str, options: EngineOptions, progress: 
         path, dtype=DTYPES[dtype], attn_implementation=register(), local_files_only=True, **experts
     )
     model.requires_grad_(False).eval().to(device)
+    parameters = sum(p.numel() for p in model.parameters())
+    if device == "cpu" and options.native and not options.deterministic:
+        pack(model)
     layout = _layout(model.config, dtype, options.block_size, path)
     if progress is not None:
         progress(size, size)
-    parameters = sum(p.numel() for p in model.parameters())
     config = model.config.get_text_config()
     return Loaded(model, layout, config.num_attention_heads, config.vocab_size, parameters)
 
