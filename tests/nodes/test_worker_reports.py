@@ -2,6 +2,7 @@
 
 from hypothesis import given
 from hypothesis import strategies as st
+
 from jedlik.core.protocol import Snapshot, Stored
 from jedlik.nodes.worker_reports import chunked
 from worker_world import CacheView
