@@ -1,5 +1,6 @@
 """Everything that is not generation: models, health, metrics, explain, tokenize."""
 
+import asyncio
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -15,7 +16,7 @@ from jedlik.frontend.openai import replies
 
 T = TypeVar("T")
 METRICS = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
-MAX_PAGE_BODY_BYTES = 8 << 20
+MAX_PAGE_BODY_BYTES = 1 << 20
 
 
 class TokenizeBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -102,8 +103,11 @@ class Pages:
     async def tokenize(self, web: Web) -> None:
         """vLLM's form, which lm-eval uses."""
         body = _decoded(await web.json_body(MAX_PAGE_BODY_BYTES), TokenizeBody)
+        tokeniser = self._desk.text.tokeniser
         try:
-            ids = tokens.unpack(self._desk.text.tokeniser.encode(body.prompt, body.add_special_tokens))
+            for _ in tokeniser.warm(body.prompt, limit=len(body.prompt)):
+                await asyncio.sleep(0)
+            ids = tokens.unpack(tokeniser.encode(body.prompt, body.add_special_tokens))
         except UnicodeError as error:
             raise RequestError(f"prompt is not valid Unicode: {error}", param="prompt") from error
         models = self._models()

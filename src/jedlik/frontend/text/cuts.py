@@ -110,7 +110,7 @@ class Cuts:
     Pieces have at least `shortest` and, where borders are proven and near, about `longest` characters.
     """
 
-    def __init__(self, spec: Json, shortest: int = 256, longest: int = 2048) -> None:
+    def __init__(self, spec: Json, shortest: int = 128, longest: int = 512) -> None:
         self._marker = marker_pattern(markers(spec))
         self._border = _border if restarts_at_borders(spec) else None
         self._shortest, self._longest = shortest, longest
