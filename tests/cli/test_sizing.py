@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from jedlik.cli.sizing import LEAST_BYTES, MOST_BYTES, available_bytes, sizes
+from jedlik.cli.sizing import LEAST_BYTES, MOST_BYTES, available_bytes, gpu_share, host_share, sizes, threads
 from jedlik.core.config import ServeConfig
 from jedlik.core.errors import ConfigError
 from jedlik.core.protocol import Layout
@@ -16,29 +16,34 @@ BLOCK = 30 * 2 * 16 * 3 * 64 * 2
 def test_the_default_is_a_share_within_bounds() -> None:
     config = ServeConfig(model="m")
     for memory, budget in ((4 << 30, (4 << 30) // 10), (1 << 20, LEAST_BYTES), (1 << 40, MOST_BYTES)):
-        size = sizes(config, LAYOUT, 8192, memory, 2)
+        size = sizes(config, LAYOUT, 8192, host_share(memory))
         assert size.total_blocks == budget // BLOCK
         assert size.kv_cache_bytes == size.total_blocks * BLOCK <= budget
 
 
 def test_the_context_is_cut_to_what_the_cache_holds() -> None:
-    size = sizes(ServeConfig(model="m", kv_cache_bytes=11 * BLOCK), LAYOUT, 8192, 0, 2)
+    size = sizes(ServeConfig(model="m", kv_cache_bytes=11 * BLOCK), LAYOUT, 8192, 0)
     assert (size.total_blocks, size.max_model_len) == (11, 160)
 
 
 def test_a_context_asked_for_must_fit() -> None:
     with pytest.raises(ConfigError, match=f"--kv-cache-bytes {11 * BLOCK}"):
-        sizes(ServeConfig(model="m", kv_cache_bytes=10 * BLOCK, max_model_len=160), LAYOUT, 8192, 0, 2)
+        sizes(ServeConfig(model="m", kv_cache_bytes=10 * BLOCK, max_model_len=160), LAYOUT, 8192, 0)
     with pytest.raises(ConfigError, match="own context of 8192"):
-        sizes(ServeConfig(model="m", max_model_len=9000), LAYOUT, 8192, 1 << 40, 2)
+        sizes(ServeConfig(model="m", max_model_len=9000), LAYOUT, 8192, 1 << 40)
     with pytest.raises(ConfigError, match="holds no block"):
-        sizes(ServeConfig(model="m", kv_cache_bytes=BLOCK), LAYOUT, 8192, 0, 2)
+        sizes(ServeConfig(model="m", kv_cache_bytes=BLOCK), LAYOUT, 8192, 0)
 
 
 def test_threads_are_shared_by_the_workers() -> None:
-    assert sizes(ServeConfig(model="m", workers=2), LAYOUT, 64, 1 << 40, 8).threads == 4
-    assert sizes(ServeConfig(model="m", workers=3), LAYOUT, 64, 1 << 40, 2).threads == 1
-    assert sizes(ServeConfig(model="m", threads=7), LAYOUT, 64, 1 << 40, 2).threads == 7
+    assert threads(ServeConfig(model="m", workers=2), 8) == 4
+    assert threads(ServeConfig(model="m", workers=3), 2) == 1
+    assert threads(ServeConfig(model="m", threads=7), 2) == 7
+
+
+def test_workers_share_a_gpu_after_their_weights() -> None:
+    assert gpu_share(100 << 30, 10 << 30, 2) == 30 << 30
+    assert gpu_share(1 << 30, 10 << 30, 1) == LEAST_BYTES
 
 
 def test_a_container_s_limit_counts(tmp_path: Path) -> None:

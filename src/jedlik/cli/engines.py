@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 
 from jedlik.cli.process import ProcessConfig
-from jedlik.cli.sizing import Sizes, available_bytes, sizes
+from jedlik.cli.sizing import Sizes, available_bytes, gpu_bytes, gpu_share, host_share, sizes, threads
 from jedlik.core.errors import ConfigError
 from jedlik.core.ids import WorkerId
 from jedlik.core.protocol import SCHEMA_VERSION, Capabilities, Card, Layout
@@ -46,7 +46,7 @@ def _simulated(told: ProcessConfig, path: Path, model: models.ModelInfo) -> Load
 
     config = told.config
     layout = models.layout(model, "bfloat16", config.worker.block_size)
-    size = sizes(config, layout, model.context_length, available_bytes(), os.cpu_count() or 1)
+    size = sizes(config, layout, model.context_length, host_share(available_bytes()))
     engine = SimulatedEngine(DEFAULT_COSTS, config.speedup, words(path))
     card = _card(told, model, layout, size, CAPABILITIES)
     return Loaded(engine, msgspec.structs.replace(card, revision=f"simulated {told.model_name}", engine="simulated"))
@@ -56,18 +56,19 @@ def _torch(told: ProcessConfig, path: Path, model: models.ModelInfo, status: Sta
     from jedlik.engines.torch.options import EngineOptions, dtype_of
 
     config = told.config
-    device = "cpu" if config.device == "cpu" or not Path("/proc/driver/nvidia").exists() else "cuda"
-    layout = models.layout(model, dtype_of(config.dtype, device), config.worker.block_size)
-    size = sizes(config, layout, model.context_length, available_bytes(), os.cpu_count() or 1)
-    os.environ["OMP_NUM_THREADS"] = str(size.threads)  # read once, when torch's thread pool is made
+    compute_threads = threads(config, os.cpu_count() or 1)
+    os.environ["OMP_NUM_THREADS"] = str(compute_threads)  # read once, when torch's thread pool is made
     status("importing torch")
     try:
-        from jedlik.engines.torch.engine import Buffer, TorchEngine
+        from jedlik.engines.torch.engine import Buffer, TorchEngine, device_of
         from jedlik.engines.torch.pool import allocate
     except ModuleNotFoundError as error:
         raise ConfigError(
             f"{error.name} is not installed: pip install 'jedlik[torch]', or --engine simulated"
         ) from error
+    device = device_of(config.device)
+    layout = models.layout(model, dtype_of(config.dtype, device), config.worker.block_size)
+    size = sizes(config, layout, model.context_length, _share(told, model, device))
     options = EngineOptions(
         cache_dir=str(home() / "kernels"),
         device=config.device,
@@ -75,7 +76,7 @@ def _torch(told: ProcessConfig, path: Path, model: models.ModelInfo, status: Sta
         block_size=config.worker.block_size,
         max_sequences=config.worker.max_sequences,
         max_model_len=size.max_model_len,
-        threads=size.threads,
+        threads=compute_threads,
         deterministic=config.deterministic,
     )
 
@@ -100,6 +101,13 @@ def _torch(told: ProcessConfig, path: Path, model: models.ModelInfo, status: Sta
         engine=f"torch {facts.device} {facts.layout.dtype} {facts.attention}",
     )
     return Loaded(engine, shown)
+
+
+def _share(told: ProcessConfig, model: models.ModelInfo, device: str) -> int:
+    """KV cache memory where nobody named a size."""
+    if told.config.kv_cache_bytes or device == "cpu":
+        return host_share(available_bytes())
+    return gpu_share(gpu_bytes(), model.weight_bytes, told.config.workers)
 
 
 def _card(

@@ -1,5 +1,6 @@
 """Sizes nobody named: KV cache memory, context length, threads. Pure arithmetic over what the machine says it has."""
 
+import subprocess
 from pathlib import Path
 
 import msgspec
@@ -9,7 +10,7 @@ from jedlik.core.errors import ConfigError
 from jedlik.core.protocol import Layout
 from jedlik.models.info import block_bytes
 
-SHARE = 0.1
+SHARE, GPU_SHARE = 0.1, 0.8
 LEAST_BYTES, MOST_BYTES = 64 << 20, 2 << 30
 
 
@@ -20,12 +21,26 @@ class Sizes(msgspec.Struct, frozen=True):
     total_blocks: int
     """Block 0, the engine's padding, included."""
     max_model_len: int
-    threads: int
 
 
-def sizes(config: ServeConfig, layout: Layout, model_len: int, memory_bytes: int, cores: int) -> Sizes:
+def host_share(memory_bytes: int) -> int:
+    """Of a host's free memory, for one worker's KV cache."""
+    return min(max(int(memory_bytes * SHARE), LEAST_BYTES), MOST_BYTES)
+
+
+def gpu_share(memory_bytes: int, weight_bytes: int, workers: int) -> int:
+    """Of a GPU's memory, for the KV cache of one of the workers that share it, each with the weights of its own."""
+    return max(int(memory_bytes * GPU_SHARE / max(workers, 1)) - weight_bytes, LEAST_BYTES)
+
+
+def threads(config: ServeConfig, cores: int) -> int:
+    """Compute threads of one worker."""
+    return config.threads or max(1, cores // max(config.workers, 1))
+
+
+def sizes(config: ServeConfig, layout: Layout, model_len: int, share_bytes: int) -> Sizes:
     """`model_len` is the model's own context length. Raises ConfigError if a request would not fit."""
-    budget = config.kv_cache_bytes or min(max(int(memory_bytes * SHARE), LEAST_BYTES), MOST_BYTES)
+    budget = config.kv_cache_bytes or share_bytes
     block = block_bytes(layout)
     blocks = budget // block
     holds = (blocks - 1) * layout.block_size
@@ -40,8 +55,19 @@ def sizes(config: ServeConfig, layout: Layout, model_len: int, memory_bytes: int
             f"--max-model-len {wanted} needs a KV cache of {needed} bytes per worker and {budget} are given: "
             f"set --kv-cache-bytes {needed}, or a shorter length"
         )
-    threads = config.threads or max(1, cores // max(config.workers, 1))
-    return Sizes(blocks * block, blocks, min(wanted, holds), threads)
+    return Sizes(blocks * block, blocks, min(wanted, holds))
+
+
+def gpu_bytes() -> int:
+    """Memory of the first GPU. Raises ConfigError if nobody says."""
+    query = ["nvidia-smi", "--id=0", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
+    try:
+        told = subprocess.run(query, capture_output=True, text=True, timeout=30, check=True).stdout
+        return int(told.split()[0]) << 20
+    except (OSError, subprocess.SubprocessError, ValueError, IndexError) as error:
+        raise ConfigError(
+            f"nvidia-smi does not say how much memory the GPU has: set --kv-cache-bytes ({error})"
+        ) from error
 
 
 def available_bytes(proc: Path = Path("/proc/meminfo"), cgroup: Path = Path("/sys/fs/cgroup")) -> int:
