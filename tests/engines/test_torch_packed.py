@@ -1,0 +1,55 @@
+"""Packed layers compute what the plain ones do, and deterministic engines keep the plain ones."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+from torch_driving import CACHE
+
+from jedlik.engines.torch import weights
+from jedlik.engines.torch.fixed import FixedShapes, blocked_linear
+from jedlik.engines.torch.options import EngineOptions
+from jedlik.engines.torch.packed import PackedLinear, pack
+from jedlik.models import tiny
+
+
+@given(st.integers(1, 70), st.integers(1, 130), st.integers(1, 70), st.booleans())
+def test_equals_linear(inside: int, outside: int, rows: int, bias: bool) -> None:
+    plain = nn.Linear(inside, outside, bias=bias)
+    x = torch.randn(1, rows, inside)
+    with torch.inference_mode():
+        assert torch.allclose(PackedLinear(plain)(x), plain(x), atol=1e-4)
+
+
+def test_only_plain_linear_layers_are_replaced() -> None:
+    class Special(nn.Linear):
+        pass
+
+    model = nn.Sequential(nn.Linear(4, 4), nn.Sequential(nn.Linear(4, 2)), Special(2, 2))
+    assert pack(model) == 2
+    assert [type(m).__name__ for m in model.modules() if hasattr(m, "out_features")] == [
+        "PackedLinear", "PackedLinear", "Special",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("deterministic", [True, False])
+def test_deterministic_engines_keep_plain_layers(tmp_path: Path, deterministic: bool) -> None:
+    tiny.write(tmp_path)
+    options = EngineOptions(cache_dir=CACHE, device="cpu", deterministic=deterministic)
+    model = weights.load(tmp_path, "float32", "cpu", options).model
+    assert isinstance(model, nn.Module)
+    assert any(isinstance(m, PackedLinear) for m in model.modules()) != deterministic
+
+
+@given(st.integers(1, 100), st.integers(0, 99), st.integers(1, 40))
+def test_fixed_shapes_make_a_row_independent_of_the_others(rows: int, row: int, inside: int) -> None:
+    row %= rows
+    draw = torch.Generator().manual_seed(rows * 100 + inside)
+    weight, x = torch.randn(33, inside, generator=draw), torch.randn(rows, inside, generator=draw)
+    assert torch.equal(blocked_linear(x, weight)[row], blocked_linear(x[row : row + 1], weight)[0])
+    with FixedShapes():
+        assert torch.equal(torch.nn.functional.linear(x, weight), blocked_linear(x, weight))
+    assert torch.allclose(blocked_linear(x, weight), x @ weight.T, atol=1e-4)

@@ -1,0 +1,48 @@
+"""The same engine on a GPU: greedy text equals the CPU's. Skipped where there is none."""
+
+from pathlib import Path
+from random import Random
+
+import pytest
+import torch
+
+from jedlik.core.ids import BlockIndex, Lane
+from jedlik.core.requests import Sampling
+from jedlik.core.step import Chunk, Open, Step
+from jedlik.core.tokens import pack
+from jedlik.engines.torch.engine import TorchEngine
+from jedlik.engines.torch.options import EngineOptions
+from jedlik.engines.torch.pool import allocate
+from jedlik.models import tiny, tiny_torch
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+
+
+def text(path: Path, device: str, sampling: Sampling, prompt: list[int]) -> list[int]:
+    options = EngineOptions(cache_dir=str(path), device=device, dtype="float32", max_model_len=256)  # type: ignore[arg-type]
+    engine = TorchEngine(path, options, lambda _, where: allocate(1 << 20, where))
+    opened = Open(Lane(0), pack(prompt), b"", sampling, 0, 0, ())
+    blocks = [BlockIndex(i) for i in range(1, 9)]
+    first = Step(1, [], [opened], [(Lane(0), blocks)], [Chunk(Lane(0), 0, 30, False)], [], 0)
+    assert engine.run(first).tokens == []
+    tokens = engine.run(Step(2, [], [], [], [Chunk(Lane(0), 30, len(prompt) - 30, True)], [], 0)).tokens
+    for step in range(3, 22):
+        tokens += engine.run(Step(step, [], [], [], [], [Lane(0)], 0)).tokens
+    return tokens
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gemma2", "gemma3", "mixtral"])
+@pytest.mark.parametrize("sampling", [Sampling(temperature=0.0), Sampling(seed=4, top_p=0.9, frequency_penalty=0.3)])
+def test_gpu_equals_cpu(tmp_path: Path, architecture: str, sampling: Sampling) -> None:
+    tiny_torch.write(architecture, tmp_path)
+    rng = Random(architecture)
+    prompt = [rng.randrange(3, 512) for _ in range(50)]
+    assert text(tmp_path, "cuda", sampling, prompt) == text(tmp_path, "cpu", sampling, prompt)
+
+
+def test_bfloat16_runs(tmp_path: Path) -> None:
+    tiny.write(tmp_path)
+    engine = TorchEngine(
+        tmp_path, EngineOptions(cache_dir=str(tmp_path), device="cuda"), lambda _, where: allocate(1 << 20, where)
+    )
+    assert engine.facts.layout.dtype == "bfloat16"
