@@ -151,7 +151,7 @@ def test_an_unacknowledged_sequence_pauses_and_goes_on() -> None:
     while world.step() is not None:
         pass
     assert len(world.tokens[1]) == RUN_AHEAD_TOKENS
-    world.say(Ack([Handle(1)], [10]))
+    world.say(Ack([Handle(1), Handle(77)], [10]))  # one that is unknown, and a position short
     while world.step() is not None:
         pass
     assert len(world.tokens[1]) == RUN_AHEAD_TOKENS + 10
