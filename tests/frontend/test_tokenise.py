@@ -7,7 +7,7 @@ import pytest
 from frontend_world import PRE, SPECIAL, byte_level, sentence_piece, spec_of, word_piece
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers import AddedToken, Regex, normalizers, pre_tokenizers
+from tokenizers import AddedToken, Regex, normalizers, pre_tokenizers, processors
 
 from jedlik.core.tokens import pack, unpack
 from jedlik.frontend.text.cuts import AFTER, LETTERS, Cuts, markers, restarts_at_borders
@@ -161,3 +161,16 @@ def test_warming_goes_in_steps_and_leaves_nothing_to_do() -> None:
     assert list(tokeniser.warm(text, limit=10**6)) == []
     assert unpack(tokeniser.encode(text)) == tokeniser.plain(text)
     assert sum(1 for _ in tokeniser.warm("other " * 10_000, limit=100)) == 1
+
+
+def test_what_the_post_processor_adds_is_added_once() -> None:
+    tokenizer = byte_level("llama3", vocab=400)
+    bos = tokenizer.token_to_id(SPECIAL[0])
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{SPECIAL[0]} $A", special_tokens=[(SPECIAL[0], bos)]
+    )
+    tokeniser = Tokeniser(tokenizer, spec_of(tokenizer))
+    text = " ".join(SAMPLES)
+    assert unpack(tokeniser.encode(text, special=True)) == tokenizer.encode(text).ids
+    assert unpack(tokeniser.encode(text)) == tokenizer.encode(text).ids[1:]
+    assert unpack(tokeniser.encode("", special=True)) == [bos]

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from tokenizers import Tokenizer
 
+from jedlik.core.errors import ConfigError
 from jedlik.core.tokens import TOKEN_BYTES, pack
 from jedlik.frontend.text.cuts import Cuts
 from jedlik.frontend.text.samples import SAMPLES
@@ -120,12 +121,12 @@ class Tokeniser:
         return ids
 
     def _surroundings(self) -> tuple[bytes, bytes]:
-        """What the post-processor puts before and after a text."""
+        """What the post-processor puts before and after a text. Raises ConfigError if that is not all it does."""
         bare, dressed = self.plain("a b"), self.plain("a b", special=True)
         for at in range(len(dressed) - len(bare) + 1):
             if dressed[at : at + len(bare)] == bare:
                 return pack(dressed[:at]), pack(dressed[at + len(bare) :])
-        return b"", b""
+        raise ConfigError("tokenizer.json: its post-processor does more than add tokens before and after a text")
 
     def _agrees(self, spec: Mapping[str, object]) -> bool:
         """The self-check: samples cut far more often than prompts are, against the samples whole."""
