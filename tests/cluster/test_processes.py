@@ -84,6 +84,17 @@ def test_a_worker_frozen_for_a_moment_goes_on(server: Server) -> None:
     assert not gone([pid])
 
 
+def test_a_client_that_leaves_stops_the_work(server: Server) -> None:
+    with httpx.Client(base_url=server.client.base_url, timeout=30) as client:
+        server.opened(client, 10, 1500)
+
+    def idle() -> bool:
+        health = server.client.get("/health").json()
+        return health["in_flight"] == 0 and all(worker["running"] == 0 for worker in health["workers"])
+
+    server.wait_for(idle, 2)
+
+
 def test_a_killed_gateway_comes_back(server: Server) -> None:
     pid = server.pid_of("gateway")
     os.kill(pid, signal.SIGKILL)

@@ -6,7 +6,7 @@ Heavy imports happen in the subcommand that needs them, so that `jedlik --help` 
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,6 +14,9 @@ from jedlik import __version__
 from jedlik.cli.flags import with_flags
 from jedlik.cli.show import Fetching, say
 from jedlik.core.errors import JedlikError
+
+if TYPE_CHECKING:
+    from jedlik.models.files import ModelFiles
 
 EXIT_WRONG = 2
 app = typer.Typer(
@@ -56,15 +59,9 @@ def serve(model: ModelArgument = None, config: ConfigFile = None, *, flags: dict
     """
     from jedlik.cli.serve import serve as run
     from jedlik.cli.settings import settle
-    from jedlik.models.files import resolve
 
     settings = settle(_with_model(flags, model), os.environ, config)
-    fetching = Fetching()
-    try:
-        files = resolve(settings.config.model, fetching)
-    finally:
-        fetching.close()
-    run(settings.config, files, say)
+    run(settings.config, lambda: _fetched(settings.config.model), say)
 
 
 def explain(model: ModelArgument = None, config: ConfigFile = None, *, flags: dict[str, object]) -> None:
@@ -113,13 +110,7 @@ def model_list() -> None:
 @model_app.command("add")
 def model_add(model: Annotated[str, typer.Argument(help="An alias, or a GGUF file to convert.")]) -> None:
     """Fetch and convert a model now, so that `jedlik serve` starts at once later."""
-    from jedlik.models.files import resolve
-
-    fetching = Fetching()
-    try:
-        files = resolve(model, fetching)
-    finally:
-        fetching.close()
+    files = _fetched(model)
     print(f"{files.name} is in {files.path}")
 
 
@@ -148,6 +139,17 @@ def replay(log: Annotated[Path, typer.Argument(help="A .log file of --event-log 
     print(f"{found} decisions differ" if found else "every decision is the same")
     if found:
         raise typer.Exit(1)
+
+
+def _fetched(model: str) -> "ModelFiles":
+    """The model's directory; what has to be fetched for it is shown."""
+    from jedlik.models.files import resolve
+
+    fetching = Fetching()
+    try:
+        return resolve(model, fetching)
+    finally:
+        fetching.close()
 
 
 def _with_model(flags: dict[str, object], model: str | None) -> dict[str, object]:

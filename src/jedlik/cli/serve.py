@@ -4,6 +4,7 @@ Imports neither torch nor anything of the gateway: it must be up at once and sta
 """
 
 import asyncio
+import importlib.util
 import os
 import secrets
 import socket
@@ -26,11 +27,18 @@ Say = Callable[[str], None]
 BACKLOG = 2048
 
 
-def serve(config: ServeConfig, model: ModelFiles, say: Say) -> None:
-    """Serve until a signal. Raises ConfigError with a remedy when it cannot."""
+def serve(config: ServeConfig, resolve: Callable[[], ModelFiles], say: Say) -> None:
+    """Serve until a signal. Raises ConfigError with a remedy when it cannot: where possible before a download."""
     setproctitle.setproctitle("jedlik: supervisor")
-    listener = listen(config.host, config.port)
+    if config.engine == "torch" and importlib.util.find_spec("torch") is None:
+        raise ConfigError("torch is not installed: pip install 'jedlik[torch]', or try --engine simulated")
+    listener = bind(config.host, config.port)
     try:
+        model = resolve()
+        try:
+            listener.listen(BACKLOG)
+        except OSError as error:  # somebody else bound the port too and was quicker
+            raise port_in_use(config.host, config.port, error) from error
         run_dir = make(config.run_dir, os.getpid())
         try:
             asyncio.run(_supervise(config, model, listener, run_dir, say))
@@ -40,8 +48,8 @@ def serve(config: ServeConfig, model: ModelFiles, say: Say) -> None:
         listener.close()
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """The one listening socket: it outlives gateways, so that connections wait while one restarts."""
+def bind(host: str, port: int) -> socket.socket:
+    """The one socket to listen on: it outlives gateways, so that connections wait while one restarts."""
     try:
         family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listener = socket.socket(family, kind)
@@ -50,13 +58,16 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
-        listener.listen(BACKLOG)
     except OSError as error:
         listener.close()
-        remedy = f"choose another with --port, or find who has it: ss -ltnp 'sport = :{port}'"
-        raise ConfigError(f"cannot listen on {host}:{port}: {error.strerror}; {remedy}") from error
+        raise port_in_use(host, port, error) from error
     listener.set_inheritable(False)  # passed on to the gateway by number
     return listener
+
+
+def port_in_use(host: str, port: int, error: OSError) -> ConfigError:
+    remedy = f"choose another with --port, or find who has it: ss -ltnp 'sport = :{port}'"
+    return ConfigError(f"cannot listen on {host}:{port}: {error.strerror}; {remedy}")
 
 
 def curl(config: ServeConfig, name: str, port: int) -> str:

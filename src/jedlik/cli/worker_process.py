@@ -10,6 +10,7 @@ from jedlik.cli.process import ProcessConfig, run
 from jedlik.core.errors import Bug
 from jedlik.core.facts import Fact
 from jedlik.live.worker import WorkerDriver
+from jedlik.models.info import block_bytes
 from jedlik.net.discovery.local import Announcement, Record, start_ticks
 from jedlik.net.streams import serve
 from jedlik.telemetry.log import Log
@@ -25,7 +26,9 @@ async def work(told: ProcessConfig, log: Log, stop: asyncio.Event) -> None:
     running = asyncio.create_task(driver.run(), name="driver")
     stopping = asyncio.create_task(stop.wait(), name="stop")
     announcement.publish()
-    log.line("ready", engine=card.engine, blocks=card.total_blocks, max_model_len=card.max_model_len)
+    _status(told)("")
+    cache_mib = card.total_blocks * block_bytes(card.layout) >> 20
+    log.line("ready", engine=card.engine, kv_cache_mib=cache_mib, max_model_len=card.max_model_len)
     try:
         await asyncio.wait((running, stopping), return_when=asyncio.FIRST_COMPLETED)
         announcement.withdraw()
