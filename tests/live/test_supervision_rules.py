@@ -6,12 +6,14 @@ import stat
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from jedlik.core.errors import ConfigError
 from jedlik.live.backoff import HEALTHY_S, Backoff
 from jedlik.live.child import EXIT_CONFIG, Child
-from jedlik.live.rundir import make
+from jedlik.live.rundir import Owner, make, remove_stale
+from jedlik.net.discovery.local import start_ticks
 
 
 def test_quick_ends_wait_longer_and_become_a_crash_loop() -> None:
@@ -110,3 +112,13 @@ def test_a_deaf_child_is_killed_after_the_budget(monkeypatch: pytest.MonkeyPatch
 
     asyncio.run(scenario())
     assert said == ["worker-9 does not stop: killing it"]
+
+
+def test_what_killed_servers_left_is_removed_and_living_ones_stay(tmp_path: Path) -> None:
+    dead, living, foreign = (tmp_path / f"jedlik-{os.getuid()}-{name}" for name in ("dead", "living", "foreign"))
+    for path in (dead, living, foreign):
+        path.mkdir()
+    (dead / "owner.json").write_bytes(b'{"pid": 1, "started": 12345}')
+    (living / "owner.json").write_bytes(msgspec.json.encode(Owner(os.getpid(), start_ticks(os.getpid()) or 0)))
+    remove_stale(tmp_path)
+    assert [path.exists() for path in (dead, living, foreign)] == [False, True, True]
