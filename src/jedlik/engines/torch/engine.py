@@ -57,6 +57,7 @@ class TorchEngine:
             parameters=loaded.parameters,
             capabilities=capabilities(options.deterministic),
         )
+        self._runner.warm_up()
         self._steps: queue.SimpleQueue[Step | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._failed: str | None = None

@@ -10,7 +10,9 @@ import numpy as np
 import torch
 
 from jedlik.core.ids import Lane
-from jedlik.core.step import Step, StepDone, TokenLogprobs
+from jedlik.core.requests import Sampling
+from jedlik.core.step import Chunk, Open, Step, StepDone, TokenLogprobs
+from jedlik.core.tokens import pack
 from jedlik.engines.torch.attention import Paged, Rows
 from jedlik.engines.torch.batch import ROWS_BELOW, Batch, build
 from jedlik.engines.torch.lanes import Lanes, Longs
@@ -55,6 +57,17 @@ class Runner:
         elapsed = time.perf_counter() - began
         drawn = [Lane(lane) for lane in lanes.tolist()]
         return StepDone(step.step_id, drawn, tokens.tolist(), elapsed, logprobs, told)
+
+    def warm_up(self) -> None:
+        """Compute a few tokens on the padding block, so that the first request does not pay for what is made lazily.
+
+        A model whose code does not fit our attention fails here, at load.
+        """
+        lane, prompt = Lane(0), pack([0] * (2 * ROWS_BELOW))
+        opened = Open(lane, prompt, b"", Sampling(temperature=0.0), 0, 0, ())
+        self.run(Step(0, [], [opened], [], [Chunk(lane, 0, 2 * ROWS_BELOW, True)], [], 0))
+        self.run(Step(0, [], [], [], [], [lane], 2 * ROWS_BELOW + 1))
+        self.run(Step(0, [lane], [], [], [], [], 0))
 
     def check(self) -> None:
         """Assert the invariants of what is kept between steps."""
