@@ -5,6 +5,7 @@ without their incarnation. Worker gauges say what the last load report said; `vl
 those. Nothing is computed per request beyond a few additions: families are built at scrape.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -67,12 +68,11 @@ class GatewayMetrics:
 
     def delivered(self, deliver: Deliver, now: float) -> None:
         """Inter-token latencies; a stream's first token has none."""
-        last, observe = self._last_token, self.itl.observe
-        for stream in deliver.streams:
-            before = last.get(stream)
-            last[stream] = now
+        last, streams = self._last_token, deliver.streams
+        for before, times in Counter(map(last.get, streams)).items():  # a step's streams mostly moved together before
             if before is not None:
-                observe(now - before)
+                self.itl.observe(now - before, times)
+        last.update(dict.fromkeys(streams, now))
         self._totals["jedlik_output_tokens"] += len(deliver.tokens)
         for ended in deliver.ended:
             last.pop(ended.stream, None)
