@@ -16,7 +16,7 @@ from jedlik.core.errors import ConfigError
 from jedlik.models import cache, catalogue, info, package, tiny
 from jedlik.models.catalogue import ALIASES, Package
 from jedlik.models.convert import convert
-from jedlik.models.files import list_models, resolve
+from jedlik.models.files import list_models, resolve, shelf
 from jedlik.models.progress import Progress, silent
 
 
@@ -29,13 +29,13 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_an_alias_is_made_once(home: Path) -> None:
     told: list[Progress] = []
     first = resolve("tiny-random", told.append)
-    assert (first.path, first.name) == (home / "models" / "tiny-random", "tiny-random")
+    assert (first.path, first.name) == (shelf() / "tiny-random", "tiny-random")
     assert told[-1].stage == "ready"
     made = (first.path / "config.json").stat().st_mtime_ns
     assert resolve("tiny-random") == first
     assert (first.path / "config.json").stat().st_mtime_ns == made
     assert [known.name for known in list_models() if known.cached] == ["tiny-random"]
-    assert sorted(os.listdir(home / "models")) == ["tiny-random", "tiny-random.lock"]
+    assert sorted(os.listdir(shelf())) == ["tiny-random", "tiny-random.lock"]
 
 
 def test_a_directory_is_taken_as_it_is(tmp_path: Path) -> None:
@@ -84,7 +84,7 @@ def test_two_processes_at_once_make_it_once(home: Path) -> None:
 
 
 def test_what_a_killed_run_left_is_removed(home: Path) -> None:
-    left = home / "models" / ".making-tiny-random-abc"
+    left = shelf() / ".making-tiny-random-abc"
     left.mkdir(parents=True)
     (left / "half").write_text("x")
     resolve("tiny-random")

@@ -71,14 +71,16 @@ class WakeTimer:
     def __init__(self, woken: Callable[[], None]) -> None:
         self._woken = woken
         self._loop = asyncio.get_running_loop()
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.Handle | None = None
+        self._at = 0.0
 
     def set(self, at: float) -> None:
         """Replaces the wake set before."""
         if self._timer is not None:
-            if self._timer.when() == at and not self._timer.cancelled():
+            if self._at == at:
                 return
             self._timer.cancel()
+        self._at = at  # kept here: uvloop gives a handle without `when` for a time that has passed
         self._timer = self._loop.call_at(at, self._fire)
 
     def cancel(self) -> None:

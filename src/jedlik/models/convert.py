@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from jedlik.core.errors import ConfigError
+from jedlik.models.pretokenizer import restore
 from jedlik.models.progress import Progress, Report
 
 MAGIC = b"GGUF"
@@ -47,6 +48,21 @@ def _main(gguf: Path, folder: Path) -> None:
     )
     model.save_pretrained(folder)
     AutoTokenizer.from_pretrained(gguf.parent, **where).save_pretrained(folder)
+    _restore_pretokenizer(gguf, folder / "tokenizer.json")
+
+
+def _restore_pretokenizer(gguf: Path, tokenizer: Path) -> None:
+    from gguf import GGUFReader
+
+    fields = GGUFReader(gguf).fields
+    if "tokenizer.ggml.pre" not in fields or fields["tokenizer.ggml.model"].contents() != "gpt2":
+        return
+    name = str(fields["tokenizer.ggml.pre"].contents())
+    if not restore(name, tokenizer):
+        raise ConfigError(
+            f"{gguf.name} splits text by the rule {name!r}, which is not known here: its token ids would be wrong. "
+            "Serve the model's Hugging Face directory instead"
+        )
 
 
 if __name__ == "__main__":

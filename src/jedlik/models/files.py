@@ -18,6 +18,10 @@ from jedlik.models.convert import check_magic, convert, run_child
 from jedlik.models.progress import Progress, Report, silent
 
 
+CONVERSION = 2
+"""Raised whenever a conversion gives other files than before."""
+
+
 class ModelFiles(msgspec.Struct, frozen=True):
     """A Hugging Face model directory."""
 
@@ -65,7 +69,12 @@ def list_models() -> list[Known]:
 
 
 def _place(alias: Alias) -> Path:
-    return home() / "models" / alias.name
+    return shelf() / alias.name
+
+
+def shelf() -> Path:
+    """Where model directories stand: apart from those that an older release converted differently."""
+    return home() / "models" / f"v{CONVERSION}"
 
 
 def _make(alias: Alias, folder: Path, report: Report) -> None:
@@ -83,4 +92,4 @@ def _from_gguf(gguf: Path, report: Report) -> Path:
     check_magic(gguf)
     stat = gguf.stat()
     key = hashlib.blake2b(f"{gguf}|{stat.st_size}|{stat.st_mtime_ns}".encode(), digest_size=6).hexdigest()
-    return published(home() / "models" / f"{gguf.stem}-{key}", lambda made: convert(gguf, made, report))
+    return published(shelf() / f"{gguf.stem}-{key}", lambda made: convert(gguf, made, report))
