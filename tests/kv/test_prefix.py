@@ -91,13 +91,13 @@ def test_depths_of_a_chain(closed: bool) -> None:
     a, b = Cache(A), Cache(B)
     assert tell(index, a, CHAIN[:30])
     assert tell(index, b, CHAIN[:10])
-    assert index.match(CHAIN) == {A: 30, B: 10}
-    assert index.match(CHAIN[:20]) == {A: 20, B: 10}
-    assert index.match(CHAIN[:1]) == {A: 1, B: 1}
-    assert index.match([5, *CHAIN]) == {}
-    assert index.match([]) == {}
+    assert index.match(CHAIN).deepest() == {A: 30, B: 10}
+    assert index.match(CHAIN[:20]).deepest() == {A: 20, B: 10}
+    assert index.match(CHAIN[:1]).deepest() == {A: 1, B: 1}
+    assert index.match([5, *CHAIN]).deepest() == {}
+    assert index.match([]).deepest() == {}
     assert tell(index, b, CHAIN)
-    assert index.match([*CHAIN[:35], 7, 8, 9]) == {A: 30, B: 35}
+    assert index.match([*CHAIN[:35], 7, 8, 9]).deepest() == {A: 30, B: 35}
     index.check()
 
 
@@ -110,8 +110,19 @@ def test_eviction_shortens(closed: bool) -> None:
     facts = a.evict(random.Random(1), 15)
     assert facts is not None
     assert index.apply(A, facts)
-    assert index.match(CHAIN) == {A: 25, B: 40}
+    assert index.match(CHAIN).deepest() == {A: 25, B: 40}
     index.check()
+
+
+@pytest.mark.parametrize("closed", [True, False])
+def test_a_match_can_be_read_in_part(closed: bool) -> None:
+    index = index_of(A, B, C, closed=closed)
+    for worker, depth in ((A, 10), (B, 30), (C, 20)):
+        assert tell(index, Cache(worker), CHAIN[:depth])
+    match = index.match(CHAIN)
+    assert list(match.deepest(2).items()) == [(B, 30), (C, 20)]
+    assert [match.depth(worker) for worker in (A, B, C, WorkerId("d@1"))] == [10, 30, 20, 0]
+    assert [index.match([5]).depth(worker) for worker in (A, B)] == [0, 0]
 
 
 def test_branches_share_their_stem() -> None:
@@ -121,8 +132,8 @@ def test_branches_share_their_stem() -> None:
     tell(index, a, left)
     tell(index, a, right)
     tell(index, b, right)
-    assert index.match(left) == {A: 43, B: 20}
-    assert index.match(right) == {A: 23, B: 23}
+    assert index.match(left).deepest() == {A: 43, B: 20}
+    assert index.match(right).deepest() == {A: 23, B: 23}
     assert len(index) == 46
     index.check()
 
@@ -130,7 +141,7 @@ def test_branches_share_their_stem() -> None:
 def test_removing_unknown_blocks_is_a_no_op() -> None:
     index = index_of(A)
     index.apply(A, Facts(1, [Stored(None, [1, 2]), Evicted([77])], 0))
-    assert index.match([1, 2]) == {A: 2}
+    assert index.match([1, 2]).deepest() == {A: 2}
     index.check()
 
 
@@ -150,7 +161,7 @@ def test_gaps_and_wrong_digests_ask_for_a_snapshot_and_duplicates_do_not() -> No
     for part in a.snapshot():
         assert index.replace(A, part)
     assert index.synced(A)
-    assert index.match(CHAIN) == {A: 12}
+    assert index.match(CHAIN).deepest() == {A: 12}
     wrong = Facts(a.number + 1, [Stored(CHAIN[11], [CHAIN[12]])], 99)
     assert not index.apply(A, wrong)
     index.check()
@@ -163,10 +174,10 @@ def test_a_snapshot_replaces_everything_and_its_chunks_must_follow() -> None:
     other.store([1, 2, 3, 4, 5])
     one, two = other.snapshot(3)
     assert index.replace(A, one)
-    assert index.match(CHAIN) == {}
+    assert index.match(CHAIN).deepest() == {}
     assert not index.synced(A)
     assert index.replace(A, two)
-    assert index.match([1, 2, 3, 4, 5]) == {A: 5}
+    assert index.match([1, 2, 3, 4, 5]).deepest() == {A: 5}
     assert index.replace(A, one)
     assert not index.replace(A, Snapshot(other.number, 2, True, [], 0))
     index.check()
@@ -178,16 +189,16 @@ def test_a_worker_that_left_is_gone_at_once_and_its_bit_used_again_only_after_th
     tell(index, a, CHAIN)
     tell(index, b, CHAIN[:7])
     index.leave(A)
-    assert index.match(CHAIN) == {B: 7}
+    assert index.match(CHAIN).deepest() == {B: 7}
     index.join(C)
-    assert index.match(CHAIN) == {B: 7}
+    assert index.match(CHAIN).deepest() == {B: 7}
     index.check()
     while index.sweep(3):
         index.check()
     assert len(index) == 7
     index.join(A)
     index.replace(A, Snapshot(0, 0, True, [], 0))
-    assert index.match(CHAIN) == {B: 7}
+    assert index.match(CHAIN).deepest() == {B: 7}
     index.check()
 
 
@@ -205,11 +216,11 @@ def test_the_budget_forgets_the_oldest_leaves_and_stays_consistent() -> None:
             assert tell(index, cache, [10_000 * (stem + 1) + i for i in range(20)])
         index.check()
     assert len(index) <= 60
-    assert index.match([80_000 + i for i in range(20)]) == {A: 20, B: 20}
-    assert index.match([10_000 + i for i in range(20)]) == {}
+    assert index.match([80_000 + i for i in range(20)]).deepest() == {A: 20, B: 20}
+    assert index.match([10_000 + i for i in range(20)]).deepest() == {}
     grown = [10_000 + i for i in range(25)]
     assert tell(index, a, grown)
-    assert index.match(grown) == {}
+    assert index.match(grown).deepest() == {}
     assert index.synced(A)
     index.check()
 
@@ -243,7 +254,7 @@ def test_the_index_equals_the_truth_at_quiescence(seed: int, closed: bool) -> No
     index.check()
     for chain in chains:
         truth = {worker: depth for worker, cache in caches.items() if (depth := cache.depth(chain))}
-        assert index.match(chain) == truth
+        assert index.match(chain).deepest() == truth
     while index.sweep():
         index.check()
     assert len(index) == len(set().union(*(cache.parent for cache in caches.values())))

@@ -191,6 +191,7 @@ class World:
         while self.answered_streams() < len(self.output):
             self.join()
             self.step()
+            self.tell(Woken())
 
     def answered_streams(self) -> int:
         return len(self.ends.keys() | self.silenced)

@@ -5,7 +5,7 @@ only then used again. Whether all facts were seen is judged by numbers and by a 
 beside the index: blocks forgotten here for the byte budget, or runs left out, do not make it wrong.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from jedlik.core.errors import Bug
 from jedlik.core.ids import WorkerId
@@ -15,7 +15,6 @@ from jedlik.kv.prefix_open import OpenBlocks
 
 SWEEP_RUNS = 64
 """Runs of blocks looked at per call of `sweep`."""
-MAX_DECODED = 4096
 DIGEST_MASK = (1 << 64) - 1
 
 
@@ -32,6 +31,40 @@ class Feed:
         self.chunk = 0
         """The next one expected of a snapshot that is under way."""
         self.digest = 0
+
+
+class Match:
+    """How deep each worker holds a prompt's blocks; decoded only as far as one asks. Good until the index changes."""
+
+    __slots__ = ("_feeds", "_owners", "_spans")
+
+    def __init__(
+        self, spans: list[tuple[int, int]], owners: Mapping[int, WorkerId], feeds: Mapping[WorkerId, Feed]
+    ) -> None:
+        self._spans = spans
+        self._owners = owners
+        self._feeds = feeds
+
+    def deepest(self, most: int | None = None) -> dict[WorkerId, int]:
+        """Depth in blocks (at least 1) of the workers that hold most, deepest first, ties in order of their bits."""
+        depths: dict[WorkerId, int] = {}
+        owners = self._owners
+        for depth, bits in reversed(self._spans):
+            while bits:
+                low = bits & -bits
+                bits ^= low
+                depths[owners[low]] = depth
+                if len(depths) == most:
+                    return depths
+        return depths
+
+    def depth(self, worker: WorkerId) -> int:
+        """Depth in blocks at one worker; 0 for one that holds nothing."""
+        bit = self._feeds[worker].bit if worker in self._feeds else 0
+        for depth, bits in self._spans:
+            if bits & bit:
+                return depth
+        return 0
 
 
 class PrefixIndex:
@@ -52,7 +85,6 @@ class PrefixIndex:
         self._dead = 0
         """Bits that left since the sweep under way began: the next one's work."""
         self._sweeping = 0
-        self._decoded: dict[int, tuple[WorkerId, ...]] = {}
 
     def __len__(self) -> int:
         """Blocks known."""
@@ -113,16 +145,13 @@ class PrefixIndex:
             return feed.synced
         return True
 
-    def match(self, keys: Sequence[int]) -> dict[WorkerId, int]:
-        """Depth in blocks, at least 1, to which each worker holds the chain `keys`; workers without it are absent."""
-        depths: dict[WorkerId, int] = {}
-        for depth, bits in self._closed.match(keys, self._alive_closed):
-            depths.update(dict.fromkeys(self._decoded.get(bits) or self._decode(bits), depth))
+    def match(self, keys: Sequence[int]) -> Match:
+        """How deep each worker holds the chain `keys`."""
+        spans = self._closed.match(keys, self._alive_closed)
         if self._alive_open:
-            for depth, bits in self._open.match(keys, self._alive_open):
-                if depth:
-                    depths.update(dict.fromkeys(self._decode(bits), depth))
-        return depths
+            spans += self._open.match(keys, self._alive_open)
+            spans.sort()
+        return Match(spans, self._owners, self._feeds)
 
     def sweep(self, runs: int = SWEEP_RUNS) -> bool:
         """Clear up behind workers that left, at most `runs` runs of blocks. False when there is nothing to do."""
@@ -194,7 +223,6 @@ class PrefixIndex:
             self._alive_closed |= feed.bit
         else:
             self._alive_open |= feed.bit
-        self._decoded.clear()
 
     def _retire(self, feed: Feed) -> None:
         if not feed.bit:
@@ -203,16 +231,6 @@ class PrefixIndex:
         self._alive_closed &= ~feed.bit
         self._alive_open &= ~feed.bit
         self._dead |= feed.bit
-        self._decoded.clear()
-
-    def _decode(self, bits: int) -> tuple[WorkerId, ...]:
-        """The workers of a bit set; remembered, as the same sets come again and again."""
-        workers = self._decoded.get(bits)
-        if workers is None:
-            if len(self._decoded) >= MAX_DECODED:
-                self._decoded.clear()
-            workers = self._decoded[bits] = tuple(self._owners[bit] for bit in _bits(bits))
-        return workers
 
 
 def _bits(mask: int) -> list[int]:

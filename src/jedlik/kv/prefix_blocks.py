@@ -1,9 +1,8 @@
 """Which workers hold which blocks, for workers whose caches are prefix-closed.
 
-Invariant: along every chain the set of holders only shrinks. So a prompt is matched run by run: one look-up where
-holders change, one comparison at the end of each run, and a bisection only in the last. Blocks are forgotten leaf
-first, which keeps the invariant; a run whose parent is not held here (forgotten for the budget) is left out for the
-same reason.
+Invariant: along every chain the set of holders only shrinks. So a prompt is matched run by run: one step where holders
+change or chains fork, and a bisection in the last run. Blocks are forgotten leaf first, which keeps the invariant; a
+run whose parent is not held here (forgotten for the budget) is left out for the same reason.
 """
 
 from bisect import bisect_left
@@ -42,7 +41,7 @@ class ClosedBlocks:
                     return
                 if shared < len(run.keys):
                     run, _ = forest.cut(run, shared)
-                run.mask |= bit
+                run.mask = forest.shared_mask(run.mask | bit)
                 above = self._join_around(run)
             else:
                 above = run
@@ -75,7 +74,7 @@ class ClosedBlocks:
                 continue
             if count < len(run.keys):
                 _, run = self.forest.cut(run, len(run.keys) - count)
-            run.mask ^= bit
+            run.mask = self.forest.shared_mask(run.mask ^ bit)
             if run.mask or run.children:
                 self.forest.join(run)
             else:
@@ -83,10 +82,10 @@ class ClosedBlocks:
 
     def match(self, keys: Sequence[int], alive: int) -> list[tuple[int, int]]:
         """How deep a prompt's blocks `keys` are held: (depth in blocks, bits that end there), deepest last."""
-        get, at, end = self.forest.by_key.get, 0, len(keys)
+        path, depth = self._path(keys)
         spans: list[tuple[int, int]] = []
-        mask = alive
-        while at < end and (run := get(keys[at])) is not None:
+        mask, at = alive, 0
+        for run in path:
             now = mask & run.mask
             if now != mask:
                 if at:
@@ -94,15 +93,31 @@ class ClosedBlocks:
                 mask = now
                 if not mask:
                     return spans
-            blocks = run.keys
-            last = at + len(blocks) - 1
-            if last >= end or keys[last] != blocks[-1]:
-                at += common(blocks, 0, keys, at)
-                break
-            at = last + 1
-        if at and mask:
-            spans.append((at, mask))
+            at += len(run.keys)
+        if depth:
+            spans.append((depth, mask))
         return spans
+
+    def _path(self, keys: Sequence[int]) -> tuple[list[Run], int]:
+        """The runs that a prompt goes through, first to last, and how many of its blocks they cover.
+
+        From its last block upwards if that is known, else forward: a block found has all before it in common.
+        """
+        get, path, at, end = self.forest.by_key.get, [], 0, len(keys)
+        run = get(keys[-1]) if keys else None
+        if run is not None:
+            while run is not None:
+                path.append(run)
+                run = run.parent
+            path.reverse()
+            return path, end
+        while at < end and (run := get(keys[at])) is not None:
+            path.append(run)
+            at += len(run.keys)
+        if not path:
+            return path, 0
+        start = at - len(path[-1].keys)
+        return path, start + common(path[-1].keys, 0, keys, start)
 
 
 def common(run: Sequence[int], start: int, keys: Sequence[int], at: int) -> int:

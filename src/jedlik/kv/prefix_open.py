@@ -50,11 +50,12 @@ class OpenBlocks:
         for depth, key in enumerate(keys):
             now = self._masks.get(key, 0) & mask
             if now != mask:
-                spans.append((depth, mask & ~now))
+                if depth:
+                    spans.append((depth, mask & ~now))
                 mask = now
             if not mask:
                 return spans
-        return [*spans, (len(keys), mask)]
+        return [*spans, (len(keys), mask)] if keys else spans
 
     def size_bytes(self) -> int:
         """Memory, roughly."""

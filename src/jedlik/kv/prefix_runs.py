@@ -14,6 +14,9 @@ BLOCK_BYTES, RUN_BYTES = 120, 560
 """What a block and a run cost, all structures together (bench/prefix_index measures them)."""
 
 
+MAX_SHARED_MASKS = 1 << 14
+
+
 class Run:
     """Blocks in a row. All of them are held by the workers whose bits are in `mask`."""
 
@@ -35,6 +38,7 @@ class RunForest:
         self._runs: dict[Run, None] = {}
         self._leaves: OrderedDict[Run, None] = OrderedDict()
         self._unswept: list[Run] = []
+        self._masks: dict[int, int] = {}
 
     def __len__(self) -> int:
         """Blocks."""
@@ -46,6 +50,12 @@ class RunForest:
     def size_bytes(self) -> int:
         """Memory, by what was measured."""
         return len(self.by_key) * BLOCK_BYTES + len(self._runs) * RUN_BYTES
+
+    def shared_mask(self, mask: int) -> int:
+        """The same set as one object for all runs: less memory to touch in a match."""
+        if len(self._masks) >= MAX_SHARED_MASKS:
+            self._masks.clear()
+        return self._masks.setdefault(mask, mask)
 
     def grow(self, above: Run | None, keys: list[int], mask: int) -> None:
         """New blocks after the end of `above` (None: a first block)."""

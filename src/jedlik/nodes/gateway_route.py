@@ -3,6 +3,7 @@
 from array import array
 from collections import OrderedDict
 from collections.abc import Sequence
+from itertools import islice
 
 from jedlik.core.facts import Routed
 from jedlik.core.ids import RequestId, WorkerId
@@ -11,7 +12,7 @@ from jedlik.core.tokens import count
 from jedlik.kv.hashing import BlockHasher
 from jedlik.kv.prefix import PrefixIndex
 from jedlik.nodes.gateway_streams import Stream
-from jedlik.routing.choose import Ask, Choice, Held, choose
+from jedlik.routing.choose import MAX_HOLDERS, MAX_IDLE, Ask, Choice, Held, choose
 from jedlik.routing.cost import EXPECTED_OUTPUT
 from jedlik.routing.view import Fleet
 
@@ -51,7 +52,10 @@ class Router:
             del self._members[card.model]
 
     def held(self, stream: Stream) -> Held:
-        """What of a stream's history is in each worker's cache. Empty where the request re-uses nothing."""
+        """What of a stream's history is cached, at the workers with most of it and at those with the least backlog.
+
+        Empty where the request re-uses nothing.
+        """
         request = stream.request
         tokens: dict[WorkerId, int] = {}
         if request.sampling.prompt_logprobs is not None and not stream.started:
@@ -60,8 +64,12 @@ class Router:
         for group in self._members.get(request.model, ()):
             hasher = self._hashers[group]
             keys = block_keys(hasher, history, request.tenant, request.salt)
-            for worker, depth in self._index.match(keys).items():
+            match = self._index.match(keys)
+            for worker, depth in match.deepest(MAX_HOLDERS).items():
                 tokens[worker] = depth * hasher.block_size
+            for view in islice(self._fleet.least_loaded(request.model), 2 * MAX_IDLE):
+                if depth := match.depth(view.card.worker):
+                    tokens[view.card.worker] = depth * hasher.block_size
         return Held(tokens)
 
     def route(self, stream: Stream, held: Held, now: float) -> tuple[Choice, Routed]:

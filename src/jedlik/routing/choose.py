@@ -5,7 +5,7 @@ not grow with the fleet. Every worker scored is reported, excluded ones with the
 """
 
 from collections.abc import Collection, Iterator, Mapping
-from zlib import crc32
+from hashlib import blake2b
 
 import msgspec
 
@@ -114,5 +114,6 @@ def _pick(scored: list[Candidate], ask: Ask) -> Candidate | None:
     tied = [c for c in scored if c.cost_s <= limit and c.cached_tokens == best.cached_tokens]
     if len(tied) == 1:
         return best
-    seed = crc32(f"{ask.request_id}/{ask.choice}/".encode())
-    return min(tied, key=lambda c: (crc32(c.worker.encode(), seed), c.worker))
+    return min(
+        tied, key=lambda c: blake2b(f"{ask.request_id}/{ask.choice}/{c.worker}".encode(), digest_size=8).digest()
+    )
