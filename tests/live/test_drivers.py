@@ -21,9 +21,10 @@ from jedlik.core.tokens import pack
 from jedlik.engines.simulated import CAPABILITIES, DEFAULT_COSTS, SimulatedEngine
 from jedlik.kv.hashing import BlockHasher, hash_check
 from jedlik.live.gateway import GatewayDriver
+from jedlik.live.links import WorkerLinks
 from jedlik.live.worker import WorkerDriver
 from jedlik.net.discovery.local import Announcement, LocalDiscovery, Record, start_ticks
-from jedlik.net.streams import serve
+from jedlik.net.streams import Connection, serve
 from jedlik.nodes.gateway import GatewayNode
 from jedlik.nodes.worker import WorkerNode
 
@@ -159,6 +160,35 @@ def test_a_worker_with_another_key_is_kicked_and_its_process_killed() -> None:
         assert not gateway.cards()
         server.close()
         await end(*tasks)
+
+    run(scenario)
+
+
+class Mute:
+    """Takes connections, says nothing."""
+
+    def opened(self, connection: Connection) -> None:
+        """Not answered."""
+
+    def received(self, connection: Connection, bodies: list[memoryview]) -> None:
+        """Not answered."""
+
+    def lost(self, connection: Connection, reason: str) -> None:
+        """Not answered."""
+
+
+def test_a_worker_that_shows_no_card_is_kicked() -> None:
+    async def scenario(folder: Path) -> None:
+        victim = await asyncio.create_subprocess_exec("sleep", "60")
+        server, address = await serve(f"unix:{folder}/w.sock", Mute, KEY)
+        announce(folder, address, victim.pid)
+        heard = Heard()
+        links = WorkerLinks(GATEWAY, LocalDiscovery(folder), KEY, lambda event: None, heard.kicked, card_s=0.05)
+        task = asyncio.create_task(links.run())
+        assert await victim.wait() == -9
+        assert heard.kicks == [(WorkerId("w@1"), True)]
+        server.close()
+        await end(task)
 
     run(scenario)
 

@@ -60,7 +60,7 @@ class GatewayDriver:
         self._node = node
         self._telemetry = telemetry
         self._deliver: Callable[[Deliver], None] | None = None
-        self._links = WorkerLinks(gateway, discovery, cluster_key, self._from_links)
+        self._links = WorkerLinks(gateway, discovery, cluster_key, self._from_links, telemetry.kicked)
         self._turn: Turn[GatewayEvent, GatewayEffect] = Turn(node.handle, self._perform, recorder)
         self._timer = WakeTimer(lambda: self._turn.send(Woken()))
         self._drained = asyncio.Event()
@@ -121,7 +121,6 @@ class GatewayDriver:
             case Wake():
                 self._timer.set(effect.at)
             case Kick():
-                killed = self._links.kick(effect.worker, effect.reason)
-                self._telemetry.kicked(effect.worker, effect.reason, killed)
+                self._links.kick(effect.worker, effect.reason)
             case Drained():
                 self._drained.set()

@@ -1,7 +1,8 @@
 """A gateway's connections to the workers that discovery names.
 
 Each is opened with Hello, shown a Card, and from then on turned into `FromWorker` events. A connection that ends is
-reported once and opened again while the worker's record stands; a kicked worker is never connected to again.
+reported once and opened again while the worker's record stands; a kicked worker is never connected to again. Nodes
+watch workers they know; one that takes a connection and shows no card in time is unknown to them and is kicked here.
 """
 
 import asyncio
@@ -16,8 +17,11 @@ from jedlik.net.discovery.local import Joined, LocalDiscovery, Record, kill
 from jedlik.net.streams import Connection, connect
 
 POLL_S = 0.1
+CARD_S = 5.0
 LinkEvent = WorkerJoined | WorkerLost | FromWorker
 Tell = Callable[[LinkEvent], None]
+Kicked = Callable[[WorkerId, str, bool], None]
+"""(worker, reason, whether its process was killed)."""
 
 
 class Link:
@@ -29,6 +33,8 @@ class Link:
         self._tell = tell
         self._ended = ended
         self._carded = False
+        self.settled = asyncio.Event()
+        """It has shown its card, or is gone."""
         self.connection: Connection | None = None
 
     def opened(self, connection: Connection) -> None:
@@ -46,6 +52,7 @@ class Link:
                 raise PeerError(f"{self._worker} sent {type(message).__name__} before its card")
 
     def lost(self, connection: Connection, reason: str) -> None:
+        self.settled.set()
         if self._carded:
             self._tell(WorkerLost(self._worker, reason))
         self._ended(self._worker)
@@ -54,17 +61,28 @@ class Link:
         if self._carded or card.worker != self._worker:
             raise PeerError(f"{self._worker} showed an unexpected card of {card.worker}")
         self._carded = True
+        self.settled.set()
         self._tell(WorkerJoined(card))
 
 
 class WorkerLinks:
     """All of them, for one gateway."""
 
-    def __init__(self, gateway: GatewayId, discovery: LocalDiscovery, key: bytes, tell: Tell) -> None:
+    def __init__(
+        self,
+        gateway: GatewayId,
+        discovery: LocalDiscovery,
+        key: bytes,
+        tell: Tell,
+        kicked: Kicked,
+        card_s: float = CARD_S,
+    ) -> None:
         self._gateway = gateway
         self._discovery = discovery
         self._key = key
         self._tell = tell
+        self._told_kicked = kicked
+        self._card_s = card_s
         self._links: dict[WorkerId, Link] = {}
         self._kicked: set[WorkerId] = set()
 
@@ -88,12 +106,12 @@ class WorkerLinks:
         if link is not None and link.connection is not None:
             link.connection.send(encode(message))
 
-    def kick(self, worker: WorkerId, reason: str) -> bool:
-        """Cut a worker off and kill it, if it is a process of this host's run directory; whether it was killed."""
+    def kick(self, worker: WorkerId, reason: str) -> None:
+        """Cut a worker off and kill it, if it is a process of this host's run directory."""
         self._kicked.add(worker)
         self._cut(worker, reason)
         record = self._discovery.find(worker)
-        return record is not None and kill(record)
+        self._told_kicked(worker, reason, record is not None and kill(record))
 
     async def _connect(self, record: Record) -> None:
         worker = WorkerId(record.worker)
@@ -102,8 +120,11 @@ class WorkerLinks:
         link = self._links[worker] = Link(self._gateway, worker, self._tell, self._ended)
         try:
             await connect(record.address, link, self._key)
+            await asyncio.wait_for(link.settled.wait(), self._card_s)
         except PeerError:
             self._ended(worker)  # the record is stale or the worker just starting: discovery will say
+        except TimeoutError:
+            self.kick(worker, f"no card within {self._card_s:g} s")
 
     def _ended(self, worker: WorkerId) -> None:
         self._links.pop(worker, None)

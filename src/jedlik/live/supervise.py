@@ -35,7 +35,7 @@ class Supervisor:
         Raises ConfigError if a child can't start.
         """
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             loop.add_signal_handler(number, self._signalled, number)
         children = [self._gateway, *self._workers]
         keepers = [asyncio.create_task(child.keep(), name=f"keep {child.name}") for child in children]
