@@ -17,8 +17,10 @@ from jedlik.core.tokens import pack
 from jedlik.engines.torch.engine import TorchEngine
 from jedlik.engines.torch.options import EngineOptions
 from jedlik.engines.torch.pool import allocate
+from jedlik.models.cache import home
 
-CACHE = "/tmp/jedlik-test-kernels"
+CACHE = str(home() / "kernels")
+"""The compiled kernel, where the product keeps it too: a digest of its source is in its name."""
 GREEDY = Sampling(temperature=0.0)
 
 
