@@ -17,7 +17,6 @@ from jedlik.models.catalogue import ALIASES, Alias, find
 from jedlik.models.convert import check_magic, convert, run_child
 from jedlik.models.progress import Progress, Report, silent
 
-
 CONVERSION = 2
 """Raised whenever a conversion gives other files than before."""
 

@@ -1,6 +1,6 @@
 """How GGUF names the rule that splits text before BPE, and the same rule in a tokenizer.json.
 
-A GGUF file has only a name (`tokenizer.ggml.pre`); transformers 5.23 converts byte-level BPE without it, always to GPT-2's
+A GGUF file has only a name (`tokenizer.ggml.pre`); transformers 5.23 ignores it and always takes GPT-2's
 rule, which gives other ids than the model was trained with (SmolLM2: wherever a digit meets white space). The rules are
 those of the models' own published tokenizer.json files.
 """
