@@ -7,7 +7,7 @@ holds the cluster key), and `jedlik replay` can put the very same node through t
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
@@ -21,7 +21,9 @@ from jedlik.kv.hashing import BlockHasher
 from jedlik.live.recorder import Difference, EventLog, GatewayTurn, WorkerTurn, read, replay
 from jedlik.live.redact import Redactor
 from jedlik.nodes.gateway import GatewayNode
-from jedlik.nodes.worker import WorkerNode
+
+if TYPE_CHECKING:
+    from jedlik.nodes.worker import WorkerNode
 
 T = TypeVar("T")
 
@@ -38,7 +40,9 @@ def make_gateway(told: ProcessConfig) -> GatewayNode:
     return GatewayNode(told.config.gateway, GatewayId(told.id), told.cluster_key, told.config.worker)
 
 
-def make_worker(told: ProcessConfig, card: Card) -> WorkerNode:
+def make_worker(told: ProcessConfig, card: Card) -> "WorkerNode":
+    from jedlik.nodes.worker import WorkerNode  # brings numpy, which a gateway does without
+
     hasher = BlockHasher(told.cluster_key, card.revision, card.layout.block_size)
     return WorkerNode(card, told.config.worker, hasher)
 
