@@ -136,11 +136,14 @@ def test_tokens_are_acknowledged_so_that_long_answers_end(model_dir: Path) -> No
         assert not any(isinstance(event, Abandoned) for event in port.events)
 
 
-def test_pending_tokens_become_one_chunk(model_dir: Path) -> None:
-    port = ScriptedPort(ids("The quick brown fox", end=False), per_delivery=64, end="length")
+def test_tokens_that_come_together_are_chunks_of_their_own(model_dir: Path) -> None:
+    tokens = ids("The quick brown fox", end=False)
+    port = ScriptedPort(tokens, per_delivery=64, end="length")
     events = chat(model_dir, port, stream=True).events()
-    assert len(events) == 4
-    assert events[1]["choices"][0]["delta"]["content"] == "The quick brown fox"
+    assert len(events) == 1 + len(tokens) + 1 + 1
+    deltas = [event["choices"][0]["delta"].get("content", "") for event in events[1:-2]]
+    assert all(deltas)
+    assert "".join(deltas) == "The quick brown fox"
 
 
 def test_characters_are_never_split(model_dir: Path) -> None:

@@ -79,7 +79,7 @@ class Answer:
         piece = self._piece(choice)
         text = b""
         if self._plain:
-            text = chunks.text(index, piece.text) if piece.text else b""
+            text = b"".join([chunks.text(index, delta) for delta in piece.deltas if delta])
         elif piece.text or piece.entries:
             text = chunks.text(index, piece.text, self._logprobs(piece.entries) if piece.entries else None)
         if choice.cut:
@@ -135,7 +135,7 @@ class Answer:
         started = choice.started or self._first(choice).started
         echo = self._echoes[index // (len(self._call.choices) // len(self._echoes))]
         before = echo.piece(started.prompt_logprobs if started is not None else None)
-        return Piece(before.text + piece.text, [*before.entries, *piece.entries])
+        return Piece([*before.deltas, *piece.deltas], [*before.entries, *piece.entries])
 
     def _first(self, choice: Choice) -> Choice:
         """The first choice of the same prompt."""

@@ -32,8 +32,13 @@ class Place(msgspec.Struct, frozen=True):
 class Piece(msgspec.Struct, frozen=True):
     """What a choice has to say now."""
 
-    text: str
-    entries: Sequence[Entry]
+    deltas: Sequence[str]
+    """Text token by token: a streaming client may count events, so each gets its own where there is text."""
+    entries: Sequence[Entry] = ()
+
+    @property
+    def text(self) -> str:
+        return "".join(self.deltas)
 
 
 class Choice:
@@ -85,13 +90,15 @@ class Choice:
         if self._stop is None and not self._logprobs and not hidden:
             feed = self._detokeniser.feed
             self.position += len(tokens)
-            text = feed(tokens[0]) if len(tokens) == 1 else "".join([feed(token) for token in tokens])
+            deltas = [feed(token) for token in tokens]
         else:
-            text = self._one_by_one(tokens, hidden)
+            deltas = self._one_by_one(tokens, hidden)
         if self.ended is not None and self.ended.fault is None and not self.cut:
-            text += self._close(self.ended)
-        self._released += len(text)
-        return Piece(text, self._release() if self._logprobs else ())
+            deltas.append(self._close(self.ended))
+        if not self._logprobs:
+            return Piece(deltas)
+        self._released += sum(map(len, deltas))
+        return Piece(deltas, self._release())
 
     def _hides_last(self, tokens: list[int]) -> bool:
         ended = self.ended
@@ -100,7 +107,7 @@ class Choice:
             and not self._include_stop
         )  # fmt: skip
 
-    def _one_by_one(self, tokens: list[int], hidden: bool) -> str:
+    def _one_by_one(self, tokens: list[int], hidden: bool) -> list[str]:
         """With stop strings each token counts: the cut is after the one that completed the string."""
         given = []
         last = len(tokens) - 1
@@ -114,7 +121,7 @@ class Choice:
             if self.cut:
                 break
         self.logprobs = []
-        return "".join(given)
+        return given
 
     def _through_stop(self, text: str) -> str:
         if self._stop is None or not text:

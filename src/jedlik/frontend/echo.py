@@ -28,5 +28,5 @@ class Echo:
         """The first piece of a choice. `logprobs` are of all positions but the first, which has none."""
         known: list[TokenLogprobs | None] = [None, *(logprobs or ())]
         if logprobs is None or len(known) != len(self._ids):
-            return Piece(self.text, ())
-        return Piece(self.text, [Entry(*each) for each in zip(self._ids, self._offsets, known, strict=True)])
+            return Piece([self.text], ())
+        return Piece([self.text], [Entry(*each) for each in zip(self._ids, self._offsets, known, strict=True)])
