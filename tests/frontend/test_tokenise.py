@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Regex, normalizers, pre_tokenizers, processors
 
 from jedlik.core.tokens import pack, unpack
-from jedlik.frontend.text.cuts import AFTER, LETTERS, Cuts, markers, restarts_at_borders
+from jedlik.frontend.text.cuts import AFTER, LETTERS, Cuts, markers, restarts_at_borders, restarts_at_spaces
 from jedlik.frontend.text.samples import SAMPLES
 from jedlik.frontend.text.tokenise import PieceCache, Tokeniser, TooLong
+from jedlik.frontend.text.words import WORD, Words
 
 TOKENIZERS = {kind: byte_level(kind) for kind in PRE}
 OTHERS = {"sentence_piece": sentence_piece(), "word_piece": word_piece()}
@@ -55,6 +56,30 @@ def test_cut_equals_plain(kind: str, text: str) -> None:
     tokeniser = often(kind)
     assert unpack(tokeniser.encode(text)) == TOKENIZERS[kind].encode(text, add_special_tokens=False).ids
     tokeniser.check()
+
+
+@pytest.mark.parametrize("kind", sorted(PRE))
+@given(texts=st.lists(TEXTS, min_size=1, max_size=4))
+def test_words_equal_plain(kind: str, texts: list[str]) -> None:
+    tokenizer = TOKENIZERS[kind]
+    assert restarts_at_spaces(spec_of(tokenizer))
+    words = Words(lambda each: [pack(tokenizer.encode(text, add_special_tokens=False).ids) for text in each])
+    for text in [*texts, *texts]:
+        assert "".join(WORD.findall(text)) == text
+        assert unpack(words.encode(text)) == tokenizer.encode(text, add_special_tokens=False).ids
+
+
+@pytest.mark.parametrize("flag", ["lstrip", "rstrip", "single_word"])
+def test_no_words_where_added_tokens_reach_out(flag: str) -> None:
+    tokenizer = byte_level("gpt2")
+    tokenizer.add_tokens([AddedToken("<mask>", **{flag: True})])
+    assert not restarts_at_spaces(spec_of(tokenizer))
+
+
+def test_no_words_where_an_added_token_has_a_space() -> None:
+    tokenizer = byte_level("gpt2")
+    tokenizer.add_tokens([AddedToken("<| mask")])
+    assert not restarts_at_spaces(spec_of(tokenizer))
 
 
 @pytest.mark.parametrize("kind", sorted(OTHERS))

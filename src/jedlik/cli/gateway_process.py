@@ -6,6 +6,7 @@ Imports no torch. Takes over the supervisor's listening socket, so that no conne
 import asyncio
 import contextlib
 import gc
+import os
 import random
 import secrets
 import socket
@@ -44,6 +45,7 @@ class Server(uvicorn.Server):
 async def serve(told: ProcessConfig, log: Log, stop: asyncio.Event) -> None:
     """Serve until told to stop, drain, flush."""
     config = told.config
+    one_thread()
     node = make_gateway(told)
     metrics = GatewayMetrics(lambda: {card.name: card.total_blocks for card in node.cards()})
     telemetry = GatewayTelemetry(metrics, log, log_requests=config.frontend.log_requests)
@@ -69,6 +71,11 @@ async def serve(told: ProcessConfig, log: Log, stop: asyncio.Event) -> None:
         results = await asyncio.gather(running, stopping, return_exceptions=True)
     if isinstance(results[0], Exception):
         raise results[0]
+
+
+def one_thread() -> None:
+    """Prompts are tokenised in pieces too small to be worth waking a pool of threads for."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
 def calm_collector() -> None:
