@@ -23,6 +23,8 @@ from jedlik.frontend.text.model import TextModel
 
 LARGE_BODY_BYTES = 16 << 10
 """From here on a prompt is tokenised in steps: at once it would hold up all streams for milliseconds."""
+WATCH_AFTER_S = 0.005
+"""Below any engine's step: who leaves earlier is noticed then, and costs no step more."""
 NO_WORKER = Fault("unavailable", "No worker for this model is ready yet.", code="no_worker", retry_after_s=1.0)
 
 
@@ -104,7 +106,7 @@ class Generation:
     async def _held(self, web: Web, call: Call, work: Callable[[Web], Awaitable[None]]) -> None:
         """Open the call, watch for the client's leaving, and close it whatever happens."""
         call.task = task = asyncio.current_task()
-        watcher = asyncio.create_task(_watch(web.receive, call))
+        watcher = Watcher(web.receive, call)
         try:
             self._desk.hub.open(call)
             await work(web)
@@ -115,14 +117,36 @@ class Generation:
             web.cut()
         finally:
             self._desk.hub.close(call)
-            watcher.cancel()
+            await watcher.stop()
+
+
+class Watcher:
+    """Sees the client leave: at once on streams; else a moment later, when short answers are out and spared a task."""
+
+    def __init__(self, receive: Receive, call: Call) -> None:
+        self._receive = receive
+        self._call = call
+        self._task: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        if call.eager:
+            self._begin()
+        else:
+            self._timer = asyncio.get_running_loop().call_later(WATCH_AFTER_S, self._begin)
+
+    async def stop(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._task is not None:
+            self._task.cancel()
             with suppress(asyncio.CancelledError):
-                await watcher
+                await self._task
 
+    def _begin(self) -> None:
+        self._task = asyncio.create_task(self._watch(), name="watch for disconnect")
 
-async def _watch(receive: Receive, call: Call) -> None:
-    """The body is read, so what comes next is the end of the connection (or pipelined noise)."""
-    while (await receive())["type"] != "http.disconnect":
-        pass
-    call.gone = True
-    call.wake()
+    async def _watch(self) -> None:
+        """The body is read, so what comes next is the end of the connection (or pipelined noise)."""
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self._call.gone = True
+        self._call.wake()
