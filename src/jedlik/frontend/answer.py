@@ -15,6 +15,7 @@ from jedlik.frontend.openai import errors, replies
 from jedlik.frontend.openai.logprobs import Entry, TokenBytes, chat_logprobs, completion_logprobs
 from jedlik.frontend.openai.plan import Shape
 from jedlik.frontend.openai.replies import Envelope, Json
+from jedlik.frontend.pump import Pump
 from jedlik.frontend.sse import DONE, PING, ChunkFormat, error_event
 
 
@@ -40,39 +41,47 @@ class Answer:
         call = self._call
         chunks = ChunkFormat(self._envelope, self._shape.include_usage)
         opening = b"".join([chunks.role(choice.place.index) for choice in call.choices])
-        while True:
-            await call.news()
-            if call.gone:
-                return
-            fault = call.fault if call.ending else None
-            if not web.begun:
-                if fault is not None and not any(choice.started for choice in call.choices):
-                    await web.refuse(errors.of_fault(fault))
+        pump = Pump(call, web, lambda: self._news(chunks), self._hub.now)
+        try:
+            while True:
+                await call.news()
+                await pump.settle()
+                if call.gone:
                     return
-                await web.begin(200, [*SSE, *self._origin()])
-            touched = [choice for choice in call.choices if choice.news]
-            body = b"".join([self._chunk(choice, chunks) for choice in touched])
-            if body and opening:
-                body, opening = opening + body, b""
-            over = call.ending and (fault is not None or call.over)
-            if over:
-                body += error_event(errors.fault_object(fault)) if fault is not None else self._close(opening, chunks)
-            elif not body and call.silent:
-                body = PING
-            call.silent = False
-            if body:
-                await self._send(web, body, more=not over)
-            for choice in touched:
-                self._hub.taken(choice)
-            if over:
-                return
+                fault = call.fault if call.ending else None
+                if not web.begun:
+                    if fault is not None and not any(choice.started for choice in call.choices):
+                        await web.refuse(errors.of_fault(fault))
+                        return
+                    await web.begin(200, [*SSE, *self._origin()])
+                body = self._news(chunks)
+                if body and opening:
+                    body, opening, call.pump = opening + body, b"", pump
+                over = call.ending and (fault is not None or call.over)
+                if over:
+                    ending = error_event(errors.fault_object(fault)) if fault else self._close(opening, chunks)
+                    await self._send(web, body + ending, more=False)
+                    return
+                if body or call.silent:
+                    await self._send(web, body or PING, more=True)
+        finally:
+            pump.stop()
 
     async def _send(self, web: Web, body: bytes, more: bool) -> None:
         """While the client takes nothing this waits, and the hub's tick sees since when."""
         call = self._call
+        call.silent = False
         call.quiet_since = call.sending_since = self._hub.now()
         await web.send({"type": "http.response.body", "body": body, "more_body": more})
         call.sending_since = None
+
+    def _news(self, chunks: ChunkFormat) -> bytes:
+        """Events for all that was delivered. It is acknowledged a little before it is sent: 8 tokens of a stream."""
+        touched = [choice for choice in self._call.choices if choice.news]
+        body = b"".join([self._chunk(choice, chunks) for choice in touched])
+        for choice in touched:
+            self._hub.taken(choice)
+        return body
 
     def _chunk(self, choice: Choice, chunks: ChunkFormat) -> bytes:
         index = choice.place.index

@@ -42,6 +42,8 @@ class Call:
         self.quiet_since = 0.0
         self.silent = False
         """Nothing was sent for the ping period."""
+        self.pump: Callable[[], None] | None = None
+        """Sends what choices have to say without waking the task; set while a stream is under way."""
         self._news = False
         self._waiter: asyncio.Future[None] | None = None
 
@@ -139,11 +141,14 @@ class Hub:
             if (found := streams.get(start.stream)) is not None:
                 found[0].started = start
                 found[1].wake()
+        pumps: list[Callable[[], None]] = []
         for stream, token in zip(deliver.streams, deliver.tokens, strict=True):
             if (found := streams.get(stream)) is not None:
                 choice, call = found
                 choice.tokens.append(token)
-                if call.eager or len(choice.tokens) >= ACKNOWLEDGE_EVERY:
+                if call.pump is not None:
+                    pumps.append(call.pump)
+                elif call.eager or len(choice.tokens) >= ACKNOWLEDGE_EVERY:
                     call.wake()
         for stream, logprobs in deliver.logprobs:
             if (found := streams.get(stream)) is not None:
@@ -153,6 +158,8 @@ class Hub:
                 found[0].ended = end
                 found[1].ending = True
                 found[1].wake()
+        for pump in pumps:
+            pump()
 
     # --- the tick ---
 
