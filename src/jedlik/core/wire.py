@@ -17,6 +17,8 @@ class WireError(PeerError):
     """A frame that is too long, of another version, or not of the schema."""
 
 
+UNDECODABLE = (msgspec.MsgspecError, ValueError, RecursionError)
+"""What the decoder raises on bytes that are not ours: invalid UTF-8 is a ValueError."""
 _encoder = msgspec.msgpack.Encoder()
 _to_worker: msgspec.msgpack.Decoder[ToWorker] = msgspec.msgpack.Decoder(ToWorker)
 _to_gateway: msgspec.msgpack.Decoder[ToGateway] = msgspec.msgpack.Decoder(ToGateway)
@@ -32,7 +34,7 @@ def decode_to_worker(body: bytes | memoryview) -> ToWorker:
     """Decode the msgpack part of a frame sent by a gateway. Raises WireError."""
     try:
         return _to_worker.decode(body)
-    except msgspec.MsgspecError as error:
+    except UNDECODABLE as error:
         raise WireError(f"bad message from gateway: {error}") from error
 
 
@@ -40,7 +42,7 @@ def decode_to_gateway(body: bytes | memoryview) -> ToGateway:
     """Decode the msgpack part of a frame sent by a worker. Raises WireError."""
     try:
         return _to_gateway.decode(body)
-    except msgspec.MsgspecError as error:
+    except UNDECODABLE as error:
         raise WireError(f"bad message from worker: {error}") from error
 
 
