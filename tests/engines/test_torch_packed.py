@@ -7,9 +7,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
+from torch.nn import functional
 from torch_driving import CACHE
 
-from jedlik.engines.torch import weights
+from jedlik.engines.torch import panels, weights
 from jedlik.engines.torch.fixed import FixedShapes, blocked_linear
 from jedlik.engines.torch.options import EngineOptions
 from jedlik.engines.torch.packed import PackedLinear, pack
@@ -24,12 +25,36 @@ def test_equals_linear(inside: int, outside: int, rows: int, bias: bool) -> None
         assert torch.allclose(PackedLinear(plain)(x), plain(x), atol=1e-4)
 
 
+@given(st.integers(1, 40), st.integers(1, 100), st.integers(1, 40), st.booleans(), st.integers(1, 2))
+def test_panels_equal_linear_and_no_row_depends_on_another(
+    pairs: int, outside: int, rows: int, bias: bool, threads: int
+) -> None:
+    kernel = panels.load(Path(CACHE))
+    if kernel is None:
+        pytest.skip("no compiler, or a CPU without AVX512-BF16")
+    plain = nn.Linear(2 * pairs, outside, bias=bias).bfloat16()
+    made = panels.PanelLinear(plain, kernel, threads)
+    x = torch.randn(1, rows, 2 * pairs + 2).bfloat16()[..., : 2 * pairs]  # rows apart, as where heads were split off
+    with torch.inference_mode():
+        y = made(x)
+        want = functional.linear(x.float(), plain.weight.float(), plain.bias.float() if bias else None)
+        assert y.shape == (1, rows, outside)
+        assert torch.allclose(y.float(), want, atol=2e-3, rtol=1e-2)
+        assert torch.equal(made(x[:, rows // 2 : rows // 2 + 1])[0, 0], y[0, rows // 2])
+
+
+def test_odd_inputs_and_float32_stay_out_of_panels() -> None:
+    assert panels.fits(nn.Linear(4, 3).bfloat16())
+    assert not panels.fits(nn.Linear(3, 3).bfloat16())
+    assert not panels.fits(nn.Linear(4, 3))
+
+
 def test_only_plain_linear_layers_are_replaced() -> None:
     class Special(nn.Linear):
         pass
 
     model = nn.Sequential(nn.Linear(4, 4), nn.Sequential(nn.Linear(4, 2)), Special(2, 2))
-    assert pack(model) == 2
+    assert pack(model, Path(CACHE), 1) == 2
     assert [type(m).__name__ for m in model.modules() if hasattr(m, "out_features")] == [
         "PackedLinear", "PackedLinear", "Special",
     ]  # fmt: skip

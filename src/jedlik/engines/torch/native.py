@@ -1,4 +1,4 @@
-"""The CPU kernel: compiled by gcc at first use, kept in a cache folder, loaded by ctypes.
+"""CPU kernels: compiled by gcc at first use, kept in a cache folder, loaded by ctypes.
 
 No compiler, a failed build or a wrong result means None: the engine then attends in plain PyTorch. The file's name is a
 digest of source, flags and CPU, so a home directory shared by different machines is safe; it is built aside and
@@ -46,23 +46,30 @@ Attend = Callable[[Call], None]
 
 def load(cache_dir: Path, dtype: str) -> Attend | None:
     """The compiled `attend` for "float32" or "bfloat16", or None where it can't be had."""
-    if os.uname().sysname != "Linux" or dtype not in ("float32", "bfloat16"):
+    made = library(SOURCE, cache_dir) if dtype in ("float32", "bfloat16") else None
+    if made is None:
         return None
-    try:
-        library = ctypes.CDLL(str(_build(cache_dir)))
-    except (OSError, subprocess.SubprocessError):
-        return None
-    attend = library.attend_f32 if dtype == "float32" else library.attend_bf16
+    attend = made.attend_f32 if dtype == "float32" else made.attend_bf16
     attend.argtypes = [ctypes.POINTER(Call)]
     attend.restype = None
     return lambda call: attend(ctypes.byref(call))
 
 
-def _build(cache_dir: Path) -> Path:
+def library(source: Path, cache_dir: Path) -> ctypes.CDLL | None:
+    """A C file as a loaded library, or None where that can't be had."""
+    if os.uname().sysname != "Linux":
+        return None
+    try:
+        return ctypes.CDLL(str(_build(source, cache_dir)))
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _build(source: Path, cache_dir: Path) -> Path:
     """Path of the compiled kernel; builds it if it is not there. Raises OSError or SubprocessError."""
     flags = next((line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("flags")), "")
-    name = hashlib.blake2b(SOURCE.read_bytes() + " ".join(FLAGS).encode() + flags.encode(), digest_size=8).hexdigest()
-    target = cache_dir / f"attend-{name}.so"
+    name = hashlib.blake2b(source.read_bytes() + " ".join(FLAGS).encode() + flags.encode(), digest_size=8).hexdigest()
+    target = cache_dir / f"{source.stem}-{name}.so"
     if target.exists():
         return target
     compiler = shutil.which("gcc") or shutil.which("cc")
@@ -71,6 +78,6 @@ def _build(cache_dir: Path) -> Path:
     cache_dir.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cache_dir) as aside:
         built = Path(aside) / target.name
-        subprocess.run([compiler, *FLAGS, str(SOURCE), "-o", str(built)], check=True, capture_output=True, timeout=120)
+        subprocess.run([compiler, *FLAGS, str(source), "-o", str(built)], check=True, capture_output=True, timeout=120)
         built.replace(target)
     return target

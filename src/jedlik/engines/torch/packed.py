@@ -3,12 +3,16 @@
 PyTorch's plain `linear` on a CPU hands oneDNN row-major weights, and small batches then pay for a slow path or a
 rearrangement at every call; packed once, decode steps of a small model run about 1.5 to 2 times faster
 (bench/engine_speed.py). Uses the operators torch.compile itself emits for frozen weights; where they are missing or
-disagree, layers stay as they are.
+disagree, layers stay as they are. bfloat16 goes to our own kernel where the CPU has the instructions (`panels`).
 """
+
+from pathlib import Path
 
 import torch
 from torch import nn
 from torch.nn import functional
+
+from jedlik.engines.torch import panels
 
 ROWS = 32
 """Batch size the layout is chosen for; any may be used."""
@@ -29,19 +33,22 @@ class PackedLinear(nn.Module):
         return done
 
 
-def pack(model: nn.Module) -> int:
+def pack(model: nn.Module, cache_dir: Path, threads: int) -> int:
     """Replace a model's linear layers in place; returns how many. 0 where packing can't be had."""
-    if not _works():
-        return 0
     plain = [
         (parent, name, child)
         for parent in model.modules()
         for name, child in parent.named_children()
         if type(child) is nn.Linear
     ]
+    kernel = panels.load(cache_dir) if any(panels.fits(child) for _, _, child in plain) else None
+    packs = _works()
     for parent, name, child in plain:
-        setattr(parent, name, PackedLinear(child))
-    return len(plain)
+        if kernel is not None and panels.fits(child):
+            setattr(parent, name, panels.PanelLinear(child, kernel, threads))
+        elif packs:
+            setattr(parent, name, PackedLinear(child))
+    return sum(type(module) in (PackedLinear, panels.PanelLinear) for module in model.modules())
 
 
 def _works() -> bool:

@@ -58,7 +58,7 @@ def load(path: Path, dtype: str, device: str, options: EngineOptions, progress: 
     model.requires_grad_(False).eval().to(device)
     parameters = sum(p.numel() for p in model.parameters())
     if device == "cpu" and options.native and not options.deterministic:
-        pack(model)
+        pack(model, Path(options.cache_dir), options.threads)
     layout = _layout(model.config, dtype, options.block_size, path)
     if progress is not None:
         progress(size, size)
