@@ -18,6 +18,8 @@ import httpx
 from jedlik.net.discovery.local import Record, read, start_ticks
 
 START_S = 60.0
+HURT = Path(__file__).parent / "hurt"
+"""Its `sitecustomize` lets tests break a worker's simulated engine."""
 READY = re.compile(r"ready after .* on http://127\.0\.0\.1:(\d+)")
 
 
@@ -71,7 +73,7 @@ class Server:
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
-            env=os.environ | {"JEDLIK_HOME": str(self.run_dir.parent / "home")},
+            env=os.environ | {"JEDLIK_HOME": str(self.run_dir.parent / "home"), "PYTHONPATH": str(HURT)},
         )
         self._reader = threading.Thread(target=self._read)
         self._reader.start()

@@ -13,7 +13,7 @@ from cluster_server import Server, gone
 
 pytestmark = pytest.mark.cluster
 TOKENS = 200
-QUICK = ("--gateway.silent-suspect-s", "0.6", "--gateway.silent-fence-s", "1.5")
+QUICK = ("--gateway.silent-suspect-s", "0.6", "--gateway.silent-fence-s", "1.5", "--worker.hung-step-s", "0.5")
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +82,18 @@ def test_a_worker_frozen_for_a_moment_goes_on(server: Server) -> None:
     assert (stream.done, stream.error) == (True, None)
     assert text == server.answer(5, TOKENS)
     assert not gone([pid])
+
+
+@pytest.mark.parametrize("how", [signal.SIGUSR1, signal.SIGUSR2], ids=["hung step", "failed step"])
+def test_a_broken_engine_costs_no_stream_and_its_process_is_replaced(server: Server, how: signal.Signals) -> None:
+    with httpx.Client(base_url=server.client.base_url, timeout=30) as client:
+        streams = [server.opened(client, seed, TOKENS) for seed in range(4)]
+        pid = server.pid_of(streams[0].worker.partition("@")[0])
+        os.kill(pid, how)
+        texts = [stream.rest() for stream in streams]
+    assert [(s.done, s.finish, s.error) for s in streams] == [(True, "length", None)] * 4
+    server.wait_for(lambda: gone([pid]) and server.ready_workers() == 2, 15)
+    assert texts == [server.answer(seed, TOKENS) for seed in range(4)]
 
 
 def test_a_client_that_leaves_stops_the_work(server: Server) -> None:

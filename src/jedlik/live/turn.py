@@ -51,10 +51,15 @@ class Turn(Generic[Event, Effect]):
             while self._waiting and not self.failed.done():
                 self._take(self._waiting.popleft())
         except Exception as error:
-            self._waiting.clear()
-            self.failed.set_exception(error)
+            self.fail(error)
         finally:
             self._busy = False
+
+    def fail(self, error: Exception) -> None:
+        """No event is handled any more. The first reason counts."""
+        self._waiting.clear()
+        if not self.failed.done():
+            self.failed.set_exception(error)
 
     def _take(self, event: Event) -> None:
         now = self._loop.time()

@@ -66,16 +66,16 @@ class WorkerDriver:
         return GatewayLink(self)
 
     async def run(self) -> None:
-        """Compute until cancelled. Raises what the node or the engine's thread raised: the process must end then."""
+        """Compute until cancelled. Raises what the node raised, or that the engine failed: the process must end then."""
         self._engine.start(self._step_done)
         try:
             self._turn.send(Woken())
             await self._turn.failed
         finally:
             self._timer.cancel()
-            self._engine.close()
-            for connection in list(self._links.values()):
+            for connection in list(self._links.values()):  # before the engine, which may hang
                 connection.close("this worker leaves")
+            self._engine.close()
 
     async def drain(self, budget_s: float) -> bool:
         """Admit nothing more and wait for what runs; whether it all finished within the budget."""
@@ -108,9 +108,14 @@ class WorkerDriver:
 
     def _step_done(self, done: StepDone) -> None:
         if threading.get_ident() == self._thread:
-            self._turn.send(StepEnded(done))
+            self._step_ended(done)
         else:
-            self._loop.call_soon_threadsafe(self._turn.send, StepEnded(done))
+            self._loop.call_soon_threadsafe(self._step_ended, done)
+
+    def _step_ended(self, done: StepDone) -> None:
+        self._turn.send(StepEnded(done))  # the node tells the gateways first
+        if done.error is not None:
+            self._turn.fail(PeerError(f"the engine failed: {done.error}"))
 
     def _perform(self, effect: WorkerEffect, now: float) -> None:
         match effect:
