@@ -55,6 +55,7 @@ class Conforming:
     def __init__(self, maker: Maker, run_ahead: bool = True) -> None:
         self.engine, self.card = maker()
         config = WorkerConfig(
+            load_period_s=0.001,
             block_size=self.card.layout.block_size,
             max_sequences=self.card.max_sequences,
             max_step_tokens=32,

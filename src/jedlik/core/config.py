@@ -28,7 +28,7 @@ class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """Hand over the next step while one runs."""
     heartbeat_s: float = 0.25
     """A load report at least this often."""
-    load_period_s: float = 0.02
+    load_period_s: float = 0.1
     """And at most this often while things change."""
     gateway_lease_s: float = 5.0
     """Work of a gateway that vanished is cancelled at once when its connection closes, else when its lease ends."""

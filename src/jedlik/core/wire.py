@@ -4,13 +4,16 @@ A frame on a stream is `length (4 bytes, big endian) | schema version (1 byte) |
 rejects what does not fit with `WireError`; a length over the cap is rejected before anything is allocated.
 """
 
+import struct
+
 import msgspec
 
 from jedlik.core.errors import PeerError
 from jedlik.core.protocol import SCHEMA_VERSION, ToGateway, ToWorker
 
 MAX_FRAME_BYTES = 64 << 20
-HEADER_BYTES = 5
+_header = struct.Struct(">IB")
+HEADER_BYTES = _header.size
 
 
 class WireError(PeerError):
@@ -27,7 +30,7 @@ _to_gateway: msgspec.msgpack.Decoder[ToGateway] = msgspec.msgpack.Decoder(ToGate
 def encode(message: ToWorker | ToGateway) -> bytes:
     """The whole frame."""
     body = _encoder.encode(message)
-    return len(body).to_bytes(4, "big") + bytes((SCHEMA_VERSION,)) + body
+    return _header.pack(len(body), SCHEMA_VERSION) + body
 
 
 def decode_to_worker(body: bytes | memoryview) -> ToWorker:
@@ -46,11 +49,11 @@ def decode_to_gateway(body: bytes | memoryview) -> ToGateway:
         raise WireError(f"bad message from worker: {error}") from error
 
 
-def body_length(header: bytes | memoryview) -> int:
-    """Check a 5-byte header and return the length of the body that follows. Raises WireError."""
-    length = int.from_bytes(header[:4], "big")
+def body_length(data: bytes | memoryview, at: int = 0) -> int:
+    """Check the 5-byte header at `data[at:]` and return the length of the body that follows. Raises WireError."""
+    length, version = _header.unpack_from(data, at)
     if length > MAX_FRAME_BYTES:
         raise WireError(f"frame of {length} bytes; at most {MAX_FRAME_BYTES} are accepted")
-    if header[4] != SCHEMA_VERSION:
-        raise WireError(f"peer speaks protocol version {header[4]}, this is {SCHEMA_VERSION}: run the same release")
-    return length
+    if version != SCHEMA_VERSION:
+        raise WireError(f"peer speaks protocol version {version}, this is {SCHEMA_VERSION}: run the same release")
+    return int(length)

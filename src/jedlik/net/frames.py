@@ -17,22 +17,24 @@ class FrameParser:
 
     def feed(self, data: bytes) -> list[memoryview]:
         """Bodies of the frames that `data` completes, in order. Raises WireError."""
-        self._parts.append(data)
-        self._have += len(data)
-        if self._have < self._need:  # a long frame is joined once, not once per read
-            return []
-        view = memoryview(data if len(self._parts) == 1 else b"".join(self._parts))
+        if self._parts:
+            self._parts.append(data)
+            self._have += len(data)
+            if self._have < self._need:  # a long frame is joined once, not once per read
+                return []
+            data = b"".join(self._parts)
         bodies: list[memoryview] = []
-        at, end = 0, len(view)
+        at, end = 0, len(data)
         self._need = HEADER_BYTES
+        view = memoryview(data)
         while end - at >= HEADER_BYTES:
-            size = HEADER_BYTES + body_length(view[at : at + HEADER_BYTES])
+            size = HEADER_BYTES + body_length(data, at)
             if end - at < size:
                 self._need = size
                 break
             bodies.append(view[at + HEADER_BYTES : at + size])
             at += size
-        self._parts = [bytes(view[at:])] if at < end else []
+        self._parts = [data[at:]] if at < end else []
         self._have = end - at
         return bodies
 

@@ -1,7 +1,7 @@
 """Connections between gateways and workers: frames over unix sockets on one host, authenticated TCP elsewhere.
 
-A peer that does not read is cut once `max_unsent_bytes` wait for it; bad frames and bad proofs cut it too. Writes of
-one loop iteration leave together (uvloop gathers them). Whoever was told `opened` is told `lost`, once, with a reason.
+A peer that does not read is cut once `max_unsent_bytes` wait for it; bad frames and bad proofs cut it too. Whoever was
+told `opened` is told `lost`, once, with a reason.
 """
 
 import asyncio
@@ -44,17 +44,28 @@ class Connection(asyncio.Protocol):
         self._handshake = handshake
         self._parser = FrameParser()
         self._max_unsent_bytes = max_unsent_bytes
+        self._loop = asyncio.get_running_loop()
+        self._unsent: list[bytes] = []
         self._transport: asyncio.Transport | None = None
         self._opened = False
         self._reason = ""
         self._deadline: asyncio.TimerHandle | None = None
 
     def send(self, frame: bytes) -> None:
-        """Queue one frame; silently dropped once the connection is closing (its `lost` is on the way)."""
+        """Queue one frame; silently dropped once the connection is closing (its `lost` is on the way).
+
+        What one turn of the loop sends leaves in one write: the peer wakes once for a step's tokens, facts and load.
+        """
+        if not self._unsent:
+            self._loop.call_soon(self._flush)
+        self._unsent.append(frame)
+
+    def _flush(self) -> None:
+        frames, self._unsent = self._unsent, []
         transport = self._transport
-        if transport is None or transport.is_closing():
+        if not frames or transport is None or transport.is_closing():
             return
-        transport.write(frame)
+        transport.write(frames[0] if len(frames) == 1 else b"".join(frames))
         if transport.get_write_buffer_size() > self._max_unsent_bytes:
             self.cut(f"peer does not read: {transport.get_write_buffer_size()} bytes wait for it")
 
@@ -66,6 +77,7 @@ class Connection(asyncio.Protocol):
 
     def close(self, reason: str) -> None:
         """Send what is queued, then close."""
+        self._flush()
         if self._transport is not None and not self._transport.is_closing():
             self._reason = reason
             self._transport.close()

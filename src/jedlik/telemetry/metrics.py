@@ -5,7 +5,6 @@ without their incarnation. Worker gauges say what the last load report said; `vl
 those. Nothing is computed per request beyond a few additions: families are built at scrape.
 """
 
-from collections import Counter
 from collections.abc import Callable, Iterable
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -69,9 +68,16 @@ class GatewayMetrics:
     def delivered(self, deliver: Deliver, now: float) -> None:
         """Inter-token latencies; a stream's first token has none."""
         last, streams = self._last_token, deliver.streams
-        for before, times in Counter(map(last.get, streams)).items():  # a step's streams mostly moved together before
-            if before is not None:
-                self.itl.observe(now - before, times)
+        known: float | None = None
+        times = 0
+        for before in map(last.get, streams):  # a step's streams mostly moved together before: counted as runs
+            if before != known:
+                if known is not None:
+                    self.itl.observe(now - known, times)
+                known, times = before, 0
+            times += 1
+        if known is not None:
+            self.itl.observe(now - known, times)
         last.update(dict.fromkeys(streams, now))
         self._totals["jedlik_output_tokens"] += len(deliver.tokens)
         for ended in deliver.ended:
