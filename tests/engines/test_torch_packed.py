@@ -78,3 +78,13 @@ def test_fixed_shapes_make_a_row_independent_of_the_others(rows: int, row: int, 
     with FixedShapes():
         assert torch.equal(torch.nn.functional.linear(x, weight), blocked_linear(x, weight))
     assert torch.allclose(blocked_linear(x, weight), x @ weight.T, atol=1e-4)
+
+
+def test_loading_tells_each_parameter(tmp_path: Path) -> None:
+    tiny.write(tmp_path)
+    told: list[tuple[int, int]] = []
+    weights.load(tmp_path, "float32", "cpu", EngineOptions(cache_dir=CACHE), lambda *now: told.append(now))
+    size = (tmp_path / "model.safetensors").stat().st_size
+    assert told == sorted(told)
+    assert (told[0], told[-1]) == ((0, size), (size, size))
+    assert len({done for done, _ in told}) > 10

@@ -1,8 +1,9 @@
 """Loads a Hugging Face model with our attention in it, and refuses what the paged cache can't hold."""
 
+import contextlib
 import importlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -48,22 +49,47 @@ def load(path: Path, dtype: str, device: str, options: EngineOptions, progress: 
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     size = sum(file.stat().st_size for file in path.glob("*.safetensors"))
-    if progress is not None:
-        progress(0, size)
     # Eager experts are linear layers, whose shapes can be fixed; grouped products can't.
     experts = {"experts_implementation": "eager"} if options.deterministic else {}
-    model = transformers.AutoModelForCausalLM.from_pretrained(
-        path, dtype=DTYPES[dtype], attn_implementation=register(), local_files_only=True, **experts
-    )
+    with _watched(transformers, size, progress or _unheard):
+        model = transformers.AutoModelForCausalLM.from_pretrained(
+            path, dtype=DTYPES[dtype], attn_implementation=register(), local_files_only=True, **experts
+        )
     model.requires_grad_(False).eval().to(device)
     parameters = sum(p.numel() for p in model.parameters())
     if device == "cpu" and options.native and not options.deterministic:
         pack(model, Path(options.cache_dir), options.threads)
     layout = _layout(model.config, dtype, options.block_size, path)
-    if progress is not None:
-        progress(size, size)
     config = model.config.get_text_config()
     return Loaded(model, layout, config.num_attention_heads, config.vocab_size, parameters)
+
+
+def _unheard(_done: int, _total: int) -> None:
+    """Nobody asked for progress."""
+
+
+@contextlib.contextmanager
+def _watched(transformers: Any, size: int, progress: Progress) -> Iterator[None]:
+    """While entered, transformers' loop over parameters tells `progress`, as a share of `size` bytes."""
+    logging = transformers.utils.logging
+
+    def told(items: Any) -> Iterator[object]:
+        for done, item in enumerate(items):
+            progress(size * done // len(items), size)
+            yield item
+
+    def instead(make: Callable[..., Any], args: tuple[Any, ...], settings: dict[str, Any]) -> Any:
+        return told(args[0]) if settings.get("desc") == "Loading weights" and args else make(*args, **settings)
+
+    progress(0, size)
+    hook = getattr(logging, "set_tqdm_hook", None)  # not in every release we accept: then only both ends are told
+    before = hook(instead) if hook is not None else None
+    try:
+        yield
+    finally:
+        if hook is not None:
+            hook(before)
+    progress(size, size)
 
 
 class _Config(Protocol):
