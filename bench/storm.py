@@ -57,8 +57,8 @@ class Heard:
             return
         chunk = json.loads(data)
         self.error = chunk.get("error") or self.error
-        usage = chunk.get("usage") or self.usage
-        self.usage = usage and {name: usage[name] for name in ("prompt_tokens", "completion_tokens")}
+        if usage := chunk.get("usage"):
+            self.usage = {name: usage[name] for name in ("prompt_tokens", "completion_tokens")}
         for choice in chunk.get("choices", []):
             piece = choice.get("text") or choice.get("delta", {}).get("content") or ""
             index = choice["index"]
@@ -110,7 +110,7 @@ async def whole(client: httpx.AsyncClient, args: argparse.Namespace, count: int)
     """Wait until all workers serve."""
     while True:
         health = (await client.get("/health")).json()
-        if sum(worker["health"] == "ok" for worker in health["workers"]) == count and health["in_flight"] == 0:
+        if sum(worker["health"] == "ok" for worker in health["workers"]) >= count and health["in_flight"] == 0:
             return
         await asyncio.sleep(0.1)
 
@@ -140,7 +140,8 @@ async def storm(args: argparse.Namespace) -> None:
             changed = [n for n, h in enumerate(heard) if h.answer() != expected[n]]
             different += len(changed)
             took_s = time.monotonic() - began
-            print(f"round {number}: {failed(heard)} failed, {len(changed)} differ {changed[:8]}, {took_s:.1f} s", flush=True)
+            result = f"{failed(heard)} failed, {len(changed)} differ {changed[:8]}"
+            print(f"round {number}: {result}, {took_s:.1f} s", flush=True)
             for n in changed[:1]:
                 print("  expected", expected[n], "\n  got", heard[n].answer(), heard[n].error)
         gaps.sort()
@@ -159,7 +160,7 @@ def main() -> None:
     parser.add_argument("--streams", type=int, default=64)
     parser.add_argument("--tokens", type=int, default=100)
     parser.add_argument("--rounds", type=int, default=20)
-    parser.add_argument("--within", type=float, default=1.5, help="the blow falls this many seconds into a round at most")
+    parser.add_argument("--within", type=float, default=1.5, help="latest moment of the blow, seconds into a round")
     parser.add_argument("--freeze", type=float, default=0.0, help="freeze for so many seconds instead of killing")
     parser.add_argument("--seed", type=int, default=1)
     asyncio.run(storm(parser.parse_args()))

@@ -211,6 +211,25 @@ def test_a_second_signal_stops_at_once() -> None:
         server.clean()
 
 
+def test_a_stream_longer_than_the_drain_budget_ends_with_an_error_in_time() -> None:
+    server = Server("--workers", "1", "--drain-s", "0.5")
+    try:
+        with httpx.Client(base_url=server.client.base_url, timeout=30) as client:
+            stream = server.opened(client, 1, 1500)
+            children = server.children()
+            began = time.monotonic()
+            server.process.send_signal(signal.SIGTERM)
+            stream.rest()
+            assert isinstance(stream.error, dict)
+            assert stream.finish is None
+        assert server.stop() == 0
+        assert time.monotonic() - began < 4
+        assert gone(children)
+        assert not server.run_dir.exists()
+    finally:
+        server.clean()
+
+
 def test_keys_are_asked_for() -> None:
     server = Server("--workers", "1", "--api-keys", "secret=alice")
     try:

@@ -10,13 +10,13 @@ import pytest
 
 from jedlik.core.config import GatewayConfig, WorkerConfig
 from jedlik.core.effects import Deliver
-from jedlik.core.errors import Bug
+from jedlik.core.errors import Bug, PeerError
 from jedlik.core.events import Arrived
 from jedlik.core.facts import Fact
 from jedlik.core.ids import GatewayId, RequestId, StreamId, WorkerId
 from jedlik.core.protocol import SCHEMA_VERSION, Card, Layout, Load
 from jedlik.core.requests import Request, Sampling, Stopping
-from jedlik.core.step import StepDone
+from jedlik.core.step import Step, StepDone
 from jedlik.core.tokens import pack
 from jedlik.engines.simulated import CAPABILITIES, DEFAULT_COSTS, SimulatedEngine
 from jedlik.kv.hashing import BlockHasher, hash_check
@@ -212,5 +212,37 @@ def test_a_bug_ends_the_worker() -> None:
         driver = WorkerDriver(node, BrokenEngine(), card(KEY), lambda fact: None)
         with pytest.raises(Bug):
             await driver.run()
+
+    run(scenario)
+
+
+def test_a_worker_whose_engine_failed_stops_running() -> None:
+    class Failing:
+        """Every step fails."""
+
+        def start(self, on_done: Callable[[StepDone], None]) -> None:
+            self._on_done = on_done
+
+        def submit(self, step: Step) -> None:
+            asyncio.get_running_loop().call_soon(self._on_done, StepDone(step.step_id, [], [], 0.0, error="no memory"))
+
+        def close(self) -> None:
+            """Nothing to stop."""
+
+    async def scenario(folder: Path) -> None:
+        node = WorkerNode(card(KEY), WorkerConfig(max_sequences=8), BlockHasher(KEY, "r", 16))
+        worker, heard = WorkerDriver(node, Failing(), card(KEY), lambda fact: None), Heard()
+        server, address = await serve(f"unix:{folder}/w.sock", worker.listener, KEY)
+        announce(folder, address)
+        gateway = gateway_driver(folder, heard)
+        gateway.listen(lambda deliver: None)
+        tasks = asyncio.create_task(worker.run()), asyncio.create_task(gateway.run())
+        await until(gateway.cards)
+        gateway.send(Arrived(request(20)))
+        with pytest.raises(PeerError, match="no memory"):
+            await tasks[0]
+        await until(lambda: heard.lost)
+        await end(*tasks)
+        server.close()
 
     run(scenario)

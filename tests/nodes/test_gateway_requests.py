@@ -216,6 +216,17 @@ def test_a_draining_gateway_finishes_what_runs_and_says_so_once() -> None:
     assert of(Drained, node.handle(said(A, load()), 0.4)) == []
 
 
+def test_what_is_still_running_when_the_drain_budget_is_spent_is_ended_with_a_reason() -> None:
+    node = gateway(A)
+    [submit] = arrive(node, request("r1"))
+    node.handle(Drain(), 0.1)
+    effects = node.handle(Drain(cut=True), 5.1)
+    assert ended(effects) == [(1, "abort", "unavailable")]
+    assert [m.message for m in of(ToWorkerEffect, effects)] == [Cancel([submit.handle])]
+    assert len(of(Drained, effects)) == 1
+    node.check()
+
+
 @pytest.mark.parametrize("change", [{"schema": 99}, {"hash_check": "else"}])
 def test_a_worker_that_hashes_or_speaks_otherwise_is_sent_away(change: dict[str, object]) -> None:
     node = gateway()

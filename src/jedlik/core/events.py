@@ -91,6 +91,9 @@ class SetRole(msgspec.Struct, frozen=True, tag="set_role"):
 class Drain(msgspec.Struct, frozen=True, tag="drain"):
     """Admit no more, finish what runs."""
 
+    cut: bool = False
+    """The time for that is over: a gateway ends what still runs with an error."""
+
 
 GatewayEvent = Woken | Arrived | Abandoned | Cut | Consumed | WorkerJoined | WorkerLost | FromWorker | Drain
 WorkerEvent = Woken | GatewayJoined | GatewayLost | FromGateway | StepEnded | SetRole | Drain

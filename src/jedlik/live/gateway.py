@@ -92,11 +92,12 @@ class GatewayDriver:
             self._timer.cancel()
 
     async def drain(self, budget_s: float) -> bool:
-        """Admit nothing more and wait for what runs; whether it all finished within the budget."""
+        """Admit nothing more and wait for what runs; whether it all finished within the budget. What didn't is told."""
         self._turn.send(Drain())
         try:
             await asyncio.wait_for(self._drained.wait(), budget_s)
         except TimeoutError:
+            self._turn.send(Drain(cut=True))
             return False
         return True
 

@@ -66,7 +66,7 @@ class WorkerDriver:
         return GatewayLink(self)
 
     async def run(self) -> None:
-        """Compute until cancelled. Raises what the node raised, or that the engine failed: the process must end then."""
+        """Compute until cancelled. Raises what the node raised, or PeerError where the engine failed."""
         self._engine.start(self._step_done)
         try:
             self._turn.send(Woken())

@@ -145,6 +145,8 @@ class GatewayNode:
                 self._lost(event.worker, event.reason, now, out)
             case Drain():
                 self._draining = True
+                if event.cut:
+                    self._cut_all(now, out)
             case Woken():
                 self._woken(now, out)
 
@@ -186,6 +188,15 @@ class GatewayNode:
                 cancelled.setdefault(peer.id, []).append(handle)
         for worker, handles in cancelled.items():
             out.send(worker, Cancel(handles))
+
+    def _cut_all(self, now: float, out: Outbox) -> None:
+        """This gateway leaves now: clients are told why their answers end here."""
+        fault = Fault("unavailable", "the server is stopping and this answer took longer than it may wait")
+        for stream in self._attempts.streams.everyone():
+            peer, handle = stream.peer, self._attempts.release(stream)
+            if peer is not None:
+                out.send(peer.id, Cancel([handle]))
+            self._attempts.end(stream, fault, now, out)
 
     def _consumed(self, stream_id: StreamId, position: int) -> list[GatewayEffect]:
         """Acknowledge now and then: with the worker's next tokens, or at once if it might be waiting for it."""

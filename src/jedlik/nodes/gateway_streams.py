@@ -120,6 +120,10 @@ class Streams:
         """The choices of a request that are still in flight."""
         return list(self._by_request.get(request_id, ()))
 
+    def everyone(self) -> list[Stream]:
+        """Oldest first."""
+        return list(self._by_id.values())
+
     def add(self, stream: Stream) -> None:
         if stream.id in self._by_id:
             raise Bug(f"stream {stream.id} is in flight already: stream ids must not be re-used")
