@@ -124,6 +124,7 @@ def bare_decode(bench: Bench, count: int, steps: int) -> Figure:
     def work() -> int:
         batch = bare_batch(count, bench.per_lane, CONTEXT)
         for i in range(steps):
+            batch.placed = None
             batch.positions[:] = CONTEXT + i
             batch.slot_block[:] = batch.tables[:, (CONTEXT + i) // BLOCK]
             batch.slot_offset[:] = (CONTEXT + i) % BLOCK

@@ -13,7 +13,8 @@ import torch
 from torch.nn import functional
 
 from jedlik.core.errors import Bug
-from jedlik.engines.torch.batch import Batch, Span
+from jedlik.engines.torch.batch import Batch, Placed, Span
+from jedlik.engines.torch.lanes import Ints, Longs
 from jedlik.engines.torch.pool import KvPool
 
 NAME = "jedlik_paged"
@@ -96,21 +97,35 @@ def fixed_rows(pool: KvPool, batch: Batch, layer: int, call: LayerCall, out: tor
 
 def torch_rows(pool: KvPool, batch: Batch, layer: int, call: LayerCall, out: torch.Tensor, fixed: bool = False) -> None:
     """Plain PyTorch, any device: write by slot, then gather each row's blocks into a rectangle."""
-    device = call.query.device
-    slots = (torch.from_numpy(batch.slot_block).to(device), torch.from_numpy(batch.slot_offset).to(device))
-    pool.keys[layer].index_put_(slots, call.key)
-    pool.values[layer].index_put_(slots, call.value)
+    if batch.placed is None:
+        batch.placed = _placed(batch, pool.layout.block_size, call.query.device, fixed)
+    placed = batch.placed
+    pool.keys[layer].index_put_(placed.slots, call.key)
+    pool.values[layer].index_put_(placed.slots, call.value)
     if not len(batch.rows):
         return
-    size = pool.layout.block_size
-    blocks = batch.tables.shape[1] if fixed else -(-int(batch.row_length.max()) // size)
-    at_once = 1 if fixed else max(1, GATHER_BYTES // (blocks * size * call.key.shape[1] * call.key.shape[2] * 4))
-    tables = torch.from_numpy(batch.tables[batch.row_lane, :blocks]).to(device, torch.int64)
-    lengths = torch.from_numpy(batch.row_length).to(device, torch.int64)
-    rows = torch.from_numpy(batch.rows).to(device, torch.int64)
+    rows, tables, lengths = placed.rows, placed.tables, placed.lengths
+    gathered_bytes = tables.shape[1] * pool.layout.block_size * call.key.shape[1] * call.key.shape[2] * 4
+    at_once = 1 if fixed else max(1, GATHER_BYTES // gathered_bytes)
     for at in range(0, len(rows), at_once):
         some = slice(at, at + at_once)
         out[rows[some]] = _gathered(pool, layer, call, call.query[rows[some]], (tables[some], lengths[some]))
+
+
+def _placed(batch: Batch, block_size: int, device: torch.device, fixed: bool) -> Placed:
+    """A step's indices on `device`. `fixed`: whole tables, however short the rows are."""
+
+    def put(values: Longs | Ints) -> torch.Tensor:
+        return torch.from_numpy(values).to(device, torch.int64)
+
+    longest = int(batch.row_length.max(initial=0))
+    blocks = batch.tables.shape[1] if fixed else -(-longest // block_size)
+    return Placed(
+        slots=(put(batch.slot_block), put(batch.slot_offset)),
+        rows=put(batch.rows),
+        tables=put(batch.tables[batch.row_lane, :blocks]),
+        lengths=put(batch.row_length),
+    )
 
 
 def _gathered(

@@ -50,6 +50,19 @@ class Batch:
     sampled_lane: Longs
     prompt_spans: list[tuple[Lane, int, int, int]]
     """(lane, first token, count, position) of tokens whose next prompt token's log-probability is asked for."""
+    placed: "Placed | None" = None
+    """Made by the first layer that attends in plain PyTorch."""
+
+
+@dataclass(slots=True)
+class Placed:
+    """Indices on the model's device: copied once a step, not once a layer."""
+
+    slots: tuple[torch.Tensor, torch.Tensor]
+    rows: torch.Tensor
+    tables: torch.Tensor
+    """Of the rows, [rows, blocks]."""
+    lengths: torch.Tensor
 
 
 def build(step: Step, lanes: Lanes, wants_prompt: frozenset[Lane], rows_below: int = ROWS_BELOW) -> Batch:
