@@ -85,6 +85,8 @@ class Answer:
 
     def _chunk(self, choice: Choice, chunks: ChunkFormat) -> bytes:
         index = choice.place.index
+        if self._plain and choice.plain:
+            return b"".join([chunks.text(index, delta) for delta in choice.deltas() if delta])
         piece = self._piece(choice)
         text = b""
         if self._plain:

@@ -83,6 +83,17 @@ class Choice:
         """Whether `advance` has something to do."""
         return self.finish is None and (bool(self.tokens) or self.ended is not None)
 
+    @property
+    def plain(self) -> bool:
+        """Tokens become text one by one, and nothing else has to be looked at."""
+        return self._stop is None and not self._logprobs and self.ended is None
+
+    def deltas(self) -> list[str]:
+        """`advance` for a plain choice: the text of each token delivered, "" where a character is not whole yet."""
+        tokens, self.tokens = self.tokens, []
+        self.position += len(tokens)
+        return [self._detokeniser.feed(token) for token in tokens]
+
     def advance(self) -> Piece:
         """Take all delivered tokens."""
         tokens, self.tokens = self.tokens, []

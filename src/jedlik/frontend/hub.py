@@ -16,7 +16,7 @@ from jedlik.core.requests import Request
 from jedlik.frontend.choice import Choice
 from jedlik.frontend.port import GatewayPort
 
-ACKNOWLEDGE_EVERY = 8
+ACKNOWLEDGE_EVERY = 16
 """Tokens between `Consumed` events of a stream: well below protocol.RUN_AHEAD_TOKENS, or workers would wait."""
 TICKS_PER_LIMIT = 4
 SLOWEST_TICK_S, FASTEST_TICK_S = 1.0, 0.01

@@ -43,11 +43,14 @@ class Turn(Generic[Event, Effect]):
 
     def send(self, event: Event) -> None:
         """Handle an event and perform its effects before returning (or, from inside an effect, right after it)."""
-        self._waiting.append(event)
         if self._busy:
+            self._waiting.append(event)
+            return
+        if self.failed.done():
             return
         self._busy = True
         try:
+            self._take(event)
             while self._waiting and not self.failed.done():
                 self._take(self._waiting.popleft())
         except Exception as error:
