@@ -2,8 +2,9 @@
 
 Promises: steps end in order, each after its modelled time divided by `speedup` (at the loop's next turn where that is
 too short to sleep; never inside `submit`); a token is a function of (seed, choice, output position), so it survives
-batching, preemption and migration; stop tokens are not drawn before min_tokens. Logits, and so every other
-sampling parameter, do not exist here: `CAPABILITIES` says so. Used to measure everything around an engine.
+batching, preemption and migration; stop tokens are not drawn before min_tokens. That token has probability 1, so
+temperature, top_p, top_k, min_p and penalties are honoured by changing nothing; logit_bias and logprobs are not offered.
+Used to measure everything around an engine.
 """
 
 import asyncio
@@ -18,7 +19,14 @@ from jedlik.core.tokens import count
 from jedlik.perf.step import step_s
 
 CAPABILITIES = Capabilities(
-    sampling=frozenset({"seed", "max_tokens", "min_tokens", "ignore_eos", "stop_token_ids"}), deterministic=True
+    sampling=frozenset(
+        {
+            *("seed", "max_tokens", "min_tokens", "ignore_eos", "stop_token_ids"),
+            *("temperature", "top_p", "top_k", "min_p"),
+            *("repetition_penalty", "frequency_penalty", "presence_penalty"),
+        }
+    ),
+    deterministic=True,
 )
 DEFAULT_COSTS = StepCosts(
     base_s=0.012, prefill_token_s=0.0009, prefill_pair_s=4e-8, decode_sequence_s=0.0015, context_token_s=4e-7
