@@ -81,3 +81,10 @@ def test_the_weights_file_has_what_its_header_says(folder: Path) -> None:
     ends = [value["data_offsets"][1] for name, value in header.items() if name != "__metadata__"]
     assert max(ends) == len(raw) - 8 - size
     assert len(ends) == 2 + 9 * tiny.LAYERS
+
+
+def test_whether_a_model_can_chat(folder: Path, tmp_path: Path) -> None:
+    assert info.knows_chat(folder)
+    assert not info.knows_chat(tmp_path)
+    (tmp_path / "tokenizer_config.json").write_text('{"chat_template": "x"}')
+    assert info.knows_chat(tmp_path)

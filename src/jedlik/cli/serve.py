@@ -22,6 +22,7 @@ from jedlik.live.child import Child
 from jedlik.live.rundir import RunDir, make
 from jedlik.live.supervise import Supervisor
 from jedlik.models.files import ModelFiles
+from jedlik.models.info import knows_chat
 
 Say = Callable[[str], None]
 BACKLOG = 2048
@@ -70,12 +71,15 @@ def port_in_use(host: str, port: int, error: OSError) -> ConfigError:
     return ConfigError(f"cannot listen on {host}:{port}: {error.strerror}; {remedy}")
 
 
-def curl(config: ServeConfig, name: str, port: int) -> str:
+def curl(config: ServeConfig, model: ModelFiles, name: str, port: int) -> str:
     """A request to paste."""
     host = config.host if loopback(config.host) else socket.gethostname()
     key = " -H 'authorization: Bearer YOUR_KEY'" if config.api_keys else ""
-    body = f'{{"model": "{name}", "stream": true, "messages": [{{"role": "user", "content": "Hello!"}}]}}'
-    return f"curl -N http://{host}:{port}/v1/chat/completions -H 'content-type: application/json'{key} -d '{body}'"
+    chat = knows_chat(model.path)
+    question = '"messages": [{"role": "user", "content": "Hello!"}]' if chat else '"prompt": "The sky is"'
+    body = f'{{"model": "{name}", "stream": true, {question}}}'
+    path = "chat/completions" if chat else "completions"
+    return f"curl -N http://{host}:{port}/v1/{path} -H 'content-type: application/json'{key} -d '{body}'"
 
 
 async def _supervise(
@@ -109,7 +113,8 @@ async def _supervise(
 
     def ready(seconds: float) -> None:
         count = f"{config.workers} worker{'s' * (config.workers != 1)}"
-        say(f"ready after {seconds:.1f} s: {name} on http://{host}:{port}, {count}. Try:\n{curl(config, name, port)}")
+        where = f"{name} on http://{host}:{port}, {count}"
+        say(f"ready after {seconds:.1f} s: {where}. Try:\n{curl(config, model, name, port)}")
 
     await supervisor.run((_reachable(host), port), ready, listener.close)
 

@@ -3,7 +3,7 @@
 Promises: steps end in order, each after its modelled time divided by `speedup` (at the loop's next turn where that is
 too short to sleep; never inside `submit`); a token is a function of (seed, choice, output position), so it survives
 batching, preemption and migration; stop tokens are not drawn before min_tokens. That token has probability 1, so
-temperature, top_p, top_k, min_p and penalties are honoured by changing nothing; logit_bias and logprobs are not offered.
+temperature, top_p, top_k, min_p and penalties are honoured by changing nothing; logit_bias and logprobs are refused.
 Used to measure everything around an engine.
 """
 

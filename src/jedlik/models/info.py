@@ -36,6 +36,12 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     weight_bytes: int
 
 
+def knows_chat(path: Path) -> bool:
+    """Whether a model directory has a chat template; without one it can only complete."""
+    config = path / "tokenizer_config.json"
+    return (path / "chat_template.jinja").exists() or (config.exists() and b'"chat_template"' in config.read_bytes())
+
+
 def read(path: Path) -> ModelInfo:
     """Read a Hugging Face model directory. Raises ConfigError for what is missing."""
     outer = _json(path / "config.json")
