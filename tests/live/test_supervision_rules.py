@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from jedlik.core.errors import ConfigError
-from jedlik.live.backoff import HEALTHY_S, Backoff
+from jedlik.live.backoff import HEALTHY_S, SERVED_S, Backoff
 from jedlik.live.child import EXIT_CONFIG, Child
 from jedlik.live.rundir import Owner, make, remove_stale
 from jedlik.net.discovery.local import start_ticks
@@ -22,6 +22,29 @@ def test_quick_ends_wait_longer_and_become_a_crash_loop() -> None:
     assert [r.delay_s for r in restarts] == [0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 8.0, 8.0]
     assert [r.crash_loop for r in restarts] == [False] * 3 + [True] * 5
     assert backoff.ended(HEALTHY_S).delay_s == 0.0
+
+
+def test_a_kill_from_outside_is_no_crash_unless_it_hits_while_starting() -> None:
+    backoff = Backoff()
+    kills = [backoff.ended(10.0, SERVED_S, killed=True) for _ in range(8)]
+    assert all(r.delay_s == 0.0 and not r.crash_loop and not r.quick_ends for r in kills)
+    assert [backoff.ended(10.0, 0.0, killed=True).quick_ends for _ in range(4)] == [1, 2, 3, 4]
+    assert backoff.ended(10.0, SERVED_S, killed=False).crash_loop
+
+
+def test_a_process_is_ready_when_its_status_is_empty() -> None:
+    run_dir = make(None, os.getpid())
+    try:
+        status = run_dir.status / "worker-0"
+        assert run_dir.ready_s("worker-0") == 0.0
+        status.write_text("loading weights")
+        os.utime(status, (1.0, 1.0))
+        assert run_dir.ready_s("worker-0") == 0.0
+        status.write_text("")
+        os.utime(status, (1.0, 1.0))
+        assert run_dir.ready_s("worker-0") > 1e6
+    finally:
+        run_dir.remove()
 
 
 def test_a_run_directory_is_private_and_goes(tmp_path: Path) -> None:

@@ -54,6 +54,7 @@ async def serve(told: ProcessConfig, log: Log, stop: asyncio.Event) -> None:
     server = _server(_application(told, driver, metrics))
     listener = _listener(told)
     calm_collector()
+    (told.run.status / told.name).write_text("")  # ready
     running = asyncio.create_task(driver.run(), name="driver")
     serving = asyncio.create_task(server.serve([listener]), name="http")
     stopping = asyncio.create_task(stop.wait(), name="stop")

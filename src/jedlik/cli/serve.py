@@ -102,10 +102,11 @@ async def _supervise(
                 model_name=name,
                 socket_fd=fd,
             )
+            (run_dir.status / child_name).unlink(missing_ok=True)  # of the incarnation before
             run_dir.write_private(run_dir.config(child_name), msgspec.json.encode(told))
             return [sys.executable, "-m", f"jedlik.cli.{module}", str(run_dir.config(child_name))]
 
-        return Child(child_name, command, say, () if fd is None else (fd,))
+        return Child(child_name, command, say, lambda: run_dir.ready_s(child_name), () if fd is None else (fd,))
 
     gateway = child("gateway", "gateway_process", listener.fileno())
     workers = [child(f"worker-{number}", "worker_process") for number in range(config.workers)]

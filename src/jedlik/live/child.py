@@ -19,15 +19,20 @@ KILL_AFTER_S = 2.0
 
 Command = Callable[[], list[str]]
 Say = Callable[[str], None]
+Served = Callable[[], float]
+"""For how many seconds the process has been ready to serve; 0 before."""
 
 
 class Child:
     """`keep` runs until `stop`."""
 
-    def __init__(self, name: str, command: Command, say: Say, pass_fds: tuple[int, ...] = ()) -> None:
+    def __init__(
+        self, name: str, command: Command, say: Say, served: Served = lambda: 0.0, pass_fds: tuple[int, ...] = ()
+    ) -> None:
         self.name = name
         self._command = command
         self._say = say
+        self._served = served
         self._pass_fds = pass_fds
         self._process: Process | None = None
         self._stopping = asyncio.Event()
@@ -47,7 +52,7 @@ class Child:
                 return
             if code == EXIT_CONFIG:
                 raise ConfigError(f"{self.name} cannot start (see its message above)")
-            restart = backoff.ended(loop.time() - started)
+            restart = backoff.ended(loop.time() - started, self._served(), code == -signal.SIGKILL)
             self._say(describe(self.name, code, restart))
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), restart.delay_s)

@@ -8,6 +8,7 @@ import contextlib
 import os
 import shutil
 import tempfile
+import time
 from pathlib import Path
 
 import msgspec
@@ -38,6 +39,14 @@ class RunDir:
 
     def config(self, name: str) -> Path:
         return self.path / f"{name}.config.json"
+
+    def ready_s(self, name: str) -> float:
+        """For how long the process of this name has been ready: since its status became empty. 0 before."""
+        try:
+            found = (self.status / name).stat()
+        except FileNotFoundError:
+            return 0.0
+        return 0.0 if found.st_size else max(0.0, time.time() - found.st_mtime)
 
     def write_private(self, path: Path, data: bytes) -> None:
         """Readable by this user only, whole or not there."""
