@@ -6,6 +6,7 @@ Tokens are counted from `handle(FromWorker(Tokens))` in to its effects out, ackn
 2 us per token. A request is arrival, first token, last token; its prompt has the length given.
 """
 
+import os
 import random
 import statistics
 import time
@@ -32,8 +33,8 @@ from jedlik.core.protocol import (
 from jedlik.core.requests import Request, Sampling, Stopping
 from jedlik.core.tokens import pack
 from jedlik.kv.hashing import BlockHasher, hash_check
+from jedlik.kv.prefix_chains import ChainCache
 from jedlik.nodes.gateway import GatewayNode
-from jedlik.nodes.gateway_route import block_keys
 
 KEY = b"bench"
 ROUNDS, STEPS = 15, 64
@@ -95,7 +96,7 @@ def per_request(tokens: int, workers: int, shared: int) -> list[float]:
     node, rng, samples = gateway(workers), random.Random(1), []
     stem = [rng.randrange(49_000) for _ in range(shared)]
     if shared:
-        keys = block_keys(BlockHasher(KEY, "r", 16), pack(stem), "t", "")
+        keys = ChainCache(BlockHasher(KEY, "r", 16), 0).keys(pack(stem), "t")
         node.handle(FromWorker(WorkerId("w0@1"), Facts(1, [Stored(None, keys)], sum(keys) & (2**64 - 1))), 0.0)
     for number in range(200):
         ask = request(number, pack([*stem, *(rng.randrange(49_000) for _ in range(tokens - shared))]), 1)
@@ -109,10 +110,12 @@ def per_request(tokens: int, workers: int, shared: int) -> list[float]:
 
 def show(name: str, samples: list[float]) -> None:
     middle, cuts = statistics.median(samples), statistics.quantiles(samples, n=20)
-    print(f"{name:44s} median {middle:8.2f} us   p5 {cuts[0]:8.2f}   p95 {cuts[-1]:8.2f}   n {len(samples)}")
+    low, high = cuts[0], cuts[-1]
+    print(f"{name:51s} min {min(samples):7.2f} us   median {middle:7.2f}   p5 {low:7.2f}   p95 {high:7.2f}")
 
 
 def main() -> None:
+    print("load average", *(f"{load:.2f}" for load in os.getloadavg()))
     for batch in (1, 2, 4, 8, 32, 128, 256):
         show(f"per token, batch {batch}", per_token(batch))
     for tokens, workers, shared in ((32, 2, 0), (512, 2, 0), (8000, 2, 0), (8000, 2, 7000), (512, 64, 0), (32, 512, 0)):

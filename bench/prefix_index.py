@@ -8,6 +8,7 @@ different depths (64, 128 ... 512 blocks) at 8 workers, stems by many more. Targ
 """
 
 import gc
+import os
 import random
 import statistics
 import time
@@ -75,8 +76,8 @@ def stores(made: list[list[int]], feeder: Feeder, rng: random.Random) -> list[tu
 
 
 def spread(name: str, samples: list[float], unit: str) -> None:
-    low, middle, high = statistics.quantiles(samples, n=20)[0], statistics.median(samples), max(samples)
-    print(f"{name:28s} median {middle:8.2f} {unit}   p5 {low:8.2f}   max {high:8.2f}   n {len(samples)}")
+    middle, cuts = statistics.median(samples), statistics.quantiles(samples, n=20)
+    print(f"{name:28s} median {middle:8.2f} {unit}   p5 {cuts[0]:8.2f}   p95 {cuts[-1]:8.2f}   n {len(samples)}")
 
 
 def time_matches(index: PrefixIndex, prompts: list[list[int]], most: int | None) -> list[float]:
@@ -91,6 +92,7 @@ def time_matches(index: PrefixIndex, prompts: list[list[int]], most: int | None)
 
 
 def main() -> None:
+    print("load average", *(f"{load:.2f}" for load in os.getloadavg()))
     rng = random.Random(7)
     made = chains(rng)
     feeder = Feeder()

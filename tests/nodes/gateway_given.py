@@ -30,8 +30,8 @@ from jedlik.core.protocol import (
 from jedlik.core.requests import Request, Sampling, Stopping
 from jedlik.core.tokens import pack
 from jedlik.kv.hashing import BlockHasher, hash_check
+from jedlik.kv.prefix_chains import ChainCache
 from jedlik.nodes.gateway import GatewayNode
-from jedlik.nodes.gateway_route import block_keys
 
 KEY = b"cluster key"
 BLOCK = 4
@@ -90,7 +90,7 @@ def arrive(node: GatewayNode, ask: Request, now: float = 0.0) -> list[Submit]:
 
 
 def keys_of(prompt: Iterable[int], tenant: str = "t", salt: str = "") -> list[int]:
-    return block_keys(BlockHasher(KEY, "r1", BLOCK), pack(prompt), tenant, salt)
+    return ChainCache(BlockHasher(KEY, "r1", BLOCK), 0).keys(pack(prompt), tenant, salt)
 
 
 def stored(number: int, keys: list[int]) -> Facts:

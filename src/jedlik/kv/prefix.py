@@ -45,6 +45,10 @@ class Match:
         self._owners = owners
         self._feeds = feeds
 
+    def empty(self) -> bool:
+        """Nobody holds the first block."""
+        return not self._spans
+
     def deepest(self, most: int | None = None) -> dict[WorkerId, int]:
         """Depth in blocks (at least 1) of the workers that hold most, deepest first, ties in order of their bits."""
         depths: dict[WorkerId, int] = {}

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from math import inf
 
 from jedlik.core.config import GatewayConfig, WorkerConfig
-from jedlik.core.effects import Deliver, Drained, GatewayEffect, Kick, StreamEnded, ToWorkerEffect, Wake
+from jedlik.core.effects import Drained, GatewayEffect, Kick, StreamEnded, ToWorkerEffect, Wake
 from jedlik.core.errors import Bug, Fault
 from jedlik.core.events import (
     Abandoned,
@@ -47,7 +47,7 @@ from jedlik.nodes.gateway_outbox import Outbox
 from jedlik.nodes.gateway_peers import HEALTH, MAX_RESYNC_S, RESYNC_S, Peer, judge, next_check_s
 from jedlik.nodes.gateway_route import Router
 from jedlik.nodes.gateway_streams import Stream
-from jedlik.nodes.gateway_tokens import failure, retryable, take_rest, take_tokens, violation
+from jedlik.nodes.gateway_tokens import failure, retryable, take_plain, take_rest, take_tokens, violation
 from jedlik.routing.admit import RESTART_S, too_many
 from jedlik.routing.view import Fleet
 
@@ -90,11 +90,12 @@ class GatewayNode:
                 return []
             peer.heard_at = now
             message = event.message
-            if isinstance(message, Tokens) and peer.plain(message):
-                streams: list[StreamId] = []
-                tokens: list[int] = []
-                take_tokens(peer.attempts, message, streams, tokens)
-                return [Deliver(streams, tokens)] if streams else []
+            if isinstance(message, Tokens) and not (
+                message.started or message.finished or message.logprobs or peer.acks or peer.health != "ok"
+            ):  # the commonest message: tokens only, from a trusted worker with nothing to be told
+                delivery = take_plain(peer.attempts, message, peer.vocab_size)
+                if delivery is not None:
+                    return delivery
         elif isinstance(event, Consumed):
             return self._consumed(event.stream, event.position)
         out = Outbox()

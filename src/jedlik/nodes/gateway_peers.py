@@ -10,7 +10,7 @@ import msgspec
 
 from jedlik.core.config import GatewayConfig, WorkerConfig
 from jedlik.core.ids import Handle, WorkerId
-from jedlik.core.protocol import Load, Tokens
+from jedlik.core.protocol import Load
 from jedlik.routing.view import WorkerView
 
 StreamT = TypeVar("StreamT")
@@ -56,21 +56,6 @@ class Peer(Generic[StreamT]):
         self.resync_wait_s = RESYNC_S
         self.resync_at = now + RESYNC_S
         """When a snapshot may be asked for (again)."""
-
-    def plain(self, message: Tokens) -> bool:
-        """Whether a message is the commonest one: tokens only, sound, from a trusted worker with nothing to be told."""
-        tokens = message.tokens
-        return not (
-            message.started
-            or message.finished
-            or message.logprobs
-            or self.acks
-            or self.health != "ok"
-            or len(tokens) != len(message.handles)
-            or not tokens
-            or min(tokens) < 0
-            or max(tokens) >= self.vocab_size
-        )
 
 
 def judge(peer: Peer[StreamT], config: GatewayConfig, watch: WorkerConfig, now: float) -> Verdict:

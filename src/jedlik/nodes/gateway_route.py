@@ -1,6 +1,5 @@
 """From a prompt to a choice of worker: names its blocks, asks the prefix index, asks `routing`; remembers why."""
 
-from array import array
 from collections import OrderedDict
 from collections.abc import Sequence
 from itertools import islice
@@ -11,11 +10,14 @@ from jedlik.core.protocol import Card
 from jedlik.core.tokens import count
 from jedlik.kv.hashing import BlockHasher
 from jedlik.kv.prefix import PrefixIndex
+from jedlik.kv.prefix_chains import ChainCache
 from jedlik.nodes.gateway_streams import Stream
 from jedlik.routing.choose import MAX_HOLDERS, MAX_IDLE, Ask, Choice, Held, choose
 from jedlik.routing.cost import EXPECTED_OUTPUT
 from jedlik.routing.view import Fleet
 
+CHAIN_BYTES = 16 << 20
+"""Budget, for each group, of the names of blocks of prompts seen before."""
 Group = tuple[str, int]
 """Model revision and block size: workers of one group name blocks alike."""
 
@@ -29,7 +31,7 @@ class Router:
         self._index = index
         self._remembered = remembered
         self._routed: OrderedDict[RequestId, list[Routed]] = OrderedDict()
-        self._hashers: dict[Group, BlockHasher] = {}
+        self._chains: dict[Group, ChainCache] = {}
         self._members: dict[str, dict[Group, int]] = {}
         """Workers by model and group."""
 
@@ -38,8 +40,8 @@ class Router:
         group = (card.revision, card.layout.block_size)
         groups = self._members.setdefault(card.model, {})
         groups[group] = groups.get(group, 0) + 1
-        if group not in self._hashers:
-            self._hashers[group] = BlockHasher(self._cluster_key, *group)
+        if group not in self._chains:
+            self._chains[group] = ChainCache(BlockHasher(self._cluster_key, *group), CHAIN_BYTES)
 
     def left(self, card: Card) -> None:
         """A worker of this card went."""
@@ -62,14 +64,15 @@ class Router:
             return Held(tokens)
         history = stream.history()
         for group in self._members.get(request.model, ()):
-            hasher = self._hashers[group]
-            keys = block_keys(hasher, history, request.tenant, request.salt)
-            match = self._index.match(keys)
+            block_size = group[1]
+            match = self._index.match(self._chains[group].keys(history, request.tenant, request.salt))
+            if match.empty():
+                continue
             for worker, depth in match.deepest(MAX_HOLDERS).items():
-                tokens[worker] = depth * hasher.block_size
+                tokens[worker] = depth * block_size
             for view in islice(self._fleet.least_loaded(request.model), 2 * MAX_IDLE):
                 if depth := match.depth(view.card.worker):
-                    tokens[view.card.worker] = depth * hasher.block_size
+                    tokens[view.card.worker] = depth * block_size
         return Held(tokens)
 
     def route(self, stream: Stream, held: Held, now: float) -> tuple[Choice, Routed]:
@@ -101,9 +104,3 @@ class Router:
         self._routed.setdefault(routed.request_id, []).append(routed)
         if len(self._routed) > self._remembered:
             self._routed.popitem(last=False)
-
-
-def block_keys(hasher: BlockHasher, history: bytes, tenant: str, salt: str) -> list[int]:
-    """Keys of the full blocks of a history: the low halves of their identities, cut out in one go."""
-    halves = array("Q", b"".join(hasher.chain(hasher.root(tenant, salt), history)))
-    return halves[1::2].tolist()

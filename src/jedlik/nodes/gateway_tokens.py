@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from jedlik.core.effects import StreamStarted
+from jedlik.core.effects import Deliver, GatewayEffect, StreamStarted
 from jedlik.core.errors import Fault
 from jedlik.core.ids import Handle, StreamId
 from jedlik.core.protocol import Finished, Started, Tokens
@@ -20,6 +20,26 @@ def violation(message: Tokens, vocab_size: int) -> str | None:
     if tokens and (min(tokens) < 0 or max(tokens) >= vocab_size):
         return f"a token outside the vocabulary of {vocab_size}"
     return None
+
+
+def take_plain(attempts: Attempts, message: Tokens, vocab_size: int) -> list[GatewayEffect] | None:
+    """The delivery of a message of tokens only; None, and nothing taken, if it is not sound."""
+    drawn, handles = message.tokens, message.handles
+    if len(drawn) == 1 and len(handles) == 1:  # a batch of one has no one to share the cost of a message with
+        token = drawn[0]
+        if not 0 <= token < vocab_size:
+            return None
+        stream = attempts.get(handles[0])
+        if stream is None:
+            return []
+        stream.output.append(token)
+        return [Deliver([stream.id], [token])]
+    if violation(message, vocab_size) is not None:
+        return None
+    streams: list[StreamId] = []
+    tokens: list[int] = []
+    take_tokens(attempts, message, streams, tokens)
+    return [Deliver(streams, tokens)] if streams else []
 
 
 def take_tokens(attempts: Attempts, message: Tokens, streams: list[StreamId], tokens: list[int]) -> None:
