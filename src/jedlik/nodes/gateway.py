@@ -74,6 +74,8 @@ class GatewayNode:
         self._peers = self._attempts.peers
         self._fenced: dict[WorkerId, str] = {}
         """Incarnations that are never trusted again, with the reason."""
+        self._cards: list[Card] | None = None
+        """What `cards` said, until a worker comes, goes, or changes its state or health."""
         self._draining = False
         self._drained = False
         self._due = inf
@@ -106,7 +108,9 @@ class GatewayNode:
 
     def cards(self) -> Sequence[Card]:
         """Cards of the workers that something new could go to now, by id."""
-        return sorted((view.card for view in self._fleet if view.ready()), key=lambda card: card.worker)
+        if self._cards is None:
+            self._cards = sorted((view.card for view in self._fleet if view.ready()), key=lambda card: card.worker)
+        return self._cards
 
     def explain(self, request_id: RequestId) -> Sequence[Routed]:
         """Every routing decision about a request, oldest first; empty if unknown or forgotten."""
@@ -125,6 +129,9 @@ class GatewayNode:
         self._index.check()
         if {view.card.worker for view in self._fleet} != self._peers.keys():
             raise Bug("gateway: fleet and peers differ")
+        ready = {view.card.worker for view in self._fleet if view.ready()}
+        if self._cards is not None and {card.worker for card in self._cards} != ready:
+            raise Bug("gateway: the cards kept are out of date")
         if any((peer.health == "ok") != (peer.view.suspect is None) for peer in self._peers.values()):
             raise Bug("gateway: routing and health disagree about a worker")
 
@@ -224,7 +231,7 @@ class GatewayNode:
                 self._synced(peer, self._index.replace(peer.id, message), now, out)
             case State():
                 if message.epoch > peer.view.state.epoch:
-                    peer.view.state = message
+                    peer.view.state, self._cards = message, None
                     self._attempts.retry_parked(now, out)
         if peer.id in self._peers and (peer.health != "ok" or isinstance(message, Load)):
             self._judge(peer, now, out)
@@ -268,7 +275,7 @@ class GatewayNode:
             return
         self._lost(card.worker, "it connected again", now, out)
         peer: Peer[Stream] = Peer(self._fleet.add(card), now)
-        self._peers[card.worker] = peer
+        self._peers[card.worker], self._cards = peer, None
         self._router.joined(card)
         self._index.join(card.worker, card.prefix_closed)
         self._due = min(self._due, next_check_s(peer, self._config))
@@ -300,6 +307,7 @@ class GatewayNode:
     def _part(self, peer: Peer[Stream], reason: str, now: float, out: Outbox) -> None:
         """A worker is no longer ours: its streams go on elsewhere, oldest first."""
         del self._peers[peer.id]
+        self._cards = None
         self._fleet.remove(peer.id)
         self._router.left(peer.view.card)
         self._index.leave(peer.id)
@@ -315,7 +323,7 @@ class GatewayNode:
             self._fence(peer, verdict.reason, now, out)
             return
         if health != peer.health:
-            peer.health = health
+            peer.health, self._cards = health, None
             peer.view.suspect = f"suspect: {verdict.reason}" if health == "suspect" else None
             out.note(Suspected(peer.id, health, verdict.reason))
             if health == "ok":

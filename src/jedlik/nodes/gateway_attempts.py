@@ -126,7 +126,7 @@ class Attempts:
             self.end(stream, late, now, out)
             return
         self._submit(stream, choice.chosen, now, out)
-        if stream.request.sampling.prompt_logprobs is None:
+        if stream.request.choices > 1 and stream.request.sampling.prompt_logprobs is None:
             self._share(stream, choice.chosen, held)
 
     def _share(self, stream: Stream, chosen: Candidate, held: Held) -> None:

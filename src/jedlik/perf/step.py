@@ -52,9 +52,10 @@ def prefill_s(costs: StepCosts, tokens: int, cached: int, max_step_tokens: int) 
     if tokens <= 0:
         return 0.0
     steps = -(-tokens // max_step_tokens)
-    return shape_s(costs, StepShape(tokens, chunk_pairs(cached, tokens), 0, 0)) + (steps - 1) * costs.base_s
+    pairs = chunk_pairs(cached, tokens)
+    return steps * costs.base_s + costs.prefill_token_s * tokens + costs.prefill_pair_s * pairs
 
 
 def decode_s(costs: StepCosts, sequences: int, context_tokens: int) -> float:
     """Time of one decode step over `sequences` with `context_tokens` in cache together."""
-    return shape_s(costs, StepShape(0, 0, sequences, context_tokens))
+    return costs.base_s + costs.decode_sequence_s * sequences + costs.context_token_s * context_tokens

@@ -6,6 +6,7 @@ not grow with the fleet. Every worker scored is reported, excluded ones with the
 
 from collections.abc import Collection, Iterator, Mapping
 from hashlib import blake2b
+from operator import attrgetter
 
 import msgspec
 
@@ -17,6 +18,7 @@ from jedlik.routing.view import Fleet, WorkerView
 MAX_HOLDERS = 8
 MAX_IDLE = 8
 MAX_EXCLUDED = 8
+_worker = attrgetter("worker")
 TIE = 0.01
 """Costs within this share of the lowest are equal (the model knows no better) where as much is cached."""
 
@@ -65,7 +67,8 @@ def choose(fleet: Fleet, ask: Ask, held: Held) -> Choice:
         elif len(out) < MAX_EXCLUDED:
             out.append(Candidate(view.card.worker, 0.0, cached.get(view.card.worker, 0), {}, reason))
     timed = all(view.load is not None and view.load.costs is not None for view in able)
-    scored = [_score(view, ask, held, timed) for view in able]
+    demand = Demand(ask.history_tokens, ask.output_tokens, 0)
+    scored = [_score(view, ask, held, demand, timed) for view in able]
     return Choice(_pick(scored, ask), (*scored, *out), "s" if timed else "tokens")
 
 
@@ -96,24 +99,27 @@ def _candidates(fleet: Fleet, ask: Ask, cached: Mapping[WorkerId, int]) -> Itera
             yield view
 
 
-def _score(view: WorkerView, ask: Ask, held: Held, timed: bool) -> Candidate:
-    worker = view.card.worker
-    cached = held.cached.get(worker, 0)
-    demand = Demand(ask.history_tokens, ask.output_tokens, cached, held.shared.get(worker, 0))
+def _score(view: WorkerView, ask: Ask, held: Held, demand: Demand, timed: bool) -> Candidate:
+    """`demand` is for a worker that has nothing."""
+    worker, cached = view.card.worker, 0
+    if held.cached or held.shared:
+        cached, shared = held.cached.get(worker, 0), held.shared.get(worker, 0)
+        demand = Demand(ask.history_tokens, ask.output_tokens, cached, shared)
     costs = view.load.costs if timed and view.load else None
     parts = cost_tokens(view, demand) if costs is None else cost_seconds(view, demand, costs)
     return Candidate(worker, sum(parts.values()), cached, parts)
 
 
 def _pick(scored: list[Candidate], ask: Ask) -> Candidate | None:
-    """The lowest cost; equal ones by a hash of (request, worker), so that gateways do not herd."""
+    """The lowest cost; among equal ones a hash of the request picks, so that gateways do not herd."""
     if not scored:
         return None
-    best = min(scored, key=lambda c: (c.cost_s, c.worker))
-    limit = best.cost_s * (1 + TIE)
-    tied = [c for c in scored if c.cost_s <= limit and c.cached_tokens == best.cached_tokens]
+    lowest = min([c.cost_s for c in scored])
+    best = min([c for c in scored if c.cost_s == lowest], key=_worker)
+    limit, cached = lowest * (1 + TIE), best.cached_tokens
+    tied = [c for c in scored if c.cost_s <= limit and c.cached_tokens == cached]
     if len(tied) == 1:
         return best
-    return min(
-        tied, key=lambda c: blake2b(f"{ask.request_id}/{ask.choice}/{c.worker}".encode(), digest_size=8).digest()
-    )
+    tied.sort(key=_worker)
+    digest = blake2b(f"{ask.request_id}/{ask.choice}".encode(), digest_size=8).digest()
+    return tied[int.from_bytes(digest, "little") % len(tied)]

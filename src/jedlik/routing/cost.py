@@ -14,7 +14,7 @@ batch = 32 for each sequence there, memory = tokens that do not fit.
 import msgspec
 
 from jedlik.core.protocol import StepCosts
-from jedlik.perf.step import decode_s, prefill_s
+from jedlik.perf.step import prefill_s
 from jedlik.routing.view import SEQUENCE_TOKENS, WorkerView
 
 EXPECTED_OUTPUT = 64
@@ -37,7 +37,8 @@ class Demand(msgspec.Struct, frozen=True):
     @property
     def uncached_tokens(self) -> int:
         """To be computed: at least the last token, whatever is cached."""
-        return max(1, self.history_tokens - self.cached_tokens)
+        uncached = self.history_tokens - self.cached_tokens
+        return uncached if uncached > 0 else 1
 
 
 def backlog_s(view: WorkerView, costs: StepCosts, shared_tokens: int = 0) -> float:
@@ -54,19 +55,21 @@ def backlog_s(view: WorkerView, costs: StepCosts, shared_tokens: int = 0) -> flo
 def cost_seconds(view: WorkerView, demand: Demand, costs: StepCosts) -> dict[str, float]:
     """The parts of the cost, in seconds."""
     card, sequences = view.card, view.sequences
+    output, in_batch = demand.output_tokens, min(sequences, card.max_sequences)
     own = prefill_s(costs, demand.uncached_tokens, demand.cached_tokens, card.max_step_tokens)
-    wait = backlog_s(view, costs, demand.shared_tokens)
-    others = decode_s(costs, sequences, view.context_tokens) - costs.base_s
+    wait = backlog_s(view, costs, demand.shared_tokens) if view.backlog_tokens else 0.0
+    others = costs.decode_sequence_s * sequences + costs.context_token_s * view.context_tokens
     excess = sequences + 1 - card.max_sequences
     if excess > 0:
-        wait += excess / card.max_sequences * demand.output_tokens * (costs.base_s + others)
+        wait += excess / card.max_sequences * output * (costs.base_s + others)
     share = costs.decode_sequence_s + demand.history_tokens * costs.context_token_s
+    missing = missing_tokens(view, demand)
     return {
         "wait": wait,
         "prefill": own,
-        "stall": own * min(sequences, card.max_sequences),
-        "slowdown": demand.output_tokens * (others + share * (1 + min(sequences, card.max_sequences))),
-        "memory": prefill_s(costs, missing_tokens(view, demand), 0, card.max_step_tokens),
+        "stall": own * in_batch,
+        "slowdown": output * (others + share * (1 + in_batch)),
+        "memory": prefill_s(costs, missing, 0, card.max_step_tokens) if missing else 0.0,
     }
 
 
@@ -85,6 +88,7 @@ def missing_tokens(view: WorkerView, demand: Demand) -> int:
     """Tokens of this dispatch for which no block is free or reclaimable. Unknown counts as none."""
     if view.load is None:
         return 0
-    size = view.card.layout.block_size
-    free = (view.card.total_blocks - 1 - view.load.held_blocks) * size - view.booked_prefill_tokens
-    return max(0, demand.uncached_tokens - max(0, free))
+    card = view.card
+    free = (card.total_blocks - 1 - view.load.held_blocks) * card.layout.block_size - view.booked_prefill_tokens
+    missing = demand.uncached_tokens - (free if free > 0 else 0)
+    return missing if missing > 0 else 0
