@@ -34,7 +34,7 @@ class GatewayTelemetry:
             case Answered():
                 self._metrics.answered(fact)
                 if self._log_requests:
-                    self._answered(fact)
+                    self._log.answered(fact)
             case Routed():
                 self._metrics.routed(fact)
             case Migrated():
@@ -46,17 +46,3 @@ class GatewayTelemetry:
                 self._log.line("worker", worker=fact.worker, health=fact.health, reason=fact.reason)
             case StepRan():
                 pass  # a worker's own
-
-    def _answered(self, fact: Answered) -> None:
-        self._log.line(
-            "answered",
-            request_id=fact.request_id,
-            choice=fact.choice or None,
-            outcome=fact.outcome,
-            prompt_tokens=fact.prompt_tokens,
-            cached_tokens=fact.cached_tokens,
-            output_tokens=fact.output_tokens,
-            attempts=fact.attempts if fact.attempts > 1 else None,
-            ttft_s=fact.ttft_s,
-            duration_s=fact.duration_s,
-        )

@@ -5,6 +5,8 @@ import time
 from collections.abc import Callable
 from typing import Literal, TextIO
 
+from jedlik.core.facts import Answered
+
 Format = Literal["human", "json"]
 
 
@@ -16,12 +18,32 @@ class Log:
         self._form = form
         self._stream = stream
         self._clock = clock
+        self._second = -1
+        self._second_text = ""
+        """How that second of the day is written: asked of the time zone once a second."""
 
     def line(self, event: str, **values: object) -> None:
         """One line, written at once. Values that are None are left out."""
         said = {key: value for key, value in values.items() if value is not None}
         now = self._clock()
-        text = self._json(event, said, now) if self._form == "json" else self._human(event, said, now)
+        self._write(self._json(event, said, now) if self._form == "json" else self._human(event, said, now))
+
+    def answered(self, fact: Answered) -> None:
+        """The line of every request, as `line` would write it, without going by way of a table of values."""
+        if self._form == "json":
+            self.line("answered", **_said(fact))
+            return
+        ttft_s = fact.ttft_s
+        choice = f" choice={fact.choice}" if fact.choice else ""
+        attempts = f" attempts={fact.attempts}" if fact.attempts > 1 else ""
+        ttft = "" if ttft_s is None else f" ttft_s={ttft_s:.4g}"
+        self._write(
+            f"{self._time(self._clock())} {self._process}: answered request_id={_short(fact.request_id)}{choice}"
+            f" outcome={fact.outcome} prompt_tokens={fact.prompt_tokens} cached_tokens={fact.cached_tokens}"
+            f" output_tokens={fact.output_tokens}{attempts}{ttft} duration_s={fact.duration_s:.4g}"
+        )
+
+    def _write(self, text: str) -> None:
         self._stream.write(text + "\n")
         self._stream.flush()
 
@@ -30,12 +52,33 @@ class Log:
         return json.dumps(head | said, default=str, ensure_ascii=False, separators=(",", ":"))
 
     def _human(self, event: str, said: dict[str, object], now: float) -> str:
-        clock = time.strftime("%H:%M:%S", time.localtime(now)) + f".{int(now % 1 * 1000):03d}"
-        return " ".join([clock, f"{self._process}:", event, *(f"{k}={_short(v)}" for k, v in said.items())])
+        return " ".join([self._time(now), f"{self._process}:", event, *(f"{k}={_short(v)}" for k, v in said.items())])
+
+    def _time(self, now: float) -> str:
+        second = int(now)
+        if second != self._second:
+            self._second, self._second_text = second, time.strftime("%H:%M:%S", time.localtime(second))
+        return f"{self._second_text}.{int(now % 1 * 1000):03d}"
+
+
+def _said(fact: Answered) -> dict[str, object]:
+    return {
+        "request_id": fact.request_id,
+        "choice": fact.choice or None,
+        "outcome": fact.outcome,
+        "prompt_tokens": fact.prompt_tokens,
+        "cached_tokens": fact.cached_tokens,
+        "output_tokens": fact.output_tokens,
+        "attempts": fact.attempts if fact.attempts > 1 else None,
+        "ttft_s": fact.ttft_s,
+        "duration_s": fact.duration_s,
+    }
 
 
 def _short(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     text = str(value)
-    return json.dumps(text, ensure_ascii=False) if any(c.isspace() or not c.isprintable() for c in text) else text
+    if text.isprintable() and " " not in text:  # the space is the only printable white space
+        return text
+    return json.dumps(text, ensure_ascii=False)
