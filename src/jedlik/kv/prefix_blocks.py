@@ -5,7 +5,6 @@ change or chains fork, and a bisection in the last run. Blocks are forgotten lea
 run whose parent is not held here (forgotten for the budget) is left out for the same reason.
 """
 
-from bisect import bisect_left
 from collections.abc import Sequence
 
 from jedlik.kv.prefix_runs import Run, RunForest
@@ -89,7 +88,7 @@ class ClosedBlocks:
             now = mask & run.mask
             if now != mask:
                 if at:
-                    spans.append((at, mask & ~now))
+                    spans.append((at, mask ^ now))
                 mask = now
                 if not mask:
                     return spans
@@ -125,7 +124,14 @@ def common(run: Sequence[int], start: int, keys: Sequence[int], at: int) -> int:
     most = min(len(run) - start, len(keys) - at)
     if most and run[start + most - 1] == keys[at + most - 1]:
         return most
-    return bisect_left(range(most), True, key=lambda i: run[start + i] != keys[at + i])
+    low = 0
+    while low < most:  # by hand: `bisect_left` with a key costs a call for every probe
+        middle = (low + most) >> 1
+        if run[start + middle] == keys[at + middle]:
+            low = middle + 1
+        else:
+            most = middle
+    return low
 
 
 def _from_end(run: list[int], keys: Sequence[int], at: int) -> int:
