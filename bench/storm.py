@@ -9,6 +9,7 @@ round. Prints failures, differences and the longest gap between two pieces of a 
 
 import argparse
 import asyncio
+import contextlib
 import json
 import os
 import random
@@ -103,7 +104,8 @@ async def hurt(args: argparse.Namespace, chance: random.Random) -> None:
     os.kill(pid, signal.SIGSTOP if args.freeze else signal.SIGKILL)
     if args.freeze:
         await asyncio.sleep(args.freeze)
-        os.kill(pid, signal.SIGCONT)
+        with contextlib.suppress(ProcessLookupError):  # frozen beyond the fence: killed and restarted meanwhile
+            os.kill(pid, signal.SIGCONT)
 
 
 async def whole(client: httpx.AsyncClient, args: argparse.Namespace, count: int) -> None:
