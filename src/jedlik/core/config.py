@@ -30,8 +30,6 @@ class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """A load report at least this often."""
     load_period_s: float = 0.1
     """And at most this often while things change."""
-    gateway_lease_s: float = 5.0
-    """Work of a gateway that vanished is cancelled at once when its connection closes, else when its lease ends."""
     hung_step_s: float = 5.0
     """A step is hung after the larger of this and `hung_step_factor` times its prediction."""
     hung_step_factor: float = 5.0
