@@ -58,6 +58,19 @@ class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Consumption is acknowledged to workers this often."""
 
 
+    policy: str = "jedlik"
+    """How a worker is chosen: a name from docs/routing.md, or FILE.py[:NAME] of your own."""
+    shadow_policy: str | None = None
+    """A second policy that is asked about every request and never followed; `/explain` shows what it would have done."""
+    slo_ttft_s: float | None = None
+    """Time to first token that counts as good. Set, requests are queued and shed to keep it; None: no such promise."""
+    slo_itl_s: float | None = None
+    """Mean time between tokens of an answer that counts as good."""
+    shed: bool = True
+    """Refuse (429, with Retry-After) what can't keep `slo_ttft_s` because of load. A request too long to keep it on an
+    idle worker is never refused for that."""
+
+
 class FrontendConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The HTTP surface. Read by `frontend/`."""
 
@@ -115,3 +128,58 @@ class ServeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     worker: WorkerConfig = WorkerConfig()
     gateway: GatewayConfig = GatewayConfig()
     frontend: FrontendConfig = FrontendConfig()
+
+
+class PoolConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Workers alike, in a simulated fleet."""
+
+    name: str
+    count: int
+    profile: str
+    """What a step takes: a name from `jedlik profile --list` (model/gpu/parallelism), or a file that `jedlik profile` wrote."""
+    gpus: int | None = None
+    """Per worker; default: the profile's."""
+    kv_tokens: int | None = None
+    """KV cache per worker; default: the profile's."""
+    start_s: float = 60.0
+    """From the order to start (or restart) a worker until it serves."""
+
+
+class NetworkConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Between gateways and workers of a simulated fleet: every process has one link, shared by what it sends."""
+
+    latency_s: float = 0.0002
+    """One way, each message."""
+    bandwidth_bytes_s: float = 1.25e9
+    """Of one process's link; messages queue for it."""
+    facts_delay_s: float = 0.0
+    """Further delay of block facts."""
+
+
+class FaultConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Something that goes wrong in a simulation."""
+
+    at_s: float
+    kind: Literal["crash", "hang", "slow", "lose_facts", "delay_facts", "duplicate_facts", "partition", "drain"]
+    worker: int | str | None = None
+    """Index over all pools, or `pool/number`; None: drawn by the seed."""
+    for_s: float | None = None
+    """How long it lasts; None: for good (a crash or hang: until the supervisor has restarted it)."""
+    factor: float = 3.0
+    """slow: step times are multiplied by this."""
+    share: float = 1.0
+    """lose_facts, duplicate_facts: of the messages."""
+    delay_s: float = 0.5
+    """delay_facts."""
+
+
+class FleetConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What `jedlik simulate` runs beside the settings of `serve`."""
+
+    pools: tuple[PoolConfig, ...]
+    gateways: int = 1
+    """Each gets a share of the requests."""
+    network: NetworkConfig = NetworkConfig()
+    faults: tuple[FaultConfig, ...] = ()
+    step_by_step: bool = False
+    """Never take decode steps together: slower, for checking that leaps change nothing."""

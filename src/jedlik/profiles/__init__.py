@@ -1,0 +1,1 @@
+"""F4: measured and modelled engines known by name, as data."""

@@ -1,0 +1,90 @@
+"""The contract of routing policies: filter, score, pick. What every policy gets, and what most of them share.
+
+A policy sees workers that *can* take the request (healthy, not draining, context long enough: `choose.excluded` has said
+so) and says which is best. One instance per gateway and model decision stream: it may keep state, changed in `pick` only, and draws
+nothing but from hashes of the request, so the same events give the same choices.
+"""
+
+from collections.abc import Collection, Sequence
+from hashlib import blake2b
+from typing import Protocol
+
+import msgspec
+
+from jedlik.core.facts import Candidate
+from jedlik.core.ids import RequestId, WorkerId
+from jedlik.routing.view import WorkerView
+
+TIE = 0.01
+"""Costs within this share of the lowest are equal (the model knows no better) where as much is cached."""
+
+
+class Ask(msgspec.Struct, frozen=True):
+    """One attempt that needs a worker."""
+
+    request_id: RequestId
+    choice: int
+    model: str
+    history_tokens: int
+    output_tokens: int
+    """Expected to follow."""
+    avoid: Collection[WorkerId] = ()
+    """Workers at which it failed."""
+    session: str = ""
+    """Requests of one conversation have the same; empty: unknown."""
+    ttft_s: float | None = None
+    """What is left of the time to first token that counts as good; None: no such promise."""
+    itl_s: float | None = None
+    """Mean time between tokens that counts as good."""
+
+
+class Offer(msgspec.Struct, frozen=True):
+    """One worker that could take the attempt."""
+
+    view: WorkerView
+    cached_tokens: int
+    """Of the history, in its cache."""
+    shared_tokens: int = 0
+    """Of what counts as cached: tokens that other choices of the same request are about to compute there."""
+
+    @property
+    def worker(self) -> WorkerId:
+        return self.view.card.worker
+
+
+class Policy(Protocol):
+    """How to choose among workers. `offers` is never empty."""
+
+    name: str
+    everyone: bool
+    """True: all workers are offered. False: the best holders of the prefix and the least loaded, however large the fleet."""
+
+    def filter(self, offers: Sequence[Offer], ask: Ask) -> Sequence[Offer]:
+        """Those worth scoring; at least one."""
+
+    def score(self, offers: Sequence[Offer], ask: Ask) -> list[dict[str, float]]:
+        """The terms of each one's cost, by name; their sum is compared."""
+
+    def pick(self, scored: Sequence[Candidate], ask: Ask) -> Candidate:
+        """One of them: for most policies `lowest`."""
+
+    def unit(self, offers: Sequence[Offer]) -> str:
+        """Of the terms: "s", "tokens", ..."""
+
+
+def lowest(scored: Sequence[Candidate], ask: Ask) -> Candidate:
+    """The lowest cost; among equal ones a hash of the request picks, so that gateways do not herd."""
+    least = min(c.cost_s for c in scored)
+    best = min((c for c in scored if c.cost_s == least), key=lambda c: c.worker)
+    limit = least * (1 + TIE)
+    tied = [c for c in scored if c.cost_s <= limit and c.cached_tokens == best.cached_tokens]
+    if len(tied) == 1:
+        return best
+    tied.sort(key=lambda c: c.worker)
+    return tied[draw(ask, "tie") % len(tied)]
+
+
+def draw(ask: Ask, purpose: str) -> int:
+    """64 bits that look drawn: a function of the request and the purpose."""
+    text = f"{ask.request_id}/{ask.choice}/{purpose}".encode()
+    return int.from_bytes(blake2b(text, digest_size=8).digest(), "little")

@@ -1,0 +1,76 @@
+"""What a simulation leaves behind: one record per request, samples over time, and totals. Reports are made from these."""
+
+import msgspec
+
+
+class Outcome(msgspec.Struct, frozen=True, array_like=True):
+    """One request, ended."""
+
+    arrived_s: float
+    ttft_s: float | None
+    """None: no token came."""
+    ended_s: float
+    prompt_tokens: int
+    cached_tokens: int
+    output_tokens: int
+    """Delivered."""
+    outcome: str
+    """"length" and "stop" ended well; else a fault's kind: "overloaded" is shed (429)."""
+    worker: int
+    """Index of the worker that gave the first token; -1: none."""
+    attempts: int
+    session: str = ""
+
+    @property
+    def ok(self) -> bool:
+        return self.outcome in ("length", "stop")
+
+    @property
+    def itl_s(self) -> float | None:
+        """(last token - first token) / (tokens - 1); None where there are fewer than two."""
+        if self.ttft_s is None or self.output_tokens < 2:
+            return None
+        return (self.ended_s - self.arrived_s - self.ttft_s) / (self.output_tokens - 1)
+
+
+class Sample(msgspec.Struct, frozen=True, array_like=True):
+    """The fleet at one moment; one number per worker, in their order."""
+
+    at_s: float
+    running: list[int]
+    waiting: list[int]
+    context_tokens: list[int]
+    cached_blocks: list[int]
+
+
+class Action(msgspec.Struct, frozen=True, array_like=True):
+    """Something that happened to the fleet: a fault, a start, a kick."""
+
+    at_s: float
+    kind: str
+    worker: str
+    detail: str = ""
+
+
+class Run(msgspec.Struct):
+    """All of one simulation."""
+
+    outcomes: list[Outcome]
+    samples: list[Sample]
+    actions: list[Action]
+    workers: list[str]
+    """Names, by index."""
+    gpus: list[float]
+    """GPUs, by worker index."""
+    gpu_s: float
+    """GPU time of workers from start to end of the run, start-up included."""
+    duration_s: float
+    """Simulated."""
+    cpu_s: float
+    """CPU the simulation took."""
+    wall_s: float
+    events: int
+    """Handled by nodes."""
+    offered: int
+    """Requests sent by clients; those unfinished at the end of a limited run count as missed."""
+    speed: float = 1.0
