@@ -1,0 +1,205 @@
+"""What one simulation runs: the settings of `serve`, a fleet whose profiles have been looked up, and a seed.
+
+Promises: a `Setup` that `build` made can be run: counts, times, shares and names in it make sense. What is wrong is
+named by its key in the file (`fleet.pools[0].count`). Profiles are handed in: `sim` does not know where they are kept.
+"""
+
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from math import isfinite
+from typing import NamedTuple, Protocol
+
+import msgspec
+
+from jedlik.core.config import FaultConfig, FleetConfig, GatewayConfig, NetworkConfig, ServeConfig, WorkerConfig
+from jedlik.core.errors import ConfigError
+from jedlik.perf.model import StepModel
+
+
+class Priced(Protocol):
+    """What a simulation asks of a profile."""
+
+    @property
+    def gpus(self) -> float:
+        """Of one worker."""
+
+    @property
+    def kv_tokens(self) -> int | None:
+        """KV cache of one worker, in tokens; None: the profile does not say."""
+
+    @property
+    def model(self) -> StepModel:
+        """What a step takes."""
+
+
+class Pool(msgspec.Struct, frozen=True):
+    """Workers alike, with nothing left to look up."""
+
+    name: str
+    count: int
+    profile: str
+    """Its name, for reports."""
+    model: StepModel
+    gpus: float
+    """Of one worker."""
+    kv_tokens: int
+    """Of one worker; a whole number of blocks."""
+    start_s: float
+
+
+class Setup(msgspec.Struct, frozen=True, kw_only=True):
+    """One simulation, before it runs."""
+
+    model: str
+    """The name clients use."""
+    pools: tuple[Pool, ...]
+    worker: WorkerConfig = WorkerConfig()
+    gateway: GatewayConfig = GatewayConfig()
+    """Its `policy`, `shadow_policy` and SLOs are the simulation's."""
+    gateways: int = 1
+    network: NetworkConfig = NetworkConfig()
+    faults: tuple[FaultConfig, ...] = ()
+    """In order of time; `worker` names one of `workers`, or is None."""
+    seed: int = 0
+    duration_s: float | None = None
+    """Simulated time at which the run is cut; None: until every request has ended."""
+    max_model_len: int | None = None
+    """None: what the KV cache of a worker holds."""
+    step_by_step: bool = False
+
+    @property
+    def workers(self) -> list[str]:
+        """Names, by index: `pool/number`."""
+        return [f"{pool.name}/{number}" for pool in self.pools for number in range(pool.count)]
+
+    @property
+    def pool_of(self) -> list[Pool]:
+        """By worker index."""
+        return [pool for pool in self.pools for _ in range(pool.count)]
+
+
+class Problem(NamedTuple):
+    """Something in a fleet that cannot be run."""
+
+    key: str
+    """As in the file, below `fleet`: pools[0].count."""
+    text: str
+    """What is wrong and what to do."""
+
+
+def build(
+    config: ServeConfig,
+    fleet: FleetConfig,
+    profiles: Mapping[str, Priced],
+    seed: int = 0,
+    duration_s: float | None = None,
+) -> Setup:
+    """A setup. `profiles` has every pool's, by the name its pool gives. Raises ConfigError with a remedy."""
+    for problem in problems(fleet):
+        raise ConfigError(f"fleet.{problem.key}: {problem.text}")
+    pools = tuple(
+        _pool(pool_number, fleet, profiles, config.worker.block_size) for pool_number in range(len(fleet.pools))
+    )
+    setup = Setup(
+        model=config.served_model_name or config.model,
+        pools=pools,
+        worker=config.worker,
+        gateway=config.gateway,
+        gateways=fleet.gateways,
+        network=fleet.network,
+        seed=seed,
+        duration_s=duration_s,
+        max_model_len=config.max_model_len,
+        step_by_step=fleet.step_by_step,
+    )
+    names = setup.workers
+    faults = [_settled(fault, names) for fault in fleet.faults]
+    return msgspec.structs.replace(setup, faults=tuple(sorted(faults, key=lambda fault: fault.at_s)))
+
+
+def problems(fleet: FleetConfig) -> Iterator[Problem]:
+    """All that cannot be run, in the file's order."""
+    if not fleet.pools:
+        yield Problem("pools", "the fleet is empty: name at least one pool, as in {name: a, count: 8, profile: ...}")
+    seen: set[str] = set()
+    for number, pool in enumerate(fleet.pools):
+        key = f"pools[{number}]"
+        yield from _counts(key, {"count": pool.count, "gpus": pool.gpus, "kv_tokens": pool.kv_tokens})
+        yield from _times(key, {"start_s": pool.start_s})
+        if not pool.name or "/" in pool.name or "@" in pool.name:
+            yield Problem(f"{key}.name", f"{pool.name!r} cannot name a pool: use letters and digits, no / or @")
+        if pool.name in seen:
+            yield Problem(f"{key}.name", f"{pool.name!r} is taken by an earlier pool: give each a name of its own")
+        seen.add(pool.name)
+    yield from _counts("", {"gateways": fleet.gateways})
+    network = fleet.network
+    yield from _times("network", {"latency_s": network.latency_s, "facts_delay_s": network.facts_delay_s})
+    if not network.bandwidth_bytes_s > 0:
+        yield Problem("network.bandwidth_bytes_s", f"{network.bandwidth_bytes_s}: a link must carry something")
+    names = [f"{pool.name}/{number}" for pool in fleet.pools for number in range(max(pool.count, 0))]
+    for number, fault in enumerate(fleet.faults):
+        yield from _faulty(f"faults[{number}]", fault, names)
+
+
+def worker_index(named: int | str, names: Sequence[str]) -> int | None:
+    """Which worker a fault means: an index, or `pool/number`; None: there is no such worker."""
+    if isinstance(named, int):
+        return named if 0 <= named < len(names) else None
+    if named in names:
+        return names.index(named)
+    return worker_index(int(named), names) if named.isdecimal() else None
+
+
+def _pool(number: int, fleet: FleetConfig, profiles: Mapping[str, Priced], block_size: int) -> Pool:
+    pool = fleet.pools[number]
+    profile = profiles[pool.profile]
+    kv_tokens = pool.kv_tokens or profile.kv_tokens
+    if kv_tokens is None:
+        raise ConfigError(
+            f"fleet.pools[{number}].kv_tokens: profile {pool.profile} does not say how large the KV cache is: set it"
+        )
+    if kv_tokens < block_size:
+        raise ConfigError(
+            f"fleet.pools[{number}].kv_tokens: {kv_tokens} tokens hold no block of {block_size}: "
+            "raise it, or lower worker.block_size"
+        )
+    whole = kv_tokens // block_size * block_size
+    gpus = profile.gpus if pool.gpus is None else pool.gpus
+    return Pool(pool.name, pool.count, pool.profile, profile.model, gpus, whole, pool.start_s)
+
+
+def _settled(fault: FaultConfig, names: Sequence[str]) -> FaultConfig:
+    """With its worker by name."""
+    index = None if fault.worker is None else worker_index(fault.worker, names)
+    return msgspec.structs.replace(fault, worker=None if index is None else names[index])
+
+
+def _faulty(key: str, fault: FaultConfig, names: Sequence[str]) -> Iterator[Problem]:
+    yield from _times(key, {"at_s": fault.at_s, "for_s": fault.for_s, "delay_s": fault.delay_s})
+    if fault.for_s == 0:
+        yield Problem(f"{key}.for_s", "0: a fault that lasts no time; leave it out for one that lasts for good")
+    if not fault.factor > 0 or not isfinite(fault.factor):
+        yield Problem(f"{key}.factor", f"{fault.factor}: step times are multiplied by it, so it must be more than 0")
+    if not 0 <= fault.share <= 1:
+        yield Problem(f"{key}.share", f"{fault.share}: a share is between 0 and 1")
+    if fault.worker is not None and worker_index(fault.worker, names) is None:
+        yield Problem(f"{key}.worker", _no_worker(fault.worker, names))
+
+
+def _no_worker(named: int | str, names: Sequence[str]) -> str:
+    if isinstance(named, int) or not names:
+        return f"there is no worker {named}: the fleet has {len(names)}, numbered from 0"
+    near = difflib.get_close_matches(named, names, n=1, cutoff=0.0)[0]
+    return f"there is no worker {named!r} (pool/number, from 0); did you mean {near!r}?"
+
+
+def _counts(key: str, values: Mapping[str, float | None]) -> Iterator[Problem]:
+    for name, value in values.items():
+        if value is not None and value < 1:
+            yield Problem(f"{key}.{name}".lstrip("."), f"{value}; at least 1 is needed")
+
+
+def _times(key: str, values: Mapping[str, float | None]) -> Iterator[Problem]:
+    for name, value in values.items():
+        if value is not None and (value < 0 or not isfinite(value)):
+            yield Problem(f"{key}.{name}", f"{value}; a time is 0 or more seconds")
