@@ -40,10 +40,13 @@ class Booking:
         if before % size or sequence.publish_at == NEVER or sequence.reads_prompt:
             return 0
         held = len(sequence.blocks)
-        if held * size != before:
+        if held * size != before or held != sequence.published:
             return 0
         self._name(sequence)
-        shared = self.pool.share(sequence.block_ids[held : self._adoptable(sequence)])
+        ids = sequence.block_ids[held : self._adoptable(sequence)]
+        if not ids:
+            return 0
+        sequence.run, shared = self.pool.share(sequence.run, ids)
         sequence.blocks += shared
         sequence.published = len(sequence.blocks)
         sequence.scheduled = sequence.published * size
@@ -65,19 +68,18 @@ class Booking:
         if sequence.publish_at > limit:
             return
         self._name(sequence)
-        ids = sequence.block_ids
-        while sequence.publish_at <= limit:
-            at = sequence.published
-            if not self.pool.publish(sequence.blocks[at], ids[at], ids[at - 1] if at else None):
-                sequence.publish_at = NEVER
-                return
-            sequence.published += 1
-            sequence.publish_at += self.block_size
+        start, end = sequence.published, limit // self.block_size
+        run = self.pool.publish(sequence.run, sequence.block_ids[start:end], sequence.blocks[start:end])
+        if run is None:
+            sequence.publish_at = NEVER
+            return
+        sequence.run, sequence.published = run, end
+        sequence.publish_at = (end + 1) * self.block_size
 
     def release(self, sequence: Sequence) -> None:
         """Let go of everything it holds."""
-        self.pool.release(sequence.blocks)
-        sequence.blocks = []
+        self.pool.release(sequence.run, sequence.blocks[sequence.published :])
+        sequence.blocks, sequence.run, sequence.published = [], None, 0
 
     def _adoptable(self, sequence: Sequence) -> int:
         return (sequence.known - 1) // self.block_size

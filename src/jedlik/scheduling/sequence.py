@@ -13,6 +13,7 @@ from jedlik.core.ids import BlockId, BlockIndex, GatewayId, Lane
 from jedlik.core.protocol import RUN_AHEAD_TOKENS, Submit
 from jedlik.core.step import TokenLogprobs
 from jedlik.core.tokens import TOKEN_BYTES, count
+from jedlik.kv.pool import Run
 
 AGEING_S = 10.0
 """A level of priority is worth this much waiting: urgent goes first, nothing starves."""
@@ -53,7 +54,7 @@ class Sequence:
     __slots__ = (
         "arrived_s", "block_ids", "blocks", "cached_tokens", "due_s", "end_at", "expected", "gateway", "handle",
         "history", "in_flight", "key", "known", "lane", "min_length", "number", "phase", "prompt_logprobs",
-        "prompt_tokens", "publish_at", "published", "queued_s", "resumed", "root", "scheduled", "started", "stop_at",
+        "prompt_tokens", "publish_at", "published", "queued_s", "resumed", "root", "run", "scheduled", "started", "stop_at",
         "stops", "story", "submit", "tabled", "window_at",
     )  # fmt: skip
 
@@ -83,6 +84,7 @@ class Sequence:
         """Nothing is computed, no block or lane is held: how every (re)start begins."""
         self.expected, self.scheduled = self.known, 0
         self.blocks: list[BlockIndex] = []
+        self.run: Run | None = None  # the last it holds under a name
         self.lane, self.tabled, self.published = NO_LANE, 0, 0
         self.publish_at = NEVER  # `Booking.open` says from where
         self.stop_at = 0  # nothing is planned before `bound`
