@@ -75,6 +75,12 @@ class RunStep(msgspec.Struct, frozen=True, tag="run_step"):
     step: Step
 
 
+class EndLeap(msgspec.Struct, frozen=True, tag="end_leap"):
+    """Something came up: end this leap with the step that is running (its first, if none is)."""
+
+    step_id: int
+
+
 class Drained(msgspec.Struct, frozen=True, tag="drained"):
     """Nothing is left to do after `Drain`: the process may leave."""
 
@@ -86,4 +92,4 @@ class Note(msgspec.Struct, frozen=True, tag="note"):
 
 
 GatewayEffect = Wake | ToWorkerEffect | Deliver | Kick | Drained | Note
-WorkerEffect = Wake | ToGatewayEffect | RunStep | Drained | Note
+WorkerEffect = Wake | ToGatewayEffect | RunStep | EndLeap | Drained | Note

@@ -18,6 +18,18 @@ class Candidate(msgspec.Struct, frozen=True):
     """Why it could not be chosen, None if it could."""
 
 
+class Shadow(msgspec.Struct, frozen=True):
+    """What another policy would have done with the same workers to choose from."""
+
+    policy: str
+    chosen: WorkerId | None
+    """None where it failed."""
+    cost: float
+    unit: str
+    candidates: tuple[Candidate, ...]
+    failure: str = ""
+
+
 class Routed(msgspec.Struct, frozen=True, tag="routed"):
     """A choice of worker, with all that led to it. `cached_tokens` are the caller's own tenant's by construction."""
 
@@ -29,6 +41,16 @@ class Routed(msgspec.Struct, frozen=True, tag="routed"):
     chosen: WorkerId | None
     unit: str
     candidates: tuple[Candidate, ...]
+    choice: int = 0
+    policy: str = ""
+    """Whose choice it was."""
+    failure: str = ""
+    """Why it was not the configured policy's."""
+    predicted_ttft_s: float | None = None
+    """From this choice to the first token: wait and prefill there, corrected; None where no performance model exists."""
+    observed_ttft_s: float | None = None
+    """The same, as it was. Only what is remembered for `explain` has it."""
+    shadow: Shadow | None = None
 
 
 class Migrated(msgspec.Struct, frozen=True, tag="migrated"):
@@ -40,6 +62,19 @@ class Migrated(msgspec.Struct, frozen=True, tag="migrated"):
     delivered: int
     """Output tokens carried over."""
     reason: str
+
+
+class FirstToken(msgspec.Struct, frozen=True, tag="first_token"):
+    """An attempt's first token came: how good the prediction was."""
+
+    request_id: RequestId
+    choice: int
+    worker: WorkerId
+    predicted_s: float
+    observed_s: float
+    """From the choice of the worker."""
+    ratio: float
+    """Observed over predicted by the worker's step model alone, as lately averaged: its correction from now on."""
 
 
 class Answered(msgspec.Struct, frozen=True, tag="answered"):
@@ -66,6 +101,8 @@ class StepRan(msgspec.Struct, frozen=True, tag="step_ran"):
     prefill_tokens: int
     decode_sequences: int
     preempted: int
+    steps: int = 1
+    """More than one: a leap."""
 
 
 class Suspected(msgspec.Struct, frozen=True, tag="suspected"):
@@ -77,4 +114,4 @@ class Suspected(msgspec.Struct, frozen=True, tag="suspected"):
     reason: str
 
 
-Fact = Routed | Migrated | Answered | StepRan | Suspected
+Fact = Routed | Migrated | FirstToken | Answered | StepRan | Suspected

@@ -245,7 +245,7 @@ class Finished(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Tokens(msgspec.Struct, frozen=True, array_like=True, tag="tokens"):
-    """Everything one step gave to one gateway: columns over attempts, one token each."""
+    """Everything one step gave to one gateway: columns over attempts, one token each (`each` in a row after a leap)."""
 
     step: int
     handles: list[Handle]
@@ -253,6 +253,7 @@ class Tokens(msgspec.Struct, frozen=True, array_like=True, tag="tokens"):
     started: list[Started] = []
     finished: list[Finished] = []
     logprobs: list[tuple[Handle, TokenLogprobs]] = []
+    each: int = 1
 
 
 ToWorker = Hello | Submit | Cancel | Ack | Resync | Goodbye

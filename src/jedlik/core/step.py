@@ -56,6 +56,9 @@ class Step(msgspec.Struct, frozen=True, array_like=True):
     """Sum of history lengths over `decodes`, tokens: what a performance model needs."""
     predicted_s: float | None = None
     """What the scheduler expects, None while nothing is known; for watchdogs, not for the engine."""
+    repeat: int = 1
+    """A leap: so many decode steps in a row over the same lanes, each of which appends one token. Only simulated engines
+    are given leaps; tables then name the blocks of the first step only."""
 
 
 class TokenLogprobs(msgspec.Struct, frozen=True, array_like=True):
@@ -70,7 +73,10 @@ class TokenLogprobs(msgspec.Struct, frozen=True, array_like=True):
 
 
 class StepDone(msgspec.Struct, frozen=True, array_like=True):
-    """What a step drew: columns over the lanes that sampled, prefills' first in order, then decodes' in theirs."""
+    """What a step drew: columns over the lanes that sampled, prefills' first in order, then decodes' in theirs.
+
+    A leap that ran `steps` steps has so many tokens in a row for each lane.
+    """
 
     step_id: int
     lanes: list[Lane]
@@ -83,3 +89,5 @@ class StepDone(msgspec.Struct, frozen=True, array_like=True):
     """By lane that asked, for positions start+1 ... start+length of its chunk, as far as they lie in the prompt."""
     error: str | None = None
     """The step failed as a whole: nothing was drawn, the engine must not be used again."""
+    steps: int = 1
+    """Of a leap: how many ran before it was ended; 1 <= steps <= repeat."""

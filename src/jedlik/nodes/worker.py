@@ -8,7 +8,7 @@ gaps. CPU: bench/worker_node. Does not: read a clock, know text, or measure itse
 from collections import deque
 
 from jedlik.core.config import WorkerConfig
-from jedlik.core.effects import Drained, Note, RunStep, ToGatewayEffect, Wake, WorkerEffect
+from jedlik.core.effects import Drained, EndLeap, Note, RunStep, ToGatewayEffect, Wake, WorkerEffect
 from jedlik.core.errors import Bug, Fault
 from jedlik.core.events import (
     Drain,
@@ -22,8 +22,9 @@ from jedlik.core.events import (
 )
 from jedlik.core.facts import StepRan
 from jedlik.core.ids import GatewayId
-from jedlik.core.protocol import Ack, Cancel, Card, FinishReason, Goodbye, Load, Resync, State, Submit
+from jedlik.core.protocol import Ack, Cancel, Card, FinishReason, Goodbye, Load, Resync, State, StepCosts, Submit
 from jedlik.core.step import StepDone
+from jedlik.core.tokens import pack
 from jedlik.kv.hashing import BlockHasher
 from jedlik.kv.pool import BlockPool
 from jedlik.nodes.worker_intake import Intake
@@ -32,28 +33,39 @@ from jedlik.nodes.worker_peers import Peer
 from jedlik.nodes.worker_reports import CacheReport, LoadTimes
 from jedlik.scheduling.batch import Batch
 from jedlik.scheduling.booking import Booking
+from jedlik.scheduling.leap import LIVE, Leaps
 from jedlik.scheduling.plan import Plan
 from jedlik.scheduling.sequence import Phase, Sequence
 
 
 class WorkerNode:
-    """See the module. `card` says what the engine can hold, `config` how much of it to use at once."""
+    """See the module. `card` says what the engine can hold, `config` how much of it to use at once.
 
-    def __init__(self, card: Card, config: WorkerConfig, hasher: BlockHasher) -> None:
-        self._config, self._hasher = config, hasher
+    `profile` says what steps take, where that is known: else it is learnt. `leaps` is for simulations.
+    """
+
+    def __init__(
+        self,
+        card: Card,
+        config: WorkerConfig,
+        hasher: BlockHasher,
+        leaps: Leaps = LIVE,
+        profile: StepCosts | None = None,
+    ) -> None:
+        self._config, self._hasher, self._leaps = config, hasher, leaps
         self._intake = Intake(card)
         self._pool = BlockPool(card.total_blocks)
         self._booking = Booking(self._pool, hasher)
-        self._batch = Batch(config, self._booking)
+        self._batch = Batch(config, self._booking, leaps.longest)
         self._cache = CacheReport(self._pool)
         self._times = LoadTimes(config)
-        self._pace = Pace()
+        self._pace = Pace(profile)
         self._state = State(1)
         self._peers: dict[GatewayId, Peer] = {}
         self._flights: deque[Plan] = deque()
         self._arrivals = 0
         self._wake_at: float | None = None
-        self._broken = self._drained = False
+        self._broken = self._drained = self._landed = False
 
     def handle(self, event: WorkerEvent, now: float) -> list[WorkerEffect]:
         """Take one event; return what to do, in order."""
@@ -110,7 +122,7 @@ class WorkerNode:
             return
         self._arrivals += 1
         root = self._hasher.root(submit.tenant, submit.salt)
-        sequence = Sequence(submit, peer.gateway, self._arrivals, now, root)
+        sequence = Sequence(submit, peer.gateway, self._arrivals, now, root, self._leaps.window_tokens)
         sequence.limit(self._intake.max_length, self._intake.stops(submit))
         if submit.output and sequence.known >= sequence.end_at:
             peer.finish(submit.handle, "length")  # it had all its tokens when its last worker was lost
@@ -164,6 +176,9 @@ class WorkerNode:
             return
         if done.lanes != plan.sampled_lanes():
             raise Bug(f"step {done.step_id} answers for lanes {done.lanes}, asked were {plan.sampled_lanes()}")
+        self._landed = plan.repeat > 1
+        if done.steps != plan.repeat:
+            self._batch.shorten(plan, done.steps)
         self._pace.ended(plan, done, now)
         if done.logprobs or done.prompt_logprobs:
             self._take_logprobs(plan, done)
@@ -173,9 +188,13 @@ class WorkerNode:
         prefilled = len(plan.prefill_sampled)
         if prefilled:
             self._take_tokens(plan.prefill_sampled, done.tokens[:prefilled])
-        self._take_tokens(plan.decoded, done.tokens[prefilled:] if prefilled else done.tokens)
+        if done.steps > 1:
+            self._take_leap(plan, done)
+        else:
+            self._take_tokens(plan.decoded, done.tokens[prefilled:] if prefilled else done.tokens)
         self._times.changed = True
-        out.append(Note(StepRan(done.step_id, done.elapsed_s, plan.prefill_tokens, len(plan.decodes), plan.preempted)))
+        ran = StepRan(done.step_id, done.elapsed_s, plan.prefill_tokens, len(plan.decodes), plan.preempted, done.steps)
+        out.append(Note(ran))
 
     def _take_tokens(self, sequences: list[Sequence], tokens: list[int]) -> None:
         """The hot loop: one new token each."""
@@ -202,6 +221,27 @@ class WorkerNode:
                 self._finish(peer, s, "length")
             elif phase is leaving and not s.in_flight:
                 self._batch.settle(s)
+
+    def _take_leap(self, plan: Plan, done: StepDone) -> None:
+        """Several tokens in a row for each; nobody's stop token is among them."""
+        self._batch.take_leap(plan)
+        peers, steps, tokens = self._peers, done.steps, done.tokens
+        for at, s in enumerate(plan.decoded):
+            s.in_flight -= 1
+            if s.phase is Phase.ENDED:
+                if not s.in_flight:
+                    self._batch.settle(s)
+                continue
+            run = tokens[at * steps : (at + 1) * steps]
+            s.history += pack(run)
+            s.known += steps
+            peer = peers[s.gateway]
+            peer.handles.append(s.handle)
+            peer.tokens += run
+            peer.each = steps
+            self._booking.publish(s)
+            if s.known >= s.end_at:
+                self._finish(peer, s, "length")
 
     def _chunk_ended(self, s: Sequence) -> None:
         s.in_flight -= 1
@@ -251,11 +291,7 @@ class WorkerNode:
             peer = self._peers[sequence.gateway]
             peer.refuse(sequence.handle, Fault("timeout", "no place in the batch within the request's deadline"))
             self._drop(peer, sequence)
-        depth = 0 if self._broken else 1 + self._config.run_ahead
-        while len(self._flights) < depth and (plan := self._batch.plan(now)) is not None:
-            self._pace.launch(plan, now, behind=bool(self._flights))
-            self._flights.append(plan)
-            out.append(RunStep(plan.step()))
+        self._plan(now, out)
         for peer in self._peers.values():
             if (tokens := peer.flush(self._pace.steps)) is not None:
                 out.append(ToGatewayEffect(peer.gateway, tokens))
@@ -263,23 +299,56 @@ class WorkerNode:
             out += [ToGatewayEffect(gateway, facts) for gateway in self._peers]
         if self._peers and self._times.due_s() <= now:
             out += [ToGatewayEffect(peer.gateway, self._load(peer, now)) for peer in self._peers.values()]
-            self._times.sent(now)
+            self._times.sent(now, bool(self._flights) and self._flights[0].repeat > 1)
         if self._state.draining and not self._drained and not self._flights and self._batch.idle:
             self._drained = True
             out.append(Drained())
         self._set_wake(now, out)
 
+    def _plan(self, now: float, out: list[WorkerEffect]) -> None:
+        """Hand over steps: nothing behind a leap, which ends early if live would plan otherwise now."""
+        flights, depth = self._flights, 0 if self._broken else 1 + self._config.run_ahead
+        if self._landed and depth > 1:  # live had handed over the step after it before whatever ended it came up
+            self._launch(self._batch.plan(now, admit=False), now, out)
+        self._landed = False
+        while not flights or len(flights) < depth or flights[-1].repeat > 1:
+            if flights and flights[-1].repeat > 1 and not self._end_leap(flights[-1], out):
+                return
+            if len(flights) >= depth or not self._launch(self._batch.plan(now), now, out):
+                return
+
+    def _launch(self, plan: Plan | None, now: float, out: list[WorkerEffect]) -> bool:
+        if plan is None:
+            return False
+        self._pace.launch(plan, now, behind=bool(self._flights))
+        self._flights.append(plan)
+        out.append(RunStep(plan.step()))
+        return True
+
+    def _end_leap(self, leap: Plan, out: list[WorkerEffect]) -> bool:
+        """End a leap if something came up. True if it has not begun: it is one step now, and planning goes on."""
+        if leap.interrupted or not self._batch.unplanned(leap):
+            return False
+        out.append(EndLeap(leap.step_id))
+        if len(self._flights) > 1:
+            self._batch.shorten(leap, 1)
+            return True
+        leap.interrupted = True
+        return False
+
     def _load(self, peer: Peer, now: float) -> Load:
         batch, flight = self._batch, self._flights[0] if self._flights else None
+        over, age_s = self._pace.progress(flight, now) if flight else (0, 0.0)
+        ahead = (flight.repeat - 1 - over) * len(flight.decodes) if flight and flight.repeat > 1 else 0
         prefilling = sum(s.known - s.scheduled for s in batch.prefilling)
         return Load(
-            steps=self._pace.steps,
-            step_age_s=self._pace.age_s(now) if flight else 0.0,
+            steps=self._pace.steps + over,
+            step_age_s=age_s,
             step_predicted_s=flight.predicted_s if flight else None,
             running=batch.running,
             waiting=len(batch.waiting) + len(batch.parked),
             waiting_tokens=batch.waiting.tokens + prefilling,
-            context_tokens=sum(s.scheduled for s in batch.decoding),
+            context_tokens=sum(s.scheduled for s in batch.decoding) - ahead,
             held_blocks=self._pool.held_blocks,
             cached_blocks=self._pool.cached_blocks,
             last_submit=peer.last_submit,

@@ -30,7 +30,7 @@ class Intake:
                 "prompt",
                 "context_length_exceeded",
             )
-        largest = int(np.frombuffer(submit.prompt + submit.output, np.uint32).max())
+        largest = max(int(np.frombuffer(part, np.uint32).max()) for part in (submit.prompt, submit.output) if part)
         if largest >= self._card.vocab_size:
             return Fault("invalid", f"token id {largest} is not in the vocabulary", "prompt", "invalid_token")
         return None

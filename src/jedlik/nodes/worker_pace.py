@@ -2,8 +2,9 @@
 
 from jedlik.core.protocol import StepCosts
 from jedlik.core.step import StepDone
-from jedlik.perf.fit import StepFit
-from jedlik.perf.step import prefill_s, shape_s
+from jedlik.perf.fit import Corrected, StepFit
+from jedlik.perf.model import leap_s, steps_begun
+from jedlik.perf.step import StepShape, prefill_s, shape_s
 from jedlik.scheduling.plan import Plan
 
 STEP_AVERAGE = 0.1
@@ -11,9 +12,9 @@ STEP_AVERAGE = 0.1
 
 
 class Pace:
-    """Of one engine, that runs steps one after the other."""
+    """Of one engine, that runs steps one after the other. `profile`: what they should take; None: to be learnt."""
 
-    def __init__(self) -> None:
+    def __init__(self, profile: StepCosts | None = None) -> None:
         self.steps = 0
         """Finished."""
         self.step_s: float | None = None
@@ -21,7 +22,7 @@ class Pace:
         self._began_s = 0.0
         self._chunks_s: float | None = None
         """What the last step with a prefill took."""
-        self._fit = StepFit()
+        self._fit = StepFit() if profile is None else Corrected(profile)
 
     @property
     def costs(self) -> StepCosts | None:
@@ -35,17 +36,29 @@ class Pace:
 
     def ended(self, plan: Plan, done: StepDone, now: float) -> None:
         """It is done; the next one, if there is one, has begun."""
-        self.steps += 1
+        steps, shape, elapsed_s, weight = done.steps, plan.shape, done.elapsed_s, STEP_AVERAGE
+        if steps > 1:
+            elapsed_s /= steps
+            weight = 1 - (1 - STEP_AVERAGE) ** steps
+            context = shape.context_tokens + shape.decode_sequences * (steps - 1) // 2
+            shape = StepShape(0, 0, shape.decode_sequences, context)
+        self.steps += steps
         self._began_s = now
-        average = done.elapsed_s if self.step_s is None else self.step_s
-        self.step_s = average + STEP_AVERAGE * (done.elapsed_s - average)
-        self._fit.observe(plan.shape, done.elapsed_s)
+        average = elapsed_s if self.step_s is None else self.step_s
+        self.step_s = average + weight * (elapsed_s - average)
+        self._fit.observe(shape, elapsed_s, steps)
         if plan.prefills:
             self._chunks_s = done.elapsed_s
 
-    def age_s(self, now: float) -> float:
-        """How long the step in flight has been running."""
-        return now - self._began_s
+    def progress(self, plan: Plan, now: float) -> tuple[int, float]:
+        """(steps of a leap that should be over by now, how long the step in flight has been running)."""
+        age_s, costs = now - self._began_s, self._fit.costs
+        if plan.repeat == 1 or costs is None:
+            return 0, age_s
+        sequences = len(plan.decodes)
+        line = costs.base_s + costs.decode_sequence_s * sequences, costs.context_token_s
+        over = min(plan.repeat, steps_begun(line, sequences, plan.context, age_s)) - 1
+        return over, max(0.0, age_s - leap_s(line, sequences, plan.context, over))
 
     def _predicted_s(self, plan: Plan) -> float | None:
         """Costs are learnt late where nothing but a long prompt runs, and from short prompts not what context costs.

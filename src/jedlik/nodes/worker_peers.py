@@ -17,6 +17,7 @@ class Peer:
         self.choices: dict[tuple[RequestId, int], Sequence] = {}
         self.handles: list[Handle] = []
         self.tokens: list[int] = []
+        self.each = 1
         self._started: list[Started] = []
         self._finished: list[Finished] = []
         self._logprobs: list[tuple[Handle, TokenLogprobs]] = []
@@ -55,12 +56,12 @@ class Peer:
         """Everything gathered since the last call, None if nothing."""
         if not self.handles and not self._finished:
             return None
-        message = Tokens(step, self.handles, self.tokens, self._started, self._finished, self._logprobs)
-        self.handles, self.tokens = [], []
+        message = Tokens(step, self.handles, self.tokens, self._started, self._finished, self._logprobs, self.each)
+        self.handles, self.tokens, self.each = [], [], 1
         self._started, self._finished, self._logprobs = [], [], []
         return message
 
     def check(self) -> None:
         assert all(h == s.handle and s.gateway == self.gateway for h, s in self.sequences.items())
         assert all(self.sequences.get(s.handle) is s for s in self.choices.values())
-        assert len(self.handles) == len(self.tokens)
+        assert len(self.handles) * self.each == len(self.tokens)

@@ -62,5 +62,6 @@ class LoadTimes:
         """When the next report is due."""
         return self._last_s + (self._period_s if self.changed else self._heartbeat_s)
 
-    def sent(self, now: float) -> None:
-        self._last_s, self.changed = now, False
+    def sent(self, now: float, changing: bool = False) -> None:
+        """A report went out; `changing`: there will be news before any event, while a leap runs."""
+        self._last_s, self.changed = now, changing

@@ -5,6 +5,8 @@ weighs less than a common step. Sums are updated at every step, the 5 x 5 system
 now and then. What was not seen lately keeps its last value.
 """
 
+import msgspec
+
 from jedlik.core.protocol import StepCosts
 from jedlik.perf.step import StepShape, shape_s
 
@@ -39,22 +41,28 @@ class StepFit:
         """None until prefill and decode have both been seen often enough to tell them apart."""
         return self._costs
 
-    def observe(self, shape: StepShape, elapsed_s: float) -> None:
-        """A step of this shape took `elapsed_s`."""
+    def observe(self, shape: StepShape, elapsed_s: float, steps: int = 1) -> None:
+        """A step of this shape took `elapsed_s`; or so many like it did, on average."""
         scale_s = max(elapsed_s, SHORTEST_S)
         if self._costs is not None:
             scale_s = max(scale_s / SLOWEST, shape_s(self._costs, shape), SHORTEST_S)
         row = (1.0 / scale_s, *(x / scale_s for x in shape))
-        target, share = self._target, elapsed_s / scale_s
+        forget, weight = FORGET, 1.0
+        if steps > 1:
+            forget = FORGET**steps
+            weight = (1 - forget) / (1 - FORGET)
+        target, share = self._target, elapsed_s / scale_s * weight
         for i, x in enumerate(row):
-            gram = self._gram[i]
-            target[i] = target[i] * FORGET + x * share
+            gram, weighted = self._gram[i], x * weight
+            target[i] = target[i] * forget + x * share
             for j in range(i + 1):
-                gram[j] = gram[j] * FORGET + x * row[j]
-        self._seen += 1
+                gram[j] = gram[j] * forget + weighted * row[j]
+        before = self._seen // SOLVE_EVERY
+        self._seen += steps
         self._prefill_seen += shape.prefill_tokens
-        self._decodes_seen += shape.decode_sequences > 0
-        if self._seen % SOLVE_EVERY == 0 or (self._costs is None and self._enough()):
+        if shape.decode_sequences:
+            self._decodes_seen += steps
+        if self._seen // SOLVE_EVERY != before or (self._costs is None and self._enough()):
             self._solve()
 
     def _enough(self) -> bool:
@@ -75,3 +83,26 @@ class StepFit:
                 solution[i] = max(0.0, solution[i] + (self._target[i] - predicted) / gram[i][i])
         if self._enough():
             self._costs = StepCosts(*solution)
+
+
+DRIFT = 0.02
+"""Weight of the newest step in the ratio of observed to predicted, by which a profile is corrected."""
+REDRAW = 0.03
+"""A correction is told when it has moved this much."""
+
+
+class Corrected:
+    """The costs of a profile, scaled by how much slower or faster this very engine is. Same calls as `StepFit`."""
+
+    def __init__(self, profile: StepCosts) -> None:
+        self._profile, self._ratio, self._told = profile, 1.0, 1.0
+        self.costs: StepCosts | None = profile
+
+    def observe(self, shape: StepShape, elapsed_s: float, steps: int = 1) -> None:
+        """As `StepFit.observe`. A stall counts as `SLOWEST` times the prediction at most."""
+        ratio = min(SLOWEST, elapsed_s / max(SHORTEST_S, shape_s(self._profile, shape)) / self._ratio) * self._ratio
+        weight = DRIFT if steps == 1 else 1 - (1 - DRIFT) ** steps
+        self._ratio += weight * (ratio - self._ratio)
+        if abs(self._ratio - self._told) > REDRAW * self._told:
+            self._told = self._ratio
+            self.costs = StepCosts(*(x * self._ratio for x in msgspec.structs.astuple(self._profile)))

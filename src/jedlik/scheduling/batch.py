@@ -15,6 +15,7 @@ from jedlik.core.tokens import TOKEN_BYTES
 from jedlik.perf.step import chunk_pairs
 from jedlik.scheduling.booking import Booking
 from jedlik.scheduling.budget import chunk_length
+from jedlik.scheduling.leap import leap_steps
 from jedlik.scheduling.plan import Plan
 from jedlik.scheduling.preempt import victim_of
 from jedlik.scheduling.queue import WaitingQueue
@@ -27,13 +28,13 @@ WATERMARK = 0.01
 class Batch:
     """Every sequence of one worker that waits or runs."""
 
-    def __init__(self, config: WorkerConfig, booking: Booking) -> None:
+    def __init__(self, config: WorkerConfig, booking: Booking, longest_leap: int = 1) -> None:
         self.waiting = WaitingQueue()
         self.parked: dict[int, Sequence] = {}
         self.prefilling: list[Sequence] = []
         self.decoding: list[Sequence] = []
         self.preemptions = 0
-        self._config, self._booking = config, booking
+        self._config, self._booking, self._longest_leap = config, booking, longest_leap
         self._lanes = [Lane(lane) for lane in range(config.max_sequences - 1, -1, -1)]
         self._closing: list[Lane] = []
         self._unsettled: dict[int, Sequence] = {}
@@ -42,16 +43,19 @@ class Batch:
         """`prefilling` or `decoding` hold some that no longer belong there."""
         self._steps = 0
 
-    def plan(self, now: float) -> Plan | None:
-        """The next step, or None if nobody can compute anything."""
+    def plan(self, now: float, admit: bool = True) -> Plan | None:
+        """The next step, or None if nobody can compute anything; without `admit` those who run only."""
         self._sweep()
         plan = Plan(self._steps + 1, self._closing)
         self._closing = []
         self._lanes += plan.closed
         self._plan_decodes(plan)
         self._plan_prefills(plan)
-        self._admit(plan, now)
+        if admit:
+            self._admit(plan, now)
         self._sweep()
+        if self._longest_leap > 1 and admit:
+            self._extend(plan)
         if not plan.decodes and not plan.prefills:
             del self._lanes[len(self._lanes) - len(plan.closed) :]
             self._closing = plan.closed + self._closing
@@ -103,6 +107,39 @@ class Batch:
     def idle(self) -> bool:
         """Nobody waits or runs, and no step in flight names anybody."""
         return not (self.running or len(self.waiting) or self.parked or self._unsettled)
+
+    # --- leaps ---
+
+    def _extend(self, plan: Plan) -> None:
+        """Make a leap of a step that only decodes, if nothing else could be planned behind it."""
+        if plan.prefills or plan.preempted or self._unsettled or len(plan.decoded) != self.running:
+            return
+        longest = self._longest_leap
+        steps = leap_steps(plan.decoded, longest, self._booking.block_size, self._booking.pool.available_blocks)
+        steps -= self._config.run_ahead
+        if steps > 1:
+            plan.repeat, plan.head = steps, self.waiting.peek()
+            self._stretch(plan, steps - 1)
+
+    def unplanned(self, plan: Plan) -> bool:
+        """Whether live would plan otherwise now than it did when this leap was planned."""
+        return bool(self._unsettled) or self.waiting.peek() is not plan.head
+
+    def shorten(self, plan: Plan, steps: int) -> None:
+        """Only so many steps of a leap are (or were) run."""
+        self._stretch(plan, steps - plan.repeat)
+        plan.repeat = steps
+
+    def _stretch(self, plan: Plan, steps: int) -> None:
+        for s in plan.decoded:
+            s.scheduled += steps
+            s.expected += steps
+
+    def take_leap(self, plan: Plan) -> None:
+        """A leap has ended: the blocks of all its steps but the first are taken now, in the order of stepping."""
+        for s in plan.decoded:
+            if s.phase is Phase.DECODE and self._booking.grow(s, s.scheduled) < s.scheduled:
+                raise Bug(f"a leap of {plan.repeat} steps was planned without memory for it")
 
     # --- planning ---
 
@@ -296,4 +333,4 @@ class Batch:
         assert all(s.in_flight for s in self._unsettled.values())
         for s in self.decoding:
             assert s.expected <= s.end_at
-            assert s.scheduled <= len(s.blocks) * self._booking.block_size
+            assert self._longest_leap > 1 or s.scheduled <= len(s.blocks) * self._booking.block_size

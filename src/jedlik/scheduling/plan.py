@@ -12,6 +12,8 @@ class Plan:
     __slots__ = (
         "chunked",
         "closed",
+        "head",
+        "interrupted",
         "context",
         "decoded",
         "decodes",
@@ -22,6 +24,7 @@ class Plan:
         "prefill_sampled",
         "prefill_tokens",
         "prefills",
+        "repeat",
         "step_id",
         "tables",
     )
@@ -39,6 +42,12 @@ class Plan:
         """Of `decodes`, in order."""
         self.context = self.prefill_tokens = self.pairs = self.preempted = 0
         self.predicted_s: float | None = None
+        self.repeat = 1
+        """Steps of a leap."""
+        self.interrupted = False
+        """The engine was told to end it early."""
+        self.head: Sequence | None = None
+        """Of a leap: who was first in line, and could not be admitted."""
 
     @property
     def shape(self) -> StepShape:
@@ -54,6 +63,7 @@ class Plan:
             self.decodes,
             self.context,
             self.predicted_s,
+            self.repeat,
         )
 
     def sampled_lanes(self) -> list[Lane]:

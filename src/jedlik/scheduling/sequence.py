@@ -55,10 +55,12 @@ class Sequence:
         "arrived_s", "block_ids", "blocks", "cached_tokens", "due_s", "end_at", "expected", "gateway", "handle",
         "history", "in_flight", "key", "known", "lane", "min_length", "number", "phase", "prompt_logprobs",
         "prompt_tokens", "publish_at", "published", "queued_s", "resumed", "root", "run", "scheduled", "started", "stop_at",
-        "stops", "story", "submit", "tabled", "window_at",
+        "stops", "story", "submit", "tabled", "window", "window_at",
     )  # fmt: skip
 
-    def __init__(self, submit: Submit, gateway: GatewayId, number: int, now: float, root: BlockId) -> None:
+    def __init__(
+        self, submit: Submit, gateway: GatewayId, number: int, now: float, root: BlockId, window: int = RUN_AHEAD_TOKENS
+    ) -> None:
         self.submit, self.gateway, self.handle, self.number = submit, gateway, submit.handle, number
         self.arrived_s = now
         self.due_s = None if submit.budget_s is None else now + submit.budget_s
@@ -70,7 +72,7 @@ class Sequence:
         self.min_length = self.prompt_tokens + submit.stopping.min_tokens
         self.stops: frozenset[int] = frozenset()
         self.end_at = self.prompt_tokens + submit.stopping.max_tokens
-        self.window_at = self.known + RUN_AHEAD_TOKENS
+        self.window, self.window_at = window, self.known + window
         self.block_ids: list[BlockId] = []
         self.in_flight = 0
         self.cached_tokens = -1
@@ -100,7 +102,7 @@ class Sequence:
 
     def acknowledge(self, position: int) -> None:
         """The gateway's client has taken the output up to `position`."""
-        self.window_at = max(self.window_at, self.prompt_tokens + position + RUN_AHEAD_TOKENS)
+        self.window_at = max(self.window_at, self.prompt_tokens + position + self.window)
         if self.phase in (Phase.PREFILL, Phase.DECODE):
             self.bound()
 
