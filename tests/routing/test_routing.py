@@ -9,8 +9,11 @@ from jedlik.core.errors import Bug
 from jedlik.core.ids import RequestId, WorkerId
 from jedlik.core.protocol import SCHEMA_VERSION, Capabilities, Card, Layout, Load, State, StepCosts
 from jedlik.routing.admit import no_worker, retry_after_s, too_late, too_many
-from jedlik.routing.choose import MAX_HOLDERS, MAX_IDLE, Ask, Choice, Held, choose
+from jedlik.routing.choose import MAX_HOLDERS, MAX_IDLE, Choice, Held, Policies
+from jedlik.routing.choose import choose as choose_among
 from jedlik.routing.cost import Demand, backlog_s, cost_seconds, cost_tokens, missing_tokens
+from jedlik.routing.policies.named import make
+from jedlik.routing.policy import Ask
 from jedlik.routing.view import SEQUENCE_TOKENS, Booking, Fleet, WorkerView
 
 COSTS = StepCosts(
@@ -59,6 +62,11 @@ def view_of(load: Load | None = TIMED) -> WorkerView:
 
 def ask(history: int = 200, output: int = 10, name: str = "r", avoid: tuple[WorkerId, ...] = ()) -> Ask:
     return Ask(RequestId(name), 0, "m", history, output, avoid)
+
+
+def choose(fleet: Fleet, ask: Ask, held: Held) -> Choice:
+    """By the default policy."""
+    return choose_among(fleet, ask, held, Policies(make(), make()))
 
 
 def chosen(choice: Choice) -> str | None:

@@ -47,7 +47,7 @@ class Routed(msgspec.Struct, frozen=True, tag="routed"):
     failure: str = ""
     """Why it was not the configured policy's."""
     predicted_ttft_s: float | None = None
-    """From this choice to the first token: wait and prefill there, corrected; None where no performance model exists."""
+    """From this choice to the first token: wait and prefill there, corrected; None where no step model is known."""
     observed_ttft_s: float | None = None
     """The same, as it was. Only what is remembered for `explain` has it."""
     shadow: Shadow | None = None

@@ -69,3 +69,5 @@ class Request(msgspec.Struct, frozen=True):
     """Seconds from arrival until which a first token is worth having; None: no limit."""
     output_hint: int | None = None
     """Expected output tokens, where somebody knows."""
+    session: str = ""
+    """Requests of one conversation have the same; empty: unknown. A hint for routing, nothing else."""

@@ -49,6 +49,9 @@ from jedlik.nodes.gateway_route import Router
 from jedlik.nodes.gateway_streams import Stream
 from jedlik.nodes.gateway_tokens import failure, retryable, take_plain, take_rest, take_tokens, violation
 from jedlik.routing.admit import RESTART_S, too_many
+from jedlik.routing.choose import Policies
+from jedlik.routing.policies.named import make
+from jedlik.routing.policy import Policy
 from jedlik.routing.view import Fleet
 
 STALL_S = 0.5
@@ -57,10 +60,19 @@ MAX_FENCED = 1024
 
 
 class GatewayNode:
-    """One gateway. `watch` has the limits for hung steps that its workers are run with."""
+    """One gateway. `watch` has the limits for hung steps that its workers are run with.
+
+    `policy` chooses workers (default: `jedlik`), `shadow` is asked and never followed; both are this gateway's alone.
+    """
 
     def __init__(
-        self, config: GatewayConfig, gateway: GatewayId, cluster_key: bytes, watch: WorkerConfig | None = None
+        self,
+        config: GatewayConfig,
+        gateway: GatewayId,
+        cluster_key: bytes,
+        watch: WorkerConfig | None = None,
+        policy: Policy | None = None,
+        shadow: Policy | None = None,
     ) -> None:
         self.gateway = gateway
         self._config = config
@@ -69,7 +81,8 @@ class GatewayNode:
         self._hash_check = hash_check(cluster_key)
         self._fleet = Fleet()
         self._index = PrefixIndex(config.index_bytes)
-        self._router = Router(cluster_key, self._fleet, self._index, config.explain_requests)
+        policies = Policies(policy or make(), make(), shadow)
+        self._router = Router(config, cluster_key, self._fleet, self._index, policies)
         self._attempts = Attempts(config, self._router, self._fleet)
         self._peers = self._attempts.peers
         self._fenced: dict[WorkerId, str] = {}

@@ -1,39 +1,28 @@
-"""Choose a worker for one attempt: filter, score, pick.
+"""Choose a worker for one attempt: exclude who can't, then the policy's filter, score and pick.
 
-Scored are the workers that hold most of the prompt and those with the least backlog, not all: the cost of choosing does
-not grow with the fleet. Every worker scored is reported, excluded ones with the reason, so the choice explains itself.
+A policy is offered the workers that hold most of the prompt and those with the least backlog, not all (unless it asks
+for everyone): the cost of choosing does not grow with the fleet. What was scored is reported, and who was excluded with
+the reason, so the choice explains itself. A policy that fails is replaced for that request, and the choice says so.
 """
 
-from collections.abc import Collection, Iterator, Mapping
-from hashlib import blake2b
+from collections.abc import Iterator, Mapping, Sequence
+from heapq import nsmallest
 from operator import attrgetter
 
 import msgspec
 
-from jedlik.core.facts import Candidate
-from jedlik.core.ids import RequestId, WorkerId
-from jedlik.routing.cost import Demand, cost_seconds, cost_tokens
+from jedlik.core.facts import Candidate, Shadow
+from jedlik.core.ids import WorkerId
+from jedlik.routing.cost import Demand, first_token_s
+from jedlik.routing.policy import Ask, Offer, Policy
 from jedlik.routing.view import Fleet, WorkerView
 
 MAX_HOLDERS = 8
 MAX_IDLE = 8
+MAX_OFFERS = MAX_HOLDERS + MAX_IDLE
 MAX_EXCLUDED = 8
-_worker = attrgetter("worker")
-TIE = 0.01
-"""Costs within this share of the lowest are equal (the model knows no better) where as much is cached."""
-
-
-class Ask(msgspec.Struct, frozen=True):
-    """One attempt that needs a worker."""
-
-    request_id: RequestId
-    choice: int
-    model: str
-    history_tokens: int
-    output_tokens: int
-    """Expected to follow."""
-    avoid: Collection[WorkerId] = ()
-    """Workers at which it failed."""
+MAX_REASON_CHARS = 200
+_cost = attrgetter("cost_s")
 
 
 class Held(msgspec.Struct, frozen=True):
@@ -44,32 +33,73 @@ class Held(msgspec.Struct, frozen=True):
     """Of what counts as cached: tokens that other choices of the same request are about to compute there."""
 
 
+class Policies(msgspec.Struct, frozen=True):
+    """Who chooses at a gateway."""
+
+    serving: Policy
+    fallback: Policy
+    """Chooses where the serving one fails."""
+    shadow: Policy | None = None
+    """Asked about what the serving one was offered, never followed."""
+
+
 class Choice(msgspec.Struct, frozen=True):
     """The outcome; `chosen` is None where nobody could be."""
 
     chosen: Candidate | None
     candidates: tuple[Candidate, ...]
     unit: str
-    """"s", or "tokens" of prefill where some candidate has no profile."""
+    """Of the costs: "s", "tokens" of prefill where some candidate has no profile, or what the policy calls it."""
+    policy: str
+    """Whose choice it is."""
+    failure: str = ""
+    """Why it is not the serving policy's."""
+    first_token_s: float | None = None
+    """Predicted at the chosen worker by its step model, before correction; None where it has told none."""
+    shadow: Shadow | None = None
 
 
-def choose(fleet: Fleet, ask: Ask, held: Held) -> Choice:
-    """Pick the cheapest worker."""
-    cached = held.cached
-    able: list[WorkerView] = []
+class Verdict(msgspec.Struct, frozen=True):
+    """What one policy made of the offers."""
+
+    chosen: Candidate
+    scored: list[Candidate]
+    passed_over: tuple[Candidate, ...]
+    unit: str
+
+
+def choose(fleet: Fleet, ask: Ask, held: Held, policies: Policies) -> Choice:
+    """Let the serving policy pick, or the fallback where it fails; ask the shadow too."""
+    policy, failure = policies.serving, ""
+    offers, excluded_ones = offers_of(fleet, ask, held, policy.everyone)
+    if not offers:
+        return Choice(None, excluded_ones, "", policy.name)
+    try:
+        verdict = decide(policy, offers, ask)
+    except Exception as error:  # a user's own code: whatever it raises, the request must be served
+        failure, policy = _reason(policy, error), policies.fallback
+        verdict = decide(policy, offers, ask)
+    chosen = verdict.chosen
+    reported = (*_shown(verdict.scored, chosen), *verdict.passed_over, *excluded_ones)
+    predicted = predicted_s(offers, ask, chosen.worker)
+    shadow = None if policies.shadow is None else _shadow(policies.shadow, offers, ask)
+    return Choice(chosen, reported, verdict.unit, policy.name, failure, predicted, shadow)
+
+
+def offers_of(fleet: Fleet, ask: Ask, held: Held, everyone: bool) -> tuple[list[Offer], tuple[Candidate, ...]]:
+    """Workers that can take the attempt, and some of those that can't with the reason."""
+    cached, shared = held.cached, held.shared
+    offers: list[Offer] = []
     out: list[Candidate] = []
-    for view in _candidates(fleet, ask, cached):
-        reason = excluded(view, ask)
+    for view in fleet.least_loaded(ask.model) if everyone else _nearest(fleet, ask, cached):
+        reason, worker = excluded(view, ask), view.card.worker
         if reason is None:
-            able.append(view)
-            if len(able) >= MAX_HOLDERS + MAX_IDLE:
+            offers.append(Offer(view, cached.get(worker, 0), shared.get(worker, 0)))
+            if len(offers) >= MAX_OFFERS and not everyone:
                 break
         elif len(out) < MAX_EXCLUDED:
-            out.append(Candidate(view.card.worker, 0.0, cached.get(view.card.worker, 0), {}, reason))
-    timed = all(view.load is not None and view.load.costs is not None for view in able)
-    demand = Demand(ask.history_tokens, ask.output_tokens, 0)
-    scored = [_score(view, ask, held, demand, timed) for view in able]
-    return Choice(_pick(scored, ask), (*scored, *out), "s" if timed else "tokens")
+            out.append(Candidate(worker, 0.0, cached.get(worker, 0), {}, reason))
+    return offers, tuple(out)
 
 
 def excluded(view: WorkerView, ask: Ask) -> str | None:
@@ -87,7 +117,31 @@ def excluded(view: WorkerView, ask: Ask) -> str | None:
     return None
 
 
-def _candidates(fleet: Fleet, ask: Ask, cached: Mapping[WorkerId, int]) -> Iterator[WorkerView]:
+def decide(policy: Policy, offers: Sequence[Offer], ask: Ask) -> Verdict:
+    """Filter, score and pick. Raises whatever the policy raises."""
+    kept = policy.filter(offers, ask)
+    scored = [
+        Candidate(offer.view.card.worker, sum(terms.values()), offer.cached_tokens, terms)
+        for offer, terms in zip(kept, policy.score(kept, ask), strict=True)
+    ]
+    chosen = policy.pick(scored, ask)
+    passed_over = () if len(kept) == len(offers) else _passed_over(offers, kept, policy.name)
+    return Verdict(chosen, scored, passed_over, policy.unit(kept))
+
+
+def predicted_s(offers: Sequence[Offer], ask: Ask, worker: WorkerId) -> float | None:
+    """Time to first token at a worker by its step model; None where it has told none."""
+    for offer in offers:
+        if offer.view.card.worker == worker:
+            load = offer.view.load
+            if load is None or load.costs is None:
+                return None
+            demand = Demand(ask.history_tokens, ask.output_tokens, offer.cached_tokens, offer.shared_tokens)
+            return first_token_s(offer.view, demand, load.costs)
+    return None
+
+
+def _nearest(fleet: Fleet, ask: Ask, cached: Mapping[WorkerId, int]) -> Iterator[WorkerView]:
     """The best holders, then the others by backlog."""
     holders = sorted(cached, key=lambda worker: (-cached[worker], worker))[:MAX_HOLDERS] if cached else []
     for worker in holders:
@@ -99,27 +153,29 @@ def _candidates(fleet: Fleet, ask: Ask, cached: Mapping[WorkerId, int]) -> Itera
             yield view
 
 
-def _score(view: WorkerView, ask: Ask, held: Held, demand: Demand, timed: bool) -> Candidate:
-    """`demand` is for a worker that has nothing."""
-    worker, cached = view.card.worker, 0
-    if held.cached or held.shared:
-        cached, shared = held.cached.get(worker, 0), held.shared.get(worker, 0)
-        demand = Demand(ask.history_tokens, ask.output_tokens, cached, shared)
-    costs = view.load.costs if timed and view.load else None
-    parts = cost_tokens(view, demand) if costs is None else cost_seconds(view, demand, costs)
-    return Candidate(worker, sum(parts.values()), cached, parts)
+def _shadow(policy: Policy, offers: Sequence[Offer], ask: Ask) -> Shadow:
+    try:
+        verdict = decide(policy, offers, ask)
+    except Exception as error:  # as above: a shadow may be wrong, never harmful
+        return Shadow(policy.name, None, 0.0, "", (), _reason(policy, error))
+    chosen = verdict.chosen
+    return Shadow(policy.name, chosen.worker, chosen.cost_s, verdict.unit, _shown(verdict.scored, chosen))
 
 
-def _pick(scored: list[Candidate], ask: Ask) -> Candidate | None:
-    """The lowest cost; among equal ones a hash of the request picks, so that gateways do not herd."""
-    if not scored:
-        return None
-    lowest = min([c.cost_s for c in scored])
-    best = min([c for c in scored if c.cost_s == lowest], key=_worker)
-    limit, cached = lowest * (1 + TIE), best.cached_tokens
-    tied = [c for c in scored if c.cost_s <= limit and c.cached_tokens == cached]
-    if len(tied) == 1:
-        return best
-    tied.sort(key=_worker)
-    digest = blake2b(f"{ask.request_id}/{ask.choice}".encode(), digest_size=8).digest()
-    return tied[int.from_bytes(digest, "little") % len(tied)]
+def _shown(scored: list[Candidate], chosen: Candidate) -> tuple[Candidate, ...]:
+    """All that were scored; of very many, the cheapest and the chosen."""
+    if len(scored) <= MAX_OFFERS:
+        return tuple(scored)
+    cheapest = nsmallest(MAX_OFFERS, scored, key=_cost)
+    return tuple(cheapest if any(chosen is c for c in cheapest) else [chosen, *cheapest])
+
+
+def _passed_over(offers: Sequence[Offer], kept: Sequence[Offer], policy: str) -> tuple[Candidate, ...]:
+    """Some of those that the policy's filter left out."""
+    stayed = {offer.worker for offer in kept}
+    out = [offer for offer in offers if offer.worker not in stayed][:MAX_EXCLUDED]
+    return tuple([Candidate(o.worker, 0.0, o.cached_tokens, {}, f"passed over by {policy}") for o in out])
+
+
+def _reason(policy: Policy, error: Exception) -> str:
+    return f"policy {policy.name} failed: {type(error).__name__}: {error}"[:MAX_REASON_CHARS]

@@ -7,6 +7,7 @@ With the worker's `StepCosts` in seconds:
     slowdown  = expected output tokens x (its context's and sequence's share of a step) x (the others + itself),
                 plus expected output tokens x what the others' context and sequences add to its steps
     memory    = time to compute again what must be preempted to make room
+Wait and prefill are multiplied by the worker's correction: what its times to first token were against prediction.
 Without a profile, in prefill tokens: wait = backlog (+ 64 for each sequence beyond the batch), prefill = uncached,
 batch = 32 for each sequence there, memory = tokens that do not fit.
 """
@@ -52,21 +53,34 @@ def backlog_s(view: WorkerView, costs: StepCosts, shared_tokens: int = 0) -> flo
     return steps * costs.base_s + tokens * costs.prefill_token_s + pairs * costs.prefill_pair_s
 
 
+def wait_s(view: WorkerView, demand: Demand, costs: StepCosts) -> float:
+    """Seconds until a worker begins with this dispatch: the backlog, and a place in the batch where it is full."""
+    wait = backlog_s(view, costs, demand.shared_tokens) if view.backlog_tokens else 0.0
+    most = view.card.max_sequences
+    excess = view.sequences + 1 - most
+    if excess > 0:
+        step = costs.base_s + costs.decode_sequence_s * view.sequences + costs.context_token_s * view.context_tokens
+        wait += excess / most * demand.output_tokens * step
+    return wait
+
+
+def first_token_s(view: WorkerView, demand: Demand, costs: StepCosts) -> float:
+    """Seconds to the first token by the step model alone, before any correction."""
+    own = prefill_s(costs, demand.uncached_tokens, demand.cached_tokens, view.card.max_step_tokens)
+    return wait_s(view, demand, costs) + own
+
+
 def cost_seconds(view: WorkerView, demand: Demand, costs: StepCosts) -> dict[str, float]:
     """The parts of the cost, in seconds."""
-    card, sequences = view.card, view.sequences
-    output, in_batch = demand.output_tokens, min(sequences, card.max_sequences)
+    card, sequences, output, correction = view.card, view.sequences, demand.output_tokens, view.correction
+    in_batch = sequences if sequences < card.max_sequences else card.max_sequences
     own = prefill_s(costs, demand.uncached_tokens, demand.cached_tokens, card.max_step_tokens)
-    wait = backlog_s(view, costs, demand.shared_tokens) if view.backlog_tokens else 0.0
     others = costs.decode_sequence_s * sequences + costs.context_token_s * view.context_tokens
-    excess = sequences + 1 - card.max_sequences
-    if excess > 0:
-        wait += excess / card.max_sequences * output * (costs.base_s + others)
     share = costs.decode_sequence_s + demand.history_tokens * costs.context_token_s
     missing = missing_tokens(view, demand)
     return {
-        "wait": wait,
-        "prefill": own,
+        "wait": wait_s(view, demand, costs) * correction,
+        "prefill": own * correction,
         "stall": own * in_batch,
         "slowdown": output * (others + share * (1 + in_batch)),
         "memory": prefill_s(costs, missing, 0, card.max_step_tokens) if missing else 0.0,

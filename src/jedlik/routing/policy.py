@@ -1,22 +1,25 @@
 """The contract of routing policies: filter, score, pick. What every policy gets, and what most of them share.
 
-A policy sees workers that *can* take the request (healthy, not draining, context long enough: `choose.excluded` has said
-so) and says which is best. One instance per gateway and model decision stream: it may keep state, changed in `pick` only, and draws
-nothing but from hashes of the request, so the same events give the same choices.
+A policy sees workers that *can* take the request (healthy, not draining, context long enough: `choose.excluded` has
+said so) and says which is best. One instance per gateway: it may keep state, changed in `pick` only, and draws nothing
+but from hashes of the request, so the same events give the same choices. Views are for reading.
 """
 
 from collections.abc import Collection, Sequence
 from hashlib import blake2b
+from operator import attrgetter
 from typing import Protocol
 
 import msgspec
 
 from jedlik.core.facts import Candidate
 from jedlik.core.ids import RequestId, WorkerId
+from jedlik.core.protocol import StepCosts
 from jedlik.routing.view import WorkerView
 
 TIE = 0.01
 """Costs within this share of the lowest are equal (the model knows no better) where as much is cached."""
+_worker = attrgetter("worker")
 
 
 class Ask(msgspec.Struct, frozen=True):
@@ -57,7 +60,7 @@ class Policy(Protocol):
 
     name: str
     everyone: bool
-    """True: all workers are offered. False: the best holders of the prefix and the least loaded, however large the fleet."""
+    """True: all workers are offered. False: the best holders of the prefix and the least loaded, at any size."""
 
     def filter(self, offers: Sequence[Offer], ask: Ask) -> Sequence[Offer]:
         """Those worth scoring; at least one."""
@@ -69,19 +72,62 @@ class Policy(Protocol):
         """One of them: for most policies `lowest`."""
 
     def unit(self, offers: Sequence[Offer]) -> str:
-        """Of the terms: "s", "tokens", ..."""
+        """Of the terms of these: "s", "tokens", ..."""
+
+
+class Scored:
+    """What a policy is beyond its name and its score, where it needs nothing special: for subclassing."""
+
+    everyone = False
+
+    def filter(self, offers: Sequence[Offer], ask: Ask) -> Sequence[Offer]:
+        """All of them."""
+        return offers
+
+    def pick(self, scored: Sequence[Candidate], ask: Ask) -> Candidate:
+        """The lowest cost."""
+        return lowest(scored, ask)
+
+    def unit(self, offers: Sequence[Offer]) -> str:
+        """Seconds."""
+        return "s"
+
+
+def step_costs(offers: Sequence[Offer]) -> list[StepCosts] | None:
+    """Each worker's; None where one of them has told none, and so nothing can be compared in seconds."""
+    known: list[StepCosts] = []
+    for offer in offers:
+        load = offer.view.load
+        if load is None or load.costs is None:
+            return None
+        known.append(load.costs)
+    return known
 
 
 def lowest(scored: Sequence[Candidate], ask: Ask) -> Candidate:
-    """The lowest cost; among equal ones a hash of the request picks, so that gateways do not herd."""
-    least = min(c.cost_s for c in scored)
-    best = min((c for c in scored if c.cost_s == least), key=lambda c: c.worker)
-    limit = least * (1 + TIE)
-    tied = [c for c in scored if c.cost_s <= limit and c.cached_tokens == best.cached_tokens]
-    if len(tied) == 1:
-        return best
-    tied.sort(key=lambda c: c.worker)
-    return tied[draw(ask, "tie") % len(tied)]
+    """The lowest cost; among nearly equal ones with as much cached a hash of the request picks: gateways don't herd."""
+    if len(scored) == 1:
+        return scored[0]
+    least = min([c.cost_s for c in scored])
+    best = min([c for c in scored if c.cost_s == least], key=_worker)
+    limit, cached = least + abs(least) * TIE, best.cached_tokens
+    return drawn([c for c in scored if c.cost_s <= limit and c.cached_tokens == cached], ask)
+
+
+def exact(scored: Sequence[Candidate], ask: Ask) -> Candidate:
+    """The lowest cost; a hash of the request picks among those that are equal to the last bit."""
+    if len(scored) == 1:
+        return scored[0]
+    least = min([c.cost_s for c in scored])
+    return drawn([c for c in scored if c.cost_s == least], ask)
+
+
+def drawn(equals: list[Candidate], ask: Ask) -> Candidate:
+    """One of several that are as good as each other, in whatever order they come."""
+    if len(equals) == 1:
+        return equals[0]
+    equals.sort(key=_worker)
+    return equals[draw(ask, "tie") % len(equals)]
 
 
 def draw(ask: Ask, purpose: str) -> int:

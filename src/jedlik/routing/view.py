@@ -26,15 +26,18 @@ class Booking(msgspec.Struct, frozen=True):
 
 
 class WorkerView:
-    """One worker, as far as routing is concerned."""
+    """One worker, as far as routing is concerned. Its sums are kept, not computed: a choice reads them many times."""
 
     __slots__ = (
-        "booked_context_tokens",
+        "backlog_tokens",
         "booked_prefill_tokens",
         "bookings",
         "card",
+        "context_tokens",
+        "correction",
         "load",
         "rank",
+        "sequences",
         "state",
         "submits",
         "suspect",
@@ -50,13 +53,23 @@ class WorkerView:
         self.bookings: dict[int, Booking] = {}
         """By submit number, oldest first."""
         self.booked_prefill_tokens = 0
-        self.booked_context_tokens = 0
+        self.sequences = 0
+        """Running, waiting and booked."""
+        self.backlog_tokens = 0
+        """Prompt tokens to be computed before a new request's."""
+        self.context_tokens = 0
+        """In cache of running sequences, and booked."""
+        self.correction = 1.0
+        """What its predicted times to first token are multiplied by: `calibration` says."""
         self.rank = (0, card.worker)
         """Where it stands in the order of backlog; changed by `Fleet` only."""
 
     def report(self, load: Load) -> None:
         """Take a load report: bookings that it includes end."""
+        if self.load is not None:
+            self._count(self.load, -1)
         self.load = load
+        self._count(load, 1)
         included = []
         for number in self.bookings:
             if number > load.last_submit:
@@ -70,7 +83,9 @@ class WorkerView:
         self.submits += 1
         self.bookings[self.submits] = booking
         self.booked_prefill_tokens += booking.prefill_tokens
-        self.booked_context_tokens += booking.context_tokens
+        self.sequences += 1
+        self.backlog_tokens += booking.prefill_tokens
+        self.context_tokens += booking.context_tokens
         return self.submits
 
     def unbook(self, number: int) -> None:
@@ -78,33 +93,30 @@ class WorkerView:
         booking = self.bookings.pop(number, None)
         if booking is not None:
             self.booked_prefill_tokens -= booking.prefill_tokens
-            self.booked_context_tokens -= booking.context_tokens
+            self.sequences -= 1
+            self.backlog_tokens -= booking.prefill_tokens
+            self.context_tokens -= booking.context_tokens
 
-    @property
-    def sequences(self) -> int:
-        """Running, waiting and booked."""
-        load = self.load
-        return len(self.bookings) + (load.running + load.waiting if load else 0)
-
-    @property
-    def backlog_tokens(self) -> int:
-        """Prompt tokens to be computed before a new request's."""
-        return self.booked_prefill_tokens + (self.load.waiting_tokens if self.load else 0)
-
-    @property
-    def context_tokens(self) -> int:
-        return self.booked_context_tokens + (self.load.context_tokens if self.load else 0)
+    def _count(self, load: Load, sign: int) -> None:
+        self.sequences += sign * (load.running + load.waiting)
+        self.backlog_tokens += sign * load.waiting_tokens
+        self.context_tokens += sign * load.context_tokens
 
     def ready(self) -> bool:
         """Something new may go there."""
         return self.suspect is None and not self.state.draining and self.state.role != "prefill"
 
     def check(self) -> None:
-        """The sums agree with the bookings."""
+        """The sums are those of the bookings and the report."""
         prefill = sum(booking.prefill_tokens for booking in self.bookings.values())
         context = sum(booking.context_tokens for booking in self.bookings.values())
-        if (prefill, context) != (self.booked_prefill_tokens, self.booked_context_tokens):
-            raise Bug(f"{self.card.worker}: booked sums differ from bookings {self.bookings}")
+        counted = (len(self.bookings), prefill, context)
+        if (load := self.load) is not None:
+            sequences = load.running + load.waiting
+            counted = (counted[0] + sequences, prefill + load.waiting_tokens, context + load.context_tokens)
+        kept = (self.sequences, self.backlog_tokens, self.context_tokens)
+        if kept != counted or prefill != self.booked_prefill_tokens:
+            raise Bug(f"{self.card.worker}: the sums {kept} differ from bookings {self.bookings} and report {load}")
 
 
 class Fleet:

@@ -1,0 +1,34 @@
+"""jedlik, the default: the least marginal cost to everybody, in seconds of the workers' own step models.
+
+Own wait and prefill, the stall inflicted on the batch there, the slowdown over the expected output, what memory would
+have to be computed again: `routing/cost` has the terms. Where a worker has no profile yet, all are compared in tokens
+of prefill.
+"""
+
+from collections.abc import Sequence
+
+from jedlik.routing.cost import Demand, cost_seconds, cost_tokens
+from jedlik.routing.policy import Ask, Offer, Scored, step_costs
+
+
+class Jedlik(Scored):
+    name = "jedlik"
+
+    def score(self, offers: Sequence[Offer], ask: Ask) -> list[dict[str, float]]:
+        demands, costs = _demands(offers, ask), step_costs(offers)
+        if costs is None:
+            return [cost_tokens(offer.view, demand) for offer, demand in zip(offers, demands, strict=True)]
+        return [cost_seconds(o.view, demand, known) for o, demand, known in zip(offers, demands, costs, strict=True)]
+
+    def unit(self, offers: Sequence[Offer]) -> str:
+        return "tokens" if step_costs(offers) is None else "s"
+
+
+def _demands(offers: Sequence[Offer], ask: Ask) -> list[Demand]:
+    """What each worker would have to do; one value for all that hold nothing."""
+    history, output = ask.history_tokens, ask.output_tokens
+    nothing = Demand(history, output, 0)
+    return [
+        Demand(history, output, o.cached_tokens, o.shared_tokens) if o.cached_tokens or o.shared_tokens else nothing
+        for o in offers
+    ]

@@ -1,0 +1,58 @@
+"""A policy of a user's own, kept to the contract: what it answers is checked, so that nonsense is an exception here.
+
+`choose` turns the exception into the default's choice. Not promised: anything about code that never returns.
+"""
+
+from collections.abc import Mapping, Sequence
+from math import isfinite
+
+from jedlik.core.facts import Candidate
+from jedlik.routing.policy import Ask, Offer, Policy
+
+MEMBERS = ("name", "everyone", "filter", "score", "pick", "unit")
+
+
+class Nonsense(Exception):
+    """An answer that can't be followed."""
+
+
+class Plugged:
+    """Around an object that has `MEMBERS`."""
+
+    def __init__(self, policy: Policy) -> None:
+        self._policy = policy
+        self.name = str(policy.name)
+        self.everyone = bool(policy.everyone)
+
+    def filter(self, offers: Sequence[Offer], ask: Ask) -> Sequence[Offer]:
+        kept = list(self._policy.filter(tuple(offers), ask))
+        if not kept:
+            raise Nonsense("filter left nobody")
+        if not {id(offer) for offer in kept} <= {id(offer) for offer in offers}:
+            raise Nonsense("filter returned something that was not offered")
+        return kept
+
+    def score(self, offers: Sequence[Offer], ask: Ask) -> list[dict[str, float]]:
+        parts = list(self._policy.score(tuple(offers), ask))
+        if len(parts) != len(offers):
+            raise Nonsense(f"score gave {len(parts)} costs for {len(offers)} workers")
+        return [_terms(terms) for terms in parts]
+
+    def pick(self, scored: Sequence[Candidate], ask: Ask) -> Candidate:
+        chosen = self._policy.pick(tuple(scored), ask)
+        if not any(chosen is candidate for candidate in scored):
+            raise Nonsense("pick returned something that was not scored")
+        return chosen
+
+    def unit(self, offers: Sequence[Offer]) -> str:
+        return str(self._policy.unit(tuple(offers)))
+
+
+def _terms(terms: object) -> dict[str, float]:
+    """As plain numbers, which can be kept and sent."""
+    if not isinstance(terms, Mapping):
+        raise Nonsense(f"score gave {type(terms).__name__} where a dict of terms belongs")
+    plain = {str(name): float(value) for name, value in terms.items()}
+    if not all(map(isfinite, plain.values())):
+        raise Nonsense(f"score gave a cost that is no finite number: {plain}")
+    return plain
