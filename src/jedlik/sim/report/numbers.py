@@ -1,0 +1,182 @@
+"""The figures of a run: what `--json` holds and the table shows. Keys are documented in docs/simulator.md.
+
+Latencies, hit rate and rates of answers are over requests that ended well; goodput is over all that were offered, so
+what was shed, failed or unfinished is missed. Percentiles interpolate linearly. Nothing to measure is null, not zero.
+"""
+
+import msgspec
+import numpy as np
+
+from jedlik.sim.outcome import Action, Run
+from jedlik.sim.report.columns import Columns, Flags, Floats, Indices, Slo, columns
+
+
+class Spread(msgspec.Struct, frozen=True):
+    """Of a quantity over requests, seconds."""
+
+    mean: float | None
+    p50: float | None
+    p90: float | None
+    p99: float | None
+
+
+class Happened(msgspec.Struct, frozen=True):
+    """An `Action` with its keys."""
+
+    at_s: float
+    kind: str
+    worker: str
+    detail: str
+
+
+class WorkerRow(msgspec.Struct, frozen=True):
+    """One worker's part."""
+
+    worker: str
+    gpus: float
+    answered: int
+    """Requests that ended well and got their first token here."""
+    hit_rate: float | None
+    output_tokens: int
+    ttft_p90_s: float | None
+    running_mean: float | None
+    """Sequences in its batch, over the samples."""
+    waiting_mean: float | None
+    busy_share: float | None
+    """Of the samples: something was running."""
+
+
+class Summary(msgspec.Struct, frozen=True, kw_only=True):
+    """All figures of one run; times and rates are simulated ones unless they say CPU or wall."""
+
+    policy: str
+    seed: int
+    speed: float
+    requests: int
+    """Offered."""
+    answered: int
+    """Ended well."""
+    failed: int
+    shed: int
+    """Refused as overloaded (429)."""
+    unfinished: int
+    """Not ended when the run was cut."""
+    slo_ttft_s: float | None
+    slo_itl_s: float | None
+    goodput: float | None
+    """Share of the offered requests that ended well within the SLOs; null without SLOs."""
+    ttft_s: Spread
+    itl_s: Spread
+    hit_rate: float | None
+    """Cached prompt tokens / prompt tokens."""
+    migrated: int
+    """Requests that needed more than one attempt."""
+    duration_s: float
+    requests_per_s: float | None
+    """Answered."""
+    output_tokens_per_s: float | None
+    gpus: float
+    gpu_hours: float
+    actions: int
+    action_list: list[Happened]
+    simulated_requests_per_cpu_s: float | None
+    times_real_time: float | None
+    """Simulated seconds per second of wall time."""
+    cpu_s: float
+    wall_s: float
+    events: int
+    workers: list[WorkerRow]
+
+
+def summarise(run: Run, slo: Slo, policy: str, seed: int) -> Summary:
+    """The figures of a run."""
+    data = columns(run.outcomes)
+    ok = data.ok
+    answered, shed, ended = int(ok.sum()), int(data.shed.sum()), len(run.outcomes)
+    return Summary(
+        policy=policy,
+        seed=seed,
+        speed=run.speed,
+        requests=run.offered,
+        answered=answered,
+        failed=ended - answered - shed,
+        shed=shed,
+        unfinished=run.offered - ended,
+        slo_ttft_s=slo.ttft_s,
+        slo_itl_s=slo.itl_s,
+        goodput=None if slo == Slo() else ratio(int(data.good(slo).sum()), run.offered),
+        ttft_s=spread(data.ttft_s[ok]),
+        itl_s=spread(data.itl_s[ok]),
+        hit_rate=hit_rate(data, ok),
+        migrated=int((data.attempts > 1).sum()),
+        duration_s=run.duration_s,
+        requests_per_s=ratio(answered, run.duration_s),
+        output_tokens_per_s=ratio(float(data.output_tokens.sum()), run.duration_s),
+        gpus=sum(run.gpus),
+        gpu_hours=run.gpu_s / 3600,
+        actions=len(run.actions),
+        action_list=[happened(action) for action in run.actions],
+        simulated_requests_per_cpu_s=ratio(ended, run.cpu_s),
+        times_real_time=ratio(run.duration_s, run.wall_s),
+        cpu_s=run.cpu_s,
+        wall_s=run.wall_s,
+        events=run.events,
+        workers=_rows(run, data),
+    )
+
+
+def to_json(summary: Summary) -> bytes:
+    """As `--json` writes it: indented, with a newline at the end."""
+    return msgspec.json.format(msgspec.json.encode(summary), indent=2) + b"\n"
+
+
+def spread(values: Floats) -> Spread:
+    """NaNs do not count."""
+    values = values[~np.isnan(values)]
+    if not len(values):
+        return Spread(None, None, None, None)
+    p50, p90, p99 = (float(p) for p in np.percentile(values, (50, 90, 99)))
+    return Spread(float(values.mean()), p50, p90, p99)
+
+
+def hit_rate(data: Columns, of: Flags | Indices) -> float | None:
+    return ratio(float(data.cached_tokens[of].sum()), float(data.prompt_tokens[of].sum()))
+
+
+def ratio(part: float, whole: float) -> float | None:
+    return part / whole if whole > 0 else None
+
+
+def happened(action: Action) -> Happened:
+    return Happened(action.at_s, action.kind, action.worker, action.detail)
+
+
+def _rows(run: Run, data: Columns) -> list[WorkerRow]:
+    """One pass over requests, however many workers there are."""
+    running, waiting, busy = (np.zeros(len(run.workers)) for _ in range(3))
+    for sample in run.samples:
+        batch = np.array(sample.running)
+        running += batch
+        waiting += sample.waiting
+        busy += batch > 0
+    taken = len(run.samples)
+    indices = np.flatnonzero(data.ok)
+    indices = indices[np.argsort(data.worker[indices], kind="stable")]
+    bounds = np.searchsorted(data.worker[indices], np.arange(len(run.workers) + 1))
+    rows = []
+    for index, name in enumerate(run.workers):
+        here = indices[bounds[index] : bounds[index + 1]]
+        rows.append(
+            WorkerRow(
+                name,
+                run.gpus[index],
+                len(here),
+                hit_rate(data, here),
+                int(data.output_tokens[here].sum()),
+                spread(data.ttft_s[here]).p90,
+                ratio(float(running[index]), taken),
+                ratio(float(waiting[index]), taken),
+                ratio(float(busy[index]), taken),
+            )
+        )
+    return rows

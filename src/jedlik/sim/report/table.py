@@ -1,0 +1,111 @@
+"""The summary of a run for the terminal."""
+
+from rich.console import Group, RenderableType
+from rich.markup import escape
+from rich.table import Table
+
+from jedlik.sim.report.numbers import Spread, Summary, WorkerRow
+from jedlik.sim.report.words import moment, number, seconds, share
+
+WORKERS_SHOWN = 16
+ACTIONS_SHOWN = 12
+Row = tuple[str, str]
+
+
+def rendered(summary: Summary) -> RenderableType:
+    """Everything worth a look; fleets and lists of actions too long for it are in --json."""
+    parts: list[RenderableType] = [_pairs(overview(summary)), _latencies(summary)]
+    if len(summary.workers) <= WORKERS_SHOWN:
+        parts.append(_workers(summary.workers))
+    if summary.actions:
+        parts.append(_actions(summary))
+    return Group(*parts)
+
+
+def overview(summary: Summary) -> list[Row]:
+    """The figures that are one number each, with their names."""
+    offered = f"{number(summary.requests)} offered, {number(summary.answered)} answered"
+    missed = ((summary.failed, "failed"), (summary.shed, "shed"), (summary.unfinished, "unfinished"))
+    offered += "".join(f", {number(count)} {what}" for count, what in missed if count)
+    rows = [("requests", offered)]
+    if summary.goodput is not None:
+        rows.append((f"goodput ({limits(summary)})", share(summary.goodput)))
+    return [
+        *rows,
+        ("hit rate", share(summary.hit_rate)),
+        ("throughput", f"{number(summary.requests_per_s)} req/s, {number(summary.output_tokens_per_s)} tokens/s"),
+        (
+            "simulated",
+            f"{seconds(summary.duration_s)}, {number(summary.gpus)} GPUs, {number(summary.gpu_hours)} GPU hours",
+        ),
+        ("policy, seed", f"{summary.policy}, {summary.seed}"),
+        ("simulator", _simulator(summary)),
+    ]
+
+
+def limits(summary: Summary) -> str:
+    """TTFT ≤ 2 s, ITL ≤ 25 ms"""
+    pairs = (("TTFT", summary.slo_ttft_s), ("ITL", summary.slo_itl_s))
+    return ", ".join(f"{name} ≤ {seconds(value)}" for name, value in pairs if value is not None)
+
+
+def _simulator(summary: Summary) -> str:
+    rate = f"{number(summary.simulated_requests_per_cpu_s)} req per CPU second"
+    return f"{rate}, {number(summary.times_real_time)} × real time, {number(summary.events)} events"
+
+
+def _pairs(rows: list[Row]) -> Table:
+    table = Table.grid(padding=(0, 2))
+    for name, value in rows:
+        table.add_row(f"[bold]{name}[/]", value)
+    return table
+
+
+def _latencies(summary: Summary) -> Table:
+    table = _table("", "mean", "p50", "p90", "p99")
+    for name, spread in (("TTFT", summary.ttft_s), ("ITL", summary.itl_s)):
+        table.add_row(name, *cells(spread))
+    return table
+
+
+def cells(spread: Spread) -> list[str]:
+    return [seconds(value) for value in (spread.mean, spread.p50, spread.p90, spread.p99)]
+
+
+def worker_cells(row: WorkerRow) -> list[str]:
+    """In the order of `WORKER_HEADS`."""
+    return [
+        row.worker,
+        number(row.answered),
+        share(row.hit_rate),
+        seconds(row.ttft_p90_s),
+        number(row.running_mean),
+        number(row.waiting_mean),
+        share(row.busy_share),
+    ]
+
+
+WORKER_HEADS = ("worker", "answered", "hit rate", "TTFT p90", "batch", "queue", "busy")
+
+
+def _workers(rows: list[WorkerRow]) -> Table:
+    table = _table(*WORKER_HEADS)
+    for row in rows:
+        table.add_row(*worker_cells(row))
+    return table
+
+
+def _actions(summary: Summary) -> Table:
+    table = Table("at", "what", "worker", "detail", box=None, header_style="bold", pad_edge=False)
+    for action in summary.action_list[:ACTIONS_SHOWN]:
+        table.add_row(moment(action.at_s), action.kind, action.worker, escape(action.detail))
+    if summary.actions > ACTIONS_SHOWN:
+        table.add_row("", f"and {summary.actions - ACTIONS_SHOWN} more (--json)", "", "")
+    return table
+
+
+def _table(*heads: str) -> Table:
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for place, head in enumerate(heads):
+        table.add_column(head, justify="right" if place else "left")
+    return table
