@@ -15,7 +15,7 @@ Attempts = Mapping[Handle, Stream]
 def violation(message: Tokens, vocab_size: int) -> str | None:
     """What a worker may never send; None for a sound message."""
     tokens = message.tokens
-    if len(tokens) != len(message.handles):
+    if message.each < 1 or len(tokens) != len(message.handles) * message.each:
         return f"{len(message.handles)} handles with {len(tokens)} tokens"
     if tokens and (min(tokens) < 0 or max(tokens) >= vocab_size):
         return f"a token outside the vocabulary of {vocab_size}"
@@ -44,10 +44,17 @@ def take_plain(attempts: Attempts, message: Tokens, vocab_size: int) -> list[Gat
 
 def take_tokens(attempts: Attempts, message: Tokens, streams: list[StreamId], tokens: list[int]) -> None:
     """Append each live attempt's token to its stream and to the columns. The message must be sound (`violation`)."""
-    get, drawn = attempts.get, message.tokens
+    get, drawn, each = attempts.get, message.tokens, message.each
     for at, handle in enumerate(message.handles):
         stream = get(handle)
-        if stream is not None:
+        if stream is None:
+            continue
+        if each > 1:  # after a leap
+            run = drawn[at * each : (at + 1) * each]
+            stream.output += run
+            streams += [stream.id] * each
+            tokens += run
+        else:
             token = drawn[at]
             stream.output.append(token)
             streams.append(stream.id)

@@ -87,6 +87,10 @@ class WorkerNode:
         self._advance(now, out)
         return out
 
+    def load(self, now: float) -> Load:
+        """What a load report would say now. Changes nothing."""
+        return self._load(0, now)
+
     # --- gateways ---
 
     def _from_gateway(self, event: FromGateway, now: float, out: list[WorkerEffect]) -> None:
@@ -143,7 +147,7 @@ class WorkerNode:
         self._lose(gateway)
         peer = self._peers[gateway] = Peer(gateway)
         out.append(ToGatewayEffect(gateway, self._state))
-        out.append(ToGatewayEffect(gateway, self._load(peer, now)))
+        out.append(ToGatewayEffect(gateway, self._load(peer.last_submit, now)))
         out += [ToGatewayEffect(gateway, chunk) for chunk in self._cache.snapshot()]
 
     def _lose(self, gateway: GatewayId) -> None:
@@ -298,7 +302,7 @@ class WorkerNode:
         if (facts := self._cache.facts()) is not None:
             out += [ToGatewayEffect(gateway, facts) for gateway in self._peers]
         if self._peers and self._times.due_s() <= now:
-            out += [ToGatewayEffect(peer.gateway, self._load(peer, now)) for peer in self._peers.values()]
+            out += [ToGatewayEffect(peer.gateway, self._load(peer.last_submit, now)) for peer in self._peers.values()]
             self._times.sent(now, bool(self._flights) and self._flights[0].repeat > 1)
         if self._state.draining and not self._drained and not self._flights and self._batch.idle:
             self._drained = True
@@ -336,7 +340,7 @@ class WorkerNode:
         leap.interrupted = True
         return False
 
-    def _load(self, peer: Peer, now: float) -> Load:
+    def _load(self, last_submit: int, now: float) -> Load:
         batch, flight = self._batch, self._flights[0] if self._flights else None
         over, age_s = self._pace.progress(flight, now) if flight else (0, 0.0)
         ahead = (flight.repeat - 1 - over) * len(flight.decodes) if flight and flight.repeat > 1 else 0
@@ -351,7 +355,7 @@ class WorkerNode:
             context_tokens=sum(s.scheduled for s in batch.decoding) - ahead,
             held_blocks=self._pool.held_blocks,
             cached_blocks=self._pool.cached_blocks,
-            last_submit=peer.last_submit,
+            last_submit=last_submit,
             step_s=self._pace.step_s,
             preemptions=batch.preemptions,
             costs=self._pace.costs,

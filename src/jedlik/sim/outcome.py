@@ -1,4 +1,4 @@
-"""What a simulation leaves behind: one record per request, samples over time, and totals. Reports are made from these."""
+"""What a simulation leaves behind: a record per request, samples over time, totals. Reports are made from these."""
 
 import msgspec
 

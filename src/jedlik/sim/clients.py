@@ -1,0 +1,100 @@
+"""Who asks: offered requests become arrivals at gateways, what gateways say becomes outcomes and further requests."""
+
+from collections.abc import Iterator
+from random import Random
+
+from jedlik.core.effects import Deliver
+from jedlik.core.events import Arrived
+from jedlik.core.facts import Answered
+from jedlik.core.ids import RequestId, StreamId, WorkerId
+from jedlik.core.requests import Request, Sampling, Stopping
+from jedlik.sim.heap import Heap
+from jedlik.sim.outcome import Outcome
+from jedlik.sim.process import GatewayProcess
+from jedlik.sim.workload.offered import Offered, Workload
+from jedlik.sim.workload.text import Prompts
+
+
+class Clients:
+    """All clients of a simulation. A request goes to a gateway drawn by the seed: load balancers know no sessions."""
+
+    def __init__(self, heap: Heap, workload: Workload, model: str, rng: Random, texts: Prompts) -> None:
+        self._heap, self._workload, self._model, self._rng, self._texts = heap, workload, model, rng, texts
+        self._arrivals: Iterator[Offered] = iter(())
+        self._gateways: list[GatewayProcess] = []
+        self._asked: dict[RequestId, Offered] = {}
+        self._started: dict[StreamId, WorkerId] = {}
+        self._expected = 1
+        """Offered requests that are on the heap, and one for those still to be drawn."""
+        self.offered = 0
+        self.outcomes: list[Outcome] = []
+        self.workers: list[int] = []
+
+    def begin(self, gateways: list[GatewayProcess]) -> None:
+        self._gateways = gateways
+        self._arrivals = self._workload.arrivals()
+        self._next()
+
+    @property
+    def done(self) -> bool:
+        """Everybody has been answered and nobody will ask."""
+        return not self._expected and not self._asked
+
+    def delivered(self, deliver: Deliver) -> None:
+        """First tokens."""
+        for started in deliver.started:
+            self._started[started.stream] = started.worker
+
+    def answered(self, fact: Answered) -> tuple[Outcome, WorkerId | None]:
+        """A request has ended, well or not: keep what came of it, and go on."""
+        offered = self._asked.pop(fact.request_id)
+        worker = self._started.pop(StreamId(int(fact.request_id)), None)
+        now = self._heap.now
+        outcome = Outcome(
+            arrived_s=now - fact.duration_s,
+            ttft_s=fact.ttft_s,
+            ended_s=now,
+            prompt_tokens=fact.prompt_tokens,
+            cached_tokens=fact.cached_tokens,
+            output_tokens=fact.output_tokens,
+            outcome=fact.outcome,
+            worker=-1,
+            attempts=fact.attempts,
+            session=offered.session,
+        )
+        for following in self._workload.ended(offered, now):
+            self._expected += 1
+            self._heap.at(following.at_s, self._ask, following)
+        return outcome, worker
+
+    def _next(self) -> None:
+        """Put the next arrival on the heap: one at a time, so that memory holds what is alive."""
+        offered = next(self._arrivals, None)
+        if offered is None:
+            self._expected -= 1
+        else:
+            self._heap.at(offered.at_s, self._arrive, offered)
+
+    def _arrive(self, offered: Offered) -> None:
+        self._expected += 1
+        self._ask(offered)
+        self._next()
+
+    def _ask(self, offered: Offered) -> None:
+        self._expected -= 1
+        number = self.offered
+        self.offered += 1
+        request_id = RequestId(str(number))
+        self._asked[request_id] = offered
+        request = Request(
+            request_id=request_id,
+            first_stream=StreamId(number),
+            model=self._model,
+            prompt=self._texts.packed(offered.text),
+            sampling=Sampling(seed=number, temperature=0.0),
+            stopping=Stopping(max_tokens=offered.output_tokens, ignore_eos=True),
+            session=offered.session,
+        )
+        gateways = self._gateways
+        gateway = gateways[0] if len(gateways) == 1 else self._rng.choice(gateways)
+        gateway.send(Arrived(request))

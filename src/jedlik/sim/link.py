@@ -1,0 +1,47 @@
+"""What a process's messages take on their way: one link per process, shared by everything it sends.
+
+Sizes are those of the wire (core/wire) to a few per cent, computed, not encoded.
+"""
+
+from jedlik.core.config import NetworkConfig
+from jedlik.core.protocol import Facts, Load, Snapshot, Submit, Tokens
+from jedlik.sim.heap import Heap
+
+FRAME_BYTES = 24
+KEY_BYTES = 9
+TOKEN_BYTES = 8
+LOAD_BYTES = 96
+
+
+class Link:
+    """The way out of one process."""
+
+    def __init__(self, heap: Heap, network: NetworkConfig) -> None:
+        self._heap, self._network = heap, network
+        self._free_at = 0.0
+
+    def arrival_s(self, size_bytes: int) -> float:
+        """When a message sent now arrives: it queues behind what was sent before."""
+        begin = max(self._heap.now, self._free_at)
+        self._free_at = begin + size_bytes / self._network.bandwidth_bytes_s
+        return self._free_at + self._network.latency_s
+
+
+def size_bytes(message: object) -> int:
+    """Of a message of the worker protocol on the wire."""
+    if isinstance(message, Tokens):
+        news = 40 * (len(message.started) + len(message.finished))
+        return FRAME_BYTES + TOKEN_BYTES * len(message.tokens) + news
+    if isinstance(message, Load):
+        return FRAME_BYTES + LOAD_BYTES
+    if isinstance(message, Submit):
+        return FRAME_BYTES + len(message.prompt) + len(message.output) + 200
+    if isinstance(message, Facts):
+        return FRAME_BYTES + sum(_keys(fact.keys) for fact in message.facts)
+    if isinstance(message, Snapshot):
+        return FRAME_BYTES + sum(_keys(run.keys) for run in message.runs)
+    return FRAME_BYTES
+
+
+def _keys(keys: list[int]) -> int:
+    return KEY_BYTES * (len(keys) + 1)

@@ -1,0 +1,99 @@
+"""Who is connected to whom in a simulation, and what happens to messages on the way: links, delays, losses, partitions.
+
+Messages from one process to another arrive in the order in which they were sent; block facts may be later than the
+rest, but not out of order among themselves. A partition holds messages until it heals, as TCP does.
+"""
+
+from random import Random
+
+from jedlik.core.config import NetworkConfig
+from jedlik.core.effects import ToGatewayEffect, ToWorkerEffect
+from jedlik.core.events import FromGateway, FromWorker
+from jedlik.core.ids import GatewayId, WorkerId
+from jedlik.core.protocol import Facts
+from jedlik.sim.heap import Heap
+from jedlik.sim.link import Link, size_bytes
+from jedlik.sim.process import GatewayProcess, WorkerProcess
+
+Pair = tuple[GatewayId, WorkerId]
+
+
+class FactsFault:
+    """What a worker's block facts suffer."""
+
+    __slots__ = ("delay_s", "duplicated", "lost")
+
+    def __init__(self) -> None:
+        self.lost = self.duplicated = self.delay_s = 0.0
+
+
+class Network:
+    """Connections between the processes that are up."""
+
+    def __init__(self, heap: Heap, config: NetworkConfig, rng: Random) -> None:
+        self._heap, self._config, self._rng = heap, config, rng
+        self.gateways: dict[GatewayId, GatewayProcess] = {}
+        self.workers: dict[WorkerId, WorkerProcess] = {}
+        self._links: dict[str, Link] = {}
+        self._facts_at: dict[Pair, float] = {}
+        self._cut: dict[Pair, list[tuple[object, bool]]] = {}
+        """Partitioned pairs, with what waits: (message, to the worker)."""
+        self.faults: dict[WorkerId, FactsFault] = {}
+
+    def to_worker(self, gateway: GatewayId, sent: ToWorkerEffect) -> None:
+        """From a gateway."""
+        self._send(gateway, (gateway, sent.worker), sent.message, True)
+
+    def to_gateway(self, worker: WorkerId, sent: ToGatewayEffect) -> None:
+        """From a worker."""
+        pair = (sent.gateway, worker)
+        if not isinstance(sent.message, Facts):
+            self._send(worker, pair, sent.message, False)
+            return
+        fault = self.faults.get(worker)
+        if fault is not None and fault.lost and self._rng.random() < fault.lost:
+            return
+        self._send(worker, pair, sent.message, False)
+        if fault is not None and fault.duplicated and self._rng.random() < fault.duplicated:
+            self._send(worker, pair, sent.message, False)
+
+    def cut(self, gateway: GatewayId, worker: WorkerId) -> None:
+        """From now on nothing gets through between these two."""
+        self._cut.setdefault((gateway, worker), [])
+
+    def heal(self, gateway: GatewayId, worker: WorkerId) -> None:
+        """What was held arrives, in order."""
+        for message, down in self._cut.pop((gateway, worker), []):
+            self._arrive((gateway, worker), message, down)
+
+    def forget(self, worker: WorkerId) -> None:
+        """A process is gone, with its connections."""
+        self._links.pop(worker, None)
+        self.faults.pop(worker, None)
+        for gateway in self.gateways:
+            self._cut.pop((gateway, worker), None)
+            self._facts_at.pop((gateway, worker), None)
+
+    def _send(self, sender: str, pair: Pair, message: object, down: bool) -> None:
+        link = self._links.get(sender)
+        if link is None:
+            link = self._links[sender] = Link(self._heap, self._config)
+        at = link.arrival_s(size_bytes(message))
+        if isinstance(message, Facts):
+            fault = self.faults.get(pair[1])
+            at += self._config.facts_delay_s + (fault.delay_s if fault else 0.0)
+            at = self._facts_at[pair] = max(at, self._facts_at.get(pair, 0.0))
+        self._heap.at(at, self._arrive, pair, message, down)
+
+    def _arrive(self, pair: Pair, message: object, down: bool) -> None:
+        held = self._cut.get(pair) if self._cut else None
+        if held is not None:
+            held.append((message, down))
+            return
+        gateway, worker = pair
+        if down:
+            process = self.workers.get(worker)
+            if process is not None:
+                process.send(FromGateway(gateway, message))  # type: ignore[arg-type]
+        elif worker in self.workers:
+            self.gateways[gateway].send(FromWorker(worker, message))  # type: ignore[arg-type]

@@ -1,0 +1,152 @@
+"""Simulated processes: a node, what performs its effects, and the way its messages take. What `live/` is to asyncio.
+
+A process is up or not, and it may be frozen: then events queue, as they do for a stopped process, and its engine's
+answers with them.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from typing import Generic, Protocol, TypeVar
+
+from jedlik.core.effects import (
+    Deliver,
+    Drained,
+    EndLeap,
+    GatewayEffect,
+    Kick,
+    Note,
+    RunStep,
+    ToGatewayEffect,
+    ToWorkerEffect,
+    Wake,
+    WorkerEffect,
+)
+from jedlik.core.events import GatewayEvent, StepEnded, Woken, WorkerEvent
+from jedlik.core.facts import Fact
+from jedlik.core.ids import GatewayId, WorkerId
+from jedlik.core.protocol import Card
+from jedlik.core.step import StepDone
+from jedlik.nodes.gateway import GatewayNode
+from jedlik.nodes.worker import WorkerNode
+from jedlik.perf.model import StepModel
+from jedlik.sim.engine import Engine
+from jedlik.sim.heap import Heap
+
+Event = TypeVar("Event")
+Effect = TypeVar("Effect")
+
+
+class World(Protocol):
+    """What processes need of what is around them."""
+
+    def to_workers(self, gateway: GatewayId, sent: list[ToWorkerEffect]) -> None: ...
+
+    def to_gateways(self, worker: WorkerId, sent: list[ToGatewayEffect]) -> None: ...
+
+    def delivered(self, deliver: Deliver) -> None: ...
+
+    def noted(self, fact: Fact) -> None: ...
+
+    def left(self, worker: WorkerId, reason: str) -> None: ...
+
+
+class Process(Generic[Event, Effect]):
+    """One node and its wake."""
+
+    def __init__(self, heap: Heap, handle: Callable[[Event, float], list[Effect]], woken: Event) -> None:
+        self._heap, self._handle, self._woken = heap, handle, woken
+        self._wake_at: float | None = None
+        self._queue: deque[Event] | None = None
+        """What came while it was frozen; None: it runs."""
+        self.up = True
+        self.handled = 0
+
+    def send(self, event: Event) -> None:
+        """An event reaches the process."""
+        if self._queue is not None:
+            self._queue.append(event)
+        elif self.up:
+            self.handled += 1
+            self._perform(self._handle(event, self._heap.now))
+
+    def freeze(self) -> None:
+        if self._queue is None:
+            self._queue = deque()
+
+    def thaw(self) -> None:
+        queue, self._queue = self._queue, None
+        for event in queue or ():
+            self.send(event)
+
+    def end(self) -> None:
+        """Whatever comes now is lost."""
+        self.up, self._queue = False, None
+
+    def _perform(self, effects: list[Effect]) -> None:
+        raise NotImplementedError
+
+    def _set_wake(self, at: float) -> None:
+        self._wake_at = at
+        self._heap.at(at, self._wake, at)
+
+    def _wake(self, at: float) -> None:
+        if at == self._wake_at:
+            self._wake_at = None
+            self.send(self._woken)
+
+
+class WorkerProcess(Process[WorkerEvent, WorkerEffect]):
+    """A worker: its node and its engine. `hung`: the engine answers no more, though the process may."""
+
+    def __init__(self, heap: Heap, world: World, card: Card, node: WorkerNode, model: StepModel) -> None:
+        super().__init__(heap, node.handle, Woken())
+        self.card, self.node, self._world = card, node, world
+        self.engine = Engine(heap, model, self._stepped)
+
+    def end(self) -> None:
+        super().end()
+        self.engine.close()
+
+    def _stepped(self, done: StepDone) -> None:
+        self.send(StepEnded(done))
+
+    def _perform(self, effects: list[WorkerEffect]) -> None:
+        sent: list[ToGatewayEffect] = []
+        for effect in effects:
+            if isinstance(effect, ToGatewayEffect):
+                sent.append(effect)
+            elif isinstance(effect, RunStep):
+                self.engine.submit(effect.step)
+            elif isinstance(effect, Wake):
+                self._set_wake(effect.at)
+            elif isinstance(effect, EndLeap):
+                self.engine.end_leap(effect.step_id)
+            elif isinstance(effect, Drained):
+                self._world.left(self.card.worker, "drained")
+        if sent:
+            self._world.to_gateways(self.card.worker, sent)
+
+
+class GatewayProcess(Process[GatewayEvent, GatewayEffect]):
+    """A gateway."""
+
+    def __init__(self, heap: Heap, world: World, node: GatewayNode) -> None:
+        super().__init__(heap, node.handle, Woken())
+        self.node, self._world = node, world
+
+    def _perform(self, effects: list[GatewayEffect]) -> None:
+        sent: list[ToWorkerEffect] = []
+        for effect in effects:
+            if isinstance(effect, ToWorkerEffect):
+                sent.append(effect)
+            elif isinstance(effect, Deliver):
+                if effect.started:
+                    self._world.delivered(effect)
+            elif isinstance(effect, Note):
+                self._world.noted(effect.fact)
+            elif isinstance(effect, Wake):
+                self._set_wake(effect.at)
+            elif isinstance(effect, Kick):
+                self._world.left(effect.worker, effect.reason)
+        if sent:
+            self._world.to_workers(self.node.gateway, sent)
