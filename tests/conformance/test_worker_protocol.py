@@ -12,6 +12,7 @@ from jedlik.core.events import Drain, GatewayLost, Woken
 from jedlik.core.ids import Handle
 from jedlik.core.protocol import RUN_AHEAD_TOKENS, Ack, Cancel, Card, Load, Resync, Snapshot, State, Submit
 from jedlik.core.requests import Sampling, Stopping
+from jedlik.perf.model import LinearModel
 from worker_world import make_card, make_submit
 
 PROMPT = [20 + i for i in range(40)]
@@ -24,7 +25,7 @@ def simulated(_: Path) -> Maker:
 
     card = make_card(total_blocks=80, block_size=BLOCK_SIZE, max_model_len=256)
     card = msgspec.structs.replace(card, capabilities=CAPABILITIES)
-    return lambda: (SimulatedEngine(DEFAULT_COSTS, 1e6, range(100, 200)), card)
+    return lambda: (SimulatedEngine(LinearModel(DEFAULT_COSTS), 1e6, range(100, 200)), card)
 
 
 def torch(folder: Path) -> Maker:

@@ -11,6 +11,7 @@ from jedlik.core.requests import Sampling
 from jedlik.core.step import Chunk, Open, Step, StepDone
 from jedlik.core.tokens import pack
 from jedlik.engines.simulated import DEFAULT_COSTS, SimulatedEngine, TokenSource
+from jedlik.perf.model import LinearModel
 
 TOKENS = list(range(100, 200))
 A, B = Lane(0), Lane(1)
@@ -43,7 +44,7 @@ def run(steps: list[Step], speedup: float = 1e9, costs: StepCosts = DEFAULT_COST
             if len(done) == len(steps):
                 finished.set_result(None)
 
-        engine = SimulatedEngine(costs, speedup, TOKENS)
+        engine = SimulatedEngine(LinearModel(costs), speedup, TOKENS)
         engine.start(on_done)
         began = loop.time()
         for step in steps:
@@ -95,7 +96,7 @@ def test_lanes_are_closed_before_they_are_opened_again() -> None:
 def test_nothing_is_called_after_close() -> None:
     async def main() -> list[StepDone]:
         done: list[StepDone] = []
-        engine = SimulatedEngine(DEFAULT_COSTS, 1e9, TOKENS)
+        engine = SimulatedEngine(LinearModel(DEFAULT_COSTS), 1e9, TOKENS)
         with pytest.raises(Bug):
             engine.submit(prefill(1, opened(A)))
         engine.close()

@@ -27,6 +27,7 @@ from jedlik.net.discovery.local import Announcement, LocalDiscovery, Record, sta
 from jedlik.net.streams import Connection, serve
 from jedlik.nodes.gateway import GatewayNode
 from jedlik.nodes.worker import WorkerNode
+from jedlik.perf.model import LinearModel
 
 KEY = b"k" * 32
 GATEWAY = GatewayId("gateway@1")
@@ -66,7 +67,7 @@ def card(key: bytes) -> Card:
 
 def worker_driver(key: bytes = KEY) -> WorkerDriver:
     node = WorkerNode(card(key), WorkerConfig(max_sequences=8), BlockHasher(key, "r", 16))
-    engine = SimulatedEngine(DEFAULT_COSTS, 1000.0, range(10, 90))
+    engine = SimulatedEngine(LinearModel(DEFAULT_COSTS), 1000.0, range(10, 90))
     return WorkerDriver(node, engine, card(key), lambda fact: None)
 
 

@@ -20,6 +20,10 @@ from jedlik.kv.hashing import hash_check
 from jedlik.live.worker import Engine
 from jedlik.models import info as models
 from jedlik.models.cache import home
+from jedlik.perf.model import LinearModel, StepModel
+from jedlik.perf.profile import Profile
+from jedlik.perf.profile import model as step_model
+from jedlik.profiles.catalogue import lookup
 
 Status = Callable[[str], None]
 WORD = re.compile("[Ġ▁]?[A-Za-z]{2,12}")
@@ -38,6 +42,8 @@ def load(told: ProcessConfig, status: Status) -> Loaded:
     model = models.read(path)
     if told.config.engine == "simulated":
         return _simulated(told, path, model)
+    if told.config.profile:
+        raise ConfigError("--profile is what the simulated engine runs by: add --engine simulated, or leave it out")
     return _torch(told, path, model, status)
 
 
@@ -46,10 +52,20 @@ def _simulated(told: ProcessConfig, path: Path, model: models.ModelInfo) -> Load
 
     config = told.config
     layout = models.layout(model, "bfloat16", config.worker.block_size)
-    size = sizes(config, layout, model.context_length, host_share(available_bytes()))
-    engine = SimulatedEngine(DEFAULT_COSTS, config.speedup, words(path))
+    profile = lookup(config.profile) if config.profile else None
+    share = simulated_share(profile, layout) or host_share(available_bytes())
+    size = sizes(config, layout, model.context_length, share)
+    steps: StepModel = step_model(profile) if profile else LinearModel(DEFAULT_COSTS)
+    engine = SimulatedEngine(steps, config.speedup, words(path))
     card = _card(told, model, layout, size, CAPABILITIES)
     return Loaded(engine, msgspec.structs.replace(card, revision=f"simulated {told.model_name}", engine="simulated"))
+
+
+def simulated_share(profile: Profile | None, layout: Layout) -> int | None:
+    """Bytes, in this model's blocks, of as many tokens as the profiled engine's cache holds; no memory is taken."""
+    if profile is None or profile.kv_tokens is None:
+        return None
+    return (profile.kv_tokens // layout.block_size + 1) * models.block_bytes(layout)
 
 
 def _torch(told: ProcessConfig, path: Path, model: models.ModelInfo, status: Status) -> Loaded:

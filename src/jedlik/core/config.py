@@ -112,6 +112,9 @@ class ServeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Fixed-shape steps: bit-identical answers whatever else is in the batch; slower."""
     speedup: float = 1.0
     """Simulated engine: how much faster than its profile."""
+    profile: str | None = None
+    """Simulated engine: what a step takes and what the KV cache holds: a name from `jedlik profile --list`, or a file
+    that `jedlik profile` wrote. Default: about a 135M model on one core."""
     api_keys: dict[str, str] = {}
     """Key to tenant. Empty: no authentication, and then only loopback is bound."""
     allow_open: bool = False

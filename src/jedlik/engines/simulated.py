@@ -16,7 +16,8 @@ from jedlik.core.ids import Lane
 from jedlik.core.protocol import Capabilities, StepCosts
 from jedlik.core.step import Open, Step, StepDone
 from jedlik.core.tokens import count
-from jedlik.perf.step import step_s
+from jedlik.perf.model import StepModel
+from jedlik.perf.step import shape_of
 
 CAPABILITIES = Capabilities(
     sampling=frozenset(
@@ -101,8 +102,8 @@ class TokenSource:
 class SimulatedEngine:
     """Runs on the event loop that is current at `start`; one owner, one thread."""
 
-    def __init__(self, costs: StepCosts, speedup: float, tokens: Sequence[int]) -> None:
-        self._costs, self._speedup = costs, speedup
+    def __init__(self, model: StepModel, speedup: float, tokens: Sequence[int]) -> None:
+        self._model, self._speedup = model, speedup
         self._source = TokenSource(tokens)
         self._queue: deque[Step] = deque()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -131,7 +132,7 @@ class SimulatedEngine:
         if self._loop is None:
             raise Bug("submit before start")
         self._began_s = self._loop.time()
-        wait_s = step_s(self._costs, self._queue[0]) / self._speedup
+        wait_s = self._model.step_s(shape_of(self._queue[0])) / self._speedup
         if wait_s < INSTANT_S:
             self._timer = self._loop.call_soon(self._end)
         else:
