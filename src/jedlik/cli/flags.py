@@ -1,7 +1,7 @@
 """The schema's fields as typer options: a flag per field, taken as text and converted in one place (`settings`)."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Annotated
 
 import msgspec
@@ -13,10 +13,13 @@ PANELS = {"worker": "Worker", "gateway": "Gateway", "frontend": "HTTP"}
 FLAGS_FIRST = ("workers", "port", "host", "engine", "device", "dtype", "max_model_len", "kv_cache_bytes")
 
 
-def with_flags(command: Callable[..., None]) -> Callable[..., None]:
-    """Give `command(..., **flags)` an option for every field but `model`; it gets those that were said, by key."""
+def with_flags(command: Callable[..., None], slices: Collection[str] | None = None) -> Callable[..., None]:
+    """Give `command(..., **flags)` an option for every field but `model`; it gets those that were said, by key.
+
+    `slices`: only for fields of these (worker, gateway).
+    """
     own = [p for p in inspect.signature(command).parameters.values() if p.kind is not p.VAR_KEYWORD]
-    named = {field.key.replace(".", "__"): field for field in _ordered()}
+    named = {field.key.replace(".", "__"): field for field in _ordered() if slices is None or field.path[0] in slices}
     added = [_parameter(name, field) for name, field in named.items()]
 
     def run(**given: object) -> None:

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+import msgspec
 import typer
 
 from jedlik import __version__
@@ -17,8 +18,9 @@ from jedlik.core.errors import JedlikError
 
 if TYPE_CHECKING:
     from jedlik.models.files import ModelFiles
+    from jedlik.sim.workload.options import WorkloadOptions
 
-EXIT_WRONG = 2
+EXIT_WRONG, EXIT_STOPPED = 2, 130
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False
 )
@@ -61,6 +63,8 @@ def serve(model: ModelArgument = None, config: ConfigFile = None, *, flags: dict
     from jedlik.cli.settings import settle
 
     settings = settle(_with_model(flags, model), os.environ, config)
+    if settings.fleet is not None:
+        say(f"{config}: `fleet` is for `jedlik simulate`; here it is ignored, --workers says how many are started")
     run(settings.config, lambda: _fetched(settings.config.model), say)
 
 
@@ -75,7 +79,75 @@ def explain(model: ModelArgument = None, config: ConfigFile = None, *, flags: di
         print(f"{field.key:32} {value!s:24} {settings.sources[field.key]}")
 
 
+def simulate(
+    config: ConfigFile = None,
+    trace: Annotated[str, typer.Option(help="A trace file, or a generator: docs/simulator.md.")] = "",
+    policy: Annotated[str | None, typer.Option(help="Short for --gateway.policy.")] = None,
+    shadow: Annotated[str | None, typer.Option(help="Short for --gateway.shadow-policy.")] = None,
+    slo_ttft: Annotated[str | None, typer.Option(help="Seconds; short for --gateway.slo-ttft-s.")] = None,
+    slo_itl: Annotated[str | None, typer.Option(help="Seconds; short for --gateway.slo-itl-s.")] = None,
+    seed: Annotated[int, typer.Option(help="Same seed, same run, bit by bit.")] = 0,
+    speed: Annotated[float, typer.Option(help="Arrivals come so many times faster than recorded.")] = 1.0,
+    start: Annotated[float, typer.Option(help="Seconds of the trace to leave out at its beginning.")] = 0.0,
+    duration: Annotated[float | None, typer.Option(help="Seconds of the trace to use.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Requests, at most.")] = None,
+    until: Annotated[float | None, typer.Option(help="Cut the run at this simulated second.")] = None,
+    copies: Annotated[int, typer.Option(help="Copies of the trace at once; they share no text.")] = 1,
+    concurrency: Annotated[int | None, typer.Option(help="Conversations at once, for conversation traces.")] = None,
+    begin_midway: Annotated[bool, typer.Option("--begin-midway", help="Conversations begin at a random turn.")] = False,
+    spread_batches: Annotated[
+        bool, typer.Option("--spread-batches", help="Spread arrivals that were recorded in batches.")
+    ] = False,
+    trace_block: Annotated[int | None, typer.Option(help="Tokens per block id of the trace.")] = None,
+    step_by_step: Annotated[
+        bool, typer.Option("--step-by-step", help="Never take decode steps together: slower, same result.")
+    ] = False,
+    json: Annotated[str | None, typer.Option(help="Write all figures to this file; - is the output.")] = None,
+    html: Annotated[str | None, typer.Option(help="Write a report with plots to this file.")] = None,
+    *,
+    flags: dict[str, object],
+) -> None:
+    """Run a trace against a fleet of simulated workers: production's own decisions, on a clock of their own.
+
+    The file of --config has the settings of `jedlik serve` and a `fleet:` section; examples/ has some.
+
+    Example: `jedlik simulate --config examples/sim-8xh200.yaml --trace conversation.jsonl.gz --html report.html`
+    """
+    from jedlik.sim.workload.options import WorkloadOptions
+
+    options = WorkloadOptions(
+        speed=speed,
+        limit=limit,
+        start_s=start,
+        duration_s=duration,
+        copies=copies,
+        concurrency=concurrency,
+        begin_midway=begin_midway,
+        spread_batches=spread_batches,
+        trace_block=trace_block,
+    )
+    short = {"policy": policy, "shadow_policy": shadow, "slo_ttft_s": slo_ttft, "slo_itl_s": slo_itl}
+    said = flags | {f"gateway.{name}": value for name, value in short.items() if value is not None}
+    wanted = {"trace": trace, "seed": seed, "until_s": until, "step_by_step": step_by_step, "json": json, "html": html}
+    _simulated(said, config, options, wanted)
+
+
+def _simulated(
+    flags: dict[str, object], config: Path | None, options: "WorkloadOptions", said: dict[str, object]
+) -> None:
+    from jedlik.cli.settings import settle
+    from jedlik.cli.simulate import Stopped, Wanted, run
+
+    settings = settle(flags, os.environ, config, simulated=True)
+    try:
+        run(settings, config, msgspec.convert(said | {"options": options}, Wanted))
+    except Stopped as stopped:
+        say(f"jedlik: {stopped}")
+        raise typer.Exit(EXIT_STOPPED) from None
+
+
 app.command("serve")(with_flags(serve))
+app.command("simulate")(with_flags(simulate, ("worker", "gateway")))
 config_app.command("explain")(with_flags(explain))
 
 
@@ -164,7 +236,7 @@ def main() -> None:
         say(f"jedlik: {error}")
         sys.exit(EXIT_WRONG)
     except KeyboardInterrupt:
-        sys.exit(130)
+        sys.exit(EXIT_STOPPED)
 
 
 if __name__ == "__main__":

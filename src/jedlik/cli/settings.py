@@ -4,7 +4,6 @@ Promises: an unknown key or variable stops the start and names where it stood an
 its source (`jedlik config explain`). Sizes may be written 2GiB; a value of `none` clears an optional one.
 """
 
-import difflib
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -13,8 +12,10 @@ from typing import TypeVar
 import msgspec
 import yaml
 
+from jedlik.cli import fleet as fleets
 from jedlik.cli.fields import Field, fields, type_name
-from jedlik.core.config import ServeConfig
+from jedlik.cli.nearest import nearest
+from jedlik.core.config import FleetConfig, ServeConfig
 from jedlik.core.errors import ConfigError
 
 UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
@@ -33,12 +34,20 @@ class Settings(msgspec.Struct, frozen=True):
     config: ServeConfig
     sources: dict[str, str]
     """By key, for every field."""
+    fleet: FleetConfig | None = None
+    """The file's `fleet:` section, for `jedlik simulate`."""
 
 
-def settle(flags: Mapping[str, object], environ: Mapping[str, str], file: Path | None) -> Settings:
-    """The configuration. `flags` maps keys (worker.block_size) to what was given. Raises ConfigError."""
+def settle(
+    flags: Mapping[str, object], environ: Mapping[str, str], file: Path | None, simulated: bool = False
+) -> Settings:
+    """The configuration. `flags` maps keys (worker.block_size) to what was given. `simulated`: a fleet that names no
+    model serves its first pool's profile. Raises ConfigError.
+    """
     known = {field.key: field for field in fields()}
-    said = from_file(file, known) if file else {}
+    read = from_file(file) if file else {}
+    fleet = fleets.read(read.pop(fleets.SECTION), file) if file and fleets.SECTION in read else None
+    said = leaves(read, file, known) if file else {}
     said |= from_environment(environ, known)
     said |= {
         key: Value(raw, "argument MODEL" if key == "model" else f"flag {known[key].flag}") for key, raw in flags.items()
@@ -46,14 +55,17 @@ def settle(flags: Mapping[str, object], environ: Mapping[str, str], file: Path |
     tree: dict[str, object] = {}
     for key, value in said.items():
         plant(tree, known[key].path, convert(known[key], value))
+    if "model" not in tree and simulated and fleet:
+        tree["model"] = fleet.pools[0].profile
     if "model" not in tree:
         raise ConfigError("no model: say which, as in `jedlik serve smollm2-135m` (`jedlik model list` shows more)")
     config = msgspec.convert(tree, ServeConfig)
     check(config)
-    return Settings(config, {key: said[key].source if key in said else "default" for key in known})
+    return Settings(config, {key: said[key].source if key in said else "default" for key in known}, fleet)
 
 
-def from_file(file: Path, known: Mapping[str, Field]) -> dict[str, Value]:
+def from_file(file: Path) -> dict[object, object]:
+    """The file as a tree. Raises ConfigError."""
     try:
         tree = yaml.safe_load(file.read_text()) or {}
     except FileNotFoundError:
@@ -62,11 +74,16 @@ def from_file(file: Path, known: Mapping[str, Field]) -> dict[str, Value]:
         raise ConfigError(f"{file}: cannot be read as YAML: {error}") from error
     if not isinstance(tree, dict):
         raise ConfigError(f"{file}: expected a mapping of settings at the top, found {type(tree).__name__}")
-    leaves = dict(_leaves(tree, (), known))
-    for key in leaves:
+    return tree
+
+
+def leaves(tree: Mapping[object, object], file: Path, known: Mapping[str, Field]) -> dict[str, Value]:
+    """What a file says, by key. Raises ConfigError for a key that nobody reads."""
+    found = dict(_leaves(tree, (), known))
+    for key in found:
         if key not in known:
-            raise ConfigError(f"{file}: unknown key {key!r}{nearest(key, known)}")
-    return {key: Value(raw, f"file {file}") for key, raw in leaves.items()}
+            raise ConfigError(f"{file}: unknown key {key!r}{nearest(key, [*known, fleets.SECTION])}")
+    return {key: Value(raw, f"file {file}") for key, raw in found.items()}
 
 
 def from_environment(environ: Mapping[str, str], known: Mapping[str, Field]) -> dict[str, Value]:
@@ -78,12 +95,6 @@ def from_environment(environ: Mapping[str, str], known: Mapping[str, Field]) -> 
         elif name.startswith("JEDLIK_") and name not in OTHER_VARIABLES:
             raise ConfigError(f"environment: unknown variable {name}{nearest(name, keys)}")
     return found
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """`; did you mean ...?`, if something is near."""
-    match = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f"; did you mean {match[0]!r}?" if match else ""
 
 
 def convert(field: Field, value: Value) -> object:

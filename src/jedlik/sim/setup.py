@@ -5,31 +5,22 @@ named by its key in the file (`fleet.pools[0].count`). Profiles are handed in: `
 """
 
 import difflib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from math import isfinite
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import msgspec
 
 from jedlik.core.config import FaultConfig, FleetConfig, GatewayConfig, NetworkConfig, ServeConfig, WorkerConfig
 from jedlik.core.errors import ConfigError
 from jedlik.perf.model import StepModel
+from jedlik.perf.profile import Profile
+from jedlik.perf.profile import model as step_model
+from jedlik.routing.policies import named
+from jedlik.routing.policy import Policy
 
-
-class Priced(Protocol):
-    """What a simulation asks of a profile."""
-
-    @property
-    def gpus(self) -> float:
-        """Of one worker."""
-
-    @property
-    def kv_tokens(self) -> int | None:
-        """KV cache of one worker, in tokens; None: the profile does not say."""
-
-    @property
-    def model(self) -> StepModel:
-        """What a step takes."""
+PolicyMaker = Callable[[], Policy]
+"""Makes a fresh one: policies keep state, and each gateway has its own."""
 
 
 class Pool(msgspec.Struct, frozen=True):
@@ -55,7 +46,9 @@ class Setup(msgspec.Struct, frozen=True, kw_only=True):
     pools: tuple[Pool, ...]
     worker: WorkerConfig = WorkerConfig()
     gateway: GatewayConfig = GatewayConfig()
-    """Its `policy`, `shadow_policy` and SLOs are the simulation's."""
+    """Its SLOs are what the report calls good."""
+    policy: PolicyMaker = named.make
+    shadow: PolicyMaker | None = None
     gateways: int = 1
     network: NetworkConfig = NetworkConfig()
     faults: tuple[FaultConfig, ...] = ()
@@ -90,11 +83,15 @@ class Problem(NamedTuple):
 def build(
     config: ServeConfig,
     fleet: FleetConfig,
-    profiles: Mapping[str, Priced],
+    profiles: Mapping[str, Profile],
     seed: int = 0,
     duration_s: float | None = None,
+    policies: tuple[PolicyMaker, PolicyMaker | None] = (named.make, None),
 ) -> Setup:
-    """A setup. `profiles` has every pool's, by the name its pool gives. Raises ConfigError with a remedy."""
+    """A setup. `profiles` has every pool's, by the name its pool gives; `policies` are what serves and what shadows.
+
+    Raises ConfigError with a remedy.
+    """
     for problem in problems(fleet):
         raise ConfigError(f"fleet.{problem.key}: {problem.text}")
     pools = tuple(
@@ -105,6 +102,8 @@ def build(
         pools=pools,
         worker=config.worker,
         gateway=config.gateway,
+        policy=policies[0],
+        shadow=policies[1],
         gateways=fleet.gateways,
         network=fleet.network,
         seed=seed,
@@ -124,7 +123,9 @@ def problems(fleet: FleetConfig) -> Iterator[Problem]:
     seen: set[str] = set()
     for number, pool in enumerate(fleet.pools):
         key = f"pools[{number}]"
-        yield from _counts(key, {"count": pool.count, "gpus": pool.gpus, "kv_tokens": pool.kv_tokens})
+        yield from _counts(key, {"count": pool.count, "kv_tokens": pool.kv_tokens})
+        if pool.gpus is not None and pool.gpus < 0:
+            yield Problem(f"{key}.gpus", f"{pool.gpus}; 0 (a CPU) or more")
         yield from _times(key, {"start_s": pool.start_s})
         if not pool.name or "/" in pool.name or "@" in pool.name:
             yield Problem(f"{key}.name", f"{pool.name!r} cannot name a pool: use letters and digits, no / or @")
@@ -150,7 +151,7 @@ def worker_index(named: int | str, names: Sequence[str]) -> int | None:
     return worker_index(int(named), names) if named.isdecimal() else None
 
 
-def _pool(number: int, fleet: FleetConfig, profiles: Mapping[str, Priced], block_size: int) -> Pool:
+def _pool(number: int, fleet: FleetConfig, profiles: Mapping[str, Profile], block_size: int) -> Pool:
     pool = fleet.pools[number]
     profile = profiles[pool.profile]
     kv_tokens = pool.kv_tokens or profile.kv_tokens
@@ -165,7 +166,7 @@ def _pool(number: int, fleet: FleetConfig, profiles: Mapping[str, Priced], block
         )
     whole = kv_tokens // block_size * block_size
     gpus = profile.gpus if pool.gpus is None else pool.gpus
-    return Pool(pool.name, pool.count, pool.profile, profile.model, gpus, whole, pool.start_s)
+    return Pool(pool.name, pool.count, pool.profile, step_model(profile), gpus, whole, pool.start_s)
 
 
 def _settled(fault: FaultConfig, names: Sequence[str]) -> FaultConfig:

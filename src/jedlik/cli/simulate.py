@@ -1,0 +1,190 @@
+"""`jedlik simulate`: settings, fleet, profiles and workload brought together, run, and reported.
+
+Everything that can be wrong is found before the run starts; a run that is stopped says how far it came.
+"""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import msgspec
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from jedlik.cli import fleet as fleets
+from jedlik.cli.fields import fields
+from jedlik.cli.settings import Settings, value_of
+from jedlik.cli.show import say
+from jedlik.core.errors import ConfigError
+from jedlik.routing.policies import named
+from jedlik.sim.report.columns import Slo
+from jedlik.sim.report.numbers import Summary, summarise, to_json
+from jedlik.sim.report.page import page
+from jedlik.sim.report.table import rendered
+from jedlik.sim.report.words import moment, number
+from jedlik.sim.setup import PolicyMaker, Setup, build
+from jedlik.sim.workload.load import load
+from jedlik.sim.workload.options import WorkloadOptions
+from jedlik.sim.world import simulate
+
+LINE_EVERY_S = 5.0
+STDOUT = "-"
+EXAMPLE = "examples/sim-8xh200.yaml"
+
+
+class Wanted(msgspec.Struct, frozen=True, kw_only=True):
+    """What is said on the command line beside the settings."""
+
+    trace: str
+    """A file, or a generator's name with its settings."""
+    options: WorkloadOptions
+    seed: int = 0
+    until_s: float | None = None
+    """Cut the run at this simulated time."""
+    step_by_step: bool = False
+    json: str | None = None
+    html: str | None = None
+
+
+class Stopped(Exception):
+    """By Ctrl-C; the message says how far the run came."""
+
+
+def run(settings: Settings, file: Path | None, wanted: Wanted) -> Summary:
+    """Simulate and report. Raises ConfigError with a remedy, Stopped on Ctrl-C."""
+    if not wanted.trace:
+        raise ConfigError("no workload: name a trace file or a generator with --trace (docs/simulator.md lists them)")
+    for target in (wanted.json, wanted.html):
+        writable(target)
+    setup = prepare(settings, file, wanted)
+    assert file is not None  # or there would be no fleet
+    wanted.options.check()
+    workload = load(wanted.trace, wanted.options, wanted.seed)
+    advance = Advance(workload.total)
+    with _stoppable(advance):
+        done = msgspec.structs.replace(simulate(setup, workload, advance), speed=wanted.options.speed)
+    gateway = setup.gateway
+    summary = summarise(done, Slo(gateway.slo_ttft_s, gateway.slo_itl_s), gateway.policy, setup.seed)
+    Console(stderr=wanted.json == STDOUT).print(rendered(summary))
+    if wanted.html:
+        title = f"{file.stem} on {Path(wanted.trace).name}"
+        write(wanted.html, page(done, summary, title, shown(settings, setup, wanted)).encode())
+    if wanted.json:
+        write(wanted.json, to_json(summary))
+    return summary
+
+
+def prepare(settings: Settings, file: Path | None, wanted: Wanted) -> Setup:
+    """What will run. Raises ConfigError."""
+    fleet = settings.fleet
+    if fleet is None or file is None:
+        where = f"{file} has no `fleet:` section" if file else "no configuration file is given (--config)"
+        raise ConfigError(f"{where}: say which workers to simulate, as {EXAMPLE} does")
+    if wanted.until_s is not None and not wanted.until_s > 0:
+        raise ConfigError(f"--until {wanted.until_s:g}: a run must last more than 0 s")
+    if wanted.step_by_step:
+        fleet = msgspec.structs.replace(fleet, step_by_step=True)
+    gateway = settings.config.gateway
+    for name, slo_s in (("slo_ttft_s", gateway.slo_ttft_s), ("slo_itl_s", gateway.slo_itl_s)):
+        if slo_s is not None and not slo_s > 0:
+            raise ConfigError(
+                f"{settings.sources[f'gateway.{name}']}: gateway.{name} is {slo_s:g}; more than 0 s is needed"
+            )
+    policies = (maker(gateway.policy), maker(gateway.shadow_policy) if gateway.shadow_policy else None)
+    profiles = fleets.priced(fleet, file)
+    return build(settings.config, fleet, profiles, wanted.seed, wanted.until_s, policies)
+
+
+def maker(name: str) -> PolicyMaker:
+    """Raises ConfigError if there is no such policy."""
+    named.make(name)
+    return partial(named.make, name)
+
+
+class Advance:
+    """Shows how far a simulation is: a bar on a terminal, a line now and then elsewhere. To stderr."""
+
+    def __init__(self, total: int | None) -> None:
+        self._total = total
+        self._ended, self._now_s = 0, 0.0
+        self._said_at = time.monotonic()
+        console = Console(stderr=True)
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.fields[told]}"),
+            TimeRemainingColumn(),
+        )
+        self._bar = Progress(*columns, console=console, transient=True) if console.is_terminal else None
+        self._task = self._bar.add_task("simulating", total=total, told="") if self._bar else None
+
+    def __call__(self, ended: int, now_s: float) -> None:
+        self._ended, self._now_s = ended, now_s
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, completed=ended, told=self.told())
+        elif time.monotonic() - self._said_at > LINE_EVERY_S:
+            self._said_at = time.monotonic()
+            say(f"simulating: {self.told()}")
+
+    def told(self) -> str:
+        of = f" of {number(self._total)}" if self._total is not None else ""
+        return f"{number(self._ended)}{of} requests, {moment(self._now_s)} simulated"
+
+    @contextmanager
+    def visible(self) -> Iterator[None]:
+        if self._bar is None:
+            yield
+        else:
+            with self._bar:
+                yield
+
+
+@contextmanager
+def _stoppable(advance: Advance) -> Iterator[None]:
+    try:
+        with advance.visible():
+            yield
+    except KeyboardInterrupt:
+        raise Stopped(f"stopped after {advance.told()}; nothing was written") from None
+
+
+def shown(settings: Settings, setup: Setup, wanted: Wanted) -> list[tuple[str, str]]:
+    """Everything that a run depends on, for its report."""
+    rows = [("trace", wanted.trace)]
+    rows += [(f"trace: {name}", str(value)) for name, value in msgspec.structs.asdict(wanted.options).items() if value]
+    for pool in setup.pools:
+        told = f"{pool.count} × {pool.profile}, {pool.gpus:g} GPUs and {number(pool.kv_tokens)} tokens of KV each"
+        rows.append((f"pool {pool.name}", f"{told}, starts in {pool.start_s:g} s"))
+    rows += [(f"network: {name}", f"{value:g}") for name, value in msgspec.structs.asdict(setup.network).items()]
+    rows += [("fault", f"{moment(f.at_s)} {f.kind} {f.worker or 'a worker drawn by the seed'}") for f in setup.faults]
+    rows += [
+        ("gateways", str(setup.gateways)),
+        ("seed", str(setup.seed)),
+        ("cut at", "the last answer" if setup.duration_s is None else f"{setup.duration_s:g} s"),
+        ("step by step", "yes" if setup.step_by_step else "no"),
+    ]
+    config = settings.config
+    return rows + [(f.key, str(value_of(config, f))) for f in fields() if f.path[0] in ("worker", "gateway")]
+
+
+def writable(target: str | None) -> None:
+    """Before the run, not after it. Raises ConfigError."""
+    if target and target != STDOUT:
+        folder = Path(target).absolute().parent
+        if not folder.is_dir():
+            raise ConfigError(f"{target} cannot be written: there is no folder {folder}; make it first")
+        if Path(target).is_dir():
+            raise ConfigError(f"{target} is a folder: name a file")
+
+
+def write(target: str, content: bytes) -> None:
+    if target == STDOUT:
+        sys.stdout.write(content.decode())
+        return
+    try:
+        Path(target).write_bytes(content)
+    except OSError as error:
+        raise ConfigError(f"{target} cannot be written: {error.strerror}") from error
