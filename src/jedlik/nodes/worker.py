@@ -196,7 +196,8 @@ class WorkerNode:
             self._take_leap(plan, done)
         else:
             self._take_tokens(plan.decoded, done.tokens[prefilled:] if prefilled else done.tokens)
-        self._times.changed = True
+        if plan.prefills or plan.preempted:
+            self._times.changed = True
         ran = StepRan(done.step_id, done.elapsed_s, plan.prefill_tokens, len(plan.decodes), plan.preempted, done.steps)
         out.append(Note(ran))
 
@@ -259,6 +260,7 @@ class WorkerNode:
             self._finish(peer, s, "length")
 
     def _finish(self, peer: Peer, sequence: Sequence, reason: FinishReason, stop_token: int | None = None) -> None:
+        self._times.changed = True
         peer.finish(sequence.handle, reason, stop_token)
         peer.forget(sequence)
         self._batch.end(sequence)
@@ -303,7 +305,7 @@ class WorkerNode:
             out += [ToGatewayEffect(gateway, facts) for gateway in self._peers]
         if self._peers and self._times.due_s() <= now:
             out += [ToGatewayEffect(peer.gateway, self._load(peer.last_submit, now)) for peer in self._peers.values()]
-            self._times.sent(now, bool(self._flights) and self._flights[0].repeat > 1)
+            self._times.sent(now)
         if self._state.draining and not self._drained and not self._flights and self._batch.idle:
             self._drained = True
             out.append(Drained())
@@ -344,7 +346,7 @@ class WorkerNode:
         batch, flight = self._batch, self._flights[0] if self._flights else None
         over, age_s = self._pace.progress(flight, now) if flight else (0, 0.0)
         ahead = (flight.repeat - 1 - over) * len(flight.decodes) if flight and flight.repeat > 1 else 0
-        prefilling = sum(s.known - s.scheduled for s in batch.prefilling)
+        prefilling = sum([s.known - s.scheduled for s in batch.prefilling])
         return Load(
             steps=self._pace.steps + over,
             step_age_s=age_s,
@@ -352,7 +354,7 @@ class WorkerNode:
             running=batch.running,
             waiting=len(batch.waiting) + len(batch.parked),
             waiting_tokens=batch.waiting.tokens + prefilling,
-            context_tokens=sum(s.scheduled for s in batch.decoding) - ahead,
+            context_tokens=sum([s.scheduled for s in batch.decoding]) - ahead,
             held_blocks=self._pool.held_blocks,
             cached_blocks=self._pool.cached_blocks,
             last_submit=last_submit,

@@ -51,7 +51,10 @@ def chunked(runs: list[Stored], keys: int) -> Iterator[list[Stored]]:
 
 
 class LoadTimes:
-    """When load reports are due: soon after a change, but not too often, and regularly without one."""
+    """When load reports are due: soon after a change, but not too often, and regularly without one.
+
+    A change is that somebody comes, goes, or has a part of its prompt computed; a token more each is none.
+    """
 
     def __init__(self, config: WorkerConfig) -> None:
         self._period_s, self._heartbeat_s = config.load_period_s, config.heartbeat_s
@@ -62,6 +65,5 @@ class LoadTimes:
         """When the next report is due."""
         return self._last_s + (self._period_s if self.changed else self._heartbeat_s)
 
-    def sent(self, now: float, changing: bool = False) -> None:
-        """A report went out; `changing`: there will be news before any event, while a leap runs."""
-        self._last_s, self.changed = now, changing
+    def sent(self, now: float) -> None:
+        self._last_s, self.changed = now, False

@@ -31,7 +31,7 @@ def size_bytes(message: object) -> int:
     """Of a message of the worker protocol on the wire."""
     if isinstance(message, Tokens):
         news = 40 * (len(message.started) + len(message.finished))
-        return FRAME_BYTES + TOKEN_BYTES * len(message.tokens) + news
+        return FRAME_BYTES + TOKEN_BYTES * len(message.handles) + news  # of a leap's last step: the others went before
     if isinstance(message, Load):
         return FRAME_BYTES + LOAD_BYTES
     if isinstance(message, Submit):
