@@ -1,56 +1,23 @@
 """Views, costs and choices: small structs in, a choice with all its reasons out."""
 
 import pytest
+from fleets import COSTS, IDLE, card, fleet_of
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from jedlik.core.errors import Bug
 from jedlik.core.ids import RequestId, WorkerId
-from jedlik.core.protocol import SCHEMA_VERSION, Capabilities, Card, Layout, Load, State, StepCosts
+from jedlik.core.protocol import Load, State
 from jedlik.routing.admit import no_worker, retry_after_s, too_late, too_many
 from jedlik.routing.choose import MAX_HOLDERS, MAX_IDLE, Choice, Held, Policies
 from jedlik.routing.choose import choose as choose_among
-from jedlik.routing.cost import Demand, backlog_s, cost_seconds, cost_tokens, missing_tokens
+from jedlik.routing.cost import Demand, backlog_s, cost_seconds, cost_tokens, first_token_s, missing_tokens
 from jedlik.routing.policies.named import make
 from jedlik.routing.policy import Ask
 from jedlik.routing.view import SEQUENCE_TOKENS, Booking, Fleet, WorkerView
 
-COSTS = StepCosts(
-    base_s=0.01, prefill_token_s=0.001, prefill_pair_s=1e-6, decode_sequence_s=0.002, context_token_s=1e-6
-)
-IDLE = Load(1, 0.0, None, 0, 0, 0, 0, 0, 0, 0)
 TIMED = replace(IDLE, costs=COSTS)
-
-
-def card(name: str, max_sequences: int = 8) -> Card:
-    return Card(
-        schema=SCHEMA_VERSION,
-        worker=WorkerId(f"{name}@1"),
-        name=name,
-        model="m",
-        revision="r1",
-        layout=Layout("float32", 1, 1, 8, 16),
-        total_blocks=101,
-        max_model_len=4000,
-        max_sequences=max_sequences,
-        max_step_tokens=100,
-        vocab_size=1000,
-        eos_token_ids=(2,),
-        hash_check="",
-        capabilities=Capabilities(),
-    )
-
-
-def fleet_of(**loads: Load | None) -> Fleet:
-    fleet = Fleet()
-    for name, load in loads.items():
-        view = fleet.add(card(name))
-        if load is not None:
-            view.report(load)
-            fleet.moved(view)
-    fleet.check()
-    return fleet
 
 
 def view_of(load: Load | None = TIMED) -> WorkerView:
@@ -162,6 +129,16 @@ def test_cost_without_a_profile_is_in_tokens() -> None:
     assert Demand(64, 10, 64).uncached_tokens == 1
 
 
+def test_a_correction_multiplies_wait_and_prefill_only() -> None:
+    view = view_of(replace(TIMED, running=2, waiting=1, waiting_tokens=150, context_tokens=1000))
+    demand = Demand(300, 10, cached_tokens=160)
+    before, alone = cost_seconds(view, demand, COSTS), first_token_s(view, demand, COSTS)
+    view.correction = 3.0
+    after = cost_seconds(view, demand, COSTS)
+    assert after == before | {name: 3 * before[name] for name in ("wait", "prefill")}
+    assert first_token_s(view, demand, COSTS) == alone == before["wait"] + before["prefill"]
+
+
 def test_several_prompts_wait_for_less_than_one_long_one() -> None:
     one, many = (replace(TIMED, waiting=n, waiting_tokens=4000) for n in (1, 40))
     assert backlog_s(view_of(one), COSTS) > backlog_s(view_of(many), COSTS)
@@ -240,17 +217,13 @@ def test_too_many_in_flight_are_refused_with_a_time_to_retry() -> None:
 
 
 def test_a_deadline_is_refused_only_where_it_is_known_to_be_missed() -> None:
-    seconds = choose(fleet_of(a=TIMED), ask(1000), held())
-    tokens = choose(fleet_of(a=IDLE), ask(1000), held())
-    assert seconds.chosen is not None
-    assert tokens.chosen is not None
-    assert too_late(seconds.chosen, seconds.unit, None) is None
-    assert too_late(seconds.chosen, seconds.unit, 60.0) is None
-    fault = too_late(seconds.chosen, seconds.unit, 0.1)
+    assert too_late(1.0, None) is None
+    assert too_late(1.0, 1.0) is None
+    assert too_late(None, 0.1) is None
+    fault = too_late(1.0, 0.1)
     assert fault is not None
-    assert fault.kind == "overloaded"
-    assert too_late(tokens.chosen, tokens.unit, 0.1) is None
-    passed = too_late(tokens.chosen, tokens.unit, 0.0)
+    assert (fault.kind, fault.retry_after_s) == ("overloaded", 1.0)
+    passed = too_late(None, 0.0)
     assert passed is not None
     assert passed.kind == "timeout"
 

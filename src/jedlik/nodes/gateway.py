@@ -44,10 +44,10 @@ from jedlik.kv.hashing import hash_check
 from jedlik.kv.prefix import PrefixIndex
 from jedlik.nodes.gateway_attempts import Attempts
 from jedlik.nodes.gateway_outbox import Outbox
-from jedlik.nodes.gateway_peers import HEALTH, MAX_RESYNC_S, RESYNC_S, Peer, judge, next_check_s
+from jedlik.nodes.gateway_peers import HEALTH, MAX_RESYNC_S, RESYNC_S, Peer, health_of, judge, next_check_s
 from jedlik.nodes.gateway_route import Router
 from jedlik.nodes.gateway_streams import Stream
-from jedlik.nodes.gateway_tokens import failure, retryable, take_plain, take_rest, take_tokens, violation
+from jedlik.nodes.gateway_tokens import failure, retryable, take_plain, take_rest, take_started, take_tokens, violation
 from jedlik.routing.admit import RESTART_S, too_many
 from jedlik.routing.choose import Policies
 from jedlik.routing.policies.named import make
@@ -131,7 +131,7 @@ class GatewayNode:
 
     def health(self) -> dict[str, object]:
         """JSON-able state of the gateway and its workers."""
-        workers = [_health(peer) for _, peer in sorted(self._peers.items())]
+        workers = [health_of(peer) for _, peer in sorted(self._peers.items())]
         streams, parked = len(self._attempts.streams), len(self._attempts.parked)
         return {"draining": self._draining, "in_flight": streams, "parked": parked, "workers": workers}
 
@@ -139,6 +139,7 @@ class GatewayNode:
         """Every invariant. Slow: for tests."""
         self._attempts.check()
         self._fleet.check()
+        self._router.check()
         self._index.check()
         if {view.card.worker for view in self._fleet} != self._peers.keys():
             raise Bug("gateway: fleet and peers differ")
@@ -257,7 +258,9 @@ class GatewayNode:
             self._fence(peer, f"broke the protocol: {wrong}", now, out)
             return
         out.effects += _acks(peer)
-        finished = take_rest(peer.attempts, message, out, now)
+        for stream in take_started(peer.attempts, message, out, now):
+            self._router.first_token(stream, now, out)
+        finished = take_rest(peer.attempts, message, out)
         take_tokens(peer.attempts, message, out.streams, out.tokens)
         for stream, end in finished:
             fault = failure(end)
@@ -388,22 +391,3 @@ def _acks(peer: Peer[Stream]) -> list[GatewayEffect]:
     ack = Ack(list(peer.acks), list(peer.acks.values()))
     peer.acks.clear()
     return [ToWorkerEffect(peer.id, ack)]
-
-
-def _health(peer: Peer[Stream]) -> dict[str, object]:
-    view, load = peer.view, peer.view.load
-    return {
-        "worker": peer.id,
-        "model": view.card.model,
-        "health": peer.health,
-        "reason": view.suspect or "",
-        "draining": view.state.draining,
-        "running": load.running if load else None,
-        "waiting": load.waiting if load else None,
-        "attempts": len(peer.attempts),
-        "steps": load.steps if load else None,
-        "step_age_s": load.step_age_s if load else None,
-        "kv_blocks": view.card.total_blocks,
-        "held_blocks": load.held_blocks if load else None,
-        "cached_blocks": load.cached_blocks if load else None,
-    }

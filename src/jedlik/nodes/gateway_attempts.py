@@ -121,10 +121,11 @@ class Attempts:
         self._router.remember(routed)
         out.note(routed)
         deadline = stream.deadline()
-        late = too_late(choice.chosen, choice.unit, None if deadline is None else deadline - now)
+        late = too_late(routed.predicted_ttft_s, None if deadline is None else deadline - now)
         if late is not None and stream.attempt == 0:
             self.end(stream, late, now, out)
             return
+        stream.routed, stream.modelled_s = routed, choice.first_token_s
         self._submit(stream, choice.chosen, now, out)
         if stream.request.choices > 1 and stream.request.sampling.prompt_logprobs is None:
             self._share(stream, choice.chosen, held)

@@ -84,3 +84,23 @@ def next_check_s(peer: Peer[StreamT], config: GatewayConfig) -> float:
     """When silence would change the opinion of this worker."""
     limit = config.silent_suspect_s if peer.health == "ok" else config.silent_fence_s
     return peer.heard_at + limit
+
+
+def health_of(peer: Peer[StreamT]) -> dict[str, object]:
+    """JSON-able: what is known of a worker."""
+    view, load = peer.view, peer.view.load
+    return {
+        "worker": peer.id,
+        "model": view.card.model,
+        "health": peer.health,
+        "reason": view.suspect or "",
+        "draining": view.state.draining,
+        "running": load.running if load else None,
+        "waiting": load.waiting if load else None,
+        "attempts": len(peer.attempts),
+        "steps": load.steps if load else None,
+        "step_age_s": load.step_age_s if load else None,
+        "kv_blocks": view.card.total_blocks,
+        "held_blocks": load.held_blocks if load else None,
+        "cached_blocks": load.cached_blocks if load else None,
+    }

@@ -4,15 +4,20 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from itertools import islice
 
+from msgspec.structs import replace
+
 from jedlik.core.config import GatewayConfig
-from jedlik.core.facts import Routed
+from jedlik.core.errors import Bug
+from jedlik.core.facts import FirstToken, Routed
 from jedlik.core.ids import RequestId, WorkerId
 from jedlik.core.protocol import Card
 from jedlik.core.tokens import count
 from jedlik.kv.hashing import BlockHasher
 from jedlik.kv.prefix import PrefixIndex
 from jedlik.kv.prefix_chains import ChainCache
+from jedlik.nodes.gateway_outbox import Outbox
 from jedlik.nodes.gateway_streams import Stream
+from jedlik.routing.calibration import Calibration
 from jedlik.routing.choose import MAX_HOLDERS, MAX_IDLE, Choice, Held, Policies, choose
 from jedlik.routing.cost import EXPECTED_OUTPUT
 from jedlik.routing.policy import Ask
@@ -39,12 +44,14 @@ class Router:
         self._chains: dict[Group, ChainCache] = {}
         self._members: dict[str, dict[Group, int]] = {}
         """Workers by model and group."""
+        self._calibrations: dict[WorkerId, Calibration] = {}
 
     def joined(self, card: Card) -> None:
         """A worker of this card came."""
         group = (card.revision, card.layout.block_size)
         groups = self._members.setdefault(card.model, {})
         groups[group] = groups.get(group, 0) + 1
+        self._calibrations[card.worker] = Calibration()
         if group not in self._chains:
             self._chains[group] = ChainCache(BlockHasher(self._cluster_key, *group), CHAIN_BYTES)
 
@@ -52,6 +59,7 @@ class Router:
         """A worker of this card went."""
         group = (card.revision, card.layout.block_size)
         groups = self._members[card.model]
+        del self._calibrations[card.worker]
         groups[group] -= 1
         if not groups[group]:
             del groups[group]
@@ -84,18 +92,22 @@ class Router:
         """Choose a worker for the next attempt of a stream."""
         request = stream.request
         choice = choose(self._fleet, self._ask(stream, now), held, self._policies)
+        worker, predicted = choice.chosen.worker if choice.chosen else None, choice.first_token_s
+        if worker is not None and predicted is not None:
+            predicted *= self._calibrations[worker].correction
         routed = Routed(
             request_id=request.request_id,
             attempt=stream.attempt + 1,
             tenant=request.tenant,
             at=now,
             prompt_tokens=count(request.prompt),
-            chosen=choice.chosen.worker if choice.chosen else None,
+            chosen=worker,
             unit=choice.unit,
             candidates=choice.candidates,
             choice=stream.choice,
             policy=choice.policy,
             failure=choice.failure,
+            predicted_ttft_s=predicted,
             shadow=choice.shadow,
         )
         return choice, routed
@@ -117,6 +129,28 @@ class Router:
             config.slo_itl_s,
         )
 
+    def first_token(self, stream: Stream, now: float, out: Outbox) -> None:
+        """An attempt's first token came: remember when, and learn from it how good predictions for its worker are."""
+        routed, peer = stream.routed, stream.peer
+        if routed is None or peer is None:
+            return
+        observed_s = now - routed.at
+        self._observed(routed, observed_s)
+        if routed.predicted_ttft_s is None or stream.modelled_s is None:
+            return
+        calibration = self._calibrations[peer.id]
+        calibration.observe(stream.modelled_s, observed_s)
+        peer.view.correction = calibration.correction
+        predicted_s, ratio = routed.predicted_ttft_s, calibration.ratio
+        out.note(FirstToken(routed.request_id, stream.choice, peer.id, predicted_s, observed_s, ratio))
+
+    def _observed(self, routed: Routed, observed_s: float) -> None:
+        decisions = self._routed.get(routed.request_id, ())
+        for at in range(len(decisions) - 1, -1, -1):
+            if decisions[at] is routed:
+                self._routed[routed.request_id][at] = replace(routed, observed_ttft_s=observed_s)
+                return
+
     def explain(self, request_id: RequestId) -> Sequence[Routed]:
         """Decisions about a request, oldest first."""
         return tuple(self._routed.get(request_id, ()))
@@ -126,3 +160,15 @@ class Router:
         self._routed.setdefault(routed.request_id, []).append(routed)
         if len(self._routed) > self._config.explain_requests:
             self._routed.popitem(last=False)
+
+    def check(self) -> None:
+        """Every worker is calibrated, and its view has the correction."""
+        if {view.card.worker for view in self._fleet} != self._calibrations.keys():
+            raise Bug("gateway: fleet and calibrations differ")
+        for view in self._fleet:
+            calibration = self._calibrations[view.card.worker]
+            calibration.check()
+            if view.correction != calibration.correction:
+                raise Bug(
+                    f"gateway: {view.card.worker} is corrected by {view.correction}, {calibration.correction} is due"
+                )

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from jedlik.core.errors import Bug
-from jedlik.core.facts import Answered
+from jedlik.core.facts import Answered, Routed
 from jedlik.core.ids import Handle, RequestId, StreamId, WorkerId
 from jedlik.core.requests import Request
 from jedlik.core.tokens import count, pack
@@ -25,6 +25,7 @@ class Stream:
         "first_token_at",
         "handle",
         "id",
+        "modelled_s",
         "number",
         "output",
         "park_until",
@@ -32,6 +33,7 @@ class Stream:
         "queued_s",
         "reason",
         "request",
+        "routed",
         "started",
     )
 
@@ -58,6 +60,10 @@ class Stream:
         self.reason = ""
         """Why the last attempt was given up."""
         self.park_until = 0.0
+        self.routed: Routed | None = None
+        """How its present attempt's worker was chosen."""
+        self.modelled_s: float | None = None
+        """Its time to first token there by the step model alone."""
 
     def history(self) -> bytes:
         """Prompt and delivered output, packed."""

@@ -61,12 +61,19 @@ def take_tokens(attempts: Attempts, message: Tokens, streams: list[StreamId], to
             tokens.append(token)
 
 
-def take_rest(attempts: Attempts, message: Tokens, out: Outbox, now: float) -> list[tuple[Stream, Finished]]:
-    """Starts and logprobs into the outbox; returns which live attempts the worker says are finished."""
+def take_started(attempts: Attempts, message: Tokens, out: Outbox, now: float) -> list[Stream]:
+    """First tokens into the outbox; returns whose they are."""
+    begun = []
     for started in message.started:
         stream = attempts.get(started.handle)
         if stream is not None and not stream.started:
             out.started.append(_start(stream, started, now))
+            begun.append(stream)
+    return begun
+
+
+def take_rest(attempts: Attempts, message: Tokens, out: Outbox) -> list[tuple[Stream, Finished]]:
+    """Logprobs into the outbox; returns which live attempts the worker says are finished."""
     for handle, logprobs in message.logprobs:
         stream = attempts.get(handle)
         if stream is not None:

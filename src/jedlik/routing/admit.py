@@ -1,7 +1,6 @@
 """Whether a new request may come in at all, and when it is worth asking again."""
 
 from jedlik.core.errors import Fault
-from jedlik.core.facts import Candidate
 from jedlik.routing.cost import backlog_s
 from jedlik.routing.view import Fleet
 
@@ -18,17 +17,16 @@ def too_many(in_flight: int, choices: int, limit: int, fleet: Fleet) -> Fault | 
     return Fault("overloaded", message, retry_after_s=retry_after_s(fleet))
 
 
-def too_late(chosen: Candidate, unit: str, left_s: float | None) -> Fault | None:
-    """Refuse what the cheapest worker can't begin to answer before its deadline, where that is known in seconds."""
+def too_late(predicted_s: float | None, left_s: float | None) -> Fault | None:
+    """Refuse what the chosen worker can't begin to answer before its deadline, where that is predicted."""
     if left_s is None:
         return None
     if left_s <= 0:
         return Fault("timeout", "the deadline passed before a worker could be chosen")
-    start_s = chosen.parts.get("wait", 0.0) + chosen.parts.get("prefill", 0.0)
-    if unit != "s" or start_s <= left_s:
+    if predicted_s is None or predicted_s <= left_s:
         return None
-    message = f"the first token would take about {start_s:.2f} s, the deadline is in {left_s:.2f} s"
-    return Fault("overloaded", message, retry_after_s=_clamp(start_s - left_s))
+    message = f"the first token would take about {predicted_s:.2f} s, the deadline is in {left_s:.2f} s"
+    return Fault("overloaded", message, retry_after_s=_clamp(predicted_s - left_s))
 
 
 def no_worker(model: str, waited_s: float = 0.0, why: str = "") -> Fault:

@@ -6,11 +6,11 @@ but from hashes of the request, so the same events give the same choices. Views 
 """
 
 from collections.abc import Collection, Sequence
-from hashlib import blake2b
 from operator import attrgetter
 from typing import Protocol
 
 import msgspec
+from xxhash import xxh3_64_intdigest
 
 from jedlik.core.facts import Candidate
 from jedlik.core.ids import RequestId, WorkerId
@@ -109,9 +109,12 @@ def lowest(scored: Sequence[Candidate], ask: Ask) -> Candidate:
     if len(scored) == 1:
         return scored[0]
     least = min([c.cost_s for c in scored])
-    best = min([c for c in scored if c.cost_s == least], key=_worker)
-    limit, cached = least + abs(least) * TIE, best.cached_tokens
-    return drawn([c for c in scored if c.cost_s <= limit and c.cached_tokens == cached], ask)
+    limit = least + abs(least) * TIE
+    near = [c for c in scored if c.cost_s <= limit]
+    if len(near) == 1:
+        return near[0]
+    cached = min([c for c in near if c.cost_s == least], key=_worker).cached_tokens
+    return drawn([c for c in near if c.cached_tokens == cached], ask)
 
 
 def exact(scored: Sequence[Candidate], ask: Ask) -> Candidate:
@@ -132,5 +135,4 @@ def drawn(equals: list[Candidate], ask: Ask) -> Candidate:
 
 def draw(ask: Ask, purpose: str) -> int:
     """64 bits that look drawn: a function of the request and the purpose."""
-    text = f"{ask.request_id}/{ask.choice}/{purpose}".encode()
-    return int.from_bytes(blake2b(text, digest_size=8).digest(), "little")
+    return xxh3_64_intdigest(f"{ask.request_id}/{ask.choice}/{purpose}".encode())

@@ -7,7 +7,8 @@ Requests without a session go to the least loaded.
 """
 
 from collections.abc import Sequence
-from hashlib import blake2b
+
+from xxhash import xxh3_64_intdigest
 
 from jedlik.routing.policies.least_loaded import LeastLoaded
 from jedlik.routing.policies.signals import requests
@@ -37,5 +38,5 @@ def overloaded(home: Offer, offers: Sequence[Offer]) -> bool:
     return there > FREE_REQUESTS and there > BOUND * mean
 
 
-def _weight(session: str, worker: str) -> bytes:
-    return blake2b(f"{session}/{worker}".encode(), digest_size=8).digest()
+def _weight(session: str, worker: str) -> int:
+    return xxh3_64_intdigest(f"{session}/{worker}".encode())

@@ -1,0 +1,60 @@
+"""What routing tests are made of: cards, reports, fleets, asks and offers."""
+
+from jedlik.core.ids import RequestId, WorkerId
+from jedlik.core.protocol import SCHEMA_VERSION, Capabilities, Card, Layout, Load, StepCosts
+from jedlik.routing.policy import Ask, Offer
+from jedlik.routing.view import Fleet, WorkerView
+
+BLOCK = 16
+COSTS = StepCosts(
+    base_s=0.01, prefill_token_s=0.001, prefill_pair_s=1e-6, decode_sequence_s=0.002, context_token_s=1e-6
+)
+IDLE = Load(1, 0.0, None, 0, 0, 0, 0, 0, 0, 0)
+
+
+def card(name: str, max_sequences: int = 8) -> Card:
+    return Card(
+        schema=SCHEMA_VERSION,
+        worker=WorkerId(f"{name}@1"),
+        name=name,
+        model="m",
+        revision="r1",
+        layout=Layout("float32", 1, 1, 8, BLOCK),
+        total_blocks=101,
+        max_model_len=4000,
+        max_sequences=max_sequences,
+        max_step_tokens=100,
+        vocab_size=1000,
+        eos_token_ids=(2,),
+        hash_check="",
+        capabilities=Capabilities(),
+    )
+
+
+def fleet_of(**loads: Load | None) -> Fleet:
+    fleet = Fleet()
+    for name, load in loads.items():
+        view = fleet.add(card(name))
+        if load is not None:
+            view.report(load)
+            fleet.moved(view)
+    fleet.check()
+    return fleet
+
+
+def ask(history: int = 200, output: int = 10, name: str = "r", session: str = "") -> Ask:
+    return Ask(RequestId(name), 0, "m", history, output, (), session)
+
+
+def load(
+    requests: int = 0, queued: int = 0, context: int = 0, cache_blocks: int = 0, costs: StepCosts | None = COSTS
+) -> Load:
+    """Of a worker with so many requests in its batch, A tokens queued and S in decode."""
+    return Load(1, 0.0, None, requests, 0, queued, context, 0, cache_blocks, 0, costs=costs)
+
+
+def offer(name: str, report: Load | None, cached: int = 0) -> Offer:
+    view = WorkerView(card(name))
+    if report is not None:
+        view.report(report)
+    return Offer(view, cached)
