@@ -15,7 +15,7 @@ from jedlik.sim.report.charts import Timeline
 from jedlik.sim.report.columns import Slo, columns
 from jedlik.sim.report.heat import heat
 from jedlik.sim.report.numbers import Summary
-from jedlik.sim.report.series import bins_for, fleet
+from jedlik.sim.report.series import bins_for, fleet, sample_bins
 from jedlik.sim.report.style import CSS
 from jedlik.sim.report.table import WORKER_HEADS, cells, limits, overview, worker_cells
 from jedlik.sim.report.words import moment, number, seconds, share
@@ -66,7 +66,7 @@ def plots(run: Run, summary: Summary) -> str:
     data = columns(run.outcomes)
     slo = Slo(summary.slo_ttft_s, summary.slo_itl_s)
     time = Timeline.of(bins_for(len(run.outcomes), run.duration_s), run.actions)
-    samples = time._replace(bins=bins_for(len(run.samples) * 20, run.duration_s))
+    samples = time._replace(bins=sample_bins(run))
     running = fleet(run, samples.bins, lambda sample: sample.running)
     waiting = fleet(run, samples.bins, lambda sample: sample.waiting)
     parts = [

@@ -8,7 +8,7 @@ import numpy as np
 from jedlik.sim.outcome import Run, Sample
 from jedlik.sim.report.columns import Flags, Floats, Indices
 
-MOST_BINS, FEWEST_BINS, REQUESTS_PER_BIN = 120, 12, 20
+MOST_BINS, FEWEST_BINS, REQUESTS_PER_BIN = 120, 12, 40
 MOST_ROWS = 200
 CDF_POINTS = 240
 
@@ -47,6 +47,11 @@ class Fleet(NamedTuple):
 
 def bins_for(requests: int, duration_s: float) -> Bins:
     return Bins(min(max(requests // REQUESTS_PER_BIN, FEWEST_BINS), MOST_BINS), max(duration_s, 1e-9))
+
+
+def sample_bins(run: Run) -> Bins:
+    """One per sample, where they are few."""
+    return Bins(min(max(len(run.samples), 1), MOST_BINS), max(run.duration_s, 1e-9))
 
 
 def shares(bins: Bins, at_s: Floats, part: Floats | Flags, whole: Floats | None = None) -> Floats:
