@@ -45,7 +45,7 @@ def test_without_a_section_there_is_no_fleet(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "line", "message"),
     [
-        ("fleet:\n  pools:\n    - {name: a, cout: 2, profile: p}", 3, "[0].cout: unknown key 'cout'; did you mean 'count'?"),
+        ("fleet:\n  pools:\n    - {name: a, cout: 2, profile: p}", 3, "unknown key 'cout'; did you mean 'count'?"),
         (POOL + "  gateway: 2", 4, "fleet.gateway: unknown key 'gateway'; did you mean 'gateways'?"),
         (POOL + "  network:\n    latency: 1", 5, "did you mean 'latency_s'?"),
         (POOL + "  faults:\n    - at_s: 1\n      kind: crash\n      wroker: 1", 7, "did you mean 'worker'?"),

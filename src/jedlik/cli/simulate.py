@@ -15,11 +15,11 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from jedlik.cli import fleet as fleets
+from jedlik.cli import policies
 from jedlik.cli.fields import fields
 from jedlik.cli.settings import Settings, value_of
 from jedlik.cli.show import say
 from jedlik.core.errors import ConfigError
-from jedlik.routing.policies import named
 from jedlik.sim.report.columns import Slo
 from jedlik.sim.report.numbers import Summary, summarise, to_json
 from jedlik.sim.report.page import page
@@ -93,15 +93,15 @@ def prepare(settings: Settings, file: Path | None, wanted: Wanted) -> Setup:
             raise ConfigError(
                 f"{settings.sources[f'gateway.{name}']}: gateway.{name} is {slo_s:g}; more than 0 s is needed"
             )
-    policies = (maker(gateway.policy), maker(gateway.shadow_policy) if gateway.shadow_policy else None)
+    makers = (maker(gateway.policy), maker(gateway.shadow_policy) if gateway.shadow_policy else None)
     profiles = fleets.priced(fleet, file)
-    return build(settings.config, fleet, profiles, wanted.seed, wanted.until_s, policies)
+    return build(settings.config, fleet, profiles, wanted.seed, wanted.until_s, makers)
 
 
 def maker(name: str) -> PolicyMaker:
-    """Raises ConfigError if there is no such policy."""
-    named.make(name)
-    return partial(named.make, name)
+    """Of a policy by its name or file. Raises ConfigError if there is none."""
+    policies.load(name)
+    return partial(policies.load, name)
 
 
 class Advance:
