@@ -16,7 +16,7 @@ from jedlik.core.config import FrontendConfig
 from jedlik.core.effects import Deliver, StreamEnded, StreamStarted
 from jedlik.core.errors import Fault
 from jedlik.core.events import Abandoned, Arrived, Consumed, Cut
-from jedlik.core.facts import Candidate, Routed
+from jedlik.core.facts import Candidate, Routed, Shadow
 from jedlik.core.ids import RequestId, StreamId, WorkerId
 from jedlik.core.protocol import RUN_AHEAD_TOKENS, Capabilities, Card, FinishReason, Layout
 from jedlik.core.requests import Request, Sampling, Stopping
@@ -180,8 +180,24 @@ class ScriptedPort:
         request = self.requests.get(request_id)
         if request is None:
             return ()
-        seen = (Candidate(WorkerId("w0@1"), 1.0, 3, {"prefill": 1.0}),)
-        return (Routed(request_id, 1, request.tenant, 0.0, tokens.count(request.prompt), WorkerId("w0@1"), "s", seen),)
+        here = WorkerId("w0@1")
+        seen = (Candidate(here, 1.0, 3, {"wait": 0.25, "prefill": 0.75}),)
+        shadow = Shadow("dynamo", here, 4.5, "blocks", (Candidate(here, 4.5, 3, {"decode": 4.5}),))
+        decision = Routed(
+            request_id=request_id,
+            attempt=1,
+            tenant=request.tenant,
+            at=0.0,
+            prompt_tokens=tokens.count(request.prompt),
+            chosen=here,
+            unit="s",
+            candidates=seen,
+            policy="jedlik",
+            predicted_ttft_s=1.0,
+            observed_ttft_s=1.5,
+            shadow=shadow,
+        )
+        return (decision,)
 
     def health(self) -> dict[str, object]:
         return {"draining": self.draining, "workers": [c.worker for c in self.card_list]}

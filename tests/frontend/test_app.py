@@ -71,6 +71,20 @@ def test_explain_shows_only_the_callers_own(model_dir: Path) -> None:
     assert get(application, "/explain/nothing", headers=bearer("secret")).status == 404
 
 
+def test_explain_tells_costs_the_shadow_and_what_happened(model_dir: Path) -> None:
+    application = app(model_dir)
+    assert post(application, CHAT, BODY, headers={"x-request-id": "abc"}).status == 200
+    [decision] = get(application, "/explain/abc").json()["decisions"]
+    costs = {"wait": 0.25, "prefill": 0.75}
+    assert decision["candidates"] == [
+        {"worker": "w0@1", "cost_s": 1.0, "cached_tokens": 3, "parts": costs, "excluded": None}
+    ]
+    assert (decision["policy"], decision["unit"], decision["failure"]) == ("jedlik", "s", "")
+    assert (decision["predicted_ttft_s"], decision["observed_ttft_s"]) == (1.0, 1.5)
+    assert (decision["shadow"]["policy"], decision["shadow"]["chosen"]) == ("dynamo", "w0@1")
+    assert decision["shadow"]["candidates"][0]["parts"] == {"decode": 4.5}
+
+
 @pytest.mark.parametrize(
     ("given", "kept"),
     [("my-id.1", True), ("x" * 128, True), ("x" * 129, False), ("a\tb", False), ("é", False), ("a~1", False)],

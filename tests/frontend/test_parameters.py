@@ -57,6 +57,8 @@ TAKES_EFFECT: list[tuple[str, Any, Any]] = [
     ("stop_token_ids", [7, 8], lambda r: r.stopping.stop_token_ids == (7, 8)),
     ("priority", -3, lambda r: r.priority == -3),
     ("cache_salt", "mine", lambda r: r.salt == "mine"),
+    ("prompt_cache_key", "talk", lambda r: bool(r.session)),
+    ("user", "ann", lambda r: bool(r.session)),
 ]
 
 
@@ -74,7 +76,8 @@ BAD: list[tuple[str, Any]] = [
     ("logit_bias", {"x": 1}), ("logit_bias", {"5": 101}), ("logit_bias", {"99999": 1}), ("logit_bias", {"-1": 1}),
     ("n", 0), ("n", 17), ("max_tokens", 0), ("max_tokens", -1), ("min_tokens", -1), ("min_tokens", 100_000),
     ("stop_token_ids", [99_999]), ("stop", ""), ("stop", ["a", ""]), ("stop", ["a"] * 33), ("cache_salt", ""),
-    ("priority", 2**40), ("stream", "yes"), ("stream_options", {"include_usage": True}),
+    ("priority", 2**40), ("user", 7), ("prompt_cache_key", ["a"]), ("stream", "yes"),
+    ("stream_options", {"include_usage": True}),
 ]  # fmt: skip
 
 

@@ -3,7 +3,7 @@
 from io import StringIO
 
 from jedlik.core.effects import Deliver, StreamEnded
-from jedlik.core.facts import Answered, Migrated
+from jedlik.core.facts import Answered, FirstToken, Migrated, Routed, Shadow
 from jedlik.core.ids import RequestId, StreamId, WorkerId
 from jedlik.core.protocol import Load
 from jedlik.telemetry.gateway import GatewayTelemetry
@@ -88,3 +88,49 @@ def test_streams_that_never_end_are_forgotten() -> None:
     for n in range(30_000):
         metrics.delivered(Deliver([StreamId(n)], [5]), float(n))
     assert metrics.followed_streams() < 10_000
+
+
+def routed(shadow: Shadow | None = None, failure: str = "") -> Routed:
+    return Routed(RequestId("r"), 1, "t", 0.0, 9, WorkerId("a@1"), "s", (), failure=failure, shadow=shadow)
+
+
+def shadow(chosen: str | None, failure: str = "") -> Shadow:
+    return Shadow("dynamo", WorkerId(chosen) if chosen else None, 1.0, "blocks", (), failure)
+
+
+def test_a_shadows_choices_are_counted_by_agreement() -> None:
+    metrics = GatewayMetrics(dict)
+    assert "jedlik_shadow_decisions_total" in metrics.scrape().decode()
+    metrics.routed(routed())
+    metrics.routed(routed(shadow("a@1")))
+    metrics.routed(routed(shadow("b@1")))
+    metrics.routed(routed(shadow(None, "it failed")))
+    found = values(metrics)
+    assert found['jedlik_shadow_decisions_total{agreed="true",policy="dynamo"}'] == 1
+    assert found['jedlik_shadow_decisions_total{agreed="false",policy="dynamo"}'] == 2
+    assert found["jedlik_dispatches_total"] == 4
+
+
+def test_calibration_is_told_per_worker_and_goes_with_it() -> None:
+    metrics = GatewayMetrics(dict)
+    metrics.first_token(FirstToken(RequestId("r"), 0, WorkerId("worker-0@a"), 0.5, 1.0, 1.9))
+    metrics.first_token(FirstToken(RequestId("r"), 0, WorkerId("worker-0@a"), 1.0, 1.0, 1.8))
+    found = values(metrics)
+    assert found['jedlik_ttft_calibration_ratio{worker="worker-0"}'] == 1.8
+    assert found['jedlik_ttft_predicted_over_observed_ratio_bucket{le="0.5"}'] == 1
+    assert found['jedlik_ttft_predicted_over_observed_ratio_bucket{le="1"}'] == 2
+    metrics.left(WorkerId("worker-0@a"))
+    assert 'jedlik_ttft_calibration_ratio{worker="worker-0"}' not in values(metrics)
+
+
+def test_a_policy_that_fails_is_counted_each_time_and_told_once() -> None:
+    stream, metrics = StringIO(), GatewayMetrics(dict)
+    telemetry = GatewayTelemetry(metrics, Log("gateway", "human", stream, lambda: 0.5), log_requests=True)
+    for _ in range(3):
+        telemetry.fact(routed(failure="policy mine failed: oh"))
+        telemetry.fact(routed(shadow(None, "policy dynamo failed: ah")))
+    assert values(metrics)["jedlik_policy_failures_total"] == 3
+    assert [line.partition("failure=")[2] for line in stream.getvalue().splitlines()] == [
+        '"policy mine failed: oh"',
+        '"policy dynamo failed: ah"',
+    ]

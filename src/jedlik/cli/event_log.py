@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
+from jedlik.cli.policies import policies_of
 from jedlik.cli.process import ProcessConfig
 from jedlik.core.effects import GatewayEffect, WorkerEffect
 from jedlik.core.errors import ConfigError
@@ -37,7 +38,9 @@ class Made(msgspec.Struct, frozen=True):
 
 
 def make_gateway(told: ProcessConfig) -> GatewayNode:
-    return GatewayNode(told.config.gateway, GatewayId(told.id), told.cluster_key, told.config.worker)
+    config = told.config
+    policy, shadow = policies_of(config.gateway)
+    return GatewayNode(config.gateway, GatewayId(told.id), told.cluster_key, config.worker, policy, shadow)
 
 
 def make_worker(told: ProcessConfig, card: Card) -> "WorkerNode":

@@ -169,6 +169,61 @@ def chat(
     converse(Conversation(server, model or server.first_model(), system, options))
 
 
+@app.command("explain")
+def explain_request(
+    request_id: Annotated[str, typer.Argument(help="The x-request-id header of the answer.")],
+    port: Annotated[int, typer.Option(help="Of the server on this machine.", envvar="JEDLIK_PORT")] = 8000,
+    url: Annotated[str | None, typer.Option(help="Of a server elsewhere; overrides --port.")] = None,
+    api_key: Annotated[str | None, typer.Option(envvar="JEDLIK_API_KEY", help="If the server wants one.")] = None,
+) -> None:
+    """Show why a request went where it went: candidates, what each would have cost, predicted and observed TTFT."""
+    from jedlik.cli.explain import explain as show
+
+    show(request_id, url or f"http://127.0.0.1:{port}", api_key)
+
+
+@app.command()
+def profile(
+    model: ModelArgument = None,
+    out: Annotated[Path | None, typer.Option(help="File to write. Default: the profile's name and .json.")] = None,
+    busy: Annotated[int | None, typer.Option(help="Engines that work at the same time, as workers would.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="auto, bfloat16 or float32.")] = None,
+    threads: Annotated[int | None, typer.Option(help="Per engine on CPU. Default: cores / busy.")] = None,
+    kv_cache_bytes: Annotated[str | None, typer.Option(help="Per engine, as for `serve`.", metavar="SIZE")] = None,
+    url: Annotated[str | None, typer.Option(help="Measure this OpenAI endpoint from outside instead.")] = None,
+    served: Annotated[str | None, typer.Option("--model", help="Of the endpoint; default: its first.")] = None,
+    api_key: Annotated[str | None, typer.Option(envvar="JEDLIK_API_KEY", help="If the endpoint wants one.")] = None,
+    lengths: Annotated[str | None, typer.Option(help="Tokens of prefills, as in 64,256,512.")] = None,
+    contexts: Annotated[str | None, typer.Option(help="Tokens of sequences that decode.")] = None,
+    batches: Annotated[str | None, typer.Option(help="Sequences that decode together.")] = None,
+    name: Annotated[str | None, typer.Option(help="Of the profile.")] = None,
+    listing: Annotated[bool, typer.Option("--list", help="List the profiles that come with jedlik.")] = False,
+    show: Annotated[str | None, typer.Option(help="Show a profile: a name or a file.")] = None,
+) -> None:
+    """Measure how long steps take: of our engine on this machine, or of any OpenAI endpoint from outside.
+
+    What comes out is a file that simulator, router and planner read. Measure with as many engines busy as will serve
+    (`--busy`), for they share the machine's memory; put one worker behind an endpoint. Takes a minute or two.
+
+    Examples: `jedlik profile smollm2-135m --busy 2` · `jedlik profile --url http://127.0.0.1:8000` ·
+    `jedlik profile --show qwen3-32b-fp8/h200/tp2` · `jedlik profile --show roofline:deepseek-r1/h200/tp8`
+    """
+    from jedlik.cli import profile as profiling
+
+    wanted = profiling.Wanted(
+        name=name, out=out, lengths=lengths, contexts=contexts, batches=batches, busy=busy,
+        device=device, dtype=dtype, threads=threads, kv_cache_bytes=kv_cache_bytes,
+    )
+    if listing or show:
+        for line in profiling.shown(show) if show else profiling.listing():
+            print(line)
+    elif url:
+        profiling.of_endpoint(url, served or model, api_key, wanted)
+    else:
+        profiling.of_engine(lambda: _fetched(profiling.named(model)), wanted)
+
+
 @model_app.command("list")
 def model_list() -> None:
     """Models known by name, and whether they are on this machine."""

@@ -14,6 +14,7 @@ from collections.abc import Callable
 import msgspec
 import setproctitle
 
+from jedlik.cli.policies import policies_of
 from jedlik.cli.process import ProcessConfig
 from jedlik.cli.settings import loopback
 from jedlik.core.config import ServeConfig
@@ -33,6 +34,7 @@ def serve(config: ServeConfig, resolve: Callable[[], ModelFiles], say: Say) -> N
     setproctitle.setproctitle("jedlik: supervisor")
     if config.engine == "torch" and importlib.util.find_spec("torch") is None:
         raise ConfigError("torch is not installed: pip install 'jedlik[torch]', or try --engine simulated")
+    policies_of(config.gateway)  # the gateway makes its own: a wrong name must not wait for it
     listener = bind(config.host, config.port)
     try:
         model = resolve()

@@ -19,6 +19,7 @@ from jedlik.frontend.openai.plan import Plan, Planner, Shape
 from jedlik.frontend.openai.replies import Envelope
 from jedlik.frontend.openai.schema import Body, decode_body
 from jedlik.frontend.port import GatewayPort
+from jedlik.frontend.session import session_of
 from jedlik.frontend.text.model import TextModel
 
 LARGE_BODY_BYTES = 16 << 10
@@ -70,7 +71,7 @@ class Generation:
         plan = desk.planner.chat(body, limits) if chat else desk.planner.completion(body, limits)
         if desk.hub.busy(web.request_id):
             web.request_id = self._fresh_id()
-        await self._run(web, plan)
+        await self._run(web, plan, session_of(body, web.headers, web.tenant))
 
     async def _warm(self, body: Body, limits: ModelLimits) -> None:
         """Let other streams have their turns while a long prompt is tokenised."""
@@ -80,10 +81,10 @@ class Generation:
         except UnicodeError:
             pass  # planning meets it again and names the parameter
 
-    async def _run(self, web: Web, plan: Plan) -> None:
+    async def _run(self, web: Web, plan: Plan, session: str) -> None:
         desk = self._desk
         first = desk.hub.streams(len(plan.prompts) * plan.n)
-        requests = plan.requests(RequestId(web.request_id), first, web.tenant)
+        requests = plan.requests(RequestId(web.request_id), first, web.tenant, session)
         skip = plan.shape.skip_special
         echoes = [Echo(p.ids, desk.text.detokenisers, skip) for p in plan.prompts] if plan.shape.echo else []
         choices = [

@@ -1,11 +1,13 @@
 """What a gateway tells the world: facts to metrics and, one line a request, to the log."""
 
 from jedlik.core.effects import Deliver
-from jedlik.core.facts import Answered, Fact, Migrated, Routed, StepRan, Suspected
+from jedlik.core.facts import Answered, Fact, FirstToken, Migrated, Routed, StepRan, Suspected
 from jedlik.core.ids import WorkerId
 from jedlik.core.protocol import Load
 from jedlik.telemetry.log import Log
 from jedlik.telemetry.metrics import GatewayMetrics
+
+MAX_FAILURES = 100
 
 
 class GatewayTelemetry:
@@ -15,6 +17,8 @@ class GatewayTelemetry:
         self._metrics = metrics
         self._log = log
         self._log_requests = log_requests
+        self._failures: set[str] = set()
+        """What has been said of policies that failed: once each, they fail at every request."""
 
     def load(self, worker: WorkerId, load: Load) -> None:
         self._metrics.load(worker, load)
@@ -37,6 +41,9 @@ class GatewayTelemetry:
                     self._log.answered(fact)
             case Routed():
                 self._metrics.routed(fact)
+                self._failed(fact)
+            case FirstToken():
+                self._metrics.first_token(fact)
             case Migrated():
                 self._metrics.migrated(fact)
                 told = {"attempt": fact.attempt, "delivered": fact.delivered, "reason": fact.reason}
@@ -46,3 +53,10 @@ class GatewayTelemetry:
                 self._log.line("worker", worker=fact.worker, health=fact.health, reason=fact.reason)
             case StepRan():
                 pass  # a worker's own
+
+    def _failed(self, fact: Routed) -> None:
+        shadow = fact.shadow.failure if fact.shadow is not None else ""
+        for failure in (fact.failure, shadow):
+            if failure and failure not in self._failures and len(self._failures) < MAX_FAILURES:
+                self._failures.add(failure)
+                self._log.line("policy", request_id=fact.request_id, failure=failure)

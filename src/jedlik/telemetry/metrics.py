@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from jedlik.core.effects import Deliver
-from jedlik.core.facts import Answered, Migrated, Routed, Suspected
+from jedlik.core.facts import Answered, FirstToken, Migrated, Routed, Suspected
 from jedlik.core.ids import StreamId, WorkerId
 from jedlik.core.protocol import Load
 from jedlik.telemetry.histogram import Histogram
@@ -30,6 +30,7 @@ OUTCOMES = (
 )
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 TOKEN_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 10.0)
+RATIOS = (0.25, 0.5, 0.67, 0.8, 0.9, 1.0, 1.11, 1.25, 1.5, 2.0, 4.0)
 PRUNE_STREAMS = 8192
 PRUNE_AFTER_S = 60.0
 Blocks = Callable[[], dict[str, int]]
@@ -49,6 +50,9 @@ class GatewayMetrics:
         self.itl = Histogram("jedlik_inter_token_latency_seconds", "Between tokens of a stream.", TOKEN_SECONDS)
         self.queue = Histogram("jedlik_request_queue_seconds", "From dispatch to the first step, as told.", SECONDS)
         self.duration = Histogram("jedlik_request_duration_seconds", "From arrival to the end of a choice.", SECONDS)
+        self.prediction = Histogram("jedlik_ttft_predicted_over_observed_ratio", "Of first tokens.", RATIOS)
+        self._calibration: dict[str, float] = {}
+        self._shadow: dict[tuple[str, bool], int] = {}
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
 
@@ -61,6 +65,7 @@ class GatewayMetrics:
 
     def left(self, worker: WorkerId) -> None:
         self._loads.pop(name_of(worker), None)
+        self._calibration.pop(name_of(worker), None)
 
     def kicked(self) -> None:
         self._totals["jedlik_workers_kicked"] += 1
@@ -91,6 +96,16 @@ class GatewayMetrics:
 
     def routed(self, fact: Routed) -> None:
         self._totals["jedlik_dispatches"] += fact.chosen is not None
+        self._totals["jedlik_policy_failures"] += bool(fact.failure)
+        shadow = fact.shadow
+        if shadow is not None:
+            key = shadow.policy, shadow.chosen == fact.chosen
+            self._shadow[key] = self._shadow.get(key, 0) + 1
+
+    def first_token(self, fact: FirstToken) -> None:
+        self._calibration[name_of(fact.worker)] = fact.ratio
+        if fact.observed_s > 0:
+            self.prediction.observe(fact.predicted_s / fact.observed_s)
 
     def migrated(self, fact: Migrated) -> None:
         self._totals["jedlik_migrations"] += 1
@@ -115,7 +130,7 @@ class GatewayMetrics:
 
     def collect(self) -> Iterable[Metric]:
         """Called by Prometheus' client at scrape."""
-        yield from (h.family() for h in (self.ttft, self.itl, self.queue, self.duration))
+        yield from (h.family() for h in (self.ttft, self.itl, self.queue, self.duration, self.prediction))
         requests = CounterMetricFamily("jedlik_requests", "Choices ended, by outcome.", labels=["outcome"])
         for outcome, count in self._outcomes.items():
             requests.add_metric([outcome], count)
@@ -123,6 +138,7 @@ class GatewayMetrics:
         for name, text in COUNTERS.items():
             yield CounterMetricFamily(name, text, value=self._totals[name])
         yield from self._gauges()
+        yield from self._routing()
 
     def _gauges(self) -> Iterable[Metric]:
         blocks = self._total_blocks()
@@ -132,12 +148,26 @@ class GatewayMetrics:
                 family.add_metric([worker], value(load, blocks.get(worker, 0)))
             yield family
 
+    def _routing(self) -> Iterable[Metric]:
+        text = "First tokens observed over predicted by the step model, lately: what predictions are multiplied by."
+        ratios = GaugeMetricFamily("jedlik_ttft_calibration_ratio", text, labels=["worker"])
+        for worker, ratio in sorted(self._calibration.items()):
+            ratios.add_metric([worker], ratio)
+        yield ratios
+        text = "Choices of the shadow policy, by whether it agreed with the one that serves."
+        decisions = CounterMetricFamily("jedlik_shadow_decisions", text, labels=["policy", "agreed"])
+        for policy in sorted({policy for policy, _ in self._shadow}):
+            for agreed in (True, False):
+                decisions.add_metric([policy, str(agreed).lower()], self._shadow.get((policy, agreed), 0))
+        yield decisions
+
 
 COUNTERS = {
     "jedlik_output_tokens": "Tokens delivered to clients.",
     "jedlik_prefix_cache_queried_tokens": "Prompt tokens of answered choices.",
     "jedlik_prefix_cache_hit_tokens": "Prompt tokens of answered choices that were found in a KV cache.",
     "jedlik_dispatches": "Attempts sent to a worker.",
+    "jedlik_policy_failures": "Choices made by the default policy because the configured one failed.",
     "jedlik_migrations": "Streams that went on at another worker.",
     "jedlik_workers_kicked": "Workers cut off because they hung or lied.",
     "jedlik_worker_health_changes": "Changes of a worker's health in this gateway's eyes.",

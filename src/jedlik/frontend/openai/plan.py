@@ -56,7 +56,7 @@ class Plan(msgspec.Struct, frozen=True):
     salt: str
     priority: int
 
-    def requests(self, request_id: RequestId, first: int, tenant: str) -> list[Request]:
+    def requests(self, request_id: RequestId, first: int, tenant: str, session: str = "") -> list[Request]:
         """Core requests on the streams from `first` on. Ids of further prompts are `request_id~1`, `~2`, ..."""
         return [
             Request(
@@ -70,6 +70,7 @@ class Plan(msgspec.Struct, frozen=True):
                 tenant=tenant,
                 salt=self.salt,
                 priority=self.priority,
+                session=session,
             )
             for at, prompt in enumerate(self.prompts)
         ]

@@ -82,11 +82,12 @@ class Body(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     # serving
     priority: int | None = None
     cache_salt: str | None = None
+    prompt_cache_key: str | None = None
+    user: str | None = None
     # accepted without effect
     metadata: object = None
     store: object = None
     service_tier: object = None
-    user: object = None
     # accepted at their default only
     allowed_token_ids: object = None
     audio: object = None
@@ -124,7 +125,7 @@ class Body(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     web_search_options: object = None
 
 
-WITHOUT_EFFECT = frozenset({"metadata", "store", "service_tier", "user"})
+WITHOUT_EFFECT = frozenset({"metadata", "store", "service_tier"})
 NEUTRAL: dict[str, tuple[object, ...]] = {
     "allowed_token_ids": (),
     "audio": (),

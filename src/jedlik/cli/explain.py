@@ -1,0 +1,131 @@
+"""`jedlik explain`: why a request went where it went, as tables."""
+
+import http.client
+import ssl
+from collections.abc import Iterable, Sequence
+from urllib.parse import quote, urlsplit
+
+import msgspec
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from jedlik.core.errors import ConfigError
+from jedlik.core.facts import Candidate, Routed, Shadow
+
+TIMEOUT_S = 10.0
+
+
+class Explained(msgspec.Struct, frozen=True):
+    """What /explain/{id} answers."""
+
+    request_id: str
+    decisions: list[Routed]
+
+
+class _Reason(msgspec.Struct, frozen=True):
+    message: str
+
+
+class _Refusal(msgspec.Struct, frozen=True):
+    error: _Reason
+
+
+def explain(request_id: str, url: str, api_key: str | None) -> None:
+    """Print what a server remembers of a request. Raises ConfigError with a remedy."""
+    explained = fetch(request_id, url, api_key)
+    Console().print(Group(*(decision for routed in explained.decisions for decision in told(routed))))
+
+
+def fetch(request_id: str, url: str, api_key: str | None) -> Explained:
+    """Ask a server. Raises ConfigError."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ConfigError(f"{url!r} is no address of a server: write it as http://127.0.0.1:8000")
+    headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
+    try:
+        connection = _connection(parts.scheme, parts.hostname, parts.port)
+        connection.request("GET", f"{parts.path.rstrip('/')}/explain/{quote(request_id, safe='')}", headers=headers)
+        reply = connection.getresponse()
+        body = reply.read()
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        raise ConfigError(f"no server answers on {url} ({error}): name it with --url or --port") from error
+    if reply.status != 200:
+        raise ConfigError(f"request {request_id!r}: {_message(body)} (the id is the answer's x-request-id header)")
+    try:
+        return msgspec.json.decode(body, type=Explained)
+    except msgspec.MsgspecError as error:
+        raise ConfigError(f"{url} does not answer as this release of jedlik does: {error}") from error
+
+
+def told(routed: Routed) -> list[RenderableType]:
+    """One decision: a headline, its candidates, the shadow's, what happened."""
+    by = f" by {routed.policy}" if routed.policy else ""
+    chosen = routed.chosen or "nobody"
+    head = f"choice {routed.choice}, attempt {routed.attempt}: {routed.prompt_tokens} prompt tokens to {chosen}{by}"
+    lines: list[RenderableType] = [Text(head, style="bold")]
+    if routed.failure:
+        lines.append(Text(routed.failure, style="red"))
+    lines.append(candidates(routed.candidates, routed.chosen, routed.unit, routed.prompt_tokens))
+    if routed.shadow is not None:
+        lines += _shadow(routed.shadow, routed)
+    lines.append(Text(f"time to first token: predicted {_s(routed.predicted_ttft_s)}, {_observed(routed)}"))
+    return [*lines, Text()]
+
+
+def candidates(rows: Sequence[Candidate], chosen: str | None, unit: str, prompt_tokens: int) -> Table:
+    """One row a worker, one column a term of the cost."""
+    names = list(dict.fromkeys(name for row in rows for name in row.parts))
+    table = Table(title_justify="left", pad_edge=False, box=None, header_style="dim")
+    table.add_column("worker")
+    for name in ("cached", f"cost ({unit})" if unit else "cost", *names):
+        table.add_column(Text(name), justify="right")
+    table.add_column("")
+    ordered = sorted(rows, key=lambda row: (row.excluded is not None, row.cost_s, row.worker))
+    for row in ordered:
+        cost = "" if row.excluded is not None else _number(row.cost_s)
+        parts = [_number(row.parts[name]) if name in row.parts else "" for name in names]
+        share = f"{row.cached_tokens} ({row.cached_tokens / max(1, prompt_tokens):.0%})"
+        mark = "chosen" if row.worker == chosen and row.excluded is None else row.excluded or ""
+        style = "bold" if mark == "chosen" else "dim" if row.excluded else ""
+        table.add_row(Text(row.worker), share, cost, *parts, Text(mark), style=style)
+    return table
+
+
+def _shadow(shadow: Shadow, routed: Routed) -> Iterable[RenderableType]:
+    if shadow.failure:
+        yield Text(f"shadow: {shadow.failure}", style="red")
+        return
+    agreed = "the same" if shadow.chosen == routed.chosen else "another worker"
+    yield Text(f"shadow {shadow.policy} would have chosen {shadow.chosen} ({agreed})")
+    yield candidates(shadow.candidates, shadow.chosen, shadow.unit, routed.prompt_tokens)
+
+
+def _observed(routed: Routed) -> str:
+    """As a share of the prediction, where both are known."""
+    predicted_s, observed_s = routed.predicted_ttft_s, routed.observed_ttft_s
+    if observed_s is None:
+        return "none observed yet"
+    times = f" ({observed_s / predicted_s:.2f} times)" if predicted_s else ""
+    return f"observed {_s(observed_s)}{times}"
+
+
+def _s(seconds: float | None) -> str:
+    return "unknown (no step model)" if seconds is None else f"{seconds:.4f} s"
+
+
+def _number(value: float) -> str:
+    return f"{value:.4f}" if abs(value) < 100 else f"{value:,.0f}"
+
+
+def _connection(scheme: str, host: str, port: int | None) -> http.client.HTTPConnection:
+    if scheme == "https":
+        return http.client.HTTPSConnection(host, port, timeout=TIMEOUT_S, context=ssl.create_default_context())
+    return http.client.HTTPConnection(host, port, timeout=TIMEOUT_S)
+
+
+def _message(body: bytes) -> str:
+    try:
+        return msgspec.json.decode(body, type=_Refusal).error.message
+    except msgspec.MsgspecError:
+        return body.decode(errors="replace")[:200]

@@ -1,0 +1,107 @@
+"""`jedlik explain`: what it asks for, what it prints, and what it says when it can't."""
+
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from io import StringIO
+
+import msgspec
+import pytest
+from rich.console import Console, Group
+
+from jedlik.cli.explain import Explained, explain, fetch, told
+from jedlik.core.errors import ConfigError
+from jedlik.core.facts import Candidate, Routed, Shadow
+from jedlik.core.ids import RequestId, WorkerId
+
+A, B = WorkerId("worker-0@a"), WorkerId("worker-1@b")
+NEAR = Candidate(A, 0.5, 64, {"wait": 0.2, "prefill": 0.3})
+FAR = Candidate(B, 0.7, 0, {"wait": 0.0, "prefill": 0.7})
+GONE = Candidate(WorkerId("worker-2@c"), 0.0, 0, {}, "draining")
+SHADOW = Shadow("dynamo", B, 31.5, "blocks", (Candidate(B, 31.5, 0, {"prefill": 11.5, "decode": 20.0}),))
+ROUTED = Routed(
+    RequestId("r/1"), 1, "", 3.0, 128, A, "s", (FAR, NEAR, GONE), 0, "jedlik", "", 0.5, 0.75, SHADOW
+)  # fmt: skip
+ANSWERS = {
+    "/explain/r%2F1": (200, msgspec.json.encode({"request_id": "r/1", "decisions": [ROUTED]})),
+    "/explain/other": (404, b'{"error": {"message": "No such request is remembered."}}'),
+    "/explain/strange": (200, b"<html>"),
+}
+
+
+@pytest.fixture
+def url() -> Iterator[str]:
+    class Answer(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            status, body = ANSWERS[self.path]
+            self.send_response(status)
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Answer) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def shown(routed: Routed) -> list[str]:
+    console = Console(width=140, file=StringIO())
+    with console.capture() as capture:
+        console.print(Group(*told(routed)))
+    return [line.rstrip() for line in capture.get().splitlines()]
+
+
+def test_a_decision_is_shown_whole() -> None:
+    lines = shown(ROUTED)
+    assert lines[0] == "choice 0, attempt 1: 128 prompt tokens to worker-0@a by jedlik"
+    assert [line.split() for line in lines[1:5]] == [
+        ["worker", "cached", "cost", "(s)", "wait", "prefill"],
+        ["worker-0@a", "64", "(50%)", "0.5000", "0.2000", "0.3000", "chosen"],
+        ["worker-1@b", "0", "(0%)", "0.7000", "0.0000", "0.7000"],
+        ["worker-2@c", "0", "(0%)", "draining"],
+    ]
+    assert lines[5] == "shadow dynamo would have chosen worker-1@b (another worker)"
+    assert [line.split() for line in lines[6:8]] == [
+        ["worker", "cached", "cost", "(blocks)", "prefill", "decode"],
+        ["worker-1@b", "0", "(0%)", "31.5000", "11.5000", "20.0000", "chosen"],
+    ]
+    assert lines[8] == "time to first token: predicted 0.5000 s, observed 0.7500 s (1.50 times)"
+
+
+def test_failures_and_what_is_not_known_are_said() -> None:
+    failed = Shadow("mine", None, 0.0, "", (), "policy mine failed: KeyError: 'x'")
+    routed = msgspec.structs.replace(
+        ROUTED, failure="policy own failed: oh", shadow=failed, predicted_ttft_s=None, observed_ttft_s=None
+    )
+    lines = shown(routed)
+    assert lines[1] == "policy own failed: oh"
+    assert "shadow: policy mine failed: KeyError: 'x'" in lines
+    assert "time to first token: predicted unknown (no step model), none observed yet" in lines
+
+
+def test_a_server_is_asked_and_its_answer_printed(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert fetch("r/1", url, None) == Explained("r/1", [ROUTED])
+    explain("r/1", url, None)
+    assert "by jedlik" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("request_id", "message"),
+    [("other", "request 'other': No such request is remembered"), ("strange", "does not answer as this release")],
+)
+def test_what_the_server_says_is_passed_on(url: str, request_id: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        fetch(request_id, url, None)
+
+
+def test_where_no_server_is_the_remedy_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"no server answers on http://127\.0\.0\.1:1 .*--port"):
+        fetch("r", "http://127.0.0.1:1", None)
+    with pytest.raises(ConfigError, match="is no address of a server"):
+        fetch("r", "localhost:8000", None)
