@@ -123,7 +123,8 @@ class Conversations:
         strand = offered.then
         if not isinstance(strand, Strand):
             raise Bug(f"a request of another workload ended here: session {offered.session!r}")
-        return list(self._allowed(self._go_on(strand, now_s)))
+        think_s = strand.turns[strand.position].think_s if strand.position < len(strand.turns) else 0.0
+        return list(self._allowed(self._go_on(strand, now_s, now_s + think_s / self._options.speed)))
 
     def _allowed(self, offers: Iterable[Offered]) -> Iterator[Offered]:
         """Within limit and duration; a conversation beyond them just stops."""
@@ -141,15 +142,15 @@ class Conversations:
         for turn in script.turns[: int(start.skip * len(script.turns))]:
             own.ids = following(own.ids, turn)
             own.position += 1
-        return self._go_on(own, start.at_s)
+        return self._go_on(own, start.at_s, start.at_s)
 
-    def _go_on(self, strand: Strand, now_s: float) -> list[Offered]:
-        """What comes after an answer, or at the beginning."""
+    def _go_on(self, strand: Strand, now_s: float, due_s: float) -> list[Offered]:
+        """What comes after an answer, or at the beginning; the next turn not before `due_s`."""
         talk = strand.talk
         offers = self._helpers(talk, now_s) if strand is talk.own else []
         if strand.position == len(strand.turns):
             return offers + self._over(strand, now_s)
-        strand.due_s = now_s + strand.turns[strand.position].think_s / self._options.speed
+        strand.due_s = due_s
         if strand is talk.own and talk.awaited:
             return offers
         return [*offers, self._send(strand, strand.due_s)]

@@ -16,6 +16,7 @@ from jedlik.sim.workload.trace import ID_LIMIT, Row
 
 GZIP = b"\x1f\x8b"
 USUAL_BLOCKS = (16, 32, 64, 128, 256, 512, 1024)
+MOST_TOKENS = 10**9
 REPAIR = "correct the line or remove it"
 T = TypeVar("T")
 
@@ -72,10 +73,13 @@ class Source(msgspec.Struct, frozen=True):
             if name not in header:
                 raise self.broken(1, f"no column {name!r} among {', '.join(header)}", "add it")
         places = [header.index(name) if name in header else -1 for name in (*names, *optional)]
-        for row in filter(None, rows):
-            if len(row) != len(header):
-                raise self.broken(rows.line_num, f"{len(row)} fields under {len(header)} columns")
-            yield rows.line_num, [row[place] if place >= 0 else "" for place in places]
+        try:
+            for row in filter(None, rows):
+                if len(row) != len(header):
+                    raise self.broken(rows.line_num, f"{len(row)} fields under {len(header)} columns")
+                yield rows.line_num, [row[place] if place >= 0 else "" for place in places]
+        except csv.Error as error:
+            raise self.broken(rows.line_num, f"not a line of CSV ({error})") from error
 
     def _text(self) -> Iterator[str]:
         expected = 1
@@ -113,6 +117,8 @@ class Source(msgspec.Struct, frozen=True):
             raise self.broken(line, f"the prompt has {tokens} tokens; it needs at least 1")
         if output_tokens < 0:
             raise self.broken(line, f"the answer has {output_tokens} tokens; it needs at least 1")
+        if max(lengths) > MOST_TOKENS:
+            raise self.broken(line, f"{max(lengths)} tokens are more than any model takes")
         return Row(at_s, tokens, max(output_tokens, 1), ids, session)
 
     def whole(self, line: int, ids: Sequence[int], tokens: int, block_tokens: int) -> Sequence[int]:

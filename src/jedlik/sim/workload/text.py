@@ -43,7 +43,7 @@ class Prompts:
             raise ConfigError(f"a vocabulary of {vocabulary} tokens is too small for prompts: give at least 32")
         self._spelling = Spelling(vocabulary - FIRST_TOKEN)
         self._half_bytes = budget_bytes // 2
-        self._held_bytes = 0
+        self._young_bytes = self._old_bytes = 0
         self._young: dict[tuple[int, int], Pieces] = {}
         self._old: dict[tuple[int, int], Pieces] = {}
 
@@ -57,9 +57,15 @@ class Prompts:
         surplus = len(parts) * text.piece_tokens - text.tokens
         if surplus:
             parts[-1] = parts[-1][: -surplus * TOKEN_BYTES]
-        if self._held_bytes > self._half_bytes:
-            self._old, self._young, self._held_bytes = self._young, {}, 0
+        if self._young_bytes > self._half_bytes:
+            self._old, self._old_bytes = self._young, self._young_bytes
+            self._young, self._young_bytes = {}, 0
         return b"".join(parts)
+
+    @property
+    def held_bytes(self) -> int:
+        """By pieces in both generations; those of the latest prompt may come on top of the budget."""
+        return self._young_bytes + self._old_bytes
 
     def _missing(self, space: int, tokens: int) -> Callable[[int], bytes]:
         """How one space gets pieces: from the older generation, else spelled."""
@@ -67,7 +73,7 @@ class Prompts:
         size = tokens * TOKEN_BYTES + PIECE_OVERHEAD_BYTES
 
         def missing(piece: int) -> bytes:
-            self._held_bytes += size
+            self._young_bytes += size
             older = self._old.get((space, tokens))
             found = dict.get(older, piece) if older else None
             return found or spell(piece)
