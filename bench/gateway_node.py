@@ -33,6 +33,7 @@ from jedlik.core.protocol import (
 from jedlik.core.requests import Request, Sampling, Stopping
 from jedlik.core.tokens import pack
 from jedlik.kv.hashing import BlockHasher, hash_check
+from jedlik.kv.naming import Naming
 from jedlik.kv.prefix_chains import ChainCache
 from jedlik.nodes.gateway import GatewayNode
 
@@ -50,7 +51,7 @@ def card(worker: WorkerId) -> Card:
 
 
 def gateway(workers: int) -> GatewayNode:
-    node = GatewayNode(GatewayConfig(), GatewayId("g@1"), KEY)
+    node = GatewayNode(GatewayConfig(), GatewayId("g@1"), Naming(KEY))
     for number in range(workers):
         worker = WorkerId(f"w{number}@1")
         node.handle(WorkerJoined(card(worker)), 0.0)

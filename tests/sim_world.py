@@ -1,11 +1,13 @@
 """Small simulations for tests: one model, requests drawn by a seed, and every invariant checked at the end."""
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from random import Random
 
 from jedlik.core.config import FaultConfig, GatewayConfig, NetworkConfig, WorkerConfig
 from jedlik.core.protocol import StepCosts
 from jedlik.perf.model import LinearModel
+from jedlik.routing.policies.named import make
 from jedlik.sim.outcome import Run
 from jedlik.sim.setup import Pool, Setup
 from jedlik.sim.workload.offered import Offered, Text
@@ -21,7 +23,7 @@ class Listed:
 
     def __init__(self, offered: Sequence[Offered]) -> None:
         self._offered = sorted(offered, key=lambda o: o.at_s)
-        self.total = len(offered)
+        self.total: int | None = len(offered)
 
     def arrivals(self) -> Iterator[Offered]:
         return iter(self._offered)
@@ -71,6 +73,7 @@ def a_setup(
         pools=(pool,),
         worker=worker,
         gateway=gateway,
+        policy=partial(make, gateway.policy),
         gateways=gateways,
         network=network,
         faults=tuple(faults),

@@ -246,8 +246,10 @@ class World:
             elif isinstance(effect, Drained):
                 assert not self.drained
                 self.drained = True
-            else:
+            elif isinstance(effect, Note):
                 self.notes.append(effect)
+            else:
+                raise AssertionError(f"no leap was planned: {effect}")
         self.node.check()
 
     def join(self, gateway: GatewayId = GATEWAY) -> None:

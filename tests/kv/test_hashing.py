@@ -23,7 +23,7 @@ def test_a_chain_is_its_children_one_by_one(packed: bytes, start: int) -> None:
     assert list(HASHER.chain(HASHER.root("t"), packed)) == ids
     begun = ids[start - 1] if 0 < start <= len(ids) else HASHER.root("t")
     if start <= len(ids):
-        assert list(HASHER.chain(begun, packed, start)) == ids[start:]
+        assert list(HASHER.chain(begun, packed[start * 4 * HASHER.block_size :])) == ids[start:]
 
 
 @given(TOKENS, TOKENS)

@@ -20,6 +20,7 @@ from jedlik.core.step import Step, StepDone
 from jedlik.core.tokens import pack
 from jedlik.engines.simulated import CAPABILITIES, DEFAULT_COSTS, SimulatedEngine
 from jedlik.kv.hashing import BlockHasher, hash_check
+from jedlik.kv.naming import Naming
 from jedlik.live.gateway import GatewayDriver
 from jedlik.live.links import WorkerLinks
 from jedlik.live.worker import WorkerDriver
@@ -72,7 +73,8 @@ def worker_driver(key: bytes = KEY) -> WorkerDriver:
 
 
 def gateway_driver(folder: Path, heard: Heard) -> GatewayDriver:
-    return GatewayDriver(GATEWAY, GatewayNode(GatewayConfig(), GATEWAY, KEY), LocalDiscovery(folder), KEY, heard)
+    node = GatewayNode(GatewayConfig(), GATEWAY, Naming(KEY))
+    return GatewayDriver(GATEWAY, node, LocalDiscovery(folder), KEY, heard)
 
 
 async def until(true: Callable[[], object], limit_s: float = 5.0) -> None:

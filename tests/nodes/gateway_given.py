@@ -30,6 +30,7 @@ from jedlik.core.protocol import (
 from jedlik.core.requests import Request, Sampling, Stopping
 from jedlik.core.tokens import pack
 from jedlik.kv.hashing import BlockHasher, hash_check
+from jedlik.kv.naming import Naming
 from jedlik.kv.prefix_chains import ChainCache
 from jedlik.nodes.gateway import GatewayNode
 
@@ -63,7 +64,7 @@ def card(worker: WorkerId, model: str = "m", max_model_len: int = 400) -> Card:
 
 def gateway(*workers: WorkerId, config: GatewayConfig | None = None, now: float = 0.0) -> GatewayNode:
     """A gateway with these workers joined, idle and in step."""
-    node = GatewayNode(config or GatewayConfig(), GatewayId("g@1"), KEY)
+    node = GatewayNode(config or GatewayConfig(), GatewayId("g@1"), Naming(KEY))
     for worker in workers:
         node.handle(WorkerJoined(card(worker)), now)
         node.handle(FromWorker(worker, Snapshot(0, 0, True, [], 0)), now)

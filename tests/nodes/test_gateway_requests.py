@@ -31,6 +31,7 @@ from jedlik.core.events import Abandoned, Arrived, Consumed, Cut, Drain, FromWor
 from jedlik.core.facts import Answered, Routed, Suspected
 from jedlik.core.ids import GatewayId, Handle, RequestId, StreamId, WorkerId
 from jedlik.core.protocol import Ack, Cancel, State, StepCosts, Tokens
+from jedlik.kv.naming import Naming
 from jedlik.nodes.gateway import GatewayNode
 
 EOS_TOKEN = 2
@@ -69,7 +70,7 @@ def test_without_a_worker_a_request_is_refused_with_a_time_to_retry() -> None:
 
 
 def test_a_request_for_a_model_nobody_serves_is_refused() -> None:
-    node = GatewayNode(GatewayConfig(), GatewayId("g@1"), KEY)
+    node = GatewayNode(GatewayConfig(), GatewayId("g@1"), Naming(KEY))
     node.handle(WorkerJoined(card(A, model="other")), 0.0)
     assert ended(node.handle(Arrived(request()), 0.0)) == [(1, "abort", "unavailable")]
 

@@ -12,6 +12,7 @@ from jedlik.core.facts import FirstToken, Routed
 from jedlik.core.ids import GatewayId, RequestId, WorkerId
 from jedlik.core.protocol import Snapshot
 from jedlik.core.requests import Request
+from jedlik.kv.naming import Naming
 from jedlik.nodes.gateway import GatewayNode
 from jedlik.routing.calibration import MIN_SAMPLES
 from jedlik.routing.policies.named import make
@@ -19,7 +20,8 @@ from jedlik.routing.policy import Ask, Offer, Policy, Scored
 
 
 def gateway(*workers: WorkerId, policy: Policy | None = None, shadow: Policy | None = None) -> GatewayNode:
-    node = GatewayNode(GatewayConfig(slo_ttft_s=2.0, slo_itl_s=0.03), GatewayId("g@1"), KEY, None, policy, shadow)
+    config = GatewayConfig(slo_ttft_s=2.0, slo_itl_s=0.03)
+    node = GatewayNode(config, GatewayId("g@1"), Naming(KEY), None, policy, shadow)
     for worker in workers:
         node.handle(WorkerJoined(card(worker)), 0.0)
         node.handle(FromWorker(worker, Snapshot(0, 0, True, [], 0)), 0.0)

@@ -19,6 +19,7 @@ from jedlik.core.events import GatewayEvent, WorkerEvent
 from jedlik.core.ids import GatewayId
 from jedlik.core.protocol import Card
 from jedlik.kv.hashing import BlockHasher
+from jedlik.kv.naming import Naming
 from jedlik.live.recorder import Difference, EventLog, GatewayTurn, WorkerTurn, read, replay
 from jedlik.live.redact import Redactor
 from jedlik.nodes.gateway import GatewayNode
@@ -40,7 +41,7 @@ class Made(msgspec.Struct, frozen=True):
 def make_gateway(told: ProcessConfig) -> GatewayNode:
     config = told.config
     policy, shadow = policies_of(config.gateway)
-    return GatewayNode(config.gateway, GatewayId(told.id), told.cluster_key, config.worker, policy, shadow)
+    return GatewayNode(config.gateway, GatewayId(told.id), Naming(told.cluster_key), config.worker, policy, shadow)
 
 
 def make_worker(told: ProcessConfig, card: Card) -> "WorkerNode":

@@ -6,7 +6,8 @@ The key is the cluster's: without it, names can be neither predicted nor searche
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import Protocol
 
 from jedlik.core.ids import BlockId, BlockKey
 from jedlik.core.tokens import TOKEN_BYTES
@@ -23,6 +24,18 @@ def hash_check(cluster_key: bytes) -> str:
 def key_of(block: BlockId) -> BlockKey:
     """The low 64 bits: what the prefix index and the wire use."""
     return BlockKey(int.from_bytes(block[8:], "little"))
+
+
+class Names(Protocol):
+    """What names the blocks of one model revision: a hasher, or something that remembers what one said."""
+
+    block_size: int
+
+    def root(self, tenant: str, salt: str = "") -> BlockId:
+        """The parent of every first block: what divides the cache."""
+
+    def chain(self, parent: BlockId, packed: bytes) -> Iterable[BlockId]:
+        """Identities of the full blocks in `packed`; a tail short of a block is not."""
 
 
 class BlockHasher:
@@ -52,11 +65,11 @@ class BlockHasher:
         state.update(parent + packed)
         return BlockId(state.digest())
 
-    def chain(self, parent: BlockId, packed: bytes, start: int = 0) -> Iterator[BlockId]:
-        """Identities of the full blocks in `packed` from block number `start` on; a tail short of a block is not."""
+    def chain(self, parent: BlockId, packed: bytes) -> Iterator[BlockId]:
+        """Identities of the full blocks in `packed`; a tail short of a block is not."""
         size = self.block_size * TOKEN_BYTES
         keyed = self._keyed
-        for at in range(start * size, len(packed) - size + 1, size):
+        for at in range(0, len(packed) - size + 1, size):
             state = keyed.copy()
             state.update(parent + packed[at : at + size])
             parent = BlockId(state.digest())

@@ -38,7 +38,7 @@ class ChainCache:
 
     def keys(self, packed: bytes, tenant: str = "", salt: str = "") -> list[int]:
         """Keys of the full blocks of a prompt: the low halves of their identities, cut out in one go."""
-        return array("Q", self._identities(self._root(tenant, salt), packed))[1::2].tolist()
+        return array("Q", self._identities(self.root(tenant, salt), packed))[1::2].tolist()
 
     def _identities(self, parent: BlockId, packed: bytes) -> bytes:
         names, size, segments, at = self._names, self._segment, [], 0
@@ -57,7 +57,8 @@ class ChainCache:
         segments += self._hasher.chain(parent, packed[at:])
         return b"".join(segments)
 
-    def _root(self, tenant: str, salt: str) -> BlockId:
+    def root(self, tenant: str, salt: str = "") -> BlockId:
+        """The parent of every first block."""
         root = self._roots.get((tenant, salt))
         if root is None:
             root = self._hasher.root(tenant, salt)

@@ -40,7 +40,7 @@ from jedlik.core.protocol import (
 )
 from jedlik.core.requests import Request
 from jedlik.core.tokens import count
-from jedlik.kv.hashing import hash_check
+from jedlik.kv.naming import Naming
 from jedlik.kv.prefix import PrefixIndex
 from jedlik.nodes.gateway_attempts import Attempts
 from jedlik.nodes.gateway_outbox import Outbox
@@ -69,7 +69,7 @@ class GatewayNode:
         self,
         config: GatewayConfig,
         gateway: GatewayId,
-        cluster_key: bytes,
+        naming: Naming,
         watch: WorkerConfig | None = None,
         policy: Policy | None = None,
         shadow: Policy | None = None,
@@ -78,11 +78,11 @@ class GatewayNode:
         self._config = config
         self._watch = watch or WorkerConfig()
         self._ack_every = min(config.ack_every_tokens, RUN_AHEAD_TOKENS // 4)
-        self._hash_check = hash_check(cluster_key)
+        self._hash_check = naming.check
         self._fleet = Fleet()
         self._index = PrefixIndex(config.index_bytes)
         policies = Policies(policy or make(), make(), shadow)
-        self._router = Router(config, cluster_key, self._fleet, self._index, policies)
+        self._router = Router(config, naming, self._fleet, self._index, policies)
         self._attempts = Attempts(config, self._router, self._fleet)
         self._peers = self._attempts.peers
         self._fenced: dict[WorkerId, str] = {}

@@ -12,7 +12,7 @@ from jedlik.core.facts import FirstToken, Routed
 from jedlik.core.ids import RequestId, WorkerId
 from jedlik.core.protocol import Card
 from jedlik.core.tokens import count
-from jedlik.kv.hashing import BlockHasher
+from jedlik.kv.naming import Naming
 from jedlik.kv.prefix import PrefixIndex
 from jedlik.kv.prefix_chains import ChainCache
 from jedlik.nodes.gateway_outbox import Outbox
@@ -23,8 +23,6 @@ from jedlik.routing.cost import EXPECTED_OUTPUT
 from jedlik.routing.policy import Ask
 from jedlik.routing.view import Fleet
 
-CHAIN_BYTES = 16 << 20
-"""Budget, for each group, of the names of blocks of prompts seen before."""
 Group = tuple[str, int]
 """Model revision and block size: workers of one group name blocks alike."""
 
@@ -33,11 +31,11 @@ class Router:
     """Routing over one fleet and one index, with a bounded memory of decisions."""
 
     def __init__(
-        self, config: GatewayConfig, cluster_key: bytes, fleet: Fleet, index: PrefixIndex, policies: Policies
+        self, config: GatewayConfig, naming: Naming, fleet: Fleet, index: PrefixIndex, policies: Policies
     ) -> None:
         self._config = config
         self._policies = policies
-        self._cluster_key = cluster_key
+        self._naming = naming
         self._fleet = fleet
         self._index = index
         self._routed: OrderedDict[RequestId, list[Routed]] = OrderedDict()
@@ -53,7 +51,7 @@ class Router:
         groups[group] = groups.get(group, 0) + 1
         self._calibrations[card.worker] = Calibration()
         if group not in self._chains:
-            self._chains[group] = ChainCache(BlockHasher(self._cluster_key, *group), CHAIN_BYTES)
+            self._chains[group] = self._naming.chains(*group)
 
     def left(self, card: Card) -> None:
         """A worker of this card went."""

@@ -25,7 +25,7 @@ from jedlik.core.ids import GatewayId
 from jedlik.core.protocol import Ack, Cancel, Card, FinishReason, Goodbye, Load, Resync, State, StepCosts, Submit
 from jedlik.core.step import StepDone
 from jedlik.core.tokens import pack
-from jedlik.kv.hashing import BlockHasher
+from jedlik.kv.hashing import Names
 from jedlik.kv.pool import BlockPool
 from jedlik.nodes.worker_intake import Intake
 from jedlik.nodes.worker_pace import Pace
@@ -48,7 +48,7 @@ class WorkerNode:
         self,
         card: Card,
         config: WorkerConfig,
-        hasher: BlockHasher,
+        hasher: Names,
         leaps: Leaps = LIVE,
         profile: StepCosts | None = None,
     ) -> None:
@@ -318,7 +318,7 @@ class WorkerNode:
             self._launch(self._batch.plan(now, admit=False), now, out)
         self._landed = False
         while not flights or len(flights) < depth or flights[-1].repeat > 1:
-            if flights and flights[-1].repeat > 1 and not self._end_leap(flights[-1], out):
+            if flights and flights[-1].repeat > 1 and not self._end_leap(flights[-1], now, out):
                 return
             if len(flights) >= depth or not self._launch(self._batch.plan(now), now, out):
                 return
@@ -331,12 +331,13 @@ class WorkerNode:
         out.append(RunStep(plan.step()))
         return True
 
-    def _end_leap(self, leap: Plan, out: list[WorkerEffect]) -> bool:
+    def _end_leap(self, leap: Plan, now: float, out: list[WorkerEffect]) -> bool:
         """End a leap if something came up. True if it has not begun: it is one step now, and planning goes on."""
-        if leap.interrupted or not self._batch.unplanned(leap):
+        running = len(self._flights) == 1
+        if leap.interrupted or not (self._batch.unplanned(leap) or (running and self._pace.late(leap, now))):
             return False
         out.append(EndLeap(leap.step_id))
-        if len(self._flights) > 1:
+        if not running:
             self._batch.shorten(leap, 1)
             return True
         leap.interrupted = True

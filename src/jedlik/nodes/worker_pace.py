@@ -60,6 +60,15 @@ class Pace:
         over = min(plan.repeat, steps_begun(line, sequences, plan.context, age_s)) - 1
         return over, max(0.0, age_s - leap_s(line, sequences, plan.context, over))
 
+    def late(self, leap: Plan, now: float) -> bool:
+        """A leap that runs should be over: the engine is slower than believed, and live would know by now."""
+        costs = self._fit.costs
+        if costs is None:
+            return False
+        sequences = len(leap.decodes)
+        line = costs.base_s + costs.decode_sequence_s * sequences, costs.context_token_s
+        return now - self._began_s > leap_s(line, sequences, leap.context, leap.repeat + 1)
+
     def _predicted_s(self, plan: Plan) -> float | None:
         """Costs are learnt late where nothing but a long prompt runs, and from short prompts not what context costs.
 

@@ -6,7 +6,7 @@ second keeps a private block; from there on the second publishes nothing (its ch
 """
 
 from jedlik.core.tokens import TOKEN_BYTES
-from jedlik.kv.hashing import BlockHasher
+from jedlik.kv.hashing import Names
 from jedlik.kv.pool import BlockPool
 from jedlik.scheduling.sequence import NEVER, Sequence
 
@@ -14,7 +14,7 @@ from jedlik.scheduling.sequence import NEVER, Sequence
 class Booking:
     """Between sequences and one pool."""
 
-    def __init__(self, pool: BlockPool, hasher: BlockHasher) -> None:
+    def __init__(self, pool: BlockPool, hasher: Names) -> None:
         self.pool = pool
         self.block_size = hasher.block_size
         self._hasher = hasher
@@ -89,5 +89,9 @@ class Booking:
         ids, size = sequence.block_ids, self.block_size * TOKEN_BYTES
         named = len(ids) * size
         if named + size <= len(sequence.history):
-            parent = ids[-1] if ids else sequence.root
-            ids.extend(self._hasher.chain(parent, bytes(sequence.history[named:])))
+            prompt, history = sequence.submit.prompt, sequence.history
+            if not ids and len(prompt) == len(history):
+                ids.extend(self._hasher.chain(sequence.root, prompt))  # the very bytes its gateway named
+            else:
+                parent = ids[-1] if ids else sequence.root
+                ids.extend(self._hasher.chain(parent, bytes(history[named:])))

@@ -1,7 +1,7 @@
 """An engine on the heap: the step contract with a performance model's times, leaps and all.
 
-Tokens are a function of (seed, choice, output position), as the real-time simulated engine has it: they outlive batching,
-preemption and migration. No stop token is ever drawn.
+Tokens are a function of (seed, choice, output position), as with the real-time simulated engine: they outlive
+batching, preemption and migration. No stop token is ever drawn.
 """
 
 from collections import deque

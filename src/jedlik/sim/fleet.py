@@ -3,11 +3,12 @@
 from jedlik.core.events import GatewayJoined, WorkerJoined, WorkerLost
 from jedlik.core.ids import WorkerId
 from jedlik.core.protocol import SCHEMA_VERSION, Capabilities, Card, Layout
-from jedlik.kv.hashing import BlockHasher, hash_check
+from jedlik.kv.hashing import hash_check
 from jedlik.nodes.worker import WorkerNode
 from jedlik.scheduling.leap import LIVE, Leaps
 from jedlik.sim.engine import VOCABULARY
 from jedlik.sim.heap import Heap
+from jedlik.sim.names import SharedNames
 from jedlik.sim.network import Network
 from jedlik.sim.outcome import Action
 from jedlik.sim.process import WorkerProcess, World
@@ -38,7 +39,7 @@ class Slot:
 class Workers:
     """All places."""
 
-    def __init__(self, heap: Heap, world: World, setup: Setup, network: Network, names: BlockHasher) -> None:
+    def __init__(self, heap: Heap, world: World, setup: Setup, network: Network, names: SharedNames) -> None:
         self._heap, self._world, self._setup, self._network, self._names = heap, world, setup, network, names
         self.slots = [
             Slot(index, name, pool) for index, (name, pool) in enumerate(zip(setup.workers, setup.pool_of, strict=True))

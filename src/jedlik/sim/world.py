@@ -15,13 +15,13 @@ import msgspec
 from jedlik.core.effects import Deliver, ToGatewayEffect, ToWorkerEffect
 from jedlik.core.facts import Answered, Fact
 from jedlik.core.ids import GatewayId, WorkerId
-from jedlik.kv.hashing import BlockHasher
 from jedlik.nodes.gateway import GatewayNode
 from jedlik.sim.clients import Clients
 from jedlik.sim.engine import VOCABULARY
 from jedlik.sim.faults import Faults
 from jedlik.sim.fleet import KEY, Workers
 from jedlik.sim.heap import Heap
+from jedlik.sim.names import SharedNaming
 from jedlik.sim.network import Network
 from jedlik.sim.outcome import Run, Sample
 from jedlik.sim.process import GatewayProcess
@@ -39,18 +39,24 @@ Progress = Callable[[int, float], None]
 class Simulation:
     """See the module. Fulfils `process.World`."""
 
-    def __init__(self, setup: Setup, workload: Workload, progress: Progress | None = None) -> None:
+    def __init__(
+        self,
+        setup: Setup,
+        workload: Workload,
+        progress: Progress | None = None,
+    ) -> None:
         self._setup, self._progress = setup, progress
         self.heap = heap = Heap()
         rng = Random(setup.seed)
         self.network = Network(heap, setup.network, Random(rng.getrandbits(64)))
-        hasher = BlockHasher(KEY, setup.model, setup.worker.block_size)
-        self.workers = Workers(heap, self, setup, self.network, hasher)
+        naming = SharedNaming(KEY, setup.model, setup.worker.block_size)
+        self.workers = Workers(heap, self, setup, self.network, naming.names)
         self.clients = Clients(heap, workload, setup.model, Random(rng.getrandbits(64)), Prompts(VOCABULARY))
         self._faults = Faults(heap, self.workers, self.network, Random(rng.getrandbits(64)))
         for number in range(setup.gateways):
             name = GatewayId(f"g{number}@1")
-            node = GatewayNode(setup.gateway, name, KEY, setup.worker)
+            shadow = setup.shadow() if setup.shadow else None
+            node = GatewayNode(setup.gateway, name, naming, setup.worker, setup.policy(), shadow)
             self.network.gateways[name] = GatewayProcess(heap, self, node)
         self._samples: list[Sample] = []
         self._sample_s = SAMPLE_S
