@@ -1,7 +1,7 @@
 """A step model from a table: piecewise linear in batch and in prefilled tokens, linear in context for a given batch.
 
 That captures what one line can't: weights that are touched as the batch grows (mixture of experts), kernels that change
-with size. Beyond its ends a table goes on as its last piece did.
+with size. Beyond its ends a table goes on as its last piece did; only the cost of context stays what it was.
 """
 
 from bisect import bisect_left
@@ -53,7 +53,8 @@ class TableModel:
         if line is None:
             table = self._table
             fixed_s = between(table.batches, table.decode_s, sequences)
-            line = self._lines[sequences] = fixed_s, between(table.batches, table.context_token_s, sequences)
+            inside = min(max(sequences, table.batches[0]), table.batches[-1])
+            line = self._lines[sequences] = fixed_s, between(table.batches, table.context_token_s, inside)
         return line
 
 
