@@ -14,15 +14,18 @@ from typer.testing import CliRunner
 
 from jedlik.cli import profile as profiling
 from jedlik.cli import profile_endpoint
+from jedlik.cli.engines import simulated_share
 from jedlik.cli.main import app
 from jedlik.cli.profile_grid import CPU, ENDPOINT, GPU, REPEATS, Grid, Room, Task, fitting, lane_tokens, plan
 from jedlik.cli.profile_steps import Ask, Bench
 from jedlik.core.errors import ConfigError, PeerError
 from jedlik.core.protocol import Card, StepCosts
 from jedlik.core.step import Step, StepDone
+from jedlik.models.info import block_bytes
 from jedlik.perf.linear import Point, mean_error
 from jedlik.perf.profile import from_json, model
 from jedlik.perf.step import StepShape, chunk_pairs, shape_of, shape_s
+from jedlik.profiles.catalogue import lookup
 from worker_world import make_card
 
 COSTS = StepCosts(0.012, 0.0009, 4e-8, 0.0015, 4e-7)
@@ -262,3 +265,44 @@ def test_wrong_use_is_answered_with_a_remedy(arguments: list[str], message: str)
     error = CliRunner().invoke(app, ["profile", *arguments]).exception
     assert isinstance(error, ConfigError)
     assert message in str(error)
+
+
+def test_a_simulated_engine_gets_the_profile_s_cache() -> None:
+    layout = card().layout
+    profile = lookup("qwen3-32b-fp8/h200/tp2")
+    share = simulated_share(profile, layout)
+    assert share is not None
+    assert profile.kv_tokens is not None
+    assert share // block_bytes(layout) - 1 == profile.kv_tokens // layout.block_size
+    assert simulated_share(msgspec.structs.replace(profile, kv_tokens=None), layout) is None
+    assert simulated_share(None, layout) is None
+
+
+@pytest.mark.cluster
+def test_real_processes_measure_a_real_engine(tmp_path: Path) -> None:
+    pytest.importorskip("torch", reason="the torch extra is not installed")
+    grid = ["--lengths", "8,16", "--contexts", "16,64", "--batches", "1,2"]
+    out = tmp_path / "tiny.json"
+    given = [
+        "tiny-random",
+        "--device",
+        "cpu",
+        "--dtype",
+        "bfloat16",
+        "--threads",
+        "1",
+        "--busy",
+        "2",
+        "--name",
+        "mine",
+        "--out",
+        str(out),
+    ]
+    result = CliRunner().invoke(app, ["profile", *given, *grid])
+    assert result.exit_code == 0, result.exception
+    assert "decode 2 x 66" in result.stdout
+    profile = from_json(out.read_bytes(), "tiny.json")
+    assert (profile.name, profile.model, profile.device, profile.gpus) == ("mine", "tiny-random", "cpu", 0)
+    assert profile.kv_bytes_per_token == 2 * 2 * 2 * 16 * 2
+    assert profile.table is not None
+    assert profile.table.batches == (1, 2)
