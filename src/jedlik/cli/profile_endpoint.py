@@ -1,7 +1,8 @@
 """Measures an OpenAI endpoint from outside: time to first token of prompts alone, time between tokens of batches.
 
 Prompts are token ids drawn anew each time, so no cache knows them. A batch's step time is taken where all its streams
-decode and none prefills any more. What is measured is the whole endpoint: put one worker behind it.
+decode and none prefills any more. What is measured is the whole endpoint, HTTP and tokenising included: put one worker
+behind it. A prompt longer than the server's own chunk takes several steps, whose bases end up in tokens and pairs.
 """
 
 import http.client
