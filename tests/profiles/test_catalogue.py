@@ -106,8 +106,14 @@ def test_a_mixture_reads_more_weights_as_the_batch_grows() -> None:
 
 def test_a_config_json_gives_a_roofline(tmp_path: Path) -> None:
     config = {
-        "hidden_size": 576, "num_hidden_layers": 30, "num_attention_heads": 9, "num_key_value_heads": 3,
-        "intermediate_size": 1536, "vocab_size": 49152, "tie_word_embeddings": True, "rope_scaling": None,
+        "hidden_size": 576,
+        "num_hidden_layers": 30,
+        "num_attention_heads": 9,
+        "num_key_value_heads": 3,
+        "intermediate_size": 1536,
+        "vocab_size": 49152,
+        "tie_word_embeddings": True,
+        "rope_scaling": None,
     }
     folder = tmp_path / "small"
     folder.mkdir()

@@ -212,8 +212,16 @@ def profile(
     from jedlik.cli import profile as profiling
 
     wanted = profiling.Wanted(
-        name=name, out=out, lengths=lengths, contexts=contexts, batches=batches, busy=busy,
-        device=device, dtype=dtype, threads=threads, kv_cache_bytes=kv_cache_bytes,
+        name=name,
+        out=out,
+        lengths=lengths,
+        contexts=contexts,
+        batches=batches,
+        busy=busy,
+        device=device,
+        dtype=dtype,
+        threads=threads,
+        kv_cache_bytes=kv_cache_bytes,
     )
     if listing or show:
         for line in profiling.shown(show) if show else profiling.listing():
