@@ -1,6 +1,7 @@
 """The simulated engine on a real loop."""
 
 import asyncio
+from collections.abc import Callable
 
 import pytest
 
@@ -117,3 +118,52 @@ def test_drawing_covers_the_vocabulary_evenly() -> None:
     counts = [drawn.count(token) for token in TOKENS]
     assert min(counts) > 100
     assert max(counts) < 320
+
+
+class LateLoop:
+    """A clock that moves when told, and timers that fire late."""
+
+    def __init__(self, late_s: float) -> None:
+        self.now, self._late_s = 0.0, late_s
+        self._timers: list[tuple[float, Callable[[], None]]] = []
+
+    def time(self) -> float:
+        return self.now
+
+    def call_at(self, at_s: float, call: Callable[[], None]) -> object:
+        self._timers.append((at_s + self._late_s, call))
+        return call
+
+    def call_soon(self, call: Callable[[], None]) -> object:
+        self._timers.append((self.now, call))
+        return call
+
+    def fire(self) -> None:
+        at_s, call = self._timers.pop(0)
+        self.now = max(at_s, self.now)
+        call()
+
+
+COSTS = StepCosts(base_s=0.02, prefill_token_s=0, prefill_pair_s=0, decode_sequence_s=0, context_token_s=0)
+
+
+@pytest.mark.parametrize(("late_s", "ended_s"), [(0.001, [0.021, 0.041, 0.061]), (0.5, [0.52, 0.52, 1.04])])
+def test_late_timers_delay_no_step_but_those_that_came_late(
+    late_s: float, ended_s: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With one step behind the one that runs, as workers hand them over."""
+    loop = LateLoop(late_s)
+    monkeypatch.setattr(asyncio, "get_running_loop", lambda: loop)
+    engine = SimulatedEngine(LinearModel(COSTS), 1.0, TOKENS)
+    ended: list[float] = []
+
+    def on_done(done: StepDone) -> None:
+        ended.append(loop.now)
+        engine.submit(decode(done.step_id + 2, A))
+
+    engine.start(on_done)
+    engine.submit(prefill(1, opened(A)))
+    engine.submit(decode(2, A))
+    for _ in ended_s:
+        loop.fire()
+    assert ended == pytest.approx(ended_s)
