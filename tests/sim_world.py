@@ -5,10 +5,16 @@ from functools import partial
 from random import Random
 
 from jedlik.core.config import FaultConfig, GatewayConfig, NetworkConfig, WorkerConfig
+from jedlik.core.effects import Deliver, GatewayEffect, StreamEnded
+from jedlik.core.events import Arrived, GatewayEvent
+from jedlik.core.ids import StreamId
 from jedlik.core.protocol import StepCosts
+from jedlik.core.requests import Request
 from jedlik.perf.model import LinearModel
 from jedlik.routing.policies.named import make
+from jedlik.sim.engine import PATTERN, TEXT, place_in_text
 from jedlik.sim.outcome import Run
+from jedlik.sim.process import GatewayProcess
 from jedlik.sim.setup import Pool, Setup
 from jedlik.sim.workload.offered import Offered, Text
 from jedlik.sim.world import Simulation
@@ -83,12 +89,83 @@ def a_setup(
 
 
 def run(setup: Setup, workload: Listed) -> Run:
-    """Simulate, then check every node that is up."""
+    """Simulate; check every answer, token by token, and every node that is up."""
     simulation = Simulation(setup, workload)
+    result = play(simulation)
+    assert len(result.outcomes) == result.offered
+    return result
+
+
+def play(simulation: Simulation) -> Run:
+    """As `run`, of a simulation that may be cut before the last answer."""
+    clients = Watch()
+    for gateway in simulation.network.gateways.values():
+        clients.watch(gateway)
     result = simulation.run()
+    check_nodes(simulation)
+    clients.check()
+    return result
+
+
+def check_nodes(simulation: Simulation) -> None:
+    """Every node that is up is sound."""
     for gateway in simulation.network.gateways.values():
         gateway.node.check()
     for worker in simulation.network.workers.values():
         worker.node.check()
-    assert len(result.outcomes) == result.offered
-    return result
+
+
+class Watch:
+    """What clients are told, stream by stream."""
+
+    def __init__(self) -> None:
+        self._asked: dict[StreamId, Request] = {}
+        self._told: dict[StreamId, list[int]] = {}
+        self._ended: dict[StreamId, StreamEnded] = {}
+
+    def watch(self, gateway: GatewayProcess) -> None:
+        """From now on."""
+        handle = gateway._handle
+
+        def watched(event: GatewayEvent, now: float) -> list[GatewayEffect]:
+            if isinstance(event, Arrived):
+                self._asked[event.request.first_stream] = event.request
+            effects = handle(event, now)
+            for effect in effects:
+                if isinstance(effect, Deliver):
+                    self._take(effect)
+            return effects
+
+        gateway._handle = watched
+
+    def _take(self, deliver: Deliver) -> None:
+        for stream, token in zip(deliver.streams, deliver.tokens, strict=True):
+            assert stream not in self._ended
+            self._told.setdefault(stream, []).append(token)
+        for ended in deliver.ended:
+            assert ended.stream not in self._ended
+            self._ended[ended.stream] = ended
+
+    def check(self) -> None:
+        """Answers are what they are without any fault; of one that ended early, a beginning."""
+        for stream, request in self._asked.items():
+            ended, told = self._ended.get(stream), self._told.get(stream, [])
+            begin = place_in_text(request.sampling.seed, 0, 0) % PATTERN
+            assert told == TEXT[begin : begin + len(told)]
+            if ended is not None and ended.fault is None:
+                assert (ended.reason, len(told)) == ("length", request.stopping.max_tokens)
+
+
+def index_differs(simulation: Simulation) -> list[str]:
+    """Where a gateway's index is not what a worker that is up has in its cache."""
+    wrong = []
+    for name, gateway in simulation.network.gateways.items():
+        index = gateway.node._index
+        for worker, process in simulation.network.workers.items():
+            keys = {key for run in process.node._pool.runs() for key in run.keys}
+            bit = index._feeds[worker].bit
+            believed = {key for run in index._closed.forest if run.mask & bit for key in run.keys}
+            if not index.synced(worker) or believed != keys:
+                lacks, more = len(keys - believed), len(believed - keys)
+                wrong.append(f"{name} of {worker}: lacks {lacks}, {more} too many of {len(keys)}")
+    return wrong

@@ -24,9 +24,11 @@ from gateway_given import (
     submits,
     without_notes,
 )
+from hypothesis import given
+from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from jedlik.core.config import GatewayConfig
+from jedlik.core.config import GatewayConfig, WorkerConfig
 from jedlik.core.effects import Deliver, Kick, StreamEnded, ToWorkerEffect, Wake
 from jedlik.core.errors import Fault, FaultKind
 from jedlik.core.events import Arrived, Consumed, FromWorker, Woken, WorkerJoined, WorkerLost
@@ -36,6 +38,8 @@ from jedlik.core.protocol import Facts, Resync, Snapshot, State, Stored, Tokens
 from jedlik.core.requests import Sampling
 from jedlik.core.tokens import pack
 from jedlik.nodes.gateway import GatewayNode
+from jedlik.nodes.gateway_peers import HEALTH, Health, Peer, judge, next_check_s
+from jedlik.routing.view import WorkerView
 
 SILENT = GatewayConfig(silent_suspect_s=1.5, silent_fence_s=5.0)
 
@@ -200,6 +204,15 @@ def test_a_silent_worker_is_suspect_then_fenced_and_never_trusted_again() -> Non
     assert node.handle(said(worker, first(submit.handle, 7)), 5.1) == []
     assert [k.worker for k in of(Kick, node.handle(WorkerJoined(card(worker)), 5.2))] == [worker]
     node.check()
+
+
+@given(st.floats(0.0, 1e6), st.sampled_from(["ok", "suspect"]))
+def test_a_check_that_is_due_finds_something(heard_at: float, health: Health) -> None:
+    """However sums are rounded: else it would be due at once, for ever in a world whose clock stands."""
+    peer: Peer[None] = Peer(WorkerView(card(A)), heard_at)
+    peer.health = health
+    opinion = judge(peer, SILENT, WorkerConfig(), next_check_s(peer, SILENT)).opinion
+    assert HEALTH[health, opinion] != health
 
 
 def test_a_suspect_worker_that_speaks_again_is_trusted_again() -> None:

@@ -59,14 +59,14 @@ class Peer(Generic[StreamT]):
 
 
 def judge(peer: Peer[StreamT], config: GatewayConfig, watch: WorkerConfig, now: float) -> Verdict:
-    """What to think of a worker now."""
+    """What to think of a worker now. Times are compared as `next_check_s` adds them: rounded alike."""
     silent_s = now - peer.heard_at
     hung_s, limit_s = _hung(peer.view.load, watch)
-    if silent_s >= config.silent_fence_s:
+    if now >= peer.heard_at + config.silent_fence_s:
         return Verdict("fence", f"silent for {silent_s:.1f} s")
     if hung_s > FENCE_FACTOR * limit_s:
         return Verdict("fence", f"a step has been running for {hung_s:.1f} s, {limit_s:.1f} s is the limit")
-    if silent_s >= config.silent_suspect_s:
+    if now >= peer.heard_at + config.silent_suspect_s:
         return Verdict("doubt", f"silent for {silent_s:.1f} s")
     if hung_s > limit_s:
         return Verdict("doubt", f"a step has been running for {hung_s:.1f} s, {limit_s:.1f} s is the limit")

@@ -28,17 +28,16 @@ class Clients:
         """Offered requests that are on the heap, and one for those still to be drawn."""
         self.offered = 0
         self.outcomes: list[Outcome] = []
-        self.workers: list[int] = []
 
     def begin(self, gateways: list[GatewayProcess]) -> None:
         self._gateways = gateways
         self._arrivals = self._workload.arrivals()
-        self._next()
+        self._heap.at(0.0, self._next)
 
-    @property
-    def done(self) -> bool:
-        """Everybody has been answered and nobody will ask."""
-        return not self._expected and not self._asked
+    def _stop_if_done(self) -> None:
+        """Everybody has been answered and nobody will ask: nothing more is of interest."""
+        if not self._expected and not self._asked:
+            self._heap.stop()
 
     def delivered(self, deliver: Deliver) -> None:
         """First tokens."""
@@ -65,6 +64,7 @@ class Clients:
         for following in self._workload.ended(offered, now):
             self._expected += 1
             self._heap.at(following.at_s, self._ask, following)
+        self._stop_if_done()
         return outcome, worker
 
     def _next(self) -> None:
@@ -72,6 +72,7 @@ class Clients:
         offered = next(self._arrivals, None)
         if offered is None:
             self._expected -= 1
+            self._stop_if_done()
         else:
             self._heap.at(offered.at_s, self._arrive, offered)
 

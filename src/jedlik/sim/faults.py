@@ -1,5 +1,10 @@
-"""What goes wrong in a simulation: each kind of fault, begun and ended at its times. Victims nobody named are drawn."""
+"""What goes wrong in a simulation: each kind of fault, begun and ended at its times. Victims nobody named are drawn.
 
+Faults of one process may overlap: it is hung, or cut off, until the last of them is over; the factors of slow ones
+multiply, of what its block facts suffer the worst counts. A process that is started again suffers nothing.
+"""
+
+from math import prod
 from random import Random
 
 from jedlik.core.config import FaultConfig
@@ -28,19 +33,14 @@ class Faults:
         process = slot.process
         match fault.kind:
             case "crash":
+                process.engine.settle()
                 self._workers.left(process.card.worker, "crashed")
-            case "hang":
-                process.freeze()
-            case "slow":
-                process.engine.set_factor(fault.factor)
             case "drain":
                 slot.wanted = False
                 process.send(Drain())
-            case "partition":
-                for gateway in self._network.gateways:
-                    self._network.cut(gateway, process.card.worker)
-            case "lose_facts" | "duplicate_facts" | "delay_facts":
-                self._disturb(fault, process)
+            case _:
+                process.suffers.append(fault)
+                self._suffer(process)
         if fault.for_s is not None:
             self._heap.after(fault.for_s, self._end, fault, slot, process)
 
@@ -50,28 +50,38 @@ class Faults:
         if slot.process is not process:
             return  # another process serves there now
         self._workers.act(f"{fault.kind} over", slot)
-        match fault.kind:
-            case "hang":
-                process.thaw()
-            case "slow":
-                process.engine.set_factor(1.0)
-            case "partition":
-                for gateway in self._network.gateways:
-                    self._network.heal(gateway, process.card.worker)
-            case "lose_facts" | "duplicate_facts" | "delay_facts":
-                self._network.faults.pop(process.card.worker, None)
+        if fault in process.suffers:
+            process.suffers.remove(fault)
+            self._suffer(process)
 
-    def _disturb(self, fault: FaultConfig, process: WorkerProcess) -> None:
-        suffered = self._network.faults.setdefault(process.card.worker, FactsFault())
-        if fault.kind == "lose_facts":
-            suffered.lost = fault.share
-        elif fault.kind == "duplicate_facts":
-            suffered.duplicated = fault.share
+    def _suffer(self, process: WorkerProcess) -> None:
+        """Make a process as its faults want it."""
+        faults, worker = process.suffers, process.card.worker
+        kinds = [fault.kind for fault in faults]
+        process.engine.set_factor(prod((fault.factor for fault in faults if fault.kind == "slow"), start=1.0))
+        self._network.faults[worker] = _of_facts(faults)
+        if "partition" in kinds:
+            process.engine.settle()
+        for gateway in self._network.gateways:
+            if "partition" in kinds:
+                self._network.cut(gateway, worker)
+            else:
+                self._network.heal(gateway, worker)
+        if "hang" in kinds:
+            process.freeze()
         else:
-            suffered.delay_s = fault.delay_s
+            process.thaw()
 
     def _victim(self, fault: FaultConfig) -> Slot | None:
         if fault.worker is not None:
             return self._workers.slot(str(fault.worker))
         up = [slot for slot in self._workers.slots if slot.process is not None]
         return self._rng.choice(up) if up else None
+
+
+def _of_facts(faults: list[FaultConfig]) -> FactsFault:
+    """What block facts suffer."""
+    lost = max((fault.share for fault in faults if fault.kind == "lose_facts"), default=0.0)
+    duplicated = max((fault.share for fault in faults if fault.kind == "duplicate_facts"), default=0.0)
+    delay_s = max((fault.delay_s for fault in faults if fault.kind == "delay_facts"), default=0.0)
+    return FactsFault(lost, duplicated, delay_s)

@@ -1,6 +1,6 @@
 """The workers of a simulation as processes: started, connected, ended, started again; and their GPU time."""
 
-from jedlik.core.events import GatewayJoined, WorkerJoined, WorkerLost
+from jedlik.core.events import GatewayJoined, WorkerJoined
 from jedlik.core.ids import WorkerId
 from jedlik.core.protocol import SCHEMA_VERSION, Capabilities, Card, Layout
 from jedlik.kv.hashing import hash_check
@@ -73,7 +73,7 @@ class Workers:
             self._heap.after(slot.pool.start_s, self._serve, slot)
 
     def left(self, worker: WorkerId, reason: str) -> None:
-        """A process is gone: it drained, was kicked or killed. Gateways see the connection close."""
+        """A process is gone: it drained, was kicked or killed. Its connections close behind what it sent."""
         slot = self._by_id.get(worker)
         if slot is None or slot.process is None or slot.process.card.worker != worker:
             return
@@ -81,10 +81,7 @@ class Workers:
         process.end()
         self.handled += process.handled
         self.act("end", slot, reason)
-        del self._network.workers[worker]
-        self._network.forget(worker)
-        for gateway in self._network.gateways.values():
-            self._heap.after(self._setup.network.latency_s, gateway.send, WorkerLost(worker, reason))
+        self._network.close(worker, reason)
         if slot.since_s is not None:
             slot.gpu_s += self._heap.now - slot.since_s
             slot.since_s = None

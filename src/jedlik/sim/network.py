@@ -1,14 +1,16 @@
 """Who is connected to whom in a simulation, and what happens to messages on the way: links, delays, losses, partitions.
 
 Messages from one process to another arrive in the order in which they were sent; block facts may be later than the
-rest, but not out of order among themselves. A partition holds messages until it heals, as TCP does.
+rest, but not out of order among themselves. A partition holds what is sent until it heals, as TCP does; what was
+under way arrives. A connection closes behind what was sent before; what a partition holds then is lost.
 """
 
 from random import Random
+from typing import NamedTuple
 
 from jedlik.core.config import NetworkConfig
 from jedlik.core.effects import ToGatewayEffect, ToWorkerEffect
-from jedlik.core.events import FromGateway, FromWorker
+from jedlik.core.events import FromGateway, FromWorker, WorkerLost
 from jedlik.core.ids import GatewayId, WorkerId
 from jedlik.core.protocol import Facts
 from jedlik.sim.heap import Heap
@@ -18,13 +20,13 @@ from jedlik.sim.process import GatewayProcess, WorkerProcess
 Pair = tuple[GatewayId, WorkerId]
 
 
-class FactsFault:
+class FactsFault(NamedTuple):
     """What a worker's block facts suffer."""
 
-    __slots__ = ("delay_s", "duplicated", "lost")
-
-    def __init__(self) -> None:
-        self.lost = self.duplicated = self.delay_s = 0.0
+    lost: float
+    """Share of the messages."""
+    duplicated: float
+    delay_s: float
 
 
 class Network:
@@ -62,23 +64,33 @@ class Network:
         self._cut.setdefault((gateway, worker), [])
 
     def heal(self, gateway: GatewayId, worker: WorkerId) -> None:
-        """What was held arrives, in order."""
+        """What was held is sent, in order."""
         for message, down in self._cut.pop((gateway, worker), []):
-            self._arrive((gateway, worker), message, down)
+            self._send(gateway if down else worker, (gateway, worker), message, down)
 
-    def forget(self, worker: WorkerId) -> None:
+    def close(self, worker: WorkerId, reason: str) -> None:
         """A process is gone, with its connections."""
-        self._links.pop(worker, None)
+        del self.workers[worker]
+        at = self._link(worker).arrival_s(0)
+        for name, gateway in self.gateways.items():
+            self._heap.at(at, gateway.send, WorkerLost(worker, reason))
+            self._cut.pop((name, worker), None)
+            self._facts_at.pop((name, worker), None)
+        del self._links[worker]
         self.faults.pop(worker, None)
-        for gateway in self.gateways:
-            self._cut.pop((gateway, worker), None)
-            self._facts_at.pop((gateway, worker), None)
 
-    def _send(self, sender: str, pair: Pair, message: object, down: bool) -> None:
+    def _link(self, sender: str) -> Link:
         link = self._links.get(sender)
         if link is None:
             link = self._links[sender] = Link(self._heap, self._config)
-        at = link.arrival_s(size_bytes(message))
+        return link
+
+    def _send(self, sender: str, pair: Pair, message: object, down: bool) -> None:
+        held = self._cut.get(pair) if self._cut else None
+        if held is not None:
+            held.append((message, down))
+            return
+        at = self._link(sender).arrival_s(size_bytes(message))
         if isinstance(message, Facts):
             fault = self.faults.get(pair[1])
             at += self._config.facts_delay_s + (fault.delay_s if fault else 0.0)
@@ -86,14 +98,10 @@ class Network:
         self._heap.at(at, self._arrive, pair, message, down)
 
     def _arrive(self, pair: Pair, message: object, down: bool) -> None:
-        held = self._cut.get(pair) if self._cut else None
-        if held is not None:
-            held.append((message, down))
-            return
         gateway, worker = pair
         if down:
             process = self.workers.get(worker)
             if process is not None:
                 process.send(FromGateway(gateway, message))  # type: ignore[arg-type]
-        elif worker in self.workers:
+        else:
             self.gateways[gateway].send(FromWorker(worker, message))  # type: ignore[arg-type]

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
+from jedlik.core.config import FaultConfig
 from jedlik.core.effects import (
     Deliver,
     Drained,
@@ -74,6 +75,7 @@ class Process(Generic[Event, Effect]):
             self._queue = deque()
 
     def thaw(self) -> None:
+        """What came meanwhile is taken now, in order."""
         queue, self._queue = self._queue, None
         for event in queue or ():
             self.send(event)
@@ -96,12 +98,23 @@ class Process(Generic[Event, Effect]):
 
 
 class WorkerProcess(Process[WorkerEvent, WorkerEffect]):
-    """A worker: its node and its engine. `hung`: the engine answers no more, though the process may."""
+    """A worker: its node and its engine, which freeze together; a step that is running then ends all the same."""
 
     def __init__(self, heap: Heap, world: World, card: Card, node: WorkerNode, model: StepModel) -> None:
         super().__init__(heap, node.handle, Woken())
         self.card, self.node, self._world = card, node, world
         self.engine = Engine(heap, model, self._stepped)
+        self.suffers: list[FaultConfig] = []
+        """Faults that are not over."""
+
+    def freeze(self) -> None:
+        self.engine.settle()
+        self.engine.freeze()
+        super().freeze()
+
+    def thaw(self) -> None:
+        self.engine.thaw()
+        super().thaw()
 
     def end(self) -> None:
         super().end()
@@ -112,6 +125,7 @@ class WorkerProcess(Process[WorkerEvent, WorkerEffect]):
 
     def _perform(self, effects: list[WorkerEffect]) -> None:
         sent: list[ToGatewayEffect] = []
+        drained = False
         for effect in effects:
             if isinstance(effect, ToGatewayEffect):
                 sent.append(effect)
@@ -122,9 +136,11 @@ class WorkerProcess(Process[WorkerEvent, WorkerEffect]):
             elif isinstance(effect, EndLeap):
                 self.engine.end_leap(effect.step_id)
             elif isinstance(effect, Drained):
-                self._world.left(self.card.worker, "drained")
+                drained = True
         if sent:
             self._world.to_gateways(self.card.worker, sent)
+        if drained:
+            self._world.left(self.card.worker, "drained")
 
 
 class GatewayProcess(Process[GatewayEvent, GatewayEffect]):

@@ -109,8 +109,6 @@ class Simulation:
             if worker is not None:
                 outcome = msgspec.structs.replace(outcome, worker=self.workers.index(worker))
             self.clients.outcomes.append(outcome)
-            if self.clients.done:
-                self.heap.stop()
 
     def left(self, worker: WorkerId, reason: str) -> None:
         self.workers.left(worker, reason)
