@@ -3,11 +3,12 @@
 from collections.abc import Iterator, Sequence
 from functools import partial
 from random import Random
+from typing import cast
 
 from jedlik.core.config import FaultConfig, GatewayConfig, NetworkConfig, WorkerConfig
 from jedlik.core.effects import Deliver, GatewayEffect, StreamEnded
 from jedlik.core.events import Arrived, GatewayEvent
-from jedlik.core.ids import StreamId
+from jedlik.core.ids import GatewayId, StreamId, WorkerId
 from jedlik.core.protocol import StepCosts
 from jedlik.core.requests import Request
 from jedlik.perf.model import LinearModel
@@ -16,7 +17,7 @@ from jedlik.sim.engine import PATTERN, TEXT, place_in_text
 from jedlik.sim.outcome import Run
 from jedlik.sim.process import GatewayProcess
 from jedlik.sim.setup import Pool, Setup
-from jedlik.sim.workload.offered import Offered, Text
+from jedlik.sim.workload.offered import Offered, Text, Workload
 from jedlik.sim.world import Simulation
 
 COSTS = StepCosts(0.008, 3.5e-5, 1.4e-9, 3.1e-5, 1.5e-8)
@@ -36,6 +37,31 @@ class Listed:
 
     def ended(self, offered: Offered, now_s: float) -> Sequence[Offered]:
         return ()
+
+
+class Conversations:
+    """Closed loop: each turn's prompt is the one before and more, sent a while after its answer."""
+
+    def __init__(self, seed: int, talks: int, turns: int, think_s: float = 0.3, over_s: float = 5.0) -> None:
+        self._seed, self._talks, self._turns, self._think_s, self._over_s = seed, talks, turns, think_s, over_s
+        self.total: int | None = talks * turns
+
+    def arrivals(self) -> Iterator[Offered]:
+        rng = Random(self._seed)
+        for at_s in sorted(rng.uniform(0.0, self._over_s) for _ in range(self._talks)):
+            yield self._turn(at_s, rng.randrange(1 << 20), 0, [])
+
+    def ended(self, offered: Offered, now_s: float) -> Sequence[Offered]:
+        talk, turn = cast(tuple[int, int], offered.then)
+        if turn + 1 == self._turns:
+            return ()
+        return (self._turn(now_s + self._think_s, talk, turn + 1, list(offered.text.ids)),)
+
+    def _turn(self, at_s: float, talk: int, turn: int, said: list[int]) -> Offered:
+        rng = Random(self._seed + 31 * talk + turn)
+        ids = said + [1000 * turn + piece for piece in range(rng.randint(2, 12))]
+        text = Text(talk, ids, 64, 64 * len(ids))
+        return Offered(at_s, text, rng.randint(10, 80), session=str(talk), then=(talk, turn))
 
 
 def drawn(
@@ -88,7 +114,7 @@ def a_setup(
     )
 
 
-def run(setup: Setup, workload: Listed) -> Run:
+def run(setup: Setup, workload: Workload) -> Run:
     """Simulate; check every answer, token by token, and every node that is up."""
     simulation = Simulation(setup, workload)
     result = play(simulation)
@@ -156,9 +182,9 @@ class Watch:
                 assert (ended.reason, len(told)) == ("length", request.stopping.max_tokens)
 
 
-def index_differs(simulation: Simulation) -> list[str]:
-    """Where a gateway's index is not what a worker that is up has in its cache."""
-    wrong = []
+def index_differs(simulation: Simulation) -> set[tuple[GatewayId, WorkerId]]:
+    """Which gateways' indices are not what workers that are up have in their caches: facts are under way, or lost."""
+    wrong = set()
     for name, gateway in simulation.network.gateways.items():
         index = gateway.node._index
         for worker, process in simulation.network.workers.items():
@@ -166,6 +192,5 @@ def index_differs(simulation: Simulation) -> list[str]:
             bit = index._feeds[worker].bit
             believed = {key for run in index._closed.forest if run.mask & bit for key in run.keys}
             if not index.synced(worker) or believed != keys:
-                lacks, more = len(keys - believed), len(believed - keys)
-                wrong.append(f"{name} of {worker}: lacks {lacks}, {more} too many of {len(keys)}")
+                wrong.add((name, worker))
     return wrong

@@ -1,0 +1,56 @@
+"""All requests share one system prompt: its holder must not become the only worker, nor everybody compute it anew."""
+
+from collections import Counter
+from collections.abc import Iterator
+from random import Random
+
+import pytest
+
+from jedlik.sim.outcome import Run
+from jedlik.sim.workload.offered import Offered, Text
+from sim_world import Listed, a_setup, run
+
+SYSTEM = 100
+"""Pieces of 64 tokens: two hundred milliseconds of prefill."""
+
+
+def one_system_prompt(seed: int, requests: int, rate: float) -> Listed:
+    def offered() -> Iterator[Offered]:
+        rng, at_s = Random(seed), 0.0
+        for number in range(requests):
+            at_s += rng.expovariate(rate)
+            ids = [*range(SYSTEM), *range(10_000 + 10 * number, 10_000 + 10 * number + rng.randint(1, 4))]
+            yield Offered(at_s, Text(0, ids, 64, 64 * len(ids)), rng.randint(30, 120))
+
+    return Listed(list(offered()))
+
+
+def hit_rate(result: Run) -> float:
+    return sum(o.cached_tokens for o in result.outcomes) / sum(o.prompt_tokens for o in result.outcomes)
+
+
+@pytest.mark.parametrize("gateways", [1, 4])
+@pytest.mark.parametrize("rate", [10.0, 40.0])
+def test_load_is_spread_and_the_prompt_is_computed_about_once_a_worker(rate: float, gateways: int) -> None:
+    result = run(a_setup(4, gateways=gateways), one_system_prompt(1, 200, rate))
+    assert all(o.ok and o.attempts == 1 for o in result.outcomes)
+    served = Counter(o.worker for o in result.outcomes)
+    assert len(served) >= 3
+    assert max(served.values()) < 0.4 * 200
+    possible = SYSTEM / (SYSTEM + 2.5)
+    assert hit_rate(result) > possible - 0.1  # a few compute it side by side at the beginning
+
+
+def test_replicas_come_with_load_not_with_workers() -> None:
+    """A trickle is served by whoever has the prompt; sixteen workers do not all have to compute it."""
+    result = run(a_setup(16), one_system_prompt(2, 40, 1.0))
+    computed = sum(o.cached_tokens == 0 for o in result.outcomes)
+    assert computed <= 6
+    assert hit_rate(result) > 0.8
+
+
+def test_a_burst_on_a_cold_prompt_does_not_pile_up_on_one_worker() -> None:
+    result = run(a_setup(4), one_system_prompt(3, 80, 4000.0))
+    served = Counter(o.worker for o in result.outcomes)
+    assert all(o.ok for o in result.outcomes)
+    assert max(served.values()) <= 0.5 * 80
