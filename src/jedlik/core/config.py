@@ -57,18 +57,17 @@ class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     ack_every_tokens: int = 16
     """Consumption is acknowledged to workers this often."""
 
-
     policy: str = "jedlik"
     """How a worker is chosen: a name from docs/routing.md, or FILE.py[:NAME] of your own."""
     shadow_policy: str | None = None
-    """A second policy that is asked about every request and never followed; `/explain` shows what it would have done."""
+    """A second policy, asked about every request and never followed; `/explain` shows what it would have done."""
     slo_ttft_s: float | None = None
     """Time to first token that counts as good. Set, requests are queued and shed to keep it; None: no such promise."""
     slo_itl_s: float | None = None
     """Mean time between tokens of an answer that counts as good."""
     shed: bool = True
-    """Refuse (429, with Retry-After) what can't keep `slo_ttft_s` because of load. A request too long to keep it on an
-    idle worker is never refused for that."""
+    """Refuse (429, with Retry-After) what can't keep `slo_ttft_s` because of load; and while that has to be done, also
+    prompts too long to keep it on an idle worker. docs/routing.md says exactly when."""
 
 
 class FrontendConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -139,7 +138,7 @@ class PoolConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     name: str
     count: int
     profile: str
-    """What a step takes: a name from `jedlik profile --list` (model/gpu/parallelism), or a file that `jedlik profile` wrote."""
+    """What a step takes: a name (`jedlik profile --list`), or a file that `jedlik profile` wrote."""
     gpus: int | None = None
     """Per worker; default: the profile's."""
     kv_tokens: int | None = None

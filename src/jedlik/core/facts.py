@@ -51,6 +51,8 @@ class Routed(msgspec.Struct, frozen=True, tag="routed"):
     observed_ttft_s: float | None = None
     """The same, as it was. Only what is remembered for `explain` has it."""
     shadow: Shadow | None = None
+    held: str = ""
+    """Why nobody was chosen though workers could have been: it waits for a better moment, or is refused."""
 
 
 class Migrated(msgspec.Struct, frozen=True, tag="migrated"):

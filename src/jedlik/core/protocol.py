@@ -170,7 +170,7 @@ class Load(msgspec.Struct, frozen=True, array_like=True, tag="load"):
     waiting: int
     """Sequences queued, preempted ones included."""
     waiting_tokens: int
-    """Prompt tokens not yet computed, over running and waiting."""
+    """Prompt tokens not yet computed, over running and waiting, less what waiting ones would find cached now."""
     context_tokens: int
     """Tokens in cache of the running sequences."""
     held_blocks: int
@@ -184,6 +184,8 @@ class Load(msgspec.Struct, frozen=True, array_like=True, tag="load"):
     preemptions: int = 0
     costs: StepCosts | None = None
     """The worker's own, from a profile or learnt from its steps; None until it knows."""
+    waiting_pairs: int | None = None
+    """(token of `waiting_tokens`, token it attends to) pairs; None where an engine can't tell."""
 
 
 class Stored(msgspec.Struct, frozen=True, array_like=True, tag="+"):

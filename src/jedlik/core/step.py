@@ -57,8 +57,8 @@ class Step(msgspec.Struct, frozen=True, array_like=True):
     predicted_s: float | None = None
     """What the scheduler expects, None while nothing is known; for watchdogs, not for the engine."""
     repeat: int = 1
-    """A leap: so many decode steps in a row over the same lanes, each of which appends one token. Only simulated engines
-    are given leaps; tables then name the blocks of the first step only."""
+    """A leap: so many decode steps in a row over the same lanes, each of which appends one token. Only engines of
+    simulations are given leaps; tables then name the blocks of the first step only."""
 
 
 class TokenLogprobs(msgspec.Struct, frozen=True, array_like=True):

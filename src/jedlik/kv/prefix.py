@@ -62,6 +62,11 @@ class Match:
                     return depths
         return depths
 
+    def most(self) -> tuple[int, int]:
+        """(depth in blocks of the workers that hold most, how many they are); (0, 0) if nobody holds anything."""
+        depth, bits = self._spans[-1] if self._spans else (0, 0)
+        return depth, bits.bit_count()
+
     def depth(self, worker: WorkerId) -> int:
         """Depth in blocks at one worker; 0 for one that holds nothing."""
         bit = self._feeds[worker].bit if worker in self._feeds else 0

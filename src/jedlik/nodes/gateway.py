@@ -247,6 +247,8 @@ class GatewayNode:
                 if message.epoch > peer.view.state.epoch:
                     peer.view.state, self._cards = message, None
                     self._attempts.retry_parked(now, out)
+        if self._attempts.waiting and isinstance(message, Tokens | Load):
+            self._attempts.reconsider(now, out)
         if peer.id in self._peers and (peer.health != "ok" or isinstance(message, Load)):
             self._judge(peer, now, out)
 

@@ -1,9 +1,11 @@
-"""Attempts at the choices in flight: placed, moved to another worker, parked while there is none, ended.
+"""Attempts at the choices in flight: placed, moved to another worker, held back, parked while there is none, ended.
 
-Invariant: a stream is in `streams` from its arrival to its end, and meanwhile at work at one peer (which counts it
-among its attempts) or parked, never both. Its booking lives no longer than its attempt.
+Invariant: a stream is in `streams` from its arrival to its end, and meanwhile either at work at one peer (which counts
+it among its attempts), or parked until there is a worker, or waiting for a better moment (its policy says until when).
+Its booking lives no longer than its attempt.
 """
 
+from itertools import islice
 from math import inf
 
 import msgspec
@@ -11,7 +13,7 @@ import msgspec
 from jedlik.core.config import GatewayConfig
 from jedlik.core.effects import StreamEnded
 from jedlik.core.errors import Bug, Fault
-from jedlik.core.facts import Candidate, Migrated
+from jedlik.core.facts import Candidate, Migrated, Routed
 from jedlik.core.ids import Handle, StreamId, WorkerId
 from jedlik.core.protocol import FinishReason, Submit
 from jedlik.core.requests import Request
@@ -20,9 +22,13 @@ from jedlik.nodes.gateway_outbox import Outbox
 from jedlik.nodes.gateway_peers import Peer
 from jedlik.nodes.gateway_route import Router
 from jedlik.nodes.gateway_streams import NO_HANDLE, Stream, Streams
-from jedlik.routing.admit import no_worker, too_late
+from jedlik.routing.admit import no_worker, refused, too_late
 from jedlik.routing.choose import Held
+from jedlik.routing.policy import Refuse, Wait
 from jedlik.routing.view import Booking, Fleet
+
+MAX_LOOKS = 4
+"""Waiting streams that are looked at when a worker has changed: who comes first is not overtaken by many."""
 
 
 class Attempts:
@@ -35,8 +41,10 @@ class Attempts:
         self.streams = Streams()
         self.peers: dict[WorkerId, Peer[Stream]] = {}
         self.parked: dict[StreamId, Stream] = {}
+        self.waiting: dict[StreamId, Stream] = {}
+        """In order of arrival."""
         self.earliest = inf
-        """No parked stream has to be given up before this time."""
+        """No parked or waiting stream has to be looked at before this time."""
         self._last_handle = 0
 
     def arrive(self, request: Request, now: float, out: Outbox) -> None:
@@ -65,10 +73,17 @@ class Attempts:
             del self.parked[stream.id]
             self._place(stream, self._router.held(stream), now, out)
 
+    def reconsider(self, now: float, out: Outbox) -> None:
+        """A worker has changed: the first of those who wait for a better moment may have it."""
+        for stream in list(islice(self.waiting.values(), MAX_LOOKS)):
+            self._place(stream, self._router.held(stream), now, out)
+
     def expire(self, now: float, out: Outbox) -> None:
-        """Give up parked streams whose time is over."""
+        """Look at waiting streams again that are due, and give up parked ones whose time is over."""
         if now < self.earliest:
             return
+        for stream in [s for s in self.waiting.values() if s.park_until <= now]:
+            self._place(stream, self._router.held(stream), now, out)
         for stream in [s for s in self.parked.values() if s.park_until <= now]:
             deadline = stream.deadline()
             if deadline is not None and deadline <= now:
@@ -76,7 +91,8 @@ class Attempts:
             else:
                 fault = no_worker(stream.request.model, now - stream.arrived_at, stream.reason)
             self.end(stream, fault, now, out)
-        self.earliest = min((s.park_until for s in self.parked.values()), default=inf)
+        idle = (*self.parked.values(), *self.waiting.values())
+        self.earliest = min((s.park_until for s in idle), default=inf)
 
     def release(self, stream: Stream) -> Handle:
         """Take a stream from its worker: later tokens of this attempt are stale. Returns the handle to cancel."""
@@ -105,14 +121,20 @@ class Attempts:
         """Drop a stream without a word to the frontend; returns the handle to cancel, if one was at work."""
         handle = self.release(stream)
         self.parked.pop(stream.id, None)
+        self.waiting.pop(stream.id, None)
         self.streams.remove(stream)
+        self._router.answered(stream, outcome, output_tokens)
         out.note(stream.answered(outcome, output_tokens, now))
         return handle
 
     def _place(self, stream: Stream, held: Held, now: float, out: Outbox, fault: Fault | None = None) -> None:
         """Begin an attempt, or park or end the stream where that can't be. `fault` is why the last one failed."""
         choice, routed = self._router.route(stream, held, now)
+        if choice.held is not None:
+            self._hold(stream, choice.held, routed, now, out)
+            return
         if choice.chosen is None:
+            self.waiting.pop(stream.id, None)
             if stream.attempt == 0 and not stream.park_until:
                 self._router.remember(routed)
                 out.note(routed)
@@ -125,10 +147,27 @@ class Attempts:
         if late is not None and stream.attempt == 0:
             self.end(stream, late, now, out)
             return
+        self.waiting.pop(stream.id, None)
         stream.routed, stream.modelled_s = routed, choice.first_token_s
         self._submit(stream, choice.chosen, now, out)
         if stream.request.choices > 1 and stream.request.sampling.prompt_logprobs is None:
             self._share(stream, choice.chosen, held)
+
+    def _hold(self, stream: Stream, held: Wait | Refuse, routed: Routed, now: float, out: Outbox) -> None:
+        """Nowhere now: wait for a better moment, or end it if there will be none in time."""
+        first = stream.id not in self.waiting
+        if first or isinstance(held, Refuse):
+            self._router.remember(routed)
+            out.note(routed)
+        if isinstance(held, Refuse):
+            self._router.refused(stream, held, now)
+            self.end(stream, refused(held), now, out)
+            return
+        deadline = stream.deadline()
+        until = now + held.seconds
+        stream.park_until = until if deadline is None else min(until, max(now, deadline))
+        self.waiting[stream.id] = stream
+        self.earliest = min(self.earliest, stream.park_until)
 
     def _share(self, stream: Stream, chosen: Candidate, held: Held) -> None:
         """What this attempt will compute is as good as cached for the request's next choices."""
@@ -178,8 +217,9 @@ class Attempts:
                 raise Bug(f"gateway: bookings at {peer.id} without an attempt")
             if not peer.acks.keys() <= peer.attempts.keys():
                 raise Bug(f"gateway: acknowledgements at {peer.id} without an attempt")
-        if at_work + len(self.parked) != len(self.streams):
-            raise Bug(f"gateway: {len(self.streams)} streams, {at_work} at work, {len(self.parked)} parked")
+        if at_work + len(self.parked) + len(self.waiting) != len(self.streams):
+            idle = f"{len(self.parked)} parked, {len(self.waiting)} waiting"
+            raise Bug(f"gateway: {len(self.streams)} streams, {at_work} at work, {idle}")
 
 
 def submit_of(stream: Stream, now: float) -> Submit:

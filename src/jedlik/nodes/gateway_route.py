@@ -3,6 +3,7 @@
 from collections import OrderedDict
 from collections.abc import Sequence
 from itertools import islice
+from math import inf
 
 from msgspec.structs import replace
 
@@ -13,18 +14,34 @@ from jedlik.core.ids import RequestId, WorkerId
 from jedlik.core.protocol import Card
 from jedlik.core.tokens import count
 from jedlik.kv.naming import Naming
-from jedlik.kv.prefix import PrefixIndex
+from jedlik.kv.prefix import Match, PrefixIndex
 from jedlik.kv.prefix_chains import ChainCache
 from jedlik.nodes.gateway_outbox import Outbox
 from jedlik.nodes.gateway_streams import Stream
 from jedlik.routing.calibration import Calibration
 from jedlik.routing.choose import MAX_HOLDERS, MAX_IDLE, Choice, Held, Policies, choose
-from jedlik.routing.cost import EXPECTED_OUTPUT
-from jedlik.routing.policy import Ask
+from jedlik.routing.lengths import OutputLengths
+from jedlik.routing.policy import Ask, Refuse
+from jedlik.routing.reuse import Reuse
 from jedlik.routing.view import Fleet
 
+WHOLE = frozenset({"stop", "length", "cut"})
+"""Outcomes of answers that ended by themselves."""
 Group = tuple[str, int]
 """Model revision and block size: workers of one group name blocks alike."""
+
+
+PRESSED_S = 30.0
+"""Load is taken to be too much for so long after a request had to be refused for it."""
+
+
+class Learnt:
+    """What requests for one model were like lately."""
+
+    def __init__(self) -> None:
+        self.lengths = OutputLengths()
+        self.reuse = Reuse()
+        self.pressed_until = -inf
 
 
 class Router:
@@ -43,6 +60,8 @@ class Router:
         self._members: dict[str, dict[Group, int]] = {}
         """Workers by model and group."""
         self._calibrations: dict[WorkerId, Calibration] = {}
+        self._learnt: dict[str, Learnt] = {}
+        """By model."""
 
     def joined(self, card: Card) -> None:
         """A worker of this card came."""
@@ -74,9 +93,12 @@ class Router:
         if request.sampling.prompt_logprobs is not None and not stream.started:
             return Held(tokens)
         history, everyone = stream.history(), self._policies.serving.everyone
+        wanted = False
         for group in self._members.get(request.model, ()):
             block_size = group[1]
-            match = self._index.match(self._chains[group].keys(history, request.tenant, request.salt))
+            keys = self._chains[group].keys(history, request.tenant, request.salt)
+            match = self._index.match(keys)
+            wanted |= self._wanted(stream, keys, match, block_size)
             if match.empty():
                 continue
             for worker, depth in match.deepest(None if everyone else MAX_HOLDERS).items():
@@ -84,12 +106,26 @@ class Router:
             for view in () if everyone else islice(self._fleet.least_loaded(request.model), 2 * MAX_IDLE):
                 if depth := match.depth(view.card.worker):
                     tokens[view.card.worker] = depth * block_size
-        return Held(tokens)
+        return Held(tokens, wanted=wanted)
+
+    def _workers(self, model: str) -> int:
+        return max(1, sum(self._members.get(model, {}).values()))
+
+    def _wanted(self, stream: Stream, keys: list[int], match: Match, block_size: int) -> bool:
+        """Whether the prefix that was found is to be held by more workers; counts it, once for each request."""
+        model = stream.request.model
+        depth, holders = match.most()
+        reuse = self._learnt_of(model).reuse
+        last = keys[depth - 1] if depth else None
+        if not stream.seen:
+            stream.seen = True
+            reuse.observe(stream.history_tokens(), min(depth * block_size, stream.history_tokens() - 1), last)
+        return last is not None and holders < reuse.share(last) * self._workers(model)
 
     def route(self, stream: Stream, held: Held, now: float) -> tuple[Choice, Routed]:
         """Choose a worker for the next attempt of a stream."""
         request = stream.request
-        choice = choose(self._fleet, self._ask(stream, now), held, self._policies)
+        choice = choose(self._fleet, self._ask(stream, held, now), held, self._policies)
         worker, predicted = choice.chosen.worker if choice.chosen else None, choice.first_token_s
         if worker is not None and predicted is not None:
             predicted *= self._calibrations[worker].correction
@@ -107,24 +143,49 @@ class Router:
             failure=choice.failure,
             predicted_ttft_s=predicted,
             shadow=choice.shadow,
+            held=choice.held.why if choice.held else "",
         )
         return choice, routed
 
-    def _ask(self, stream: Stream, now: float) -> Ask:
+    def answered(self, stream: Stream, outcome: str, tokens: int) -> None:
+        """A stream has ended: what was learnt from it about the lengths of answers."""
+        if outcome in WHOLE:
+            self._learnt_of(stream.request.model).lengths.observe(tokens)
+
+    def refused(self, stream: Stream, refusal: Refuse, now: float) -> None:
+        """A request was not taken."""
+        if refusal.pressed:
+            self._learnt_of(stream.request.model).pressed_until = now + PRESSED_S
+
+    def _learnt_of(self, model: str) -> Learnt:
+        learnt = self._learnt.get(model)
+        if learnt is None:
+            learnt = self._learnt[model] = Learnt()
+        return learnt
+
+    def _ask(self, stream: Stream, held: Held, now: float) -> Ask:
         request, done, config = stream.request, len(stream.output), self._config
+        learnt = self._learnt_of(request.model)
+        lengths = learnt.lengths
         left = max(0, request.stopping.max_tokens - done)
-        expected = EXPECTED_OUTPUT if request.output_hint is None else max(1, request.output_hint - done)
-        promised = None if done else config.slo_ttft_s
+        expected = round(lengths.mean) if request.output_hint is None else request.output_hint - done
+        fresh = not stream.attempt and not stream.choice  # what was taken in is neither held back nor refused
+        promised, waited_s = config.slo_ttft_s if fresh else None, now - stream.arrived_at
         return Ask(
             request.request_id,
             stream.choice,
             request.model,
             stream.history_tokens(),
-            min(left, expected),
+            min(left, max(1, expected)),
             stream.avoid,
             request.session,
-            None if promised is None else promised - (now - stream.arrived_at),
+            None if promised is None else promised - waited_s,
             config.slo_itl_s,
+            waited_s,
+            lengths,
+            config.shed and learnt.reuse.known,
+            now < learnt.pressed_until,
+            0.0 if held.wanted else learnt.reuse.times,
         )
 
     def first_token(self, stream: Stream, now: float, out: Outbox) -> None:

@@ -34,6 +34,7 @@ class Stream:
         "reason",
         "request",
         "routed",
+        "seen",
         "started",
     )
 
@@ -52,6 +53,8 @@ class Stream:
         self.acked = 0
         """Output position its worker knows (or will know) to be consumed."""
         self.started = False
+        self.seen = False
+        """Its prompt was counted among those that came."""
         self.first_token_at: float | None = None
         self.queued_s: float | None = None
         self.cached_tokens = 0

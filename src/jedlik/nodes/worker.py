@@ -31,6 +31,7 @@ from jedlik.nodes.worker_intake import Intake
 from jedlik.nodes.worker_pace import Pace
 from jedlik.nodes.worker_peers import Peer
 from jedlik.nodes.worker_reports import CacheReport, LoadTimes
+from jedlik.perf.step import chunk_pairs
 from jedlik.scheduling.batch import Batch
 from jedlik.scheduling.booking import Booking
 from jedlik.scheduling.leap import LIVE, Leaps
@@ -347,14 +348,17 @@ class WorkerNode:
         batch, flight = self._batch, self._flights[0] if self._flights else None
         over, age_s = self._pace.progress(flight, now) if flight else (0, 0.0)
         ahead = (flight.repeat - 1 - over) * len(flight.decodes) if flight and flight.repeat > 1 else 0
-        prefilling = sum([s.known - s.scheduled for s in batch.prefilling])
+        prefilling, pairs = batch.waiting.tokens, batch.waiting.pairs
+        for s in batch.prefilling:
+            prefilling += s.known - s.scheduled
+            pairs += chunk_pairs(s.scheduled, s.known - s.scheduled)
         return Load(
             steps=self._pace.steps + over,
             step_age_s=age_s,
             step_predicted_s=flight.predicted_s if flight else None,
             running=batch.running,
             waiting=len(batch.waiting) + len(batch.parked),
-            waiting_tokens=batch.waiting.tokens + prefilling,
+            waiting_tokens=prefilling,
             context_tokens=sum([s.scheduled for s in batch.decoding]) - ahead,
             held_blocks=self._pool.held_blocks,
             cached_blocks=self._pool.cached_blocks,
@@ -362,6 +366,7 @@ class WorkerNode:
             step_s=self._pace.step_s,
             preemptions=batch.preemptions,
             costs=self._pace.costs,
+            waiting_pairs=pairs,
         )
 
     def _set_wake(self, now: float, out: list[WorkerEffect]) -> None:

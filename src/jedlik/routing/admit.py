@@ -2,6 +2,7 @@
 
 from jedlik.core.errors import Fault
 from jedlik.routing.cost import backlog_s
+from jedlik.routing.policy import Refuse
 from jedlik.routing.view import Fleet
 
 MIN_RETRY_S, MAX_RETRY_S = 1.0, 30.0
@@ -27,6 +28,12 @@ def too_late(predicted_s: float | None, left_s: float | None) -> Fault | None:
         return None
     message = f"the first token would take about {predicted_s:.2f} s, the deadline is in {left_s:.2f} s"
     return Fault("overloaded", message, retry_after_s=_clamp(predicted_s - left_s))
+
+
+def refused(refusal: Refuse) -> Fault:
+    """What a policy would not take: the promised time to first token can't be kept because of load."""
+    message = f"overloaded: {refusal.why}: retry later"
+    return Fault("overloaded", message, retry_after_s=_clamp(refusal.retry_after_s))
 
 
 def no_worker(model: str, waited_s: float = 0.0, why: str = "") -> Fault:

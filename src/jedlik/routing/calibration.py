@@ -1,11 +1,10 @@
 """How a worker's times to first token compare with what its step model said, and the correction that follows.
 
-An exponential average of log(observed / predicted), so that twice and half cancel; each sample is bounded, and nothing
-is corrected before there are enough. Predictions go in as the model made them, uncorrected: otherwise a correction
-would be taken for a better model.
+Averages of both, exponential, divided by each other: seconds count, not samples, because a correction matters where
+times are long, and a tenth of a second more on a prediction of next to nothing says nothing about the model. Each
+sample is bounded, and nothing is corrected before there are enough. Predictions go in as the model made them,
+uncorrected: otherwise a correction would be taken for a better model.
 """
-
-from math import exp, log
 
 from jedlik.core.errors import Bug
 
@@ -19,10 +18,10 @@ MIN_SAMPLES = 8
 class Calibration:
     """One worker's."""
 
-    __slots__ = ("_log", "samples")
+    __slots__ = ("_observed_s", "_predicted_s", "samples")
 
     def __init__(self) -> None:
-        self._log = 0.0
+        self._observed_s = self._predicted_s = 0.0
         self.samples = 0
 
     def observe(self, predicted_s: float, observed_s: float) -> None:
@@ -30,13 +29,15 @@ class Calibration:
         if predicted_s <= 0 or observed_s <= 0:
             return
         self.samples += 1
-        ratio = min(BOUND, max(1 / BOUND, observed_s / predicted_s))
-        self._log += max(WEIGHT, 1 / self.samples) * (log(ratio) - self._log)
+        weight = max(WEIGHT, 1 / self.samples)
+        bounded_s = min(BOUND * predicted_s, max(predicted_s / BOUND, observed_s))
+        self._predicted_s += weight * (predicted_s - self._predicted_s)
+        self._observed_s += weight * (bounded_s - self._observed_s)
 
     @property
     def ratio(self) -> float:
         """Observed over predicted, lately; 1 where nothing is known."""
-        return exp(self._log)
+        return self._observed_s / self._predicted_s if self.samples else 1.0
 
     @property
     def correction(self) -> float:
@@ -45,5 +46,5 @@ class Calibration:
 
     def check(self) -> None:
         """The average is within the bounds of what went in."""
-        if abs(self._log) > log(BOUND) * (1 + 1e-9):
+        if not 1 / BOUND - 1e-9 <= self.ratio <= BOUND + 1e-9:
             raise Bug(f"calibration: a mean ratio of {self.ratio} out of samples within {BOUND}")

@@ -14,7 +14,7 @@ import msgspec
 from jedlik.core.facts import Candidate, Shadow
 from jedlik.core.ids import WorkerId
 from jedlik.routing.cost import Demand, first_token_s
-from jedlik.routing.policy import Ask, Offer, Policy
+from jedlik.routing.policy import Ask, Offer, Policy, Refuse, Wait
 from jedlik.routing.view import Fleet, WorkerView
 
 MAX_HOLDERS = 8
@@ -31,6 +31,8 @@ class Held(msgspec.Struct, frozen=True):
     cached: dict[WorkerId, int]
     shared: dict[WorkerId, int] = msgspec.field(default_factory=dict)
     """Of what counts as cached: tokens that other choices of the same request are about to compute there."""
+    wanted: bool = False
+    """The prefix is hot: it is to be held by more workers than it is."""
 
 
 class Policies(msgspec.Struct, frozen=True):
@@ -57,15 +59,18 @@ class Choice(msgspec.Struct, frozen=True):
     first_token_s: float | None = None
     """Predicted at the chosen worker by its step model, before correction; None where it has told none."""
     shadow: Shadow | None = None
+    held: Wait | Refuse | None = None
+    """Why nobody was chosen, though there are workers that could."""
 
 
 class Verdict(msgspec.Struct, frozen=True):
     """What one policy made of the offers."""
 
-    chosen: Candidate
+    chosen: Candidate | None
     scored: list[Candidate]
     passed_over: tuple[Candidate, ...]
     unit: str
+    held: Wait | Refuse | None = None
 
 
 def choose(fleet: Fleet, ask: Ask, held: Held, policies: Policies) -> Choice:
@@ -80,9 +85,12 @@ def choose(fleet: Fleet, ask: Ask, held: Held, policies: Policies) -> Choice:
         failure, policy = _reason(policy, error), policies.fallback
         verdict = decide(policy, offers, ask)
     chosen = verdict.chosen
+    shadow = None if policies.shadow is None else _shadow(policies.shadow, offers, ask)
+    if chosen is None:
+        reported = (*verdict.passed_over, *excluded_ones)
+        return Choice(None, reported, verdict.unit, policy.name, failure, None, shadow, verdict.held)
     reported = (*_shown(verdict.scored, chosen), *verdict.passed_over, *excluded_ones)
     predicted = predicted_s(offers, ask, chosen.worker)
-    shadow = None if policies.shadow is None else _shadow(policies.shadow, offers, ask)
     return Choice(chosen, reported, verdict.unit, policy.name, failure, predicted, shadow)
 
 
@@ -120,6 +128,8 @@ def excluded(view: WorkerView, ask: Ask) -> str | None:
 def decide(policy: Policy, offers: Sequence[Offer], ask: Ask) -> Verdict:
     """Filter, score and pick. Raises whatever the policy raises."""
     kept = policy.filter(offers, ask)
+    if isinstance(kept, Wait | Refuse):
+        return Verdict(None, [], _passed_over(offers, (), policy.name), policy.unit(offers), kept)
     scored = [
         Candidate(offer.view.card.worker, sum(terms.values()), offer.cached_tokens, terms)
         for offer, terms in zip(kept, policy.score(kept, ask), strict=True)
@@ -159,6 +169,8 @@ def _shadow(policy: Policy, offers: Sequence[Offer], ask: Ask) -> Shadow:
     except Exception as error:  # as above: a shadow may be wrong, never harmful
         return Shadow(policy.name, None, 0.0, "", (), _reason(policy, error))
     chosen = verdict.chosen
+    if chosen is None:
+        return Shadow(policy.name, None, 0.0, verdict.unit, (), verdict.held.why if verdict.held else "")
     return Shadow(policy.name, chosen.worker, chosen.cost_s, verdict.unit, _shown(verdict.scored, chosen))
 
 

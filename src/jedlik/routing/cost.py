@@ -1,11 +1,12 @@
 """What a request would cost at one worker, to itself and to those already there.
 
 With the worker's `StepCosts` in seconds:
-    wait      = time to compute the backlog before it, and for a place in the batch where it is full
+    wait      = the rest of the step in flight, the backlog before it, and a place in the batch where it is full
     prefill   = time to compute its own uncached tokens
     stall     = prefill x sequences decoding there, which all wait for its chunks
     slowdown  = expected output tokens x (its context's and sequence's share of a step) x (the others + itself),
                 plus expected output tokens x what the others' context and sequences add to its steps
+    evicted   = time to compute again what is evicted for it, as often as computed tokens are found again
     memory    = time to compute again what must be preempted to make room
 Wait and prefill are multiplied by the worker's correction: what its times to first token were against prediction.
 Without a profile, in prefill tokens: wait = backlog (+ 64 for each sequence beyond the batch), prefill = uncached,
@@ -18,8 +19,6 @@ from jedlik.core.protocol import StepCosts
 from jedlik.perf.step import prefill_s
 from jedlik.routing.view import SEQUENCE_TOKENS, WorkerView
 
-EXPECTED_OUTPUT = 64
-"""Output tokens assumed where nobody knows."""
 FULL_BATCH_TOKENS = 64
 
 
@@ -43,19 +42,21 @@ class Demand(msgspec.Struct, frozen=True):
 
 
 def backlog_s(view: WorkerView, costs: StepCosts, shared_tokens: int = 0) -> float:
-    """Seconds to compute what waits at a worker, taken as prompts of equal length that share steps."""
+    """Seconds to compute what waits at a worker, in full steps."""
     tokens = view.backlog_tokens - shared_tokens
     if tokens <= 0:
         return 0.0
-    prompts = max(1, len(view.bookings) + (view.load.waiting if view.load else 0))
-    pairs = tokens * (tokens / prompts + 1) / 2
+    pairs = view.backlog_pairs * tokens / view.backlog_tokens
     steps = -(-tokens // view.card.max_step_tokens)
     return steps * costs.base_s + tokens * costs.prefill_token_s + pairs * costs.prefill_pair_s
 
 
 def wait_s(view: WorkerView, demand: Demand, costs: StepCosts) -> float:
-    """Seconds until a worker begins with this dispatch: the backlog, and a place in the batch where it is full."""
+    """Seconds until a worker begins with this dispatch."""
     wait = backlog_s(view, costs, demand.shared_tokens) if view.backlog_tokens else 0.0
+    load = view.load
+    if load is not None and load.step_predicted_s is not None and load.step_predicted_s > load.step_age_s:
+        wait += load.step_predicted_s - load.step_age_s
     most = view.card.max_sequences
     excess = view.sequences + 1 - most
     if excess > 0:
@@ -70,7 +71,7 @@ def first_token_s(view: WorkerView, demand: Demand, costs: StepCosts) -> float:
     return wait_s(view, demand, costs) + own
 
 
-def cost_seconds(view: WorkerView, demand: Demand, costs: StepCosts) -> dict[str, float]:
+def cost_seconds(view: WorkerView, demand: Demand, costs: StepCosts, reuse: float = 0.0) -> dict[str, float]:
     """The parts of the cost, in seconds."""
     card, sequences, output, correction = view.card, view.sequences, demand.output_tokens, view.correction
     in_batch = sequences if sequences < card.max_sequences else card.max_sequences
@@ -78,10 +79,12 @@ def cost_seconds(view: WorkerView, demand: Demand, costs: StepCosts) -> dict[str
     others = costs.decode_sequence_s * sequences + costs.context_token_s * view.context_tokens
     share = costs.decode_sequence_s + demand.history_tokens * costs.context_token_s
     missing = missing_tokens(view, demand)
+    wait = wait_s(view, demand, costs) * correction
     return {
-        "wait": wait_s(view, demand, costs) * correction,
+        "wait": wait,
         "prefill": own * correction,
         "stall": own * in_batch,
+        "evicted": reuse * own,
         "slowdown": output * (others + share * (1 + in_batch)),
         "memory": prefill_s(costs, missing, 0, card.max_step_tokens) if missing else 0.0,
     }

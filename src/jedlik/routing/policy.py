@@ -15,6 +15,7 @@ from xxhash import xxh3_64_intdigest
 from jedlik.core.facts import Candidate
 from jedlik.core.ids import RequestId, WorkerId
 from jedlik.core.protocol import StepCosts
+from jedlik.routing.lengths import OutputLengths
 from jedlik.routing.view import WorkerView
 
 TIE = 0.01
@@ -39,6 +40,32 @@ class Ask(msgspec.Struct, frozen=True):
     """What is left of the time to first token that counts as good; None: no such promise."""
     itl_s: float | None = None
     """Mean time between tokens that counts as good."""
+    waited_s: float = 0.0
+    """At the gateway, for a worker to go to."""
+    lengths: OutputLengths = msgspec.field(default_factory=OutputLengths)
+    """Of answers seen lately."""
+    shed: bool = False
+    """It may be refused."""
+    pressed: bool = False
+    """Lately requests had to be refused because of load."""
+    reuse: float = 0.0
+    """How often a token that is computed is found again, on average; 0 where this prefix is wanted at more workers."""
+
+
+class Wait(msgspec.Struct, frozen=True):
+    """A filter's answer: nowhere now. Ask again when a worker has changed, or at the latest after so long."""
+
+    seconds: float
+    why: str
+
+
+class Refuse(msgspec.Struct, frozen=True):
+    """A filter's answer: what was promised can't be kept because of load."""
+
+    retry_after_s: float
+    why: str
+    pressed: bool = False
+    """It could have been kept on an idle worker: there is more load than the fleet can bear."""
 
 
 class Offer(msgspec.Struct, frozen=True):
@@ -62,8 +89,8 @@ class Policy(Protocol):
     everyone: bool
     """True: all workers are offered. False: the best holders of the prefix and the least loaded, at any size."""
 
-    def filter(self, offers: Sequence[Offer], ask: Ask) -> Sequence[Offer]:
-        """Those worth scoring; at least one."""
+    def filter(self, offers: Sequence[Offer], ask: Ask) -> Sequence[Offer] | Wait | Refuse:
+        """Those worth scoring, at least one; or that there is none now, or that the request is to be refused."""
 
     def score(self, offers: Sequence[Offer], ask: Ask) -> list[dict[str, float]]:
         """The terms of each one's cost, by name; their sum is compared."""
@@ -80,7 +107,7 @@ class Scored:
 
     everyone = False
 
-    def filter(self, offers: Sequence[Offer], ask: Ask) -> Sequence[Offer]:
+    def filter(self, offers: Sequence[Offer], ask: Ask) -> Sequence[Offer] | Wait | Refuse:
         """All of them."""
         return offers
 

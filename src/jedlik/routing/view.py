@@ -12,6 +12,7 @@ import msgspec
 from jedlik.core.errors import Bug
 from jedlik.core.ids import WorkerId
 from jedlik.core.protocol import Card, Load, State
+from jedlik.perf.step import chunk_pairs
 
 SEQUENCE_TOKENS = 32
 """What a sequence in the batch weighs in the order of backlog, in prefill tokens."""
@@ -24,11 +25,24 @@ class Booking(msgspec.Struct, frozen=True):
     """Not expected in its cache."""
     context_tokens: int
 
+    @property
+    def pairs(self) -> int:
+        """(token to be prefilled, token it attends to)."""
+        return chunk_pairs(self.context_tokens - self.prefill_tokens, self.prefill_tokens)
+
+
+def pairs_of(load: Load) -> int:
+    """Of the tokens that wait; as of prompts of equal length where nobody told."""
+    if load.waiting_pairs is not None:
+        return load.waiting_pairs
+    return chunk_pairs(0, load.waiting_tokens) // max(1, load.waiting)
+
 
 class WorkerView:
     """One worker, as far as routing is concerned. Its sums are kept, not computed: a choice reads them many times."""
 
     __slots__ = (
+        "backlog_pairs",
         "backlog_tokens",
         "booked_prefill_tokens",
         "bookings",
@@ -57,6 +71,8 @@ class WorkerView:
         """Running, waiting and booked."""
         self.backlog_tokens = 0
         """Prompt tokens to be computed before a new request's."""
+        self.backlog_pairs = 0
+        """Their pairs with tokens they attend to; where a report does not tell, as of one long prompt."""
         self.context_tokens = 0
         """In cache of running sequences, and booked."""
         self.correction = 1.0
@@ -85,6 +101,7 @@ class WorkerView:
         self.booked_prefill_tokens += booking.prefill_tokens
         self.sequences += 1
         self.backlog_tokens += booking.prefill_tokens
+        self.backlog_pairs += booking.pairs
         self.context_tokens += booking.context_tokens
         return self.submits
 
@@ -95,11 +112,13 @@ class WorkerView:
             self.booked_prefill_tokens -= booking.prefill_tokens
             self.sequences -= 1
             self.backlog_tokens -= booking.prefill_tokens
+            self.backlog_pairs -= booking.pairs
             self.context_tokens -= booking.context_tokens
 
     def _count(self, load: Load, sign: int) -> None:
         self.sequences += sign * (load.running + load.waiting)
         self.backlog_tokens += sign * load.waiting_tokens
+        self.backlog_pairs += sign * pairs_of(load)
         self.context_tokens += sign * load.context_tokens
 
     def ready(self) -> bool:

@@ -65,6 +65,10 @@ class Batch:
 
     def add(self, sequence: Sequence) -> None:
         """A new sequence waits."""
+        self._queue(sequence)
+
+    def _queue(self, sequence: Sequence) -> None:
+        self._booking.estimate(sequence)
         self.waiting.push(sequence)
 
     def acknowledge(self, sequence: Sequence, position: int) -> None:
@@ -73,7 +77,7 @@ class Batch:
         if sequence.phase is Phase.PARKED and not sequence.window_closed:
             del self.parked[sequence.number]
             sequence.move("unpark")
-            self.waiting.push(sequence)
+            self._queue(sequence)
 
     def end(self, sequence: Sequence) -> None:
         """It finished or was cancelled: it is planned no more and its blocks go as soon as no step names it."""
@@ -302,7 +306,7 @@ class Batch:
         sequence.move("requeue")
         sequence.rewind()
         sequence.resumed = True  # what it finds cached from now on may be its own work
-        self.waiting.push(sequence)
+        self._queue(sequence)
 
     def _leave_lane(self, sequence: Sequence) -> None:
         self._closing.append(sequence.lane)

@@ -8,6 +8,7 @@ second keeps a private block; from there on the second publishes nothing (its ch
 from jedlik.core.tokens import TOKEN_BYTES
 from jedlik.kv.hashing import Names
 from jedlik.kv.pool import BlockPool
+from jedlik.perf.step import chunk_pairs
 from jedlik.scheduling.sequence import NEVER, Sequence
 
 
@@ -29,6 +30,15 @@ class Booking:
         if not sequence.reads_prompt:
             held = self.pool.match(sequence.block_ids[: self._adoptable(sequence)])[1]
         return self.blocks_for(sequence.known + 1) - held
+
+    def estimate(self, sequence: Sequence) -> None:
+        """Set what it would have to compute if it were admitted now."""
+        self._name(sequence)
+        cached = 0
+        if not sequence.reads_prompt:
+            cached = self.pool.match(sequence.block_ids[: self._adoptable(sequence)])[0] * self.block_size
+        sequence.missing = sequence.known - cached
+        sequence.missing_pairs = chunk_pairs(cached, sequence.missing)
 
     def open(self, sequence: Sequence) -> None:
         """It holds nothing yet and begins to compute: its full blocks are to be published from the first on."""

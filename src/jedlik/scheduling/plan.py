@@ -12,11 +12,11 @@ class Plan:
     __slots__ = (
         "chunked",
         "closed",
-        "head",
-        "interrupted",
         "context",
         "decoded",
         "decodes",
+        "head",
+        "interrupted",
         "opened",
         "pairs",
         "predicted_s",

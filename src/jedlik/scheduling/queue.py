@@ -20,7 +20,8 @@ class WaitingQueue:
         self._deadlines: list[Entry] = []
         self._members: set[int] = set()
         self.tokens = 0
-        """Tokens to compute if nothing is found in the cache."""
+        """To compute, as estimated when each was queued."""
+        self.pairs = 0
 
     def __len__(self) -> int:
         return len(self._members)
@@ -28,7 +29,8 @@ class WaitingQueue:
     def push(self, sequence: Sequence) -> None:
         """A waiting sequence lines up."""
         self._members.add(sequence.number)
-        self.tokens += sequence.known
+        self.tokens += sequence.missing
+        self.pairs += sequence.missing_pairs
         heapq.heappush(self._heap, (*sequence.key, sequence))
         if sequence.due_s is not None:
             heapq.heappush(self._deadlines, (sequence.due_s, sequence.number, sequence))
@@ -42,7 +44,8 @@ class WaitingQueue:
     def remove(self, sequence: Sequence) -> None:
         """It is admitted, parked or ended; call before its phase changes. Who may come back is first in line."""
         self._members.remove(sequence.number)
-        self.tokens -= sequence.known
+        self.tokens -= sequence.missing
+        self.pairs -= sequence.missing_pairs
         if self._heap[0][-1] is sequence:
             heapq.heappop(self._heap)
 
@@ -67,4 +70,5 @@ class WaitingQueue:
         waiting = {s.number: s for _, _, s in self._heap if s.number in self._members}
         assert set(waiting) == self._members
         assert all(s.phase is Phase.WAITING for s in waiting.values())
-        assert self.tokens == sum(s.known for s in waiting.values())
+        assert self.tokens == sum(s.missing for s in waiting.values())
+        assert self.pairs == sum(s.missing_pairs for s in waiting.values())

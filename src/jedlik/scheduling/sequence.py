@@ -53,9 +53,9 @@ class Sequence:
 
     __slots__ = (
         "arrived_s", "block_ids", "blocks", "cached_tokens", "due_s", "end_at", "expected", "gateway", "handle",
-        "history", "in_flight", "key", "known", "lane", "min_length", "number", "phase", "prompt_logprobs",
-        "prompt_tokens", "publish_at", "published", "queued_s", "resumed", "root", "run", "scheduled", "started", "stop_at",
-        "stops", "story", "submit", "tabled", "window", "window_at",
+        "history", "in_flight", "key", "known", "lane", "min_length", "missing", "missing_pairs", "number", "phase",
+        "prompt_logprobs", "prompt_tokens", "publish_at", "published", "queued_s", "resumed", "root", "run",
+        "scheduled", "started", "stop_at", "stops", "story", "submit", "tabled", "window", "window_at",
     )  # fmt: skip
 
     def __init__(
@@ -75,6 +75,7 @@ class Sequence:
         self.window, self.window_at = window, self.known + window
         self.block_ids: list[BlockId] = []
         self.in_flight = 0
+        self.missing, self.missing_pairs = self.known, 0  # as far as known when it was queued
         self.cached_tokens = -1
         self.queued_s = 0.0
         self.started = self.resumed = False

@@ -40,8 +40,9 @@ class SharedNames(ChainCache):
 
     def keys(self, packed: bytes, tenant: str = "", salt: str = "") -> list[int]:
         root = self.root(tenant, salt)
-        ids = self._named(root, packed)
-        if (root, packed) not in self._waiting:
+        ids = self._waiting.get((root, packed))
+        if ids is None:
+            ids = self._named(root, packed)
             self._waiting[root, packed] = ids
             self._waiting_bytes += len(packed)
             while self._waiting_bytes > WAITING_BYTES:

@@ -8,17 +8,26 @@ of prefill.
 from collections.abc import Sequence
 
 from jedlik.routing.cost import Demand, cost_seconds, cost_tokens
-from jedlik.routing.policy import Ask, Offer, Scored, step_costs
+from jedlik.routing.policy import Ask, Offer, Refuse, Scored, Wait, step_costs
+from jedlik.routing.slo import admitted
 
 
 class Jedlik(Scored):
     name = "jedlik"
 
+    def filter(self, offers: Sequence[Offer], ask: Ask) -> Sequence[Offer] | Wait | Refuse:
+        """Where promises are kept, if any were made and step times are known (`routing/slo`)."""
+        costs = step_costs(offers)
+        if costs is None or ask.ttft_s is None:
+            return offers
+        return admitted(offers, costs, self.score(offers, ask), ask)
+
     def score(self, offers: Sequence[Offer], ask: Ask) -> list[dict[str, float]]:
         demands, costs = _demands(offers, ask), step_costs(offers)
         if costs is None:
             return [cost_tokens(offer.view, demand) for offer, demand in zip(offers, demands, strict=True)]
-        return [cost_seconds(o.view, demand, known) for o, demand, known in zip(offers, demands, costs, strict=True)]
+        cases = zip(offers, demands, costs, strict=True)
+        return [cost_seconds(offer.view, demand, known, ask.reuse) for offer, demand, known in cases]
 
     def unit(self, offers: Sequence[Offer]) -> str:
         return "tokens" if step_costs(offers) is None else "s"

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from math import isfinite
 
 from jedlik.core.facts import Candidate
-from jedlik.routing.policy import Ask, Offer, Policy
+from jedlik.routing.policy import Ask, Offer, Policy, Refuse, Wait
 
 MEMBERS = ("name", "everyone", "filter", "score", "pick", "unit")
 
@@ -24,8 +24,11 @@ class Plugged:
         self.name = str(policy.name)
         self.everyone = bool(policy.everyone)
 
-    def filter(self, offers: Sequence[Offer], ask: Ask) -> Sequence[Offer]:
-        kept = list(self._policy.filter(tuple(offers), ask))
+    def filter(self, offers: Sequence[Offer], ask: Ask) -> Sequence[Offer] | Wait | Refuse:
+        answer = self._policy.filter(tuple(offers), ask)
+        if isinstance(answer, Wait | Refuse):
+            return answer
+        kept = list(answer)
         if not kept:
             raise Nonsense("filter left nobody")
         if not {id(offer) for offer in kept} <= {id(offer) for offer in offers}:

@@ -1,0 +1,105 @@
+"""Whether a request may go to a worker now without breaking promises: its own first token, and others' pace.
+
+A promise is a time to first token and a mean time between tokens. A dispatch can break its own by waiting behind a
+backlog; and it stalls, by its prefill, whoever decodes there or has to decode before its chunks are through. How many
+of those would miss their pace is expected from the lengths of answers seen lately: a long answer bears a stall that a
+short one can't. So a request goes to the cheapest worker where it is in time, if that harms hardly anybody; else it
+waits at the gateway: the harm that is acceptable grows with its waiting, to one answer, its own, when it can wait no
+longer. What can't be in time because of load is refused at once, and then for a while also what is too long to be in
+time anywhere. Who is not refused though late goes where it is least in the way, however long it waits there. Where
+tokens computed are found again more than once on average nothing is refused: its work pays for itself, even if late.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from jedlik.core.protocol import StepCosts
+from jedlik.perf.step import decode_s, prefill_s
+from jedlik.routing.cost import Demand, first_token_s
+from jedlik.routing.policy import Ask, Offer, Refuse, Wait
+from jedlik.routing.view import WorkerView
+
+LOOK_AGAIN_S = 0.005
+"""A wait shorter than this is none."""
+
+
+class Prospect(NamedTuple):
+    """What would come of a dispatch."""
+
+    offer: Offer
+    first_token_s: float
+    own_s: float
+    """Of that: its own prefill."""
+    total_s: float
+    """What it costs everybody."""
+    bother_s: float
+    """What it costs others and keeps a worker busy."""
+    harm: float
+    """Answers of others that are expected to miss their pace for it."""
+
+
+def admitted(
+    offers: Sequence[Offer], costs: Sequence[StepCosts], terms: Sequence[Mapping[str, float]], ask: Ask
+) -> Sequence[Offer] | Wait | Refuse:
+    """Where the attempt may go now; `terms` are of each worker's cost. `ask.ttft_s` is what is left of the promise."""
+    if ask.ttft_s is None:
+        return offers
+    prospects = [prospect(*case, ask) for case in zip(offers, costs, terms, strict=True)]
+    own_s, left_s = min(p.own_s for p in prospects), ask.ttft_s
+    may_refuse = ask.shed and ask.reuse < 1
+    if own_s > left_s + ask.waited_s:
+        if may_refuse and ask.pressed:
+            return Refuse(own_s, f"its prefill takes {own_s:.1f} s, and shorter ones are being refused for load")
+        return _least_bother(prospects)
+    in_time = [p for p in prospects if p.first_token_s <= left_s]
+    if not in_time:
+        return _late(prospects, left_s) if may_refuse else _least_bother(prospects)
+    best = min(in_time, key=lambda p: p.total_s)
+    slack_s = left_s + ask.waited_s - own_s
+    wait_s = min(left_s - best.first_token_s, min(1.0, best.harm) * slack_s - ask.waited_s)
+    if wait_s > LOOK_AGAIN_S:
+        return Wait(wait_s, f"{best.harm:.2f} answers at {best.offer.worker} would miss their pace")
+    if best.harm > 1 and may_refuse:
+        return Refuse(slack_s, f"{best.harm:.1f} answers would miss their pace for it", True)
+    return [best.offer]
+
+
+def prospect(offer: Offer, costs: StepCosts, terms: Mapping[str, float], ask: Ask) -> Prospect:
+    """Of one worker."""
+    view = offer.view
+    demand = Demand(ask.history_tokens, ask.output_tokens, offer.cached_tokens, offer.shared_tokens)
+    correction, chunk = view.correction, view.card.max_step_tokens
+    own_s = prefill_s(costs, demand.uncached_tokens, demand.cached_tokens, chunk)
+    harm = 0.0 if ask.itl_s is None else _harm(view, demand, own_s, costs, ask)
+    total_s = sum(terms.values())
+    bother_s = total_s - terms["wait"]
+    return Prospect(offer, first_token_s(view, demand, costs) * correction, own_s * correction, total_s, bother_s, harm)
+
+
+def _harm(view: WorkerView, demand: Demand, stall_s: float, costs: StepCosts, ask: Ask) -> float:
+    """Expected answers there that would miss `ask.itl_s` for this dispatch."""
+    sequences = view.sequences
+    if not sequences or ask.itl_s is None:
+        return 0.0
+    step_s = decode_s(costs, sequences + 1, view.context_tokens + demand.history_tokens)
+    if step_s >= ask.itl_s:
+        return float(sequences)
+    bearable = 1 + stall_s / (ask.itl_s - step_s)
+    load = view.load
+    running = load.running if load else 0
+    harm = running * ask.lengths.shorter_running(bearable) if running else 0.0
+    ahead = sequences - running
+    if ahead and view.backlog_tokens + demand.uncached_tokens > view.card.max_step_tokens:
+        harm += ahead * ask.lengths.shorter(bearable)
+    return harm
+
+
+def _least_bother(prospects: Sequence[Prospect]) -> list[Offer]:
+    """For who is late wherever it goes."""
+    return [min(prospects, key=lambda p: p.bother_s).offer]
+
+
+def _late(prospects: Sequence[Prospect], left_s: float) -> Refuse:
+    soonest_s = min(p.first_token_s for p in prospects)
+    why = f"the first token would take {soonest_s:.2f} s, {max(0.0, left_s):.2f} s are left for it"
+    return Refuse(soonest_s - left_s, why, True)
