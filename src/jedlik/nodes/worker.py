@@ -347,7 +347,10 @@ class WorkerNode:
     def _load(self, last_submit: int, now: float) -> Load:
         batch, flight = self._batch, self._flights[0] if self._flights else None
         over, age_s = self._pace.progress(flight, now) if flight else (0, 0.0)
-        ahead = (flight.repeat - 1 - over) * len(flight.decodes) if flight and flight.repeat > 1 else 0
+        if flight and flight.repeat > 1:
+            context = flight.context + over * len(flight.decodes)
+        else:
+            context = sum([s.scheduled for s in batch.decoding])
         prefilling, pairs = batch.waiting.tokens, batch.waiting.pairs
         for s in batch.prefilling:
             prefilling += s.known - s.scheduled
@@ -359,7 +362,7 @@ class WorkerNode:
             running=batch.running,
             waiting=len(batch.waiting) + len(batch.parked),
             waiting_tokens=prefilling,
-            context_tokens=sum([s.scheduled for s in batch.decoding]) - ahead,
+            context_tokens=context,
             held_blocks=self._pool.held_blocks,
             cached_blocks=self._pool.cached_blocks,
             last_submit=last_submit,

@@ -23,7 +23,8 @@ class Heap:
 
     def at(self, time_s: float, call: Call, *args: object) -> None:
         """Make this call at that time, or now if it has passed."""
-        heappush(self._entries, (max(time_s, self.now), next(self._numbers), call, args))
+        now = self.now
+        heappush(self._entries, (time_s if time_s > now else now, next(self._numbers), call, args))
 
     def after(self, delay_s: float, call: Call, *args: object) -> None:
         self.at(self.now + delay_s, call, *args)

@@ -17,23 +17,23 @@ class Link:
     """The way out of one process."""
 
     def __init__(self, heap: Heap, network: NetworkConfig) -> None:
-        self._heap, self._network = heap, network
+        self._heap, self._latency_s, self._byte_s = heap, network.latency_s, 1 / network.bandwidth_bytes_s
         self._free_at = 0.0
 
     def arrival_s(self, size_bytes: int) -> float:
         """When a message sent now arrives: it queues behind what was sent before."""
-        begin = max(self._heap.now, self._free_at)
-        self._free_at = begin + size_bytes / self._network.bandwidth_bytes_s
-        return self._free_at + self._network.latency_s
+        begin, now = self._free_at, self._heap.now
+        self._free_at = free_at = (begin if begin > now else now) + size_bytes * self._byte_s
+        return free_at + self._latency_s
 
 
 def size_bytes(message: object) -> int:
     """Of a message of the worker protocol on the wire."""
+    if isinstance(message, Load):
+        return FRAME_BYTES + LOAD_BYTES
     if isinstance(message, Tokens):
         news = 40 * (len(message.started) + len(message.finished))
         return FRAME_BYTES + TOKEN_BYTES * len(message.handles) + news  # of a leap's last step: the others went before
-    if isinstance(message, Load):
-        return FRAME_BYTES + LOAD_BYTES
     if isinstance(message, Submit):
         return FRAME_BYTES + len(message.prompt) + len(message.output) + 200
     if isinstance(message, Facts):

@@ -1,19 +1,23 @@
 """Names of blocks, computed once for all nodes of a simulation: a name is a function, no matter who computed it.
 
-A gateway names a prompt when it arrives and its worker when it is admitted: the second time the answer is handed over
-and forgotten. Prompts that share a beginning share its names, segment by segment, as in every gateway.
+A gateway names a prompt when it arrives and its worker when it is queued: the second time the answer is handed over
+and forgotten. Prompts that share a beginning share its names, segment by segment, as in every gateway. Nobody guesses
+names in a simulation, so they are chained with a fast hash in place of a keyed one.
 """
 
 from collections import OrderedDict
 
+from xxhash import xxh3_128_digest
+
 from jedlik.core.ids import BlockId
 from jedlik.core.tokens import TOKEN_BYTES
-from jedlik.kv.hashing import ID_BYTES, BlockHasher
+from jedlik.kv.hashing import BlockHasher
 from jedlik.kv.naming import Naming
 from jedlik.kv.pool import keys_of
-from jedlik.kv.prefix_chains import ChainCache
+from jedlik.kv.prefix_chains import SEGMENT_BLOCKS, ChainCache
 
 SEGMENT_BYTES = 256 << 20
+"""Of prompts' segments whose names are kept."""
 WAITING_BYTES = 128 << 20
 """Of prompts that were named by a gateway and not yet by a worker."""
 
@@ -33,8 +37,11 @@ class SharedNames(ChainCache):
     """What gateways and workers of one model ask."""
 
     def __init__(self, hasher: BlockHasher) -> None:
-        super().__init__(hasher, SEGMENT_BYTES)
+        super().__init__(hasher, 0)
         self.block_size = hasher.block_size
+        self._bytes = hasher.block_size * TOKEN_BYTES
+        self._segments: OrderedDict[tuple[BlockId, bytes], list[BlockId]] = OrderedDict()
+        self._most_segments = SEGMENT_BYTES // (SEGMENT_BLOCKS * self._bytes)
         self._waiting: OrderedDict[tuple[BlockId, bytes], list[BlockId]] = OrderedDict()
         self._waiting_bytes = 0
 
@@ -42,8 +49,7 @@ class SharedNames(ChainCache):
         root = self.root(tenant, salt)
         ids = self._waiting.get((root, packed))
         if ids is None:
-            ids = self._named(root, packed)
-            self._waiting[root, packed] = ids
+            ids = self._waiting[root, packed] = self._named(root, packed)
             self._waiting_bytes += len(packed)
             while self._waiting_bytes > WAITING_BYTES:
                 (_, oldest), _ = self._waiting.popitem(last=False)
@@ -59,7 +65,25 @@ class SharedNames(ChainCache):
         return ids
 
     def _named(self, parent: BlockId, packed: bytes) -> list[BlockId]:
-        if len(packed) < self.block_size * TOKEN_BYTES:
-            return []
-        joined = self._identities(parent, packed)
-        return [BlockId(joined[at : at + ID_BYTES]) for at in range(0, len(joined), ID_BYTES)]
+        segments, size, at = self._segments, SEGMENT_BLOCKS * self._bytes, 0
+        ids: list[BlockId] = []
+        while at + size <= len(packed):
+            asked = (parent, packed[at : at + size])
+            found = segments.get(asked)
+            if found is None:
+                found = segments[asked] = self._hashed(*asked)
+                if len(segments) > self._most_segments:
+                    segments.popitem(last=False)
+            ids += found
+            parent = found[-1]
+            at += size
+        if at + self._bytes <= len(packed):
+            ids += self._hashed(parent, packed[at:])
+        return ids
+
+    def _hashed(self, parent: BlockId, packed: bytes) -> list[BlockId]:
+        ids, size = [], self._bytes
+        for at in range(0, len(packed) - size + 1, size):
+            parent = BlockId(xxh3_128_digest(parent + packed[at : at + size]))
+            ids.append(parent)
+        return ids

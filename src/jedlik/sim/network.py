@@ -90,18 +90,14 @@ class Network:
         if held is not None:
             held.append((message, down))
             return
-        at = self._link(sender).arrival_s(size_bytes(message))
+        link = self._links.get(sender) or self._link(sender)
+        at = link.arrival_s(size_bytes(message))
         if isinstance(message, Facts):
             fault = self.faults.get(pair[1])
             at += self._config.facts_delay_s + (fault.delay_s if fault else 0.0)
             at = self._facts_at[pair] = max(at, self._facts_at.get(pair, 0.0))
-        self._heap.at(at, self._arrive, pair, message, down)
-
-    def _arrive(self, pair: Pair, message: object, down: bool) -> None:
         gateway, worker = pair
-        if down:
-            process = self.workers.get(worker)
-            if process is not None:
-                process.send(FromGateway(gateway, message))  # type: ignore[arg-type]
-        else:
-            self.gateways[gateway].send(FromWorker(worker, message))  # type: ignore[arg-type]
+        if not down:
+            self._heap.at(at, self.gateways[gateway].send, FromWorker(worker, message))  # type: ignore[arg-type]
+        elif (process := self.workers.get(worker)) is not None:  # one that has ended meanwhile takes nothing
+            self._heap.at(at, process.send, FromGateway(gateway, message))  # type: ignore[arg-type]
