@@ -30,15 +30,17 @@ def hit_rate(result: Run) -> float:
 
 
 @pytest.mark.parametrize("gateways", [1, 4])
-@pytest.mark.parametrize("rate", [10.0, 40.0])
-def test_load_is_spread_and_the_prompt_is_computed_about_once_a_worker(rate: float, gateways: int) -> None:
+@pytest.mark.parametrize(("rate", "most"), [(10.0, 0.65), (40.0, 0.35)])
+def test_load_is_spread_and_the_prompt_is_computed_about_once_a_worker(rate: float, most: float, gateways: int) -> None:
+    """The more load, the more workers hold it; a few compute it side by side at the beginning."""
     result = run(a_setup(4, gateways=gateways), one_system_prompt(1, 200, rate))
     assert all(o.ok and o.attempts == 1 for o in result.outcomes)
     served = Counter(o.worker for o in result.outcomes)
-    assert len(served) >= 3
-    assert max(served.values()) < 0.4 * 200
+    assert max(served.values()) < most * 200
     possible = SYSTEM / (SYSTEM + 2.5)
-    assert hit_rate(result) > possible - 0.1  # a few compute it side by side at the beginning
+    assert hit_rate(result) > possible - 0.1
+    waited = sorted(o.ttft_s or 0.0 for o in result.outcomes)
+    assert waited[len(waited) * 3 // 4] < 0.1  # less than half of what computing it takes
 
 
 def test_replicas_come_with_load_not_with_workers() -> None:
