@@ -5,15 +5,17 @@
     jedlik profile smollm2-135m --device cpu --busy 2 --out FILE    # what b needs, made shortly before
 
 Each repeat draws a workload from its seed (Poisson arrivals, prompts with shared prefixes, log-normal lengths), serves
-it with a fresh `jedlik serve`, then runs the list through the simulator with the settings of that server. Requests
-of the first `WARM_S` seconds are sent but not counted. Prints a Markdown table: the figures over all repeats, and how
-far apart single repeats were. `overhead` is what HTTP, gateway and client add to a first token: the TTFT of lone
-prompts on the idle server, less the step that the profile says.
+it with a fresh `jedlik serve`, and runs it through the simulator with that server's settings. Requests of the first
+`WARM_S` seconds are sent but not counted. Routing turns milliseconds, and the names that break ties, into other
+placements: live takes one of many courses, the simulator takes `PLAYS`. Prints a Markdown table: figures over all
+repeats, and how far apart single repeats were. `overhead` is what HTTP, gateway and client add to a first token: the
+TTFT of lone prompts on the idle server, less the step that the profile says.
 """
 
 import argparse
 import asyncio
 import gc
+import random
 import statistics
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -43,6 +45,8 @@ from served import Answer, Exchange, ask, request, serving
 
 MODEL = "smollm2-135m"
 WARM_S = 15.0
+PLAYS, SHAKEN_S = 5, 0.004
+"""Simulations per repeat, and by how much arrivals differ among them."""
 PROBES, PROBE_TOKENS = 10, 256
 STEPS = PhaseCosts(
     prefill_base_s=0.02,
@@ -53,7 +57,7 @@ STEPS = PhaseCosts(
     context_token_s=2e-7,
 )
 SIMULATED = Profile(
-    name="fidelity", model=MODEL, device="cpu", backend="simulated", gpus=0, costs=STEPS, kv_tokens=16384
+    name="fidelity", model=MODEL, device="cpu", backend="simulated", gpus=0, costs=STEPS, kv_tokens=24576
 )
 
 
@@ -175,16 +179,25 @@ def live(part: Part, policy: str, offered: list[Offered]) -> Live:
 # --- simulated ---
 
 
-def simulated(part: Part, policy: str, offered: list[Offered], seed: int) -> list[Outcome]:
+def simulated(part: Part, policy: str, offered: list[Offered], seed: int) -> list[list[Outcome]]:
+    """Every play's outcomes."""
+    return [play(part, policy, shaken(offered, f"{seed} {number}"), number) for number in range(PLAYS)]
+
+
+def shaken(offered: list[Offered], seed: str) -> list[Offered]:
+    """As far as two live runs differ anyway."""
+    chance = random.Random(seed)
+    moved = [msgspec.structs.replace(o, at_s=o.at_s + chance.random() * SHAKEN_S) for o in offered]
+    return sorted(moved, key=lambda o: o.at_s)
+
+
+def play(part: Part, policy: str, offered: list[Offered], number: int) -> list[Outcome]:
     profile = part.profile
     assert profile.kv_tokens
     size = WorkerConfig().block_size
-    pool = Pool("w", part.workers, profile.name, model(profile), 0, profile.kv_tokens // size * size, 60.0)
-    setup = Setup(model=MODEL, pools=(pool,), policy=lambda: load_policy(policy), seed=seed)
-    run = simulate(setup, Listed(offered))
-    share = sum(sum(sample.running) > 0 for sample in run.samples) / len(run.samples)
-    print(f"  sim: {run.duration_s:.0f} s, busy {share:.0%}", flush=True)
-    return run.outcomes
+    pool = Pool(f"w{number}", part.workers, profile.name, model(profile), 0, profile.kv_tokens // size * size, 60.0)
+    setup = Setup(model=MODEL, pools=(pool,), policy=lambda: load_policy(policy), seed=number)
+    return [o for o in simulate(setup, Listed(offered)).outcomes if o.arrived_s >= WARM_S]
 
 
 # --- side by side ---
@@ -194,18 +207,33 @@ def compare(part: Part, args: argparse.Namespace) -> None:
     real: list[Answer] = []
     played: list[Outcome] = []
     apart: list[Figures] = []
+    own: list[Figures] = []
     for seed in range(args.seed, args.seed + args.repeats):
         offered = list(load(part.workload, WorkloadOptions(), seed).arrivals())
-        outcomes = [o for o in simulated(part, args.policy, offered, seed) if o.arrived_s >= WARM_S]
-        seen = Live([], [0.0], [0.0]) if args.sim_only else live(part, args.policy, offered)
-        answers = [a for a, o in zip(seen.answers, offered, strict=not args.sim_only) if o.at_s >= WARM_S] or outcomes
-        one, other = figures(answers), figures(outcomes)
-        apart.append(Figures(*(b / a - 1 for a, b in zip(one, other, strict=True))))
-        print(f"  seed {seed}: {len(outcomes)} requests;", *(f"{x:+.1%}" for x in apart[-1]), flush=True)
+        plays = simulated(part, args.policy, offered, seed)
+        outcomes = [outcome for each in plays for outcome in each]
+        middle = figures(outcomes)
+        own += [ratios(figures(each), middle) for each in plays]
+        if args.sim_only:
+            print(f"  seed {seed}: {len(offered)} requests;", *(f"{x:.4g}" for x in middle), flush=True)
+            continue
+        seen = live(part, args.policy, offered)
+        answers = [answer for answer, o in zip(seen.answers, offered, strict=True) if o.at_s >= WARM_S]
+        apart.append(ratios(middle, figures(answers)))
+        print(f"  seed {seed}: {len(answers)} requests;", *(f"{x:+.1%}" for x in apart[-1]), flush=True)
         told(part, seen)
-        real += answers  # type: ignore[arg-type]
+        real += answers
         played += outcomes
-    table(figures(real), figures(played), apart, part.within)
+    print(
+        "  simulations among themselves, rms:", *(f"{np.sqrt(np.square(x).mean()):.1%}" for x in zip(*own, strict=True))
+    )
+    if real:
+        table(figures(real), figures(played), apart, part.within)
+
+
+def ratios(one: Figures, other: Figures) -> Figures:
+    """How much more each figure of `one` is."""
+    return Figures(*(a / b - 1 for a, b in zip(one, other, strict=True)))
 
 
 def told(part: Part, seen: Live) -> None:
@@ -230,8 +258,8 @@ def parts(args: argparse.Namespace, folder: Path) -> Iterator[Part]:
     if args.part in ("a", "all"):
         file = folder / "fidelity.json"
         file.write_bytes(to_json(SIMULATED))
-        lengths = "groups=16,prefix=512,zipf=0.6,input=1500,input_cv=0.3,output=50,output_cv=0.4"
-        workload = f"shared_prefix:rate={args.rate or 4},duration={args.duration},{lengths}"
+        lengths = "groups=16,prefix=512,zipf=0.6,input=1200,input_cv=0.25,output=40,output_cv=0.3"
+        workload = f"shared_prefix:rate={args.rate or 6},duration={args.duration},{lengths}"
         yield Part(4, SIMULATED, ("--engine", "simulated", "--profile", str(file)), workload, 0.05)
     if args.part in ("b", "all"):
         if args.profile is None:
