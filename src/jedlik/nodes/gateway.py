@@ -111,11 +111,15 @@ class GatewayNode:
                 delivery = take_plain(peer.attempts, message, peer.vocab_size)
                 if delivery is not None:
                     return delivery
-            elif isinstance(message, Load) and peer.health == "ok" and not self._attempts.waiting:
-                if message.step_age_s <= self._watch.hung_step_s:  # the next most common: a report of nothing unusual
-                    peer.view.report(message)
-                    self._fleet.moved(peer.view)
-                    return []
+            elif (
+                isinstance(message, Load)
+                and peer.health == "ok"
+                and not self._attempts.waiting
+                and message.step_age_s <= self._watch.hung_step_s
+            ):  # the next most common: a report of nothing unusual
+                peer.view.report(message)
+                self._fleet.moved(peer.view)
+                return []
         elif isinstance(event, Consumed):
             return self._consumed(event.stream, event.position)
         out = Outbox()

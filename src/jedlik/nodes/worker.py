@@ -77,6 +77,10 @@ class WorkerNode:
             self._from_gateway(event, now, out)
         elif isinstance(event, Woken):
             self._wake_at = None
+            if self._only_time_has_passed(now):
+                self._report(now, out)
+                self._set_wake(now, out)
+                return out
         elif isinstance(event, GatewayJoined):
             self._join(event.gateway, now, out)
         elif isinstance(event, GatewayLost):
@@ -304,13 +308,25 @@ class WorkerNode:
                 out.append(ToGatewayEffect(peer.gateway, tokens))
         if (facts := self._cache.facts()) is not None:
             out += [ToGatewayEffect(gateway, facts) for gateway in self._peers]
-        if self._peers and self._times.due_s() <= now:
-            out += [ToGatewayEffect(peer.gateway, self._load(peer.last_submit, now)) for peer in self._peers.values()]
-            self._times.sent(now)
+        self._report(now, out)
         if self._state.draining and not self._drained and not self._flights and self._batch.idle:
             self._drained = True
             out.append(Drained())
         self._set_wake(now, out)
+
+    def _only_time_has_passed(self, now: float) -> bool:
+        """Nothing can be planned now that could not be planned before: no deadline is over and no leap is late."""
+        due_s, flights = self._batch.waiting.next_due_s(), self._flights
+        late = bool(flights) and flights[0].repeat > 1 and self._pace.late(flights[0], now)
+        return not late and (due_s is None or due_s > now)
+
+    def _report(self, now: float, out: list[WorkerEffect]) -> None:
+        """Tell every gateway how much there is to do, if it is time to."""
+        if self._times.due_s() > now or not self._peers:
+            return
+        for peer in self._peers.values():
+            out.append(ToGatewayEffect(peer.gateway, self._load(peer.last_submit, now)))
+        self._times.sent(now)
 
     def _plan(self, now: float, out: list[WorkerEffect]) -> None:
         """Hand over steps: nothing behind a leap, which ends early if live would plan otherwise now."""

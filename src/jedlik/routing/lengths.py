@@ -29,6 +29,7 @@ class OutputLengths:
         self._weights = [PRIOR_WEIGHT * (a - b) for a, b in pairwise(tails)]
         self._unit = 1.0
         """Weight of one answer now: growing it is forgetting all others."""
+        self._weight, self._tokens = PRIOR_WEIGHT, PRIOR_WEIGHT * PRIOR_MEAN
         self._below: list[float] | None = None
         self._tokens_below: list[float] = []
 
@@ -39,15 +40,16 @@ class OutputLengths:
         self._unit /= FORGET
         if self._unit > RENORMALISE:
             self._weights = [weight / self._unit for weight in self._weights]
-            self._unit = 1.0
+            self._weight, self._tokens, self._unit = self._weight / self._unit, self._tokens / self._unit, 1.0
         self._weights[bisect_right(_EDGES, tokens) - 1] += self._unit
+        self._weight += self._unit
+        self._tokens += self._unit * tokens
         self._below = None
 
     @property
     def mean(self) -> float:
         """Tokens."""
-        below, tokens = self._sums()
-        return tokens[-1] / below[-1]
+        return self._tokens / self._weight
 
     def shorter(self, tokens: float) -> float:
         """The share of answers with fewer tokens than this."""

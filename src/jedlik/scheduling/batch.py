@@ -46,6 +46,8 @@ class Batch:
     def plan(self, now: float, admit: bool = True) -> Plan | None:
         """The next step, or None if nobody can compute anything; without `admit` those who run only."""
         self._sweep()
+        if not (self.decoding or self.prefilling or (admit and len(self.waiting))):
+            return None
         plan = Plan(self._steps + 1, self._closing)
         self._closing = []
         self._lanes += plan.closed

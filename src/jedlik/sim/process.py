@@ -40,15 +40,22 @@ Effect = TypeVar("Effect")
 class World(Protocol):
     """What processes need of what is around them."""
 
-    def to_workers(self, gateway: GatewayId, sent: list[ToWorkerEffect]) -> None: ...
-
-    def to_gateways(self, worker: WorkerId, sent: list[ToGatewayEffect]) -> None: ...
+    @property
+    def network(self) -> "Carrier": ...
 
     def delivered(self, deliver: Deliver) -> None: ...
 
     def noted(self, fact: Fact) -> None: ...
 
     def left(self, worker: WorkerId, reason: str) -> None: ...
+
+
+class Carrier(Protocol):
+    """What brings messages from one process to another."""
+
+    def to_worker(self, gateway: GatewayId, sent: ToWorkerEffect) -> None: ...
+
+    def to_gateway(self, worker: WorkerId, sent: ToGatewayEffect) -> None: ...
 
 
 class Process(Generic[Event, Effect]):
@@ -124,21 +131,18 @@ class WorkerProcess(Process[WorkerEvent, WorkerEffect]):
         self.send(StepEnded(done))
 
     def _perform(self, effects: list[WorkerEffect]) -> None:
-        sent: list[ToGatewayEffect] = []
         drained = False
         for effect in effects:
             if isinstance(effect, ToGatewayEffect):
-                sent.append(effect)
-            elif isinstance(effect, RunStep):
-                self.engine.submit(effect.step)
+                self._world.network.to_gateway(self.card.worker, effect)
             elif isinstance(effect, Wake):
                 self._set_wake(effect.at)
+            elif isinstance(effect, RunStep):
+                self.engine.submit(effect.step)
             elif isinstance(effect, EndLeap):
                 self.engine.end_leap(effect.step_id)
             elif isinstance(effect, Drained):
                 drained = True
-        if sent:
-            self._world.to_gateways(self.card.worker, sent)
         if drained:
             self._world.left(self.card.worker, "drained")
 
@@ -151,10 +155,9 @@ class GatewayProcess(Process[GatewayEvent, GatewayEffect]):
         self.node, self._world = node, world
 
     def _perform(self, effects: list[GatewayEffect]) -> None:
-        sent: list[ToWorkerEffect] = []
         for effect in effects:
             if isinstance(effect, ToWorkerEffect):
-                sent.append(effect)
+                self._world.network.to_worker(self.node.gateway, effect)
             elif isinstance(effect, Deliver):
                 if effect.started:
                     self._world.delivered(effect)
@@ -164,5 +167,3 @@ class GatewayProcess(Process[GatewayEvent, GatewayEffect]):
                 self._set_wake(effect.at)
             elif isinstance(effect, Kick):
                 self._world.left(effect.worker, effect.reason)
-        if sent:
-            self._world.to_workers(self.node.gateway, sent)

@@ -12,7 +12,7 @@ from random import Random
 
 import msgspec
 
-from jedlik.core.effects import Deliver, ToGatewayEffect, ToWorkerEffect
+from jedlik.core.effects import Deliver
 from jedlik.core.facts import Answered, Fact
 from jedlik.core.ids import GatewayId, WorkerId
 from jedlik.nodes.gateway import GatewayNode
@@ -91,14 +91,6 @@ class Simulation:
         )
 
     # --- what processes need of the world ---
-
-    def to_workers(self, gateway: GatewayId, sent: list[ToWorkerEffect]) -> None:
-        for effect in sent:
-            self.network.to_worker(gateway, effect)
-
-    def to_gateways(self, worker: WorkerId, sent: list[ToGatewayEffect]) -> None:
-        for effect in sent:
-            self.network.to_gateway(worker, effect)
 
     def delivered(self, deliver: Deliver) -> None:
         self.clients.delivered(deliver)
