@@ -5,11 +5,9 @@ Promises: every attempt ends with exactly one `Finished`, unless its gateway can
 gaps. CPU: bench/worker_node. Does not: read a clock, know text, or measure itself.
 """
 
-from collections import deque
-
 from jedlik.core.config import WorkerConfig
-from jedlik.core.effects import Drained, EndLeap, Note, RunStep, ToGatewayEffect, Wake, WorkerEffect
-from jedlik.core.errors import Bug, Fault
+from jedlik.core.effects import Drained, Note, ToGatewayEffect, Wake, WorkerEffect
+from jedlik.core.errors import Fault
 from jedlik.core.events import (
     Drain,
     FromGateway,
@@ -27,6 +25,7 @@ from jedlik.core.step import StepDone
 from jedlik.core.tokens import pack
 from jedlik.kv.hashing import Names
 from jedlik.kv.pool import BlockPool
+from jedlik.nodes.worker_flights import Flights
 from jedlik.nodes.worker_intake import Intake
 from jedlik.nodes.worker_pace import Pace
 from jedlik.nodes.worker_peers import Peer
@@ -63,10 +62,10 @@ class WorkerNode:
         self._pace = Pace(profile)
         self._state = State(1)
         self._peers: dict[GatewayId, Peer] = {}
-        self._flights: deque[Plan] = deque()
+        self._flights = Flights(self._batch, self._pace, 1 + config.run_ahead)
         self._arrivals = 0
         self._wake_at: float | None = None
-        self._broken = self._drained = self._landed = False
+        self._broken = self._drained = False
 
     def handle(self, event: WorkerEvent, now: float) -> list[WorkerEffect]:
         """Take one event; return what to do, in order."""
@@ -177,17 +176,10 @@ class WorkerNode:
     def _step_ended(self, done: StepDone, now: float, out: list[WorkerEffect]) -> None:
         if self._broken:
             return  # a step behind the one that failed
-        plan = self._flights.popleft() if self._flights else None
-        if plan is None or plan.step_id != done.step_id:
-            raise Bug(f"step {done.step_id} ended; in flight: {plan and plan.step_id}")
+        plan = self._flights.land(done)
         if done.error is not None:
             self._break(done.error, plan, out)
             return
-        if done.lanes != plan.sampled_lanes():
-            raise Bug(f"step {done.step_id} answers for lanes {done.lanes}, asked were {plan.sampled_lanes()}")
-        self._landed = plan.repeat > 1
-        if done.steps != plan.repeat:
-            self._batch.shorten(plan, done.steps)
         self._pace.ended(plan, done, now)
         if done.logprobs or done.prompt_logprobs:
             self._take_logprobs(plan, done)
@@ -292,7 +284,7 @@ class WorkerNode:
                 sequence.in_flight -= 1
                 if not sequence.in_flight:
                     self._batch.settle(sequence)
-        self._flights.clear()
+        self._flights.abandon()
         self._change(State(self._state.epoch + 1, self._state.role, True), out)
 
     # --- after every event ---
@@ -302,7 +294,7 @@ class WorkerNode:
             peer = self._peers[sequence.gateway]
             peer.refuse(sequence.handle, Fault("timeout", "no place in the batch within the request's deadline"))
             self._drop(peer, sequence)
-        self._plan(now, out)
+        self._flights.plan(now, out)
         for peer in self._peers.values():
             if (tokens := peer.flush(self._pace.steps)) is not None:
                 out.append(ToGatewayEffect(peer.gateway, tokens))
@@ -316,9 +308,8 @@ class WorkerNode:
 
     def _only_time_has_passed(self, now: float) -> bool:
         """Nothing can be planned now that could not be planned before: no deadline is over and no leap is late."""
-        due_s, flights = self._batch.waiting.next_due_s(), self._flights
-        late = bool(flights) and flights[0].repeat > 1 and self._pace.late(flights[0], now)
-        return not late and (due_s is None or due_s > now)
+        due_s = self._batch.waiting.next_due_s()
+        return (due_s is None or due_s > now) and not self._flights.late(now)
 
     def _report(self, now: float, out: list[WorkerEffect]) -> None:
         """Tell every gateway how much there is to do, if it is time to."""
@@ -328,40 +319,8 @@ class WorkerNode:
             out.append(ToGatewayEffect(peer.gateway, self._load(peer.last_submit, now)))
         self._times.sent(now)
 
-    def _plan(self, now: float, out: list[WorkerEffect]) -> None:
-        """Hand over steps: nothing behind a leap, which ends early if live would plan otherwise now."""
-        flights, depth = self._flights, 0 if self._broken else 1 + self._config.run_ahead
-        if self._landed and depth > 1:  # live had handed over the step after it before whatever ended it came up
-            self._launch(self._batch.plan(now, admit=False), now, out)
-        self._landed = False
-        while not flights or len(flights) < depth or flights[-1].repeat > 1:
-            if flights and flights[-1].repeat > 1 and not self._end_leap(flights[-1], now, out):
-                return
-            if len(flights) >= depth or not self._launch(self._batch.plan(now), now, out):
-                return
-
-    def _launch(self, plan: Plan | None, now: float, out: list[WorkerEffect]) -> bool:
-        if plan is None:
-            return False
-        self._pace.launch(plan, now, behind=bool(self._flights))
-        self._flights.append(plan)
-        out.append(RunStep(plan.step()))
-        return True
-
-    def _end_leap(self, leap: Plan, now: float, out: list[WorkerEffect]) -> bool:
-        """End a leap if something came up. True if it has not begun: it is one step now, and planning goes on."""
-        running = len(self._flights) == 1
-        if leap.interrupted or not (self._batch.unplanned(leap) or (running and self._pace.late(leap, now))):
-            return False
-        out.append(EndLeap(leap.step_id))
-        if not running:
-            self._batch.shorten(leap, 1)
-            return True
-        leap.interrupted = True
-        return False
-
     def _load(self, last_submit: int, now: float) -> Load:
-        batch, flight = self._batch, self._flights[0] if self._flights else None
+        batch, flight = self._batch, self._flights.running
         over, age_s = self._pace.progress(flight, now) if flight else (0, 0.0)
         if flight and flight.repeat > 1:
             context = flight.context + over * len(flight.decodes)
@@ -408,11 +367,4 @@ class WorkerNode:
         alive = len(self._batch.waiting) + len(self._batch.parked)
         alive += sum(s.phase is not Phase.ENDED for s in self._batch.everyone())
         assert owned == alive
-        named: dict[int, int] = {}
-        for plan in self._flights:
-            for s in (*plan.chunked, *plan.decoded):
-                named[s.number] = named.get(s.number, 0) + 1
-        for s in self._batch.everyone():
-            assert s.in_flight == named.pop(s.number, 0)
-        assert not named
-        assert len(self._flights) <= 1 + self._config.run_ahead
+        self._flights.check()
