@@ -360,7 +360,7 @@ class GatewayNode:
     def _synced(self, peer: Peer[Stream], in_step: bool, now: float, out: Outbox) -> None:
         """Ask for a snapshot when a worker's facts don't add up, but not all the time."""
         if self._index.synced(peer.id):
-            peer.resync_wait_s, peer.resync_at = RESYNC_S, now
+            peer.resync_wait_s = RESYNC_S
         elif not in_step and now >= peer.resync_at:
             out.send(peer.id, Resync())
             peer.resync_at = now + peer.resync_wait_s
