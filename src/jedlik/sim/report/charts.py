@@ -119,7 +119,7 @@ def batch(time: Timeline, running: Fleet) -> str:
 
 def queue(time: Timeline, waiting: Fleet) -> str:
     """Sequences waiting in workers."""
-    y = upward(_most(waiting.total) * 1.05)
+    y = upward(max(_most(waiting.total), _most(waiting.most)) * 1.05)
     lines = line(time.xs, y.px(waiting.total), "a") + line(time.xs, y.px(waiting.most), "b")
     keys = (("a", "all workers"), ("b", "longest queue"))
     return _over_time(time, "Queue: sequences waiting", "in all workers, and the longest queue", keys, y, lines)
