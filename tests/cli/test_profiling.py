@@ -14,10 +14,11 @@ from typer.testing import CliRunner
 
 from jedlik.cli import profile as profiling
 from jedlik.cli import profile_endpoint
-from jedlik.cli.engines import simulated_share
+from jedlik.cli.engines import profiled_costs, simulated_share
 from jedlik.cli.main import app
 from jedlik.cli.profile_grid import CPU, ENDPOINT, GPU, REPEATS, Grid, Room, Task, fitting, lane_tokens, plan
 from jedlik.cli.profile_steps import Ask, Bench
+from jedlik.core.config import ServeConfig
 from jedlik.core.errors import ConfigError, PeerError
 from jedlik.core.protocol import Card, StepCosts
 from jedlik.core.step import Step, StepDone
@@ -306,3 +307,13 @@ def test_real_processes_measure_a_real_engine(tmp_path: Path) -> None:
     assert profile.kv_bytes_per_token == 2 * 2 * 2 * 16 * 2
     assert profile.table is not None
     assert profile.table.batches == (1, 2)
+
+
+def test_what_is_served_with_a_profile_believes_it_until_steps_say_otherwise() -> None:
+    costs = model(lookup("qwen3-32b-fp8/h200/tp2")).costs
+    torch = ServeConfig(model="m", profile="qwen3-32b-fp8/h200/tp2")
+    assert profiled_costs(torch) == costs
+    fast = profiled_costs(ServeConfig(model="m", engine="simulated", speedup=2.0, profile=torch.profile))
+    assert fast is not None
+    assert fast.prefill_token_s == costs.prefill_token_s / 2
+    assert profiled_costs(ServeConfig(model="m")) is None

@@ -13,9 +13,10 @@ import msgspec
 
 from jedlik.cli.process import ProcessConfig
 from jedlik.cli.sizing import Sizes, available_bytes, gpu_bytes, gpu_share, host_share, sizes, threads
+from jedlik.core.config import ServeConfig
 from jedlik.core.errors import ConfigError
 from jedlik.core.ids import WorkerId
-from jedlik.core.protocol import SCHEMA_VERSION, Capabilities, Card, Layout
+from jedlik.core.protocol import SCHEMA_VERSION, Capabilities, Card, Layout, StepCosts
 from jedlik.kv.hashing import hash_check
 from jedlik.live.worker import Engine
 from jedlik.models import info as models
@@ -42,9 +43,17 @@ def load(told: ProcessConfig, status: Status) -> Loaded:
     model = models.read(path)
     if told.config.engine == "simulated":
         return _simulated(told, path, model)
-    if told.config.profile:
-        raise ConfigError("--profile is what the simulated engine runs by: add --engine simulated, or leave it out")
     return _torch(told, path, model, status)
+
+
+def profiled_costs(config: ServeConfig) -> StepCosts | None:
+    """What steps are taken to take until they tell otherwise; None where no profile is named."""
+    if config.profile is None:
+        return None
+    costs = step_model(lookup(config.profile)).costs
+    if config.engine != "simulated":
+        return costs
+    return StepCosts(*(seconds / config.speedup for seconds in msgspec.structs.astuple(costs)))
 
 
 def _simulated(told: ProcessConfig, path: Path, model: models.ModelInfo) -> Loaded:

@@ -17,7 +17,7 @@ from jedlik.core.effects import GatewayEffect, WorkerEffect
 from jedlik.core.errors import ConfigError
 from jedlik.core.events import GatewayEvent, WorkerEvent
 from jedlik.core.ids import GatewayId
-from jedlik.core.protocol import Card
+from jedlik.core.protocol import Card, StepCosts
 from jedlik.kv.hashing import BlockHasher
 from jedlik.kv.naming import Naming
 from jedlik.live.recorder import Difference, EventLog, GatewayTurn, WorkerTurn, read, replay
@@ -36,6 +36,8 @@ class Made(msgspec.Struct, frozen=True):
     process: ProcessConfig
     card: Card | None = None
     """A worker's."""
+    costs: StepCosts | None = None
+    """What a worker took steps to take; None: it learnt."""
 
 
 def make_gateway(told: ProcessConfig) -> GatewayNode:
@@ -44,11 +46,12 @@ def make_gateway(told: ProcessConfig) -> GatewayNode:
     return GatewayNode(config.gateway, GatewayId(told.id), Naming(told.cluster_key), config.worker, policy, shadow)
 
 
-def make_worker(told: ProcessConfig, card: Card) -> "WorkerNode":
+def make_worker(told: ProcessConfig, card: Card, costs: StepCosts | None = None) -> "WorkerNode":
+    """`costs`: of a profile, where there is one."""
     from jedlik.nodes.worker import WorkerNode  # brings numpy, which a gateway does without
 
     hasher = BlockHasher(told.cluster_key, card.revision, card.layout.block_size)
-    return WorkerNode(card, told.config.worker, hasher)
+    return WorkerNode(card, told.config.worker, hasher, profile=costs)
 
 
 def gateway_log(told: ProcessConfig) -> EventLog[GatewayEvent, GatewayEffect] | None:
@@ -60,9 +63,11 @@ def gateway_log(told: ProcessConfig) -> EventLog[GatewayEvent, GatewayEffect] | 
     return EventLog(path, redactor, redactor)
 
 
-def worker_log(told: ProcessConfig, card: Card) -> EventLog[WorkerEvent, WorkerEffect] | None:
+def worker_log(
+    told: ProcessConfig, card: Card, costs: StepCosts | None = None
+) -> EventLog[WorkerEvent, WorkerEffect] | None:
     """The same for a worker."""
-    path = _start(told, card)
+    path = _start(told, card, costs)
     if path is None or told.config.event_log_tokens:
         return EventLog(path, _same, _same) if path else None
     redactor = Redactor(told.cluster_key, told.config.worker.block_size)
@@ -77,17 +82,17 @@ def differences(log: Path) -> Iterator[Difference]:
     made = msgspec.json.decode(header.read_bytes(), type=Made)
     if made.card is None:
         return replay(read(log, GatewayTurn), make_gateway(made.process).handle)
-    return replay(read(log, WorkerTurn), make_worker(made.process, made.card).handle)
+    return replay(read(log, WorkerTurn), make_worker(made.process, made.card, made.costs).handle)
 
 
-def _start(told: ProcessConfig, card: Card | None) -> Path | None:
+def _start(told: ProcessConfig, card: Card | None, costs: StepCosts | None = None) -> Path | None:
     if told.config.event_log is None:
         return None
     path = Path(told.config.event_log).absolute() / f"{told.id}.log"
     path.parent.mkdir(parents=True, exist_ok=True)
     if told.config.event_log_tokens:
         config = msgspec.structs.replace(told.config, api_keys={})
-        made = Made(msgspec.structs.replace(told, config=config), card)
+        made = Made(msgspec.structs.replace(told, config=config), card, costs)
         with open(os.open(path.with_suffix(".json"), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
             file.write(msgspec.json.encode(made))
     return path

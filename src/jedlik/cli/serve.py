@@ -34,7 +34,11 @@ def serve(config: ServeConfig, resolve: Callable[[], ModelFiles], say: Say) -> N
     setproctitle.setproctitle("jedlik: supervisor")
     if config.engine == "torch" and importlib.util.find_spec("torch") is None:
         raise ConfigError("torch is not installed: pip install 'jedlik[torch]', or try --engine simulated")
-    policies_of(config.gateway)  # the gateway makes its own: a wrong name must not wait for it
+    policies_of(config.gateway)  # the processes make their own: a wrong name must not wait for them
+    if config.profile is not None:
+        from jedlik.cli.engines import profiled_costs  # brings numpy
+
+        profiled_costs(config)
     listener = bind(config.host, config.port)
     try:
         model = resolve()

@@ -4,7 +4,7 @@ import asyncio
 import os
 import sys
 
-from jedlik.cli.engines import Loaded, Status, load
+from jedlik.cli.engines import Loaded, Status, load, profiled_costs
 from jedlik.cli.event_log import make_worker, worker_log
 from jedlik.cli.process import ProcessConfig, run
 from jedlik.core.errors import Bug
@@ -19,8 +19,8 @@ from jedlik.telemetry.log import Log
 async def work(told: ProcessConfig, log: Log, stop: asyncio.Event) -> None:
     """Load, serve until told to stop, drain."""
     loaded = await _load(told, stop)
-    card = loaded.card
-    driver = WorkerDriver(make_worker(told, card), loaded.engine, card, _unheard, worker_log(told, card))
+    card, costs = loaded.card, profiled_costs(told.config)
+    driver = WorkerDriver(make_worker(told, card, costs), loaded.engine, card, _unheard, worker_log(told, card, costs))
     server, address = await serve(f"unix:{told.run.socket(told.id)}", driver.listener, told.cluster_key)
     announcement = Announcement(told.run.records, _record(told, address))
     running = asyncio.create_task(driver.run(), name="driver")

@@ -112,8 +112,9 @@ class ServeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     speedup: float = 1.0
     """Simulated engine: how much faster than its profile."""
     profile: str | None = None
-    """Simulated engine: what a step takes and what the KV cache holds: a name from `jedlik profile --list`, or a file
-    that `jedlik profile` wrote. Default: about a 135M model on one core."""
+    """What steps take, for the router, until they tell otherwise: a name from `jedlik profile --list`, or a file that
+    `jedlik profile` wrote; default: learnt. The simulated engine also runs by it and has its KV cache; default there:
+    about a 135M model on one core."""
     api_keys: dict[str, str] = {}
     """Key to tenant. Empty: no authentication, and then only loopback is bound."""
     allow_open: bool = False
