@@ -126,6 +126,7 @@ def test_the_example_in_the_documentation_does_what_it_says(file: Path) -> None:
         "near@1": {"queued": 0.0, "prefill": 200.0},
         "far@1": {"queued": 150.0, "prefill": 140.0},
     }
+    assert verdict.chosen is not None
     assert (verdict.chosen.worker, verdict.unit) == ("near@1", "tokens")
 
 

@@ -70,7 +70,10 @@ def test_a_policy_is_asked_with_the_session_and_what_counts_as_good() -> None:
     policy = Recording()
     node = gateway(A, policy=policy)
     routed(node, replace(request(max_tokens=9), session="s"), now=5.0)
-    assert policy.asks == [Ask(RequestId("r"), 0, "m", 20, 9, frozenset(), "s", 2.0, 0.03)]
+    (asked,) = policy.asks
+    assert (asked.request_id, asked.history_tokens, asked.output_tokens, asked.session) == ("r", 20, 9, "s")
+    assert (asked.ttft_s, asked.itl_s, asked.waited_s, asked.reuse) == (2.0, 0.03, 0.0, 0.0)
+    assert not asked.shed  # nobody knows yet whether caches are cold
 
 
 def test_a_policy_for_everyone_learns_of_every_holder() -> None:

@@ -20,7 +20,9 @@ BUSY = 70
 
 
 def chosen(policy: Policy, offers: Sequence[Offer], what: Ask | None = None) -> str:
-    return decide(policy, offers, what or ask()).chosen.worker.split("@")[0]
+    picked = decide(policy, offers, what or ask()).chosen
+    assert picked is not None
+    return picked.worker.split("@")[0]
 
 
 def costs(policy: Policy, offers: Sequence[Offer], what: Ask | None = None) -> dict[str, float]:
@@ -74,6 +76,7 @@ def test_the_choice_is_the_one_computed_by_hand(name: str, offers: list[Offer], 
 
 def test_dynamos_cost_in_blocks() -> None:
     verdict = decide(make("dynamo"), [offer("a", load(1, queued=160, context=800), cached=64)], ask(200))
+    assert verdict.chosen is not None
     assert verdict.chosen.parts == {"prefill": 360 / 16 - 4, "decode": 1000 / 16}
     assert verdict.unit == "blocks"
 
@@ -112,7 +115,7 @@ def test_power_of_two_never_takes_the_busiest_and_draws_every_pair() -> None:
     verdicts = [decide(make("power_of_two"), offers, ask(name=f"r{i}")) for i in range(200)]
     pairs = {tuple(sorted(c.worker[0] for c in verdict.scored)) for verdict in verdicts}
     assert pairs == {("a", "b"), ("a", "c"), ("a", "d"), ("b", "c"), ("b", "d"), ("c", "d")}
-    assert all(v.chosen.worker[0] == min(c.worker[0] for c in v.scored) for v in verdicts)
+    assert all(v.chosen and v.chosen.worker[0] == min(c.worker[0] for c in v.scored) for v in verdicts)
     assert chosen(make("power_of_two"), offers[:1]) == "a"
 
 

@@ -64,6 +64,8 @@ def told(routed: Routed) -> list[RenderableType]:
     chosen = routed.chosen or "nobody"
     head = f"choice {routed.choice}, attempt {routed.attempt}: {routed.prompt_tokens} prompt tokens to {chosen}{by}"
     lines: list[RenderableType] = [Text(head, style="bold")]
+    if routed.held:
+        lines.append(Text(f"held back: {routed.held}", style="yellow"))
     if routed.failure:
         lines.append(Text(routed.failure, style="red"))
     lines.append(candidates(routed.candidates, routed.chosen, routed.unit, routed.prompt_tokens))

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from math import inf
 
 from jedlik.core.config import GatewayConfig, WorkerConfig
-from jedlik.core.effects import Drained, GatewayEffect, Kick, StreamEnded, ToWorkerEffect, Wake
+from jedlik.core.effects import Drained, GatewayEffect, Kick, StreamEnded, Wake
 from jedlik.core.errors import Bug, Fault
 from jedlik.core.events import (
     Abandoned,
@@ -28,7 +28,6 @@ from jedlik.core.ids import GatewayId, Handle, RequestId, StreamId, WorkerId
 from jedlik.core.protocol import (
     RUN_AHEAD_TOKENS,
     SCHEMA_VERSION,
-    Ack,
     Cancel,
     Card,
     Facts,
@@ -44,7 +43,7 @@ from jedlik.kv.naming import Naming
 from jedlik.kv.prefix import PrefixIndex
 from jedlik.nodes.gateway_attempts import Attempts
 from jedlik.nodes.gateway_outbox import Outbox
-from jedlik.nodes.gateway_peers import HEALTH, MAX_RESYNC_S, RESYNC_S, Peer, health_of, judge, next_check_s
+from jedlik.nodes.gateway_peers import HEALTH, MAX_RESYNC_S, RESYNC_S, Peer, acks_of, health_of, judge, next_check_s
 from jedlik.nodes.gateway_route import Router
 from jedlik.nodes.gateway_streams import Stream
 from jedlik.nodes.gateway_tokens import failure, retryable, take_plain, take_rest, take_started, take_tokens, violation
@@ -141,8 +140,9 @@ class GatewayNode:
     def health(self) -> dict[str, object]:
         """JSON-able state of the gateway and its workers."""
         workers = [health_of(peer) for _, peer in sorted(self._peers.items())]
-        streams, parked = len(self._attempts.streams), len(self._attempts.parked)
-        return {"draining": self._draining, "in_flight": streams, "parked": parked, "workers": workers}
+        attempts = self._attempts
+        idle = {"waiting": len(attempts.waiting), "parked": len(attempts.parked)}
+        return {"draining": self._draining, "in_flight": len(attempts.streams), **idle, "workers": workers}
 
     def check(self) -> None:
         """Every invariant. Slow: for tests."""
@@ -236,7 +236,7 @@ class GatewayNode:
             return []
         peer, ahead = stream.peer, len(stream.output) - stream.acked
         stream.acked = peer.acks[stream.handle] = min(position, len(stream.output))
-        return _acks(peer) if ahead >= RUN_AHEAD_TOKENS // 2 else []
+        return acks_of(peer) if ahead >= RUN_AHEAD_TOKENS // 2 else []
 
     def _from_worker(
         self, peer: Peer[Stream], message: State | Load | Facts | Snapshot | Tokens, now: float, out: Outbox
@@ -268,7 +268,7 @@ class GatewayNode:
         if wrong is not None:
             self._fence(peer, f"broke the protocol: {wrong}", now, out)
             return
-        out.effects += _acks(peer)
+        out.effects += acks_of(peer)
         for stream in take_started(peer.attempts, message, out, now):
             self._router.first_token(stream, now, out)
         finished = take_rest(peer.attempts, message, out)
@@ -393,12 +393,3 @@ class GatewayNode:
         if self._draining and not self._drained and not self._attempts.streams:
             self._drained = True
             out.effects.append(Drained())
-
-
-def _acks(peer: Peer[Stream]) -> list[GatewayEffect]:
-    """What has been consumed and not yet said, as one message."""
-    if not peer.acks:
-        return []
-    ack = Ack(list(peer.acks), list(peer.acks.values()))
-    peer.acks.clear()
-    return [ToWorkerEffect(peer.id, ack)]

@@ -9,8 +9,9 @@ from typing import Generic, Literal, TypeVar
 import msgspec
 
 from jedlik.core.config import GatewayConfig, WorkerConfig
+from jedlik.core.effects import GatewayEffect, ToWorkerEffect
 from jedlik.core.ids import Handle, WorkerId
-from jedlik.core.protocol import Load
+from jedlik.core.protocol import Ack, Load
 from jedlik.routing.view import WorkerView
 
 StreamT = TypeVar("StreamT")
@@ -104,3 +105,12 @@ def health_of(peer: Peer[StreamT]) -> dict[str, object]:
         "held_blocks": load.held_blocks if load else None,
         "cached_blocks": load.cached_blocks if load else None,
     }
+
+
+def acks_of(peer: Peer[StreamT]) -> list[GatewayEffect]:
+    """What has been consumed and not yet said, as one message."""
+    if not peer.acks:
+        return []
+    ack = Ack(list(peer.acks), list(peer.acks.values()))
+    peer.acks.clear()
+    return [ToWorkerEffect(peer.id, ack)]
