@@ -164,8 +164,10 @@ class Attempts:
             self.end(stream, refused(held), now, out)
             return
         deadline = stream.deadline()
-        until = now + held.seconds
-        stream.park_until = until if deadline is None else min(until, max(now, deadline))
+        if deadline is not None and deadline <= now:
+            self.end(stream, Fault("timeout", "the deadline passed while no worker could take it well"), now, out)
+            return
+        stream.park_until = now + held.seconds if deadline is None else min(now + held.seconds, deadline)
         self.waiting[stream.id] = stream
         self.earliest = min(self.earliest, stream.park_until)
 
