@@ -267,7 +267,7 @@ def parts(args: argparse.Namespace, folder: Path) -> Iterator[Part]:
         profile = from_json(args.profile.read_bytes(), str(args.profile))
         profile = msgspec.structs.replace(profile, kv_tokens=8192)
         lengths = "groups=8,prefix=192,zipf=0.6,input=400,input_cv=0.3,output=32,output_cv=0.4"
-        workload = f"shared_prefix:rate={args.rate or 1.2},duration={args.duration},{lengths}"
+        workload = f"shared_prefix:rate={args.rate or 1.5},duration={args.duration},{lengths}"
         flags = ("--device", "cpu", "--kv-cache-bytes", str((8192 + 16) * (profile.kv_bytes_per_token or 0)))
         yield Part(2, profile, flags, workload, 0.15)
 
@@ -278,7 +278,7 @@ def main() -> None:
     parser.add_argument("--profile", type=Path, help="b: what `jedlik profile` wrote")
     parser.add_argument("--policy", default="jedlik")
     parser.add_argument("--rate", type=float, help="requests per second")
-    parser.add_argument("--duration", type=float, default=120.0, help="seconds, of each repeat")
+    parser.add_argument("--duration", type=float, default=150.0, help="seconds, of each repeat")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--sim-only", action="store_true", help="no server: to look for a rate")
