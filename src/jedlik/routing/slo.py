@@ -6,7 +6,7 @@ of those would miss their pace is expected from the lengths of answers seen late
 short one can't. So a request goes to the cheapest worker where it is in time, if that harms hardly anybody; else it
 waits at the gateway: the harm that is acceptable grows with its waiting, to one answer, its own, when it can wait no
 longer. What can't be in time because of load is refused at once, and then for a while also what is too long to be in
-time anywhere. Who is not refused though late goes where it is least in the way, however long it waits there. Where
+time anywhere. Who is not refused though late goes where it is least in the way; its own wait there counts little. Where
 tokens computed are found again more than once on average nothing is refused: its work pays for itself, even if late.
 """
 
@@ -19,6 +19,8 @@ from jedlik.routing.cost import Demand, first_token_s
 from jedlik.routing.policy import Ask, Offer, Refuse, Wait
 from jedlik.routing.view import WorkerView
 
+LATE_WAIT = 0.1
+"""Who is late anyway waits for others to be in time: ten seconds of it weigh as much as one of theirs."""
 LOOK_AGAIN_S = 0.005
 """A wait shorter than this is none."""
 
@@ -33,7 +35,7 @@ class Prospect(NamedTuple):
     total_s: float
     """What it costs everybody."""
     bother_s: float
-    """What it costs others and keeps a worker busy."""
+    """What it costs others and keeps a worker busy, and little of its own wait."""
     harm: float
     """Answers of others that are expected to miss their pace for it."""
 
@@ -72,7 +74,7 @@ def prospect(offer: Offer, costs: StepCosts, terms: Mapping[str, float], ask: As
     own_s = prefill_s(costs, demand.uncached_tokens, demand.cached_tokens, chunk)
     harm = 0.0 if ask.itl_s is None else _harm(view, demand, own_s, costs, ask)
     total_s = sum(terms.values())
-    bother_s = total_s - terms["wait"]
+    bother_s = total_s - (1 - LATE_WAIT) * terms["wait"]
     return Prospect(offer, first_token_s(view, demand, costs) * correction, own_s * correction, total_s, bother_s, harm)
 
 
