@@ -11,7 +11,6 @@ workers, KV routing, blocks of 64, 8,192 blocks each. Ours runs the production n
 import argparse
 import gzip
 import json
-import resource
 import shutil
 import statistics
 import subprocess
@@ -100,13 +99,19 @@ def memory(trace: str) -> None:
     """Peak memory after a part of the trace and after all of it: what has passed is not kept (but for the records)."""
     for limit in (3000, 6000, 12000):
         code = (
-            "import resource, sys; sys.path.insert(0, sys.argv[1]); import simulator as s;"
+            "import sys; sys.path.insert(0, sys.argv[1]); import simulator as s;"
             f"r = s.simulate(s.setup(8, 512, 2400 * 512), s.load(sys.argv[2], s.WorkloadOptions(limit={limit}), 0));"
-            "print(len(r.outcomes), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10)"
+            "print(len(r.outcomes), s.peak_mib())"
         )
         command = [sys.executable, "-c", code, str(Path(__file__).parent), trace]
         requests, mib = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
         print(f"{requests} requests: peak {mib} MiB", flush=True)
+
+
+def peak_mib() -> int:
+    """Of this process since its program began: `ru_maxrss` would count its parent's too."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) >> 10 for line in lines if line.startswith("VmHWM"))
 
 
 def main() -> None:
@@ -119,7 +124,6 @@ def main() -> None:
     speed(args.trace, args.dynamo, args.replay, args.repeat)
     large(args.trace, args.repeat)
     memory(args.trace)
-    print(f"peak memory of this process {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10} MiB")
 
 
 if __name__ == "__main__":

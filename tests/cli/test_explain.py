@@ -105,3 +105,21 @@ def test_where_no_server_is_the_remedy_is_named() -> None:
         fetch("r", "http://127.0.0.1:1", None)
     with pytest.raises(ConfigError, match="is no address of a server"):
         fetch("r", "localhost:8000", None)
+
+
+LATE = "first token in 2.00 s, 0.00 answers would miss their pace"
+HELD = Candidate(A, 2.0, 64, {"wait": 1.7, "prefill": 0.3}, LATE)
+
+
+def test_who_was_held_back_or_refused_is_told_why_and_what_each_worker_would_have_cost() -> None:
+    waits = msgspec.structs.replace(ROUTED, chosen=None, candidates=(HELD,), shadow=None, held="not now")
+    lines = shown(waits)
+    assert lines[:2] == ["choice 0, attempt 1: 128 prompt tokens to nobody by jedlik", "held back: not now"]
+    assert lines[3].split() == ["worker-0@a", "64", "(50%)", "2.0000", "1.7000", "0.3000", *LATE.split()]
+    assert not any("time to first token" in line for line in lines)
+    refused = msgspec.structs.replace(waits, held="too late", shed="late", waited_s=0.25)
+    assert shown(refused)[1:3] == ["refused (late): too late", "after 0.2500 s at the gateway"]
+    went = msgspec.structs.replace(ROUTED, waited_s=0.5)
+    assert shown(went)[1] == "after 0.5000 s at the gateway"
+    minds = msgspec.structs.replace(ROUTED, shadow=Shadow("mine", None, 0.0, "s", (HELD,), held="not now"))
+    assert "shadow mine would have chosen nobody: not now" in shown(minds)

@@ -306,3 +306,17 @@ def _deliver(
         fine = index.apply(worker, message) if isinstance(message, Facts) else index.replace(worker, message)
         if not fine and not any(isinstance(m, Snapshot) for m in wire):
             wire.extend(cache.snapshot())
+
+
+def test_most_counts_all_who_hold_as_much_as_anybody() -> None:
+    index = PrefixIndex(1 << 20)
+    assert index.match(CHAIN).most() == (0, 0)
+    for worker, depth, closed in ((A, 3, True), (B, 5, True), (C, 5, False)):
+        index.join(worker, closed)
+        index.replace(worker, Snapshot(0, 0, True, [Stored(None, CHAIN[:depth])], sum(CHAIN[:depth]) & MASK))
+    assert index.match(CHAIN).most() == (5, 2)
+    assert index.match(CHAIN[:2]).most() == (2, 3)
+    index.leave(B)
+    assert index.match(CHAIN).most() == (5, 1)
+    index.leave(C)
+    assert index.match(CHAIN).most() == (3, 1)

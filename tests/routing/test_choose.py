@@ -15,7 +15,7 @@ from jedlik.routing.choose import MAX_OFFERS, Held, Policies, choose
 from jedlik.routing.cost import Demand, first_token_s
 from jedlik.routing.policies.named import POLICIES, make
 from jedlik.routing.policies.plugged import Plugged
-from jedlik.routing.policy import Ask, Offer, Scored
+from jedlik.routing.policy import Ask, Offer, Refuse, Scored, Wait
 from jedlik.routing.view import Fleet
 
 TIMED = replace(IDLE, costs=COSTS)
@@ -139,3 +139,45 @@ def test_a_shadow_never_changes_the_choice(
         assert seen.shadow.failure == ""
         assert seen.shadow.chosen in {c.worker for c in seen.shadow.candidates}
         assert replace(seen, shadow=None) == plain
+
+
+class Holding(Scored):
+    """Holds everything back."""
+
+    name = "holding"
+
+    def __init__(self, answer: Wait | Refuse) -> None:
+        self._answer = answer
+
+    def filter(self, offers: Sequence[Offer], ask: Ask) -> Wait | Refuse:
+        return self._answer
+
+    def score(self, offers: Sequence[Offer], ask: Ask) -> list[dict[str, float]]:
+        raise AssertionError("nobody is left to be scored")
+
+
+@pytest.mark.parametrize("answer", [Wait(0.5, "not now"), Refuse(2.0, "never")])
+def test_a_policy_may_hold_a_request_back_unless_it_was_taken_in(answer: Wait | Refuse) -> None:
+    fleet, policies = fleet_of(a=TIMED, b=TIMED), Policies(Plugged(Holding(answer)), make())
+    choice = choose(fleet, ask(), Held({}), policies)
+    assert (choice.chosen, choice.held, choice.failure) == (None, answer, "")
+    assert [c.excluded for c in choice.candidates] == ["passed over by holding"] * 2
+    taken = choose(fleet, replace(ask(), taken=True), Held({}), policies)
+    assert taken.chosen is not None
+    assert "would hold back a request that was taken in" in taken.failure
+
+
+@pytest.mark.parametrize(
+    "answer", [Wait(0.0, ""), Wait(float("nan"), ""), Wait(float("inf"), ""), Refuse(float("nan"), "")]
+)
+def test_a_time_that_does_not_pass_is_no_answer(answer: Wait | Refuse) -> None:
+    choice = choose(fleet_of(a=TIMED), ask(), Held({}), Policies(Plugged(Holding(answer)), make()))
+    assert choice.chosen is not None
+    assert "filter said" in choice.failure
+
+
+def test_a_shadow_that_would_wait_says_so_and_has_not_failed() -> None:
+    policies = Policies(make(), make(), Plugged(Holding(Wait(0.5, "not now"))))
+    shadow = choose(fleet_of(a=TIMED), ask(), Held({}), policies).shadow
+    assert shadow is not None
+    assert (shadow.chosen, shadow.failure, shadow.held) == (None, "", "not now")

@@ -1,10 +1,12 @@
 """What a gateway learns of requests: how long answers are, how often computed tokens are found again."""
 
+from operator import mul
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jedlik.routing.lengths import PRIOR_MEAN, OutputLengths
+from jedlik.routing.lengths import FORGET, PRIOR_MEAN, PRIOR_WEIGHT, OutputLengths
 from jedlik.routing.reuse import ENOUGH, MOST, PREFIXES, Reuse
 
 
@@ -60,3 +62,29 @@ def test_a_prefix_is_as_hot_as_the_share_of_requests_that_find_it() -> None:
     for number in range(PREFIXES + 10):
         reuse.observe(10, 5, 10_000 + number)
     assert reuse.share(7) == 0
+
+
+@given(st.lists(st.integers(1, 100_000), min_size=1, max_size=100))
+def test_the_mean_is_the_answers_and_the_guess_weighed(seen: list[int]) -> None:
+    lengths = OutputLengths()
+    for tokens in seen:
+        lengths.observe(tokens)
+        lengths.observe(0)  # no answer
+    weights = [FORGET**age for age in range(len(seen), -1, -1)]  # of the guess first
+    total = PRIOR_WEIGHT * weights[0] * PRIOR_MEAN + sum(map(mul, weights[1:], seen))
+    assert lengths.mean == pytest.approx(total / (PRIOR_WEIGHT * weights[0] + sum(weights[1:])))
+
+
+@given(st.lists(st.tuples(st.integers(1, 5000), st.floats(0, 1), st.none() | st.integers(1, 9)), max_size=100))
+def test_what_is_learnt_of_prefixes_stays_within_bounds(prompts: list[tuple[int, float, int | None]]) -> None:
+    reuse = Reuse()
+    for tokens, share, key in prompts:
+        reuse.observe(tokens, int(share * (tokens - 1)), key)
+        assert 0 <= reuse.times <= MOST
+    keyed = [key for _, _, key in prompts if key is not None]
+    shares = [reuse.share(key) for key in range(1, 10)]
+    assert sum(shares) == pytest.approx(sum(shares[key - 1] for key in set(keyed)))
+    assert all(share >= 0 for share in shares)
+    assert sum(shares) <= 1 + 1e-9
+    if len(keyed) == len(prompts) and prompts:
+        assert sum(shares) == pytest.approx(1)

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 import pytest
 from fleets import COSTS, IDLE, ask, load, offer
+from hypothesis import given
+from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from jedlik.core.protocol import StepCosts
@@ -46,6 +48,8 @@ def test_nowhere_in_time_because_of_load_is_refused_with_the_time_that_is_lackin
     assert isinstance(refusal, Refuse)
     assert refusal.retry_after_s == pytest.approx(0.7)
     assert refusal.pressed
+    assert (refusal.kind, [seen.worker for seen in refusal.candidates]) == ("late", ["a@1", "b@1"])
+    assert refusal.candidates[0].excluded == "first token in 1.70 s, 0.00 answers would miss their pace"
 
 
 @pytest.mark.parametrize("changes", [{"shed": False}, {"reuse": 1.5}])
@@ -61,6 +65,8 @@ def test_too_long_for_an_idle_worker_is_taken_unless_load_is_too_much() -> None:
     refusal = answer(offers, promised(3000, pressed=True))
     assert isinstance(refusal, Refuse)
     assert not refusal.pressed  # it says nothing about load
+    assert refusal.kind == "long"
+    assert refusal.retry_after_s == pytest.approx(3.0)
     assert answer(offers, promised(3000, pressed=True, shed=False)) == ["a"]
 
 
@@ -101,8 +107,9 @@ def test_at_the_last_moment_more_than_one_answer_is_too_much() -> None:
     what = promised(100, ttft_s=0.1, itl_s=0.01, waited_s=1.0, lengths=lengths(5))
     refusal = answer(offers, what)
     assert isinstance(refusal, Refuse)
-    assert refusal.pressed
+    assert (refusal.pressed, refusal.kind) == (True, "harm")
     assert answer(offers, replace(what, shed=False)) == ["a"]
+    assert answer(offers, replace(what, reuse=1.0)) == ["a"]
 
 
 def test_what_cached_tokens_are_worth_keeps_a_conversation_at_its_worker() -> None:
@@ -114,3 +121,38 @@ def test_what_cached_tokens_are_worth_keeps_a_conversation_at_its_worker() -> No
 def _pick(offers: Sequence[Offer], what: Ask) -> str:
     terms = make("jedlik").score(offers, what)
     return min(zip(terms, offers, strict=True), key=lambda case: sum(case[0].values()))[1].worker.split("@")[0]
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 8), st.integers(0, 3000), st.integers(0, 190)), min_size=1, max_size=5),
+    st.floats(0.02, 3),
+    st.floats(0, 4),
+    st.none() | st.floats(0.005, 0.1),
+    st.tuples(st.booleans(), st.booleans(), st.sampled_from([0.0, 0.9, 1.0, 3.0])),
+)
+def test_what_is_said_can_be_followed(
+    workers: list[tuple[int, int, int]],
+    promise_s: float,
+    waited_s: float,
+    itl_s: float | None,
+    may: tuple[bool, bool, float],
+) -> None:
+    shed, pressed, reuse = may
+    offers = [offer(f"w{n}", load(r, q, costs=COSTS), cached) for n, (r, q, cached) in enumerate(workers)]
+    what = replace(ask(), ttft_s=promise_s - waited_s, waited_s=waited_s, itl_s=itl_s)
+    what = replace(what, shed=shed, pressed=pressed, reuse=reuse)
+    kept = make("jedlik").filter(offers, what)
+    if isinstance(kept, Refuse):
+        assert shed
+        assert reuse < 1
+        assert kept.retry_after_s >= 0
+        assert kept.pressed == (kept.kind != "long")
+    elif isinstance(kept, Wait):
+        assert itl_s is not None  # there is nobody else to mind
+        assert 0 < kept.seconds <= promise_s - waited_s
+    else:
+        assert len(kept) == 1
+        assert kept[0] in offers
+        return
+    assert [seen.worker for seen in kept.candidates] == [o.worker for o in offers]
+    assert all(seen.parts and seen.excluded for seen in kept.candidates)

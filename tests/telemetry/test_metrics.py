@@ -2,13 +2,15 @@
 
 from io import StringIO
 
+from msgspec.structs import replace
+
 from jedlik.core.effects import Deliver, StreamEnded
 from jedlik.core.facts import Answered, FirstToken, Migrated, Routed, Shadow
 from jedlik.core.ids import RequestId, StreamId, WorkerId
 from jedlik.core.protocol import Load
 from jedlik.telemetry.gateway import GatewayTelemetry
 from jedlik.telemetry.log import Log
-from jedlik.telemetry.metrics import OUTCOMES, GatewayMetrics
+from jedlik.telemetry.metrics import OUTCOMES, SHED, GatewayMetrics
 
 
 def answered(outcome: str) -> Answered:
@@ -134,3 +136,15 @@ def test_a_policy_that_fails_is_counted_each_time_and_told_once() -> None:
         '"policy mine failed: oh"',
         '"policy dynamo failed: ah"',
     ]
+
+
+def test_requests_refused_for_load_are_counted_by_why_and_those_that_wait_are_told() -> None:
+    metrics = GatewayMetrics(dict, lambda: 3)
+    for shed in ("late", "late", "harm", "of a user's own"):
+        metrics.routed(replace(routed(), chosen=None, held="because", shed=shed))
+    metrics.routed(replace(routed(), chosen=None, held="not now"))
+    found = values(metrics)
+    counted = {reason: found[f'jedlik_requests_shed_total{{reason="{reason}"}}'] for reason in SHED}
+    assert counted == {"late": 2, "long": 0, "harm": 1, "deadline": 0, "policy": 1}
+    assert found["jedlik_gateway_requests_waiting"] == 3
+    assert found["jedlik_dispatches_total"] == 0

@@ -65,13 +65,17 @@ def told(routed: Routed) -> list[RenderableType]:
     head = f"choice {routed.choice}, attempt {routed.attempt}: {routed.prompt_tokens} prompt tokens to {chosen}{by}"
     lines: list[RenderableType] = [Text(head, style="bold")]
     if routed.held:
-        lines.append(Text(f"held back: {routed.held}", style="yellow"))
+        how = f"refused ({routed.shed})" if routed.shed else "held back"
+        lines.append(Text(f"{how}: {routed.held}", style="yellow"))
+    if routed.waited_s:
+        lines.append(Text(f"after {_s(routed.waited_s)} at the gateway"))
     if routed.failure:
         lines.append(Text(routed.failure, style="red"))
     lines.append(candidates(routed.candidates, routed.chosen, routed.unit, routed.prompt_tokens))
     if routed.shadow is not None:
         lines += _shadow(routed.shadow, routed)
-    lines.append(Text(f"time to first token: predicted {_s(routed.predicted_ttft_s)}, {_observed(routed)}"))
+    if routed.chosen is not None:
+        lines.append(Text(f"time to first token: predicted {_s(routed.predicted_ttft_s)}, {_observed(routed)}"))
     return [*lines, Text()]
 
 
@@ -85,7 +89,7 @@ def candidates(rows: Sequence[Candidate], chosen: str | None, unit: str, prompt_
     table.add_column("")
     ordered = sorted(rows, key=lambda row: (row.excluded is not None, row.cost_s, row.worker))
     for row in ordered:
-        cost = "" if row.excluded is not None else _number(row.cost_s)
+        cost = _number(row.cost_s) if row.parts or row.excluded is None else ""
         parts = [_number(row.parts[name]) if name in row.parts else "" for name in names]
         share = f"{row.cached_tokens} ({row.cached_tokens / max(1, prompt_tokens):.0%})"
         mark = "chosen" if row.worker == chosen and row.excluded is None else row.excluded or ""
@@ -97,6 +101,10 @@ def candidates(rows: Sequence[Candidate], chosen: str | None, unit: str, prompt_
 def _shadow(shadow: Shadow, routed: Routed) -> Iterable[RenderableType]:
     if shadow.failure:
         yield Text(f"shadow: {shadow.failure}", style="red")
+        return
+    if shadow.chosen is None:
+        yield Text(f"shadow {shadow.policy} would have chosen nobody: {shadow.held}")
+        yield candidates(shadow.candidates, None, shadow.unit, routed.prompt_tokens)
         return
     agreed = "the same" if shadow.chosen == routed.chosen else "another worker"
     yield Text(f"shadow {shadow.policy} would have chosen {shadow.chosen} ({agreed})")

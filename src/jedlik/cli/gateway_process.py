@@ -47,7 +47,7 @@ async def serve(told: ProcessConfig, log: Log, stop: asyncio.Event) -> None:
     config = told.config
     one_thread()
     node = make_gateway(told)
-    metrics = GatewayMetrics(lambda: {card.name: card.total_blocks for card in node.cards()})
+    metrics = GatewayMetrics(lambda: {card.name: card.total_blocks for card in node.cards()}, node.held_back)
     telemetry = GatewayTelemetry(metrics, log, log_requests=config.frontend.log_requests)
     discovery = LocalDiscovery(told.run.records)
     driver = GatewayDriver(node.gateway, node, discovery, told.cluster_key, telemetry, gateway_log(told))

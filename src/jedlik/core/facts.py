@@ -23,11 +23,13 @@ class Shadow(msgspec.Struct, frozen=True):
 
     policy: str
     chosen: WorkerId | None
-    """None where it failed."""
+    """None where it failed, or held the request back."""
     cost: float
     unit: str
     candidates: tuple[Candidate, ...]
     failure: str = ""
+    held: str = ""
+    """Why it would have chosen nobody now."""
 
 
 class Routed(msgspec.Struct, frozen=True, tag="routed"):
@@ -53,6 +55,10 @@ class Routed(msgspec.Struct, frozen=True, tag="routed"):
     shadow: Shadow | None = None
     held: str = ""
     """Why nobody was chosen though workers could have been: it waits for a better moment, or is refused."""
+    shed: str = ""
+    """Set where it is refused for load: "late", "long", "harm", "deadline" or "policy"; docs/routing.md says when."""
+    waited_s: float = 0.0
+    """At the gateway from its arrival to this choice; 0 for all attempts but the first."""
 
 
 class Migrated(msgspec.Struct, frozen=True, tag="migrated"):

@@ -64,8 +64,8 @@ class Match:
 
     def most(self) -> tuple[int, int]:
         """(depth in blocks of the workers that hold most, how many they are); (0, 0) if nobody holds anything."""
-        depth, bits = self._spans[-1] if self._spans else (0, 0)
-        return depth, bits.bit_count()
+        depth = self._spans[-1][0] if self._spans else 0
+        return depth, sum([bits.bit_count() for at, bits in self._spans if at == depth])
 
     def depth(self, worker: WorkerId) -> int:
         """Depth in blocks at one worker; 0 for one that holds nothing."""

@@ -141,8 +141,12 @@ class GatewayNode:
         """JSON-able state of the gateway and its workers."""
         workers = [health_of(peer) for _, peer in sorted(self._peers.items())]
         attempts = self._attempts
-        idle = {"waiting": len(attempts.waiting), "parked": len(attempts.parked)}
+        idle = {"waiting": attempts.held_back(), "parked": len(attempts.parked)}
         return {"draining": self._draining, "in_flight": len(attempts.streams), **idle, "workers": workers}
+
+    def held_back(self) -> int:
+        """Choices that wait here for a better moment."""
+        return self._attempts.held_back()
 
     def check(self) -> None:
         """Every invariant. Slow: for tests."""

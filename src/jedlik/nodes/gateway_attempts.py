@@ -2,7 +2,7 @@
 
 Invariant: a stream is in `streams` from its arrival to its end, and meanwhile either at work at one peer (which counts
 it among its attempts), or parked until there is a worker, or waiting for a better moment (its policy says until when).
-Its booking lives no longer than its attempt.
+Its booking lives no longer than its attempt. A request waits, or is refused, as a whole: its first choice decides.
 """
 
 from itertools import islice
@@ -14,7 +14,7 @@ from jedlik.core.config import GatewayConfig
 from jedlik.core.effects import StreamEnded
 from jedlik.core.errors import Bug, Fault
 from jedlik.core.facts import Candidate, Migrated, Routed
-from jedlik.core.ids import Handle, StreamId, WorkerId
+from jedlik.core.ids import Handle, RequestId, StreamId, WorkerId
 from jedlik.core.protocol import FinishReason, Submit
 from jedlik.core.requests import Request
 from jedlik.core.tokens import pack
@@ -23,12 +23,14 @@ from jedlik.nodes.gateway_peers import Peer
 from jedlik.nodes.gateway_route import Router
 from jedlik.nodes.gateway_streams import NO_HANDLE, Stream, Streams
 from jedlik.routing.admit import no_worker, refused, too_late
-from jedlik.routing.choose import Held
+from jedlik.routing.choose import Choice, Held
 from jedlik.routing.policy import Refuse, Wait
 from jedlik.routing.view import Booking, Fleet
 
 MAX_LOOKS = 4
-"""Waiting streams that are looked at when a worker has changed: who comes first is not overtaken by many."""
+"""Waiting requests that are looked at when a worker has changed: who comes first is not overtaken by many."""
+LEAST_WAIT_S = 0.001
+"""A policy that says a shorter one is asked again after this."""
 
 
 class Attempts:
@@ -41,10 +43,10 @@ class Attempts:
         self.streams = Streams()
         self.peers: dict[WorkerId, Peer[Stream]] = {}
         self.parked: dict[StreamId, Stream] = {}
-        self.waiting: dict[StreamId, Stream] = {}
-        """In order of arrival."""
+        self.waiting: dict[RequestId, list[Stream]] = {}
+        """In order of arrival, with the choices that are still wanted."""
         self.earliest = inf
-        """No parked or waiting stream has to be looked at before this time."""
+        """No parked stream or waiting request has to be looked at before this time."""
         self._last_handle = 0
 
     def arrive(self, request: Request, now: float, out: Outbox) -> None:
@@ -52,9 +54,7 @@ class Attempts:
         streams = [Stream(request, choice, now) for choice in range(request.choices)]
         for stream in streams:
             self.streams.add(stream)
-        held = self._router.held(streams[0])
-        for stream in streams:
-            self._place(stream, held, now, out)
+        self._begin(streams, now, out)
 
     def move(self, stream: Stream, fault: Fault, now: float, out: Outbox) -> None:
         """A stream has lost its attempt (already released): end it if it is complete, else try elsewhere."""
@@ -70,20 +70,32 @@ class Attempts:
         if not any(peer.view.ready() for peer in self.peers.values()):
             return
         for stream in list(self.parked.values()):
-            del self.parked[stream.id]
-            self._place(stream, self._router.held(stream), now, out)
+            if stream.id not in self.parked:
+                continue  # it began with another choice of its request
+            if stream.attempt:
+                del self.parked[stream.id]
+                self._place(stream, self._router.held(stream), now, out)
+                continue
+            choices = [s for s in self.streams.of(stream.request.request_id) if s.id in self.parked and not s.attempt]
+            for choice in choices:
+                del self.parked[choice.id]
+            self._begin(choices, now, out)
 
     def reconsider(self, now: float, out: Outbox) -> None:
         """A worker has changed: the first of those who wait for a better moment may have it."""
-        for stream in list(islice(self.waiting.values(), MAX_LOOKS)):
-            self._place(stream, self._router.held(stream), now, out)
+        for choices in list(islice(self.waiting.values(), MAX_LOOKS)):
+            self._begin(choices, now, out)
+
+    def held_back(self) -> int:
+        """Choices that wait for a better moment."""
+        return sum(map(len, self.waiting.values()))
 
     def expire(self, now: float, out: Outbox) -> None:
-        """Look at waiting streams again that are due, and give up parked ones whose time is over."""
+        """Look at waiting requests again that are due, and give up parked streams whose time is over."""
         if now < self.earliest:
             return
-        for stream in [s for s in self.waiting.values() if s.park_until <= now]:
-            self._place(stream, self._router.held(stream), now, out)
+        for choices in [choices for choices in self.waiting.values() if choices[0].park_until <= now]:
+            self._begin(choices, now, out)
         for stream in [s for s in self.parked.values() if s.park_until <= now]:
             deadline = stream.deadline()
             if deadline is not None and deadline <= now:
@@ -91,7 +103,7 @@ class Attempts:
             else:
                 fault = no_worker(stream.request.model, now - stream.arrived_at, stream.reason)
             self.end(stream, fault, now, out)
-        idle = (*self.parked.values(), *self.waiting.values())
+        idle = (*self.parked.values(), *(choices[0] for choices in self.waiting.values()))
         self.earliest = min((s.park_until for s in idle), default=inf)
 
     def release(self, stream: Stream) -> Handle:
@@ -121,55 +133,95 @@ class Attempts:
         """Drop a stream without a word to the frontend; returns the handle to cancel, if one was at work."""
         handle = self.release(stream)
         self.parked.pop(stream.id, None)
-        self.waiting.pop(stream.id, None)
+        if self.waiting:
+            self._unwait(stream)
         self.streams.remove(stream)
         self._router.answered(stream, outcome, output_tokens)
         out.note(stream.answered(outcome, output_tokens, now))
         return handle
 
-    def _place(self, stream: Stream, held: Held, now: float, out: Outbox, fault: Fault | None = None) -> None:
-        """Begin an attempt, or park or end the stream where that can't be. `fault` is why the last one failed."""
-        choice, routed = self._router.route(stream, held, now)
+    def _begin(self, choices: list[Stream], now: float, out: Outbox) -> None:
+        """Send a request's choices to work, none of which was there before; or hold all back, or refuse all."""
+        stream = choices[0]
+        held = self._router.held(stream)
+        choice, routed = self._router.route(stream, held, now, True)
         if choice.held is not None:
-            self._hold(stream, choice.held, routed, now, out)
+            self._hold(choices, choice.held, routed, now, out)
             return
+        if self.waiting.pop(stream.request.request_id, None) is not None:
+            for other in choices:
+                other.park_until = 0.0
+        self._follow(stream, held, choice, routed, now, out)
+        for other in choices[1:]:
+            self._place(other, held, now, out)
+
+    def _place(self, stream: Stream, held: Held, now: float, out: Outbox, fault: Fault | None = None) -> None:
+        """Begin an attempt of what was taken in. `fault` is why the last one failed."""
+        choice, routed = self._router.route(stream, held, now, False)
+        self._follow(stream, held, choice, routed, now, out, fault)
+
+    def _follow(
+        self,
+        stream: Stream,
+        held: Held,
+        choice: Choice,
+        routed: Routed,
+        now: float,
+        out: Outbox,
+        fault: Fault | None = None,
+    ) -> None:
+        """Do as was chosen, or park or end the stream where that can't be."""
         if choice.chosen is None:
-            self.waiting.pop(stream.id, None)
             if stream.attempt == 0 and not stream.park_until:
-                self._router.remember(routed)
-                out.note(routed)
+                self._tell(routed, out)
             self._do_without(stream, fault, now, out)
             return
-        self._router.remember(routed)
-        out.note(routed)
         deadline = stream.deadline()
         late = too_late(routed.predicted_ttft_s, None if deadline is None else deadline - now)
         if late is not None and stream.attempt == 0:
+            shed = "deadline" if late.kind == "overloaded" else ""
+            self._tell(msgspec.structs.replace(routed, chosen=None, held=late.message, shed=shed), out)
             self.end(stream, late, now, out)
             return
-        self.waiting.pop(stream.id, None)
+        self._tell(routed, out)
         stream.routed, stream.modelled_s = routed, choice.first_token_s
         self._submit(stream, choice.chosen, now, out)
         if stream.request.choices > 1 and stream.request.sampling.prompt_logprobs is None:
             self._share(stream, choice.chosen, held)
 
-    def _hold(self, stream: Stream, held: Wait | Refuse, routed: Routed, now: float, out: Outbox) -> None:
-        """Nowhere now: wait for a better moment, or end it if there will be none in time."""
-        first = stream.id not in self.waiting
-        if first or isinstance(held, Refuse):
-            self._router.remember(routed)
-            out.note(routed)
+    def _hold(self, choices: list[Stream], held: Wait | Refuse, routed: Routed, now: float, out: Outbox) -> None:
+        """Nowhere now: wait for a better moment, or end them if there will be none in time."""
+        stream = choices[0]
+        request_id, deadline = stream.request.request_id, stream.deadline()
+        if request_id not in self.waiting or isinstance(held, Refuse):
+            self._tell(routed, out)
+        fault = None
         if isinstance(held, Refuse):
             self._router.refused(stream, held, now)
-            self.end(stream, refused(held), now, out)
+            fault = refused(held)
+        elif deadline is not None and deadline <= now:
+            fault = Fault("timeout", "the deadline passed while no worker could take it well")
+        if fault is not None:
+            for choice in list(choices):
+                self.end(choice, fault, now, out)
             return
-        deadline = stream.deadline()
-        if deadline is not None and deadline <= now:
-            self.end(stream, Fault("timeout", "the deadline passed while no worker could take it well"), now, out)
-            return
-        stream.park_until = now + held.seconds if deadline is None else min(now + held.seconds, deadline)
-        self.waiting[stream.id] = stream
+        until = now + max(held.seconds, LEAST_WAIT_S) if isinstance(held, Wait) else now
+        for choice in choices:
+            choice.park_until = until if deadline is None else min(until, deadline)
+        self.waiting[request_id] = choices
         self.earliest = min(self.earliest, stream.park_until)
+
+    def _unwait(self, stream: Stream) -> None:
+        request_id = stream.request.request_id
+        choices = self.waiting.get(request_id, [])
+        if stream in choices:
+            choices.remove(stream)
+            if not choices:
+                del self.waiting[request_id]
+
+    def _tell(self, routed: Routed, out: Outbox) -> None:
+        self._router.remember(routed)
+        out.note(routed)
 
     def _share(self, stream: Stream, chosen: Candidate, held: Held) -> None:
         """What this attempt will compute is as good as cached for the request's next choices."""
@@ -208,7 +260,7 @@ class Attempts:
             self.earliest = min(self.earliest, stream.park_until)
 
     def check(self) -> None:
-        """Every stream is at work at one peer or parked; bookings belong to live attempts."""
+        """Every stream is at work at one peer, parked or waiting; bookings belong to live attempts."""
         self.streams.check()
         at_work = 0
         for peer in self.peers.values():
@@ -219,8 +271,13 @@ class Attempts:
                 raise Bug(f"gateway: bookings at {peer.id} without an attempt")
             if not peer.acks.keys() <= peer.attempts.keys():
                 raise Bug(f"gateway: acknowledgements at {peer.id} without an attempt")
-        if at_work + len(self.parked) + len(self.waiting) != len(self.streams):
-            idle = f"{len(self.parked)} parked, {len(self.waiting)} waiting"
+        for request_id, choices in self.waiting.items():
+            if not choices or any(s.attempt or s.id in self.parked for s in choices):
+                raise Bug(f"gateway: {request_id} waits though it was taken in, is parked or has nothing left")
+            if not all(s.request.request_id == request_id and self.streams.get(s.id) is s for s in choices):
+                raise Bug(f"gateway: what waits as {request_id} is not in flight as that")
+        if at_work + len(self.parked) + self.held_back() != len(self.streams):
+            idle = f"{len(self.parked)} parked, {self.held_back()} waiting"
             raise Bug(f"gateway: {len(self.streams)} streams, {at_work} at work, {idle}")
 
 

@@ -122,10 +122,10 @@ class Router:
             reuse.observe(stream.history_tokens(), min(depth * block_size, stream.history_tokens() - 1), last)
         return last is not None and holders < reuse.share(last) * self._workers(model)
 
-    def route(self, stream: Stream, held: Held, now: float) -> tuple[Choice, Routed]:
-        """Choose a worker for the next attempt of a stream."""
+    def route(self, stream: Stream, held: Held, now: float, fresh: bool) -> tuple[Choice, Routed]:
+        """Choose a worker for the next attempt of a stream. `fresh`: it may be held back or refused."""
         request = stream.request
-        choice = choose(self._fleet, self._ask(stream, held, now), held, self._policies)
+        choice = choose(self._fleet, self._ask(stream, held, now, fresh), held, self._policies)
         worker, predicted = choice.chosen.worker if choice.chosen else None, choice.first_token_s
         if worker is not None and predicted is not None:
             predicted *= self._calibrations[worker].correction
@@ -144,6 +144,8 @@ class Router:
             predicted_ttft_s=predicted,
             shadow=choice.shadow,
             held=choice.held.why if choice.held else "",
+            shed=choice.held.kind if isinstance(choice.held, Refuse) else "",
+            waited_s=0.0 if stream.attempt else now - stream.arrived_at,
         )
         return choice, routed
 
@@ -163,13 +165,12 @@ class Router:
             learnt = self._learnt[model] = Learnt()
         return learnt
 
-    def _ask(self, stream: Stream, held: Held, now: float) -> Ask:
+    def _ask(self, stream: Stream, held: Held, now: float, fresh: bool) -> Ask:
         request, done, config = stream.request, len(stream.output), self._config
         learnt = self._learnt_of(request.model)
         lengths = learnt.lengths
         left = max(0, request.stopping.max_tokens - done)
         expected = round(lengths.mean) if request.output_hint is None else request.output_hint - done
-        fresh = not stream.attempt and not stream.choice  # what was taken in is neither held back nor refused
         promised, waited_s = config.slo_ttft_s if fresh else None, now - stream.arrived_at
         return Ask(
             request.request_id,
@@ -186,6 +187,7 @@ class Router:
             config.shed and learnt.reuse.known,
             now < learnt.pressed_until,
             0.0 if held.wanted else learnt.reuse.times,
+            not fresh,
         )
 
     def first_token(self, stream: Stream, now: float, out: Outbox) -> None:

@@ -129,7 +129,8 @@ def decide(policy: Policy, offers: Sequence[Offer], ask: Ask) -> Verdict:
     """Filter, score and pick. Raises whatever the policy raises."""
     kept = policy.filter(offers, ask)
     if isinstance(kept, Wait | Refuse):
-        return Verdict(None, [], _passed_over(offers, (), policy.name), policy.unit(offers), kept)
+        seen = kept.candidates or _passed_over(offers, (), policy.name)
+        return Verdict(None, [], seen, policy.unit(offers), kept)
     scored = [
         Candidate(offer.view.card.worker, sum(terms.values()), offer.cached_tokens, terms)
         for offer, terms in zip(kept, policy.score(kept, ask), strict=True)
@@ -170,7 +171,8 @@ def _shadow(policy: Policy, offers: Sequence[Offer], ask: Ask) -> Shadow:
         return Shadow(policy.name, None, 0.0, "", (), _reason(policy, error))
     chosen = verdict.chosen
     if chosen is None:
-        return Shadow(policy.name, None, 0.0, verdict.unit, (), verdict.held.why if verdict.held else "")
+        why = verdict.held.why if verdict.held else ""
+        return Shadow(policy.name, None, 0.0, verdict.unit, verdict.passed_over, held=why)
     return Shadow(policy.name, chosen.worker, chosen.cost_s, verdict.unit, _shown(verdict.scored, chosen))
 
 

@@ -7,7 +7,7 @@ but from hashes of the request, so the same events give the same choices. Views 
 
 from collections.abc import Collection, Sequence
 from operator import attrgetter
-from typing import Protocol
+from typing import Literal, Protocol
 
 import msgspec
 from xxhash import xxh3_64_intdigest
@@ -50,6 +50,8 @@ class Ask(msgspec.Struct, frozen=True):
     """Lately requests had to be refused because of load."""
     reuse: float = 0.0
     """How often a token that is computed is found again, on average; 0 where this prefix is wanted at more workers."""
+    taken: bool = False
+    """It was taken in before (another attempt, another choice of it): it can neither wait nor be refused."""
 
 
 class Wait(msgspec.Struct, frozen=True):
@@ -57,6 +59,8 @@ class Wait(msgspec.Struct, frozen=True):
 
     seconds: float
     why: str
+    candidates: tuple[Candidate, ...] = ()
+    """What it was decided on, where the policy tells: for `explain`."""
 
 
 class Refuse(msgspec.Struct, frozen=True):
@@ -66,6 +70,9 @@ class Refuse(msgspec.Struct, frozen=True):
     why: str
     pressed: bool = False
     """It could have been kept on an idle worker: there is more load than the fleet can bear."""
+    kind: Literal["late", "long", "harm", "policy"] = "policy"
+    """For counting."""
+    candidates: tuple[Candidate, ...] = ()
 
 
 class Offer(msgspec.Struct, frozen=True):

@@ -10,9 +10,10 @@ time anywhere. Who is not refused though late goes where it is least in the way;
 tokens computed are found again more than once on average nothing is refused: its work pays for itself, even if late.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
+from jedlik.core.facts import Candidate
 from jedlik.core.protocol import StepCosts
 from jedlik.perf.step import decode_s, prefill_s
 from jedlik.routing.cost import Demand, first_token_s
@@ -38,10 +39,16 @@ class Prospect(NamedTuple):
     """What it costs others and keeps a worker busy, and little of its own wait."""
     harm: float
     """Answers of others that are expected to miss their pace for it."""
+    terms: dict[str, float]
+
+    def told(self) -> Candidate:
+        """For `explain`: why not there."""
+        why = f"first token in {self.first_token_s:.2f} s, {self.harm:.2f} answers would miss their pace"
+        return Candidate(self.offer.worker, self.total_s, self.offer.cached_tokens, self.terms, why)
 
 
 def admitted(
-    offers: Sequence[Offer], costs: Sequence[StepCosts], terms: Sequence[Mapping[str, float]], ask: Ask
+    offers: Sequence[Offer], costs: Sequence[StepCosts], terms: Sequence[dict[str, float]], ask: Ask
 ) -> Sequence[Offer] | Wait | Refuse:
     """Where the attempt may go now; `terms` are of each worker's cost. `ask.ttft_s` is what is left of the promise."""
     if ask.ttft_s is None:
@@ -51,7 +58,8 @@ def admitted(
     may_refuse = ask.shed and ask.reuse < 1
     if own_s > left_s + ask.waited_s:
         if may_refuse and ask.pressed:
-            return Refuse(own_s, f"its prefill takes {own_s:.1f} s, and shorter ones are being refused for load")
+            why = f"its prefill takes {own_s:.1f} s, and shorter ones are being refused for load"
+            return Refuse(own_s, why, kind="long", candidates=_told(prospects))
         return _least_bother(prospects)
     in_time = [p for p in prospects if p.first_token_s <= left_s]
     if not in_time:
@@ -60,13 +68,13 @@ def admitted(
     slack_s = left_s + ask.waited_s - own_s
     wait_s = min(left_s - best.first_token_s, min(1.0, best.harm) * slack_s - ask.waited_s)
     if wait_s > LOOK_AGAIN_S:
-        return Wait(wait_s, f"{best.harm:.2f} answers at {best.offer.worker} would miss their pace")
+        return Wait(wait_s, f"{best.harm:.2f} answers at {best.offer.worker} would miss their pace", _told(prospects))
     if best.harm > 1 and may_refuse:
-        return Refuse(slack_s, f"{best.harm:.1f} answers would miss their pace for it", True)
+        return Refuse(slack_s, f"{best.harm:.1f} answers would miss their pace for it", True, "harm", _told(prospects))
     return [best.offer]
 
 
-def prospect(offer: Offer, costs: StepCosts, terms: Mapping[str, float], ask: Ask) -> Prospect:
+def prospect(offer: Offer, costs: StepCosts, terms: dict[str, float], ask: Ask) -> Prospect:
     """Of one worker."""
     view = offer.view
     demand = Demand(ask.history_tokens, ask.output_tokens, offer.cached_tokens, offer.shared_tokens)
@@ -75,7 +83,8 @@ def prospect(offer: Offer, costs: StepCosts, terms: Mapping[str, float], ask: As
     harm = 0.0 if ask.itl_s is None else _harm(view, demand, own_s, costs, ask)
     total_s = sum(terms.values())
     bother_s = total_s - (1 - LATE_WAIT) * terms["wait"]
-    return Prospect(offer, first_token_s(view, demand, costs) * correction, own_s * correction, total_s, bother_s, harm)
+    first_s = first_token_s(view, demand, costs) * correction
+    return Prospect(offer, first_s, own_s * correction, total_s, bother_s, harm, terms)
 
 
 def _harm(view: WorkerView, demand: Demand, stall_s: float, costs: StepCosts, ask: Ask) -> float:
@@ -104,4 +113,8 @@ def _least_bother(prospects: Sequence[Prospect]) -> list[Offer]:
 def _late(prospects: Sequence[Prospect], left_s: float) -> Refuse:
     soonest_s = min(p.first_token_s for p in prospects)
     why = f"the first token would take {soonest_s:.2f} s, {max(0.0, left_s):.2f} s are left for it"
-    return Refuse(soonest_s - left_s, why, True)
+    return Refuse(soonest_s - left_s, why, True, "late", _told(prospects))
+
+
+def _told(prospects: Sequence[Prospect]) -> tuple[Candidate, ...]:
+    return tuple([p.told() for p in prospects])

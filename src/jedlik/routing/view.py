@@ -129,11 +129,12 @@ class WorkerView:
         """The sums are those of the bookings and the report."""
         prefill = sum(booking.prefill_tokens for booking in self.bookings.values())
         context = sum(booking.context_tokens for booking in self.bookings.values())
-        counted = (len(self.bookings), prefill, context)
+        pairs = sum(booking.pairs for booking in self.bookings.values())
+        counted = (len(self.bookings), prefill, pairs, context)
         if (load := self.load) is not None:
-            sequences = load.running + load.waiting
-            counted = (counted[0] + sequences, prefill + load.waiting_tokens, context + load.context_tokens)
-        kept = (self.sequences, self.backlog_tokens, self.context_tokens)
+            told = (load.running + load.waiting, load.waiting_tokens, pairs_of(load), load.context_tokens)
+            counted = (counted[0] + told[0], prefill + told[1], pairs + told[2], context + told[3])
+        kept = (self.sequences, self.backlog_tokens, self.backlog_pairs, self.context_tokens)
         if kept != counted or prefill != self.booked_prefill_tokens:
             raise Bug(f"{self.card.worker}: the sums {kept} differ from bookings {self.bookings} and report {load}")
 

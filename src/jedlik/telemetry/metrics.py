@@ -28,6 +28,7 @@ OUTCOMES = (
     "internal",
     "other",
 )
+SHED = ("late", "long", "harm", "deadline", "policy")
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 TOKEN_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 10.0)
 RATIOS = (0.25, 0.5, 0.67, 0.8, 0.9, 1.0, 1.11, 1.25, 1.5, 2.0, 4.0)
@@ -37,14 +38,19 @@ Blocks = Callable[[], dict[str, int]]
 
 
 class GatewayMetrics:
-    """Collects for one gateway. `total_blocks` tells, per worker name, the size of its KV cache."""
+    """Collects for one gateway. `total_blocks` tells, per worker name, the size of its KV cache.
 
-    def __init__(self, total_blocks: Blocks) -> None:
+    `held_back` tells how many choices wait at the gateway.
+    """
+
+    def __init__(self, total_blocks: Blocks, held_back: Callable[[], int] = lambda: 0) -> None:
         self._total_blocks = total_blocks
+        self._held_back = held_back
         self._loads: dict[str, Load] = {}
         self._last_token: dict[StreamId, float] = {}
         self._prune_at = PRUNE_STREAMS
         self._outcomes = dict.fromkeys(OUTCOMES, 0)
+        self._shed = dict.fromkeys(SHED, 0)
         self._totals = dict.fromkeys(COUNTERS, 0)
         self.ttft = Histogram("jedlik_time_to_first_token_seconds", "From arrival to the first token.", SECONDS)
         self.itl = Histogram("jedlik_inter_token_latency_seconds", "Between tokens of a stream.", TOKEN_SECONDS)
@@ -97,6 +103,8 @@ class GatewayMetrics:
     def routed(self, fact: Routed) -> None:
         self._totals["jedlik_dispatches"] += fact.chosen is not None
         self._totals["jedlik_policy_failures"] += bool(fact.failure)
+        if fact.shed:
+            self._shed[fact.shed if fact.shed in self._shed else "policy"] += 1
         shadow = fact.shadow
         if shadow is not None:
             key = shadow.policy, shadow.chosen == fact.chosen
@@ -135,6 +143,12 @@ class GatewayMetrics:
         for outcome, count in self._outcomes.items():
             requests.add_metric([outcome], count)
         yield requests
+        shed = CounterMetricFamily("jedlik_requests_shed", "Requests refused for load, by why.", labels=["reason"])
+        for reason, count in self._shed.items():
+            shed.add_metric([reason], count)
+        yield shed
+        text = "Choices held back at the gateway for a better moment."
+        yield GaugeMetricFamily("jedlik_gateway_requests_waiting", text, value=self._held_back())
         for name, text in COUNTERS.items():
             yield CounterMetricFamily(name, text, value=self._totals[name])
         yield from self._gauges()

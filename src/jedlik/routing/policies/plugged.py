@@ -27,7 +27,7 @@ class Plugged:
     def filter(self, offers: Sequence[Offer], ask: Ask) -> Sequence[Offer] | Wait | Refuse:
         answer = self._policy.filter(tuple(offers), ask)
         if isinstance(answer, Wait | Refuse):
-            return answer
+            return _held(answer, ask)
         kept = list(answer)
         if not kept:
             raise Nonsense("filter left nobody")
@@ -49,6 +49,16 @@ class Plugged:
 
     def unit(self, offers: Sequence[Offer]) -> str:
         return str(self._policy.unit(tuple(offers)))
+
+
+def _held(answer: Wait | Refuse, ask: Ask) -> Wait | Refuse:
+    """A time that passes, for a request that can still be held back."""
+    seconds = answer.seconds if isinstance(answer, Wait) else answer.retry_after_s
+    if ask.taken:
+        raise Nonsense("filter would hold back a request that was taken in already")
+    if not isfinite(seconds) or (isinstance(answer, Wait) and seconds <= 0):
+        raise Nonsense(f"filter said {type(answer).__name__} with {seconds} s")
+    return answer
 
 
 def _terms(terms: object) -> dict[str, float]:
