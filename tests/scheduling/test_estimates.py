@@ -1,4 +1,4 @@
-"""What waiting sequences would have to compute: what of their history is not cached, and what those tokens attend to."""
+"""What waiting sequences would have to compute: what of their history is not cached, and its pairs."""
 
 import pytest
 
