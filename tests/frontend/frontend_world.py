@@ -22,7 +22,7 @@ from jedlik.core.protocol import RUN_AHEAD_TOKENS, Capabilities, Card, FinishRea
 from jedlik.core.requests import Request, Sampling, Stopping
 from jedlik.core.step import TokenLogprobs
 from jedlik.frontend.app import Application, FrontendParts, build_app
-from jedlik.frontend.port import DeliverTo
+from jedlik.frontend.port import DeliverTo, GatewayPort
 from jedlik.frontend.text.samples import SAMPLES
 
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
@@ -264,7 +264,7 @@ class ScriptedPort:
 
 
 def application(
-    directory: Path, port: ScriptedPort, config: FrontendConfig | None = None, keys: dict[str, str] | None = None
+    directory: Path, port: GatewayPort, config: FrontendConfig | None = None, keys: dict[str, str] | None = None
 ) -> Application:
     numbers = iter(range(1, 1_000_000))
     return build_app(

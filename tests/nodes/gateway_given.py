@@ -22,6 +22,7 @@ from jedlik.core.protocol import (
     Load,
     Snapshot,
     Started,
+    State,
     StepCosts,
     Stored,
     Submit,
@@ -104,7 +105,7 @@ def load(last_submit: int = 0, **changes: object) -> Load:
     return replace(Load(1, 0.0, None, 0, 0, 0, 0, 0, 0, last_submit), **changes)
 
 
-def said(worker: WorkerId, message: Tokens | Load | Facts | Snapshot) -> FromWorker:
+def said(worker: WorkerId, message: Tokens | Load | Facts | Snapshot | State) -> FromWorker:
     return FromWorker(worker, message)
 
 

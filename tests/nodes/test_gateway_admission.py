@@ -3,14 +3,16 @@
 from random import Random
 
 import pytest
-from gateway_given import COSTS, A, B, arrive, ended, first, gateway, last, load, request, said, submits
+from gateway_given import COSTS, A, B, arrive, card, ended, facts, first, gateway, last, load, request, said, submits
 from msgspec.structs import replace
 
 from jedlik.core.config import GatewayConfig
-from jedlik.core.effects import Deliver, GatewayEffect, Wake
+from jedlik.core.effects import Deliver, Drained, GatewayEffect, Wake
 from jedlik.core.errors import Fault
-from jedlik.core.events import Abandoned, Arrived, Cut, Drain, GatewayEvent, Woken, WorkerLost
+from jedlik.core.events import Abandoned, Arrived, Cut, Drain, GatewayEvent, Woken, WorkerJoined, WorkerLost
+from jedlik.core.facts import Routed
 from jedlik.core.ids import Handle, RequestId, StreamId, WorkerId
+from jedlik.core.protocol import State
 from jedlik.nodes.gateway import GatewayNode
 from jedlik.routing.reuse import ENOUGH
 
@@ -18,9 +20,9 @@ PROMISES = GatewayConfig(slo_ttft_s=1.0, slo_itl_s=0.02, silent_suspect_s=1e6, s
 READY = load(costs=COSTS)
 
 
-def warm(*workers: WorkerId) -> GatewayNode:
+def warm(*workers: WorkerId, config: GatewayConfig = PROMISES) -> GatewayNode:
     """A gateway that has seen enough to refuse: answers of five tokens, nothing found cached."""
-    node = gateway(*workers, config=PROMISES)
+    node = gateway(*workers, config=config)
     handle = 0
     for worker in workers:
         node.handle(said(worker, READY), 0.0)
@@ -190,3 +192,96 @@ def test_every_stream_ends_once_whatever_comes(seed: int) -> None:
             del live[handle]
             take(node.handle(said(holder, replace(last(handle, 5), started=first(handle, 5).started)), now))
     assert sorted(ends) == list(range(1, asked + 1))
+
+
+def several(name: str = "r", stream: int = 1) -> Arrived:
+    return Arrived(request(name, range(10, 310), stream, max_tokens=5, choices=3))
+
+
+def test_choices_of_a_request_wait_and_go_together() -> None:
+    node = warm(A)
+    busy(node, A, running=6, context_tokens=100)
+    assert submits(node.handle(several(), 1.0)) == []
+    assert node.health()["waiting"] == node.held_back() == 3
+    node.check()
+    assert [submit.choice for _, submit in submits(busy(node, A))] == [0, 1, 2]
+    assert node.held_back() == 0
+    node.check()
+
+
+def test_choices_of_a_request_are_refused_together_and_count_once() -> None:
+    node = warm(A)
+    busy(node, A, waiting=9, waiting_tokens=4000, waiting_pairs=0)
+    effects = node.handle(several(), 1.0)
+    assert submits(effects) == []
+    assert ended(effects) == [(stream, "abort", "overloaded") for stream in (1, 2, 3)]
+    assert [fact.shed for fact in facts(Routed, effects)] == ["late"]
+    node.check()
+
+
+def test_where_a_choice_is_cut_while_it_waits_the_others_still_go() -> None:
+    node = warm(A)
+    busy(node, A, running=6, context_tokens=100)
+    node.handle(several(), 1.0)
+    node.handle(Cut(StreamId(1), 0), 1.1)
+    node.check()
+    assert [submit.choice for _, submit in submits(busy(node, A))] == [1, 2]
+    node.check()
+
+
+def test_who_waited_waits_for_a_worker_as_a_new_request_would_where_all_are_lost() -> None:
+    node = warm(A, config=replace(PROMISES, no_worker_wait_s=5.0))
+    (wake,) = [e for e in waiting_at(node) if isinstance(e, Wake)]
+    node.handle(WorkerLost(A, "gone"), 1.1)
+    assert ended(node.handle(Woken(), wake.at)) == []
+    assert (node.health()["waiting"], node.health()["parked"]) == (0, 1)
+    node.check()
+    assert [worker for worker, _ in submits(node.handle(WorkerJoined(card(B)), 4.0))] == [B]
+    node.check()
+
+
+def test_who_waits_for_any_worker_may_then_have_to_wait_for_a_better_moment() -> None:
+    node = warm(A, config=replace(PROMISES, no_worker_wait_s=5.0))
+    busy(node, A, running=6, context_tokens=100)
+    node.handle(said(A, State(1, draining=True)), 1.0)
+    node.handle(several(), 1.0)
+    assert node.health()["parked"] == 3
+    node.handle(said(A, State(2, draining=False)), 1.0)
+    assert (node.health()["waiting"], node.health()["parked"]) == (3, 0)
+    node.check()
+
+
+def test_a_gateway_that_drains_lets_those_who_wait_finish() -> None:
+    node = warm(A)
+    waiting_at(node)
+    assert not any(isinstance(e, Drained) for e in node.handle(Drain(), 1.1))
+    ((_, submit),) = submits(busy(node, A))
+    effects = node.handle(said(A, replace(last(submit.handle, 5), started=first(submit.handle, 5).started)), 1.2)
+    assert ended(effects) == [(1, "length", None)]
+    assert any(isinstance(e, Drained) for e in effects)
+    node.check()
+
+
+def test_what_was_decided_of_it_can_be_explained() -> None:
+    node = warm(A)
+    (held,) = facts(Routed, waiting_at(node))
+    assert (held.chosen, held.shed, held.waited_s) == (None, "", 0.0)
+    assert "would miss their pace" in held.held
+    (seen,) = held.candidates
+    assert (seen.worker, seen.parts.keys() >= {"wait", "prefill", "stall"}) == (A, True)
+    assert facts(Routed, busy(node, A, running=6, context_tokens=110)) == []  # looked at again, with nothing new to say
+    node.handle(said(A, replace(READY, last_submit=10_000)), 1.25)
+    decisions = node.explain(RequestId("r"))
+    assert [(decision.chosen, decision.waited_s) for decision in decisions] == [(None, 0.0), (A, 0.25)]
+
+
+def test_a_deadline_that_can_not_be_kept_is_told_as_that() -> None:
+    node = warm(A)
+    busy(node, A, waiting=9, waiting_tokens=4000, waiting_pairs=0)
+    node.handle(Arrived(replace(request(), deadline_s=0.5)), 1.0)
+    assert node.explain(RequestId("r"))[0].shed == "late"  # the promise breaks first
+    plain = gateway(A)
+    plain.handle(said(A, load(costs=COSTS, waiting=9, waiting_tokens=4000)), 0.0)
+    effects = plain.handle(Arrived(replace(request(), deadline_s=0.5)), 0.0)
+    assert [(fact.chosen, fact.shed) for fact in facts(Routed, effects)] == [(None, "deadline")]
+    assert ended(effects) == [(1, "abort", "overloaded")]

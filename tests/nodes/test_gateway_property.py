@@ -5,10 +5,12 @@ nothing is left over. Token p of a stream is a function of p, so continuation af
 """
 
 import random
+from unittest import mock
 
-from gateway_given import EOS, card, facts, gateway, load, of, request
+from gateway_given import COSTS, EOS, card, facts, gateway, load, of, request
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from jedlik.core.config import GatewayConfig
 from jedlik.core.effects import Deliver, GatewayEffect, ToWorkerEffect
@@ -25,7 +27,7 @@ from jedlik.core.events import (
     WorkerJoined,
     WorkerLost,
 )
-from jedlik.core.facts import Answered, Suspected
+from jedlik.core.facts import Answered, Routed, Suspected
 from jedlik.core.ids import Handle, StreamId, WorkerId
 from jedlik.core.protocol import Cancel, Finished, Started, Submit, Tokens
 from jedlik.core.requests import Request
@@ -85,10 +87,14 @@ class Engine:
 class World:
     """Workers, clients and time around one node."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, promises: bool = False) -> None:
         self.rng = random.Random(seed)
+        self.promises = promises
         config = GatewayConfig(max_attempts=50, no_worker_wait_s=5.0, migration_wait_s=5.0, ack_every_tokens=2)
+        if promises:
+            config = replace(config, slo_ttft_s=self.rng.choice([0.4, 0.5]), slo_itl_s=0.02)
         self.node: GatewayNode = gateway(config=config)
+        self.routed: list[Routed] = []
         self.now = 0.0
         self.engines: dict[WorkerId, Engine] = {}
         self.dead: list[Engine] = []
@@ -120,6 +126,7 @@ class World:
                 assert end.stream not in self.silenced
                 self.ends[end.stream] = end.reason
         self.answered += facts(Answered, effects)
+        self.routed += facts(Routed, effects)
         for worker in [s.worker for s in facts(Suspected, effects) if s.health in ("gone", "fenced")]:
             self.dead.append(self.engines.pop(worker))
 
@@ -142,7 +149,8 @@ class World:
     def arrive(self) -> None:
         number = len(self.requests)
         choices = self.rng.choice([1, 1, 2])
-        ask = request(f"r{number}", range(number, number + 12), 10 * number, self.rng.randint(1, LENGTH), choices)
+        length = self.rng.choice([12, 100, 300, 390]) if self.promises else 12
+        ask = request(f"r{number}", range(number, number + length), 10 * number, self.rng.randint(1, LENGTH), choices)
         self.requests.append(ask)
         self.output.update({10 * number + choice: [] for choice in range(choices)})
         self.tell(Arrived(ask))
@@ -180,7 +188,10 @@ class World:
 
     def report(self) -> None:
         for engine in list(self.engines.values()):
-            self.tell(FromWorker(engine.worker, load(engine.submits, running=len(engine.work))))
+            report = load(engine.submits, running=len(engine.work))
+            if self.promises:
+                report = replace(report, costs=COSTS, waiting_tokens=self.rng.choice([0, 0, 0, 900]))
+            self.tell(FromWorker(engine.worker, report))
 
     def pass_time(self) -> None:
         self.now += self.rng.choice([0.1, 1.0, 2.0])
@@ -200,7 +211,23 @@ class World:
 
 @given(st.integers(min_value=0, max_value=2**32))
 def test_streams_end_exactly_once_and_tokens_are_neither_lost_nor_doubled(seed: int) -> None:
-    world = World(seed)
+    _run(World(seed))
+
+
+def test_the_same_holds_where_requests_wait_and_are_refused() -> None:
+    held, shed = 0, set[str]()
+    with mock.patch("jedlik.routing.reuse.ENOUGH", 0):  # it may refuse from the start
+        for seed in range(60):
+            world = World(seed, promises=True)
+            _run(world)
+            held += sum(bool(routed.held and not routed.shed) for routed in world.routed)
+            shed |= {routed.shed for routed in world.routed}
+            assert all(routed.attempt == 1 for routed in world.routed if routed.held)
+    assert held > 20
+    assert {"late", "long"} <= shed
+
+
+def _run(world: World) -> None:
     for _ in range(120):
         world.act()
     world.settle()
@@ -209,7 +236,7 @@ def test_streams_end_exactly_once_and_tokens_are_neither_lost_nor_doubled(seed: 
             _judge(world, ask, choice)
     assert len(world.answered) == len(world.output)
     health = world.node.health()
-    assert (health["in_flight"], health["parked"]) == (0, 0)
+    assert (health["in_flight"], health["parked"], health["waiting"]) == (0, 0, 0)
     assert all(w["attempts"] == 0 for w in health["workers"])  # type: ignore[attr-defined]
     world.node.check()
     world.node.cards()  # kept from now on: the next check compares
