@@ -299,8 +299,10 @@ class World:
             self.loads.append(message)
         elif isinstance(message, State):
             self.states.append(message)
-        else:
+        elif isinstance(message, Facts | Snapshot):
             view.take(message)
+        else:
+            raise AssertionError(f"no hand-off was asked for: {message}")
 
 
 class CacheView:

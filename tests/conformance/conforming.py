@@ -19,8 +19,11 @@ from jedlik.core.protocol import (
     Facts,
     Finished,
     Goodbye,
+    Granted,
     Hello,
     Load,
+    Pushed,
+    Released,
     Resync,
     Snapshot,
     Started,
@@ -127,7 +130,7 @@ class Conforming:
 
     def _hear(self, effect: ToGatewayEffect) -> None:
         message = decode_to_gateway(encode(effect.message)[HEADER_BYTES:])
-        assert not isinstance(message, Card)
+        assert not isinstance(message, Card | Granted | Pushed | Released)
         assert message == effect.message
         self.heard.append(message)
         if isinstance(message, (Facts, Snapshot)):

@@ -4,10 +4,21 @@ import pytest
 
 from jedlik.core.effects import RunStep, ToGatewayEffect
 from jedlik.core.errors import Bug
-from jedlik.core.events import Drain, FromGateway, GatewayJoined, GatewayLost, SetRole, StepEnded, Woken
+from jedlik.core.events import Drain, FromGateway, GatewayJoined, GatewayLost, StepEnded, Woken
 from jedlik.core.facts import StepRan
 from jedlik.core.ids import GatewayId, Handle, Lane
-from jedlik.core.protocol import RUN_AHEAD_TOKENS, Ack, Cancel, Goodbye, Load, Resync, Snapshot, State, Tokens
+from jedlik.core.protocol import (
+    RUN_AHEAD_TOKENS,
+    Ack,
+    AssumeRole,
+    Cancel,
+    Goodbye,
+    Load,
+    Resync,
+    Snapshot,
+    State,
+    Tokens,
+)
 from jedlik.core.requests import Sampling, Stopping
 from jedlik.core.step import Chunk, Open, Step, StepDone
 from jedlik.core.tokens import pack
@@ -314,7 +325,7 @@ def test_drain_finishes_what_runs_and_says_so() -> None:
 def test_a_role_is_a_new_state() -> None:
     world = World()
     world.join()
-    world.send(SetRole("prefill"))
+    world.send(FromGateway(GATEWAY, AssumeRole("prefill")))
     assert world.states == [State(1), State(2, "prefill")]
 
 

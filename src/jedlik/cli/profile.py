@@ -107,7 +107,7 @@ def cores_each(config: ServeConfig, device: str) -> int:
     """Processors that each engine could have for itself; 0 where there are too few, or a GPU computes."""
     cores = os.cpu_count() or 1
     count = threads(config, cores)
-    return count if device == "cpu" and config.workers * count <= cores else 0
+    return count if device == "cpu" and len(config.roles) * count <= cores else 0
 
 
 def listing() -> Iterator[str]:

@@ -99,11 +99,11 @@ class Engines:
 
 @contextlib.contextmanager
 def engines(config: ServeConfig, model: ModelFiles) -> Iterator[Engines]:
-    """Start `config.workers` of them; whatever happens, none is left."""
+    """Start as many as there would be workers; whatever happens, none is left."""
     started: list[Process] = []
     with tempfile.TemporaryDirectory(prefix="jedlik-profile-") as folder:
         try:
-            for number in range(config.workers):
+            for number in range(len(config.roles)):
                 started.append(Process(_told(config, model, number, Path(folder))))
             yield Engines(started)
         finally:

@@ -115,11 +115,11 @@ async def _supervise(
         return Child(child_name, command, say, lambda: run_dir.ready_s(child_name), () if fd is None else (fd,))
 
     gateway = child("gateway", "gateway_process", listener.fileno())
-    workers = [child(f"worker-{number}", "worker_process") for number in range(config.workers)]
+    workers = [child(f"worker-{number}", "worker_process") for number in range(len(config.roles))]
     supervisor = Supervisor(gateway, workers, run_dir.status, say, config.drain_s)
 
     def ready(seconds: float) -> None:
-        count = f"{config.workers} worker{'s' * (config.workers != 1)}"
+        count = f"{len(workers)} worker{'s' * (len(workers) != 1)}"
         where = f"{name} on http://{host}:{port}, {count}"
         say(f"ready after {seconds:.1f} s: {where}. Try:\n{curl(config, model, name, port)}")
 

@@ -137,7 +137,9 @@ def pairs(text: str) -> dict[str, str]:
 def check(config: ServeConfig) -> None:
     """What types can't say. Raises ConfigError."""
     limits: list[tuple[str, float, float]] = [
-        ("workers", config.workers, 0),
+        ("workers", config.workers or 0, 0),
+        ("prefill", config.prefill, 0),
+        ("decode", config.decode, 0),
         ("worker.block_size", config.worker.block_size, 1),
         ("worker.max_sequences", config.worker.max_sequences, 1),
         ("worker.max_step_tokens", config.worker.max_step_tokens, 1),

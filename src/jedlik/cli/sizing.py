@@ -35,7 +35,7 @@ def gpu_share(memory_bytes: int, weight_bytes: int, workers: int) -> int:
 
 def threads(config: ServeConfig, cores: int) -> int:
     """Compute threads of one worker."""
-    return config.threads or max(1, cores // max(config.workers, 1))
+    return config.threads or max(1, cores // max(len(config.roles), 1))
 
 
 def sizes(config: ServeConfig, layout: Layout, model_len: int, share_bytes: int) -> Sizes:

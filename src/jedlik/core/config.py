@@ -11,6 +11,9 @@ import msgspec
 Device = Literal["auto", "cpu", "cuda"]
 Dtype = Literal["auto", "bfloat16", "float32"]
 EngineKind = Literal["torch", "simulated"]
+Role = Literal["prefill", "decode", "both"]
+"""What a worker admits: prompts to prefill for others, requests to decode, or both. May change while it runs."""
+DEFAULT_WORKERS = 2
 
 
 class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -33,6 +36,23 @@ class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     hung_step_s: float = 5.0
     """A step is hung after the larger of this and `hung_step_factor` times its prediction."""
     hung_step_factor: float = 5.0
+
+    handoff_share: float = 0.5
+    """Of the KV cache, at most, for blocks that are on their way from other workers or tiers."""
+    handoff_patience_s: float = 2.0
+    """A hand-off that makes no progress for this long, and three times as long as expected, is given up: the prompt is
+    computed here."""
+    load_deadline_s: float = 5.0
+    """A load from host memory, disk or object storage that takes longer is a miss."""
+    offload_blocks: int = 4096
+    """Blocks that wait to be copied to a lower tier, at most; what comes beyond is not copied."""
+    host_eviction: Literal["lru", "s3fifo"] = "lru"
+    """Which blocks leave host memory first (always leaf first)."""
+    disk_admission: Literal["second_touch", "all"] = "second_touch"
+    """What is written to disk: what was asked for again (anything, while the disk is mostly empty), or all."""
+    verify_share: float = 0.0
+    """Of loads from disk or object storage: also computed here and compared; a difference is counted and the load
+    dropped."""
 
 
 class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -94,7 +114,12 @@ class ServeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Hugging Face directory, GGUF file, or an alias (`jedlik model list`)."""
     served_model_name: str | None = None
     """The name clients use; default: the alias, else the directory's or file's name."""
-    workers: int = 2
+    workers: int | None = None
+    """That prefill and decode both; default: 2, none where `prefill` or `decode` is given."""
+    prefill: int = 0
+    """Workers that only prefill, for others."""
+    decode: int = 0
+    """Workers that decode; whether they also prefill a prompt is decided for each, by what is faster."""
     engine: EngineKind = "torch"
     host: str = "127.0.0.1"
     port: int = 8000
@@ -105,6 +130,13 @@ class ServeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Prompt plus output; default: the model's own, cut to what the KV cache holds."""
     kv_cache_bytes: int | None = None
     """Per worker; default: a share of what is free, said at start."""
+    kv_host_bytes: int | None = None
+    """Host memory per worker for blocks that leave the cache; none: what leaves is gone."""
+    kv_disk: str | None = None
+    """PATH:BYTES, such as /var/cache/jedlik:20G: a folder for blocks on disk, BYTES shared by this host's workers.
+    Blocks are found again after a restart. Whoever can read the folder can read what users wrote."""
+    kv_object: str | None = None
+    """URL of a bucket or folder for blocks that hosts share: s3://bucket/prefix, file:///path."""
     threads: int | None = None
     """Compute threads per worker on CPU; default: cores / workers, at least 1."""
     deterministic: bool = False
@@ -131,6 +163,14 @@ class ServeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     worker: WorkerConfig = WorkerConfig()
     gateway: GatewayConfig = GatewayConfig()
     frontend: FrontendConfig = FrontendConfig()
+
+    @property
+    def roles(self) -> list[Role]:
+        """Of the workers at start, by number: those that prefill come first, those that do both last."""
+        split = self.prefill + self.decode
+        both = self.workers if self.workers is not None else (0 if split else DEFAULT_WORKERS)
+        counts: list[tuple[Role, int]] = [("prefill", self.prefill), ("decode", self.decode), ("both", both)]
+        return [role for role, count in counts for _ in range(count)]
 
 
 class PoolConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

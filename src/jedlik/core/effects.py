@@ -5,7 +5,24 @@ import msgspec
 from jedlik.core.errors import Fault
 from jedlik.core.facts import Fact
 from jedlik.core.ids import GatewayId, StreamId, WorkerId
-from jedlik.core.protocol import Ack, Cancel, Facts, FinishReason, Load, Resync, Snapshot, State, Submit, Tokens
+from jedlik.core.moves import CancelMove, Move, Revoke
+from jedlik.core.protocol import (
+    Ack,
+    AssumeRole,
+    Cancel,
+    Facts,
+    FinishReason,
+    Granted,
+    Load,
+    Pushed,
+    Released,
+    Reserve,
+    Resync,
+    Snapshot,
+    State,
+    Submit,
+    Tokens,
+)
 from jedlik.core.step import Step, TokenLogprobs
 
 
@@ -15,12 +32,17 @@ class Wake(msgspec.Struct, frozen=True, tag="wake"):
     at: float
 
 
-# --- gateway ---
-
-
 class ToWorkerEffect(msgspec.Struct, frozen=True, tag="to_worker"):
+    """From a gateway; or from a worker that has another one prefill for it.
+
+    To a worker that can't be reached nothing is sent; then `WorkerLost` follows.
+    """
+
     worker: WorkerId
-    message: Submit | Cancel | Ack | Resync
+    message: Submit | Reserve | Cancel | Ack | Resync | AssumeRole
+
+
+# --- gateway ---
 
 
 class StreamStarted(msgspec.Struct, frozen=True, array_like=True):
@@ -66,7 +88,7 @@ class Kick(msgspec.Struct, frozen=True, tag="kick"):
 
 class ToGatewayEffect(msgspec.Struct, frozen=True, tag="to_gateway"):
     gateway: GatewayId
-    message: State | Load | Facts | Snapshot | Tokens
+    message: State | Load | Facts | Snapshot | Tokens | Granted | Pushed | Released
 
 
 class RunStep(msgspec.Struct, frozen=True, tag="run_step"):
@@ -92,4 +114,4 @@ class Note(msgspec.Struct, frozen=True, tag="note"):
 
 
 GatewayEffect = Wake | ToWorkerEffect | Deliver | Kick | Drained | Note
-WorkerEffect = Wake | ToGatewayEffect | RunStep | EndLeap | Drained | Note
+WorkerEffect = Wake | ToGatewayEffect | ToWorkerEffect | RunStep | EndLeap | Move | CancelMove | Revoke | Drained | Note

@@ -5,8 +5,27 @@ Messages of the worker protocol reach a node inside `FromWorker` / `FromGateway`
 
 import msgspec
 
+from jedlik.core.config import Role
 from jedlik.core.ids import GatewayId, RequestId, StreamId, WorkerId
-from jedlik.core.protocol import Ack, Cancel, Card, Facts, Goodbye, Load, Resync, Role, Snapshot, State, Submit, Tokens
+from jedlik.core.moves import Moved, PathsMeasured, Revoked, TierOpened
+from jedlik.core.protocol import (
+    Ack,
+    AssumeRole,
+    Cancel,
+    Card,
+    Facts,
+    Goodbye,
+    Granted,
+    Load,
+    Pushed,
+    Released,
+    Reserve,
+    Resync,
+    Snapshot,
+    State,
+    Submit,
+    Tokens,
+)
 from jedlik.core.requests import Request
 from jedlik.core.step import StepDone
 
@@ -51,22 +70,37 @@ class WorkerJoined(msgspec.Struct, frozen=True, tag="worker_joined"):
 
 
 class WorkerLost(msgspec.Struct, frozen=True, tag="worker_lost"):
-    """The connection to a worker is gone, or discovery says that it ended."""
+    """The connection to a worker is gone, or discovery says that it ended. Workers hear it of those they ask, too."""
 
     worker: WorkerId
     reason: str
 
 
+Said = State | Load | Facts | Snapshot | Tokens | Granted | Pushed | Released
+"""What a worker says after its card; the last three only to workers for which it prefills."""
+
+
 class FromWorker(msgspec.Struct, frozen=True, tag="from_worker"):
     worker: WorkerId
-    message: State | Load | Facts | Snapshot | Tokens
+    message: Said
+
+
+class Flip(msgspec.Struct, frozen=True, tag="flip"):
+    """Somebody wants a worker to take another role. Whether it may, `GatewayNode.flip_refusal` says first."""
+
+    worker: WorkerId
+    role: Role
 
 
 # --- worker ---
 
 
 class GatewayJoined(msgspec.Struct, frozen=True, tag="gateway_joined"):
+    """A client is connected: a gateway, or a worker that hands off prefills (then `gateway` is its worker id)."""
+
     gateway: GatewayId
+    follows: bool = True
+    """It wants cache facts and load reports."""
 
 
 class GatewayLost(msgspec.Struct, frozen=True, tag="gateway_lost"):
@@ -77,15 +111,11 @@ class GatewayLost(msgspec.Struct, frozen=True, tag="gateway_lost"):
 
 class FromGateway(msgspec.Struct, frozen=True, tag="from_gateway"):
     gateway: GatewayId
-    message: Submit | Cancel | Ack | Resync | Goodbye
+    message: Submit | Reserve | Cancel | Ack | Resync | AssumeRole | Goodbye
 
 
 class StepEnded(msgspec.Struct, frozen=True, tag="step_ended"):
     done: StepDone
-
-
-class SetRole(msgspec.Struct, frozen=True, tag="set_role"):
-    role: Role
 
 
 class Drain(msgspec.Struct, frozen=True, tag="drain"):
@@ -95,5 +125,18 @@ class Drain(msgspec.Struct, frozen=True, tag="drain"):
     """The time for that is over: a gateway ends what still runs with an error."""
 
 
-GatewayEvent = Woken | Arrived | Abandoned | Cut | Consumed | WorkerJoined | WorkerLost | FromWorker | Drain
-WorkerEvent = Woken | GatewayJoined | GatewayLost | FromGateway | StepEnded | SetRole | Drain
+GatewayEvent = Woken | Arrived | Abandoned | Cut | Consumed | WorkerJoined | WorkerLost | FromWorker | Flip | Drain
+WorkerEvent = (
+    Woken
+    | GatewayJoined
+    | GatewayLost
+    | FromGateway
+    | StepEnded
+    | FromWorker
+    | WorkerLost
+    | Moved
+    | Revoked
+    | TierOpened
+    | PathsMeasured
+    | Drain
+)

@@ -10,8 +10,10 @@ from typing import Literal
 
 import msgspec
 
+from jedlik.core.config import Role
 from jedlik.core.errors import Fault
 from jedlik.core.ids import GatewayId, Handle, RequestId, WorkerId
+from jedlik.core.moves import PathCosts, Tier
 from jedlik.core.requests import Sampling, Stopping
 from jedlik.core.step import TokenLogprobs
 
@@ -19,7 +21,6 @@ SCHEMA_VERSION = 1
 RUN_AHEAD_TOKENS = 64
 """A worker computes at most this many tokens beyond what the gateway has acknowledged, then pauses the sequence."""
 
-Role = Literal["prefill", "decode", "both"]
 FinishReason = Literal["stop", "length", "abort"]
 
 
@@ -74,6 +75,17 @@ class Card(msgspec.Struct, frozen=True, array_like=True, tag="card"):
     """Whoever holds block i holds 0..i-1."""
     engine: str = ""
     """For people; no decision may read it."""
+    host: str = ""
+    """Workers with the same (not empty) host can share memory."""
+    tiers: tuple["TierSize", ...] = ()
+    """Beyond the device: what else this worker keeps blocks in."""
+
+
+class TierSize(msgspec.Struct, frozen=True, array_like=True):
+    """How many blocks a tier has room for."""
+
+    tier: Tier
+    blocks: int
 
 
 # --- gateway to worker ---------------------------------------------------------------------------------------------
@@ -84,7 +96,41 @@ class Hello(msgspec.Struct, frozen=True, array_like=True, tag="hello"):
 
     schema: int
     gateway: GatewayId
+    """Or, where a worker has another one prefill for it, that worker's id."""
     proof: bytes = b""
+    follows: bool = True
+    """Wants cache facts and load reports. Workers that only hand off want none."""
+
+
+class Remote(msgspec.Struct, frozen=True, array_like=True):
+    """Where else a prompt's blocks are to come from."""
+
+    worker: WorkerId
+    compute: bool = True
+    """True: it computes what it lacks (prefill). False: it sends what it has cached, no more (pull)."""
+    expected_s: float = 0.0
+    """What the gateway expects it to take, queue included: much later is too late."""
+
+
+class Push(msgspec.Struct, frozen=True, array_like=True):
+    """A worker asks another one to fill its blocks with a prompt's KV."""
+
+    layout: Layout
+    """Of the asker: unequal ones are refused."""
+    start: int
+    """Tokens, whole blocks: what comes before is there already."""
+    compute: bool = True
+
+
+class KvHint(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
+    """What a client knows of its conversation."""
+
+    pin_s: float = 0.0
+    """Keep this prompt's and answer's blocks at hand for so long after the answer."""
+    next_turn_s: float | None = None
+    """A follow-up is expected in so many seconds: have the blocks on the device by then."""
+    final: bool = False
+    """No follow-up will come: the blocks may go first."""
 
 
 class Submit(msgspec.Struct, frozen=True, array_like=True, tag="submit"):
@@ -108,6 +154,25 @@ class Submit(msgspec.Struct, frozen=True, array_like=True, tag="submit"):
     output_hint: int | None
     number: int
     """Counts this gateway's submits on this connection from 1; load reports echo the last one included."""
+    remote: Remote | None = None
+    """Have another worker prefill (or send) what is lacking here, and go on from there."""
+    push: Push | None = None
+    """The prefill of a hand-off: compute the prompt (stopping.max_tokens is 0), push its blocks to the asker."""
+    hint: KvHint | None = None
+
+
+class Reserve(msgspec.Struct, frozen=True, array_like=True, tag="reserve"):
+    """These blocks of the asker's may be written: they take the prompt's blocks `first`, `first` + 1, ..."""
+
+    handle: Handle
+    first: int
+    blocks: list[int]
+
+
+class AssumeRole(msgspec.Struct, frozen=True, array_like=True, tag="assume_role"):
+    """Change what is admitted from now on; answered by `State` with a larger epoch."""
+
+    role: Role
 
 
 class Cancel(msgspec.Struct, frozen=True, array_like=True, tag="cancel"):
@@ -186,6 +251,12 @@ class Load(msgspec.Struct, frozen=True, array_like=True, tag="load"):
     """The worker's own, from a profile or learnt from its steps; None until it knows."""
     waiting_pairs: int | None = None
     """(token of `waiting_tokens`, token it attends to) pairs; None where an engine can't tell."""
+    arriving: int = 0
+    """Of `waiting`: sequences whose blocks are on their way from another worker or a tier."""
+    reserved_blocks: int = 0
+    """Of `held_blocks`: where blocks that are on their way will go, quarantined ones included."""
+    paths: tuple[PathCosts, ...] = ()
+    """What moving blocks takes, as this worker knows it."""
 
 
 class Stored(msgspec.Struct, frozen=True, array_like=True, tag="+"):
@@ -209,6 +280,8 @@ class Facts(msgspec.Struct, frozen=True, array_like=True, tag="facts"):
     facts: list[Stored | Evicted]
     digest: int
     """Sum modulo 2**64 of the keys cached after this message: order-free, so any loss shows."""
+    tier: int = 0
+    """Which of the worker's tiers (`core/moves.TIERS`); each is numbered, digested and followed by itself."""
 
 
 class Snapshot(msgspec.Struct, frozen=True, array_like=True, tag="snapshot"):
@@ -222,6 +295,7 @@ class Snapshot(msgspec.Struct, frozen=True, array_like=True, tag="snapshot"):
     last: bool
     runs: list[Stored]
     digest: int
+    tier: int = 0
 
 
 class Started(msgspec.Struct, frozen=True, array_like=True):
@@ -258,5 +332,31 @@ class Tokens(msgspec.Struct, frozen=True, array_like=True, tag="tokens"):
     each: int = 1
 
 
-ToWorker = Hello | Submit | Cancel | Ack | Resync | Goodbye
-ToGateway = Card | State | Load | Facts | Snapshot | Tokens
+class Granted(msgspec.Struct, frozen=True, array_like=True, tag="granted"):
+    """A hand-off begins: the asker may reserve blocks now."""
+
+    handle: Handle
+    cached: int
+    """Tokens of the prompt that are here already."""
+    until: int
+    """Tokens: how far this worker will go. Not beyond `Push.start`: there is nothing to send."""
+
+
+class Pushed(msgspec.Struct, frozen=True, array_like=True, tag="pushed"):
+    """The KV of the prompt's first `tokens` tokens is in the asker's blocks, as far as it lies beyond `Push.start`.
+
+    Whole blocks; the last of a prompt may hold fewer tokens than it has room for.
+    """
+
+    handle: Handle
+    tokens: int
+
+
+class Released(msgspec.Struct, frozen=True, array_like=True, tag="released"):
+    """Nothing is written for these hand-offs any more, and nothing will be: their last word."""
+
+    handles: list[Handle]
+
+
+ToWorker = Hello | Submit | Reserve | Cancel | Ack | Resync | AssumeRole | Goodbye
+ToGateway = Card | State | Load | Facts | Snapshot | Tokens | Granted | Pushed | Released

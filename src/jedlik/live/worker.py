@@ -13,7 +13,8 @@ from jedlik.core.effects import Drained, Note, RunStep, ToGatewayEffect, Wake, W
 from jedlik.core.errors import PeerError
 from jedlik.core.events import Drain, FromGateway, GatewayJoined, GatewayLost, StepEnded, Woken, WorkerEvent
 from jedlik.core.facts import Fact
-from jedlik.core.ids import GatewayId
+from jedlik.core.ids import GatewayId, WorkerId
+from jedlik.core.moves import CancelMove, Move, Moved, PathsMeasured, Revoke, Revoked, TierOpened
 from jedlik.core.protocol import SCHEMA_VERSION, Card, Hello
 from jedlik.core.step import Step, StepDone
 from jedlik.core.wire import decode_to_worker, encode
@@ -38,6 +39,25 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Stop; no call of `on_done` after it returns."""
+
+
+Carried = Moved | Revoked | TierOpened | PathsMeasured
+
+
+class Carrier(Protocol):
+    """What carries blocks between tiers and workers (`transfer/agent`). Calls return at once."""
+
+    def start(self, tell: Callable[[Carried], None]) -> None:
+        """`tell` may be called from any thread, never inside one of these calls."""
+
+    def perform(self, effect: Move | CancelMove | Revoke) -> None:
+        """As core/moves says: every move is told of once."""
+
+    def met(self, worker: WorkerId, address: str | None) -> None:
+        """Where another worker's carrier listens; None: that process has ended, for certain."""
+
+    def close(self) -> None:
+        """Stop; nothing is told after it returns."""
 
 
 class WorkerDriver:

@@ -19,6 +19,7 @@ from jedlik.core.events import (
     Drain,
     FromWorker,
     GatewayEvent,
+    Said,
     Woken,
     WorkerJoined,
     WorkerLost,
@@ -242,9 +243,7 @@ class GatewayNode:
         stream.acked = peer.acks[stream.handle] = min(position, len(stream.output))
         return acks_of(peer) if ahead >= RUN_AHEAD_TOKENS // 2 else []
 
-    def _from_worker(
-        self, peer: Peer[Stream], message: State | Load | Facts | Snapshot | Tokens, now: float, out: Outbox
-    ) -> None:
+    def _from_worker(self, peer: Peer[Stream], message: Said, now: float, out: Outbox) -> None:
         match message:
             case Tokens():
                 self._tokens(peer, message, now, out)

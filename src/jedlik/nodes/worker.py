@@ -5,7 +5,7 @@ Promises: every attempt ends with exactly one `Finished`, unless its gateway can
 gaps. CPU: bench/worker_node. Does not: read a clock, know text, or measure itself.
 """
 
-from jedlik.core.config import WorkerConfig
+from jedlik.core.config import Role, WorkerConfig
 from jedlik.core.effects import Drained, Note, ToGatewayEffect, Wake, WorkerEffect
 from jedlik.core.errors import Fault
 from jedlik.core.events import (
@@ -13,14 +13,25 @@ from jedlik.core.events import (
     FromGateway,
     GatewayJoined,
     GatewayLost,
-    SetRole,
     StepEnded,
     Woken,
     WorkerEvent,
 )
 from jedlik.core.facts import StepRan
 from jedlik.core.ids import GatewayId
-from jedlik.core.protocol import Ack, Cancel, Card, FinishReason, Goodbye, Load, Resync, State, StepCosts, Submit
+from jedlik.core.protocol import (
+    Ack,
+    AssumeRole,
+    Cancel,
+    Card,
+    FinishReason,
+    Goodbye,
+    Load,
+    Resync,
+    State,
+    StepCosts,
+    Submit,
+)
 from jedlik.core.step import StepDone
 from jedlik.core.tokens import pack
 from jedlik.kv.hashing import Names
@@ -51,6 +62,7 @@ class WorkerNode:
         hasher: Names,
         leaps: Leaps = LIVE,
         profile: StepCosts | None = None,
+        role: Role = "both",
     ) -> None:
         self._config, self._hasher, self._leaps = config, hasher, leaps
         self._intake = Intake(card)
@@ -60,7 +72,7 @@ class WorkerNode:
         self._cache = CacheReport(self._pool)
         self._times = LoadTimes(config)
         self._pace = Pace(profile)
-        self._state = State(1)
+        self._state = State(1, role)
         self._peers: dict[GatewayId, Peer] = {}
         self._flights = Flights(self._batch, self._pace, 1 + config.run_ahead)
         self._arrivals = 0
@@ -81,11 +93,9 @@ class WorkerNode:
                 self._set_wake(now, out)
                 return out
         elif isinstance(event, GatewayJoined):
-            self._join(event.gateway, now, out)
+            self._join(event, now, out)
         elif isinstance(event, GatewayLost):
             self._lose(event.gateway)
-        elif isinstance(event, SetRole):
-            self._change(State(self._state.epoch + 1, event.role, self._state.draining), out)
         elif isinstance(event, Drain):
             self._change(State(self._state.epoch + 1, self._state.role, True), out)
         self._advance(now, out)
@@ -113,6 +123,8 @@ class WorkerNode:
                 self._drop(peer, peer.sequences.get(handle))
         elif isinstance(message, Resync):
             out += [ToGatewayEffect(peer.gateway, chunk) for chunk in self._cache.snapshot()]
+        elif isinstance(message, AssumeRole):
+            self._change(State(self._state.epoch + 1, message.role, self._state.draining), out)
         elif isinstance(message, Goodbye):
             self._lose(event.gateway)
 
@@ -147,10 +159,13 @@ class WorkerNode:
             return Fault("overloaded", message, retry_after_s=wait_s)
         return None
 
-    def _join(self, gateway: GatewayId, now: float, out: list[WorkerEffect]) -> None:
+    def _join(self, joined: GatewayJoined, now: float, out: list[WorkerEffect]) -> None:
+        gateway = joined.gateway
         self._lose(gateway)
-        peer = self._peers[gateway] = Peer(gateway)
+        peer = self._peers[gateway] = Peer(gateway, joined.follows)
         out.append(ToGatewayEffect(gateway, self._state))
+        if not peer.follows:
+            return
         out.append(ToGatewayEffect(gateway, self._load(peer.last_submit, now)))
         out += [ToGatewayEffect(gateway, chunk) for chunk in self._cache.snapshot()]
 
@@ -299,7 +314,7 @@ class WorkerNode:
             if (tokens := peer.flush(self._pace.steps)) is not None:
                 out.append(ToGatewayEffect(peer.gateway, tokens))
         if (facts := self._cache.facts()) is not None:
-            out += [ToGatewayEffect(gateway, facts) for gateway in self._peers]
+            out += [ToGatewayEffect(peer.gateway, facts) for peer in self._peers.values() if peer.follows]
         self._report(now, out)
         if self._state.draining and not self._drained and not self._flights and self._batch.idle:
             self._drained = True
@@ -316,7 +331,8 @@ class WorkerNode:
         if self._times.due_s() > now or not self._peers:
             return
         for peer in self._peers.values():
-            out.append(ToGatewayEffect(peer.gateway, self._load(peer.last_submit, now)))
+            if peer.follows:
+                out.append(ToGatewayEffect(peer.gateway, self._load(peer.last_submit, now)))
         self._times.sent(now)
 
     def _load(self, last_submit: int, now: float) -> Load:

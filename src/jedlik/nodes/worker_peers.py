@@ -8,10 +8,10 @@ from jedlik.scheduling.sequence import Sequence
 
 
 class Peer:
-    """One connected gateway."""
+    """One connected gateway, or another worker that hands off prefills. `follows`: it wants facts and load reports."""
 
-    def __init__(self, gateway: GatewayId) -> None:
-        self.gateway = gateway
+    def __init__(self, gateway: GatewayId, follows: bool = True) -> None:
+        self.gateway, self.follows = gateway, follows
         self.last_submit = 0
         self.sequences: dict[Handle, Sequence] = {}
         self.choices: dict[tuple[RequestId, int], Sequence] = {}

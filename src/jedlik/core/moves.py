@@ -1,0 +1,121 @@
+"""Blocks on the move: from where, to where, and what became of it. One `Move` serves hand-off, offload and fetch.
+
+A worker node says what is to be moved (`Move`), something carries it (`transfer/` on a host, the heap in a simulation)
+and tells what came of it (`Moved`), once. Until then the blocks on both sides belong to the move: nobody re-uses them,
+whatever happens to who wanted them. Only what is told as arrived may be read as KV; anything else is a miss.
+"""
+
+from typing import Literal
+
+import msgspec
+
+from jedlik.core.ids import BlockId, Handle, WorkerId
+
+Tier = Literal["device", "host", "disk", "object"]
+TIERS: tuple[Tier, ...] = ("device", "host", "disk", "object")
+"""Nearest first. Facts about a worker's blocks name a tier by its place here."""
+
+Cause = Literal["", "late", "cancelled", "gone", "corrupt", "stale", "missing", "failed"]
+"""Why not all blocks arrived: "" all did; "late": the deadline passed; "gone": the peer or the store is; "corrupt": the
+bytes differ from their checksum; "stale": of another generation or identity; "missing": not there; "failed": else."""
+
+
+class Place(msgspec.Struct, frozen=True, array_like=True):
+    """Where blocks are: a tier of a worker; None is the worker that says it."""
+
+    tier: Tier
+    worker: WorkerId | None = None
+
+
+DEVICE = Place("device")
+
+
+class Move(msgspec.Struct, frozen=True, tag="move"):
+    """Copy blocks, the first to the first, and so on. Told `Moved` once, whatever happens."""
+
+    number: int
+    """Consecutive from 1 within an incarnation of the worker."""
+    source: Place
+    source_blocks: list[int]
+    """Indices in the source's memory or slots; of the object tier, where `ids` name them: empty."""
+    target: Place
+    target_blocks: list[int]
+    ids: list[BlockId]
+    """What the blocks hold, where either place is disk or object: written beside the data, compared when it is read."""
+    deadline_s: float
+    """Seconds from now: what has not begun by then is not begun."""
+    ticket: Handle = Handle(0)
+    """Of a push to another worker: its name for the hand-off. It takes no writes for tickets it has revoked."""
+
+    @property
+    def blocks(self) -> int:
+        return max(len(self.source_blocks), len(self.target_blocks), len(self.ids))
+
+
+class CancelMove(msgspec.Struct, frozen=True, tag="cancel_move"):
+    """Nobody wants this move any more: end it soon. `Moved` comes all the same; unknown numbers are a no-op."""
+
+    number: int
+
+
+class Revoke(msgspec.Struct, frozen=True, tag="revoke"):
+    """Take no more writes for these tickets from this worker, which can't be asked any more. Told `Revoked`."""
+
+    worker: WorkerId
+    tickets: list[Handle]
+
+
+class Moved(msgspec.Struct, frozen=True, tag="moved"):
+    """A move has ended: neither side's blocks are touched for it any more."""
+
+    number: int
+    blocks: int
+    """How many of the first blocks arrived, whole and verified."""
+    cause: Cause = ""
+    path: str = ""
+    """What carried it: "shm", "tcp", "nixl", "copy" (inside one worker), "file", "object", "sim"."""
+    size_bytes: int = 0
+    queued_s: float = 0.0
+    """Before it began."""
+    elapsed_s: float = 0.0
+    """From its beginning to its end."""
+
+
+class Revoked(msgspec.Struct, frozen=True, tag="revoked"):
+    """It is certain that these tickets are written no more: the writer is dead, or can't reach this memory now."""
+
+    worker: WorkerId
+    tickets: list[Handle]
+
+
+class StoredRun(msgspec.Struct, frozen=True, array_like=True):
+    """Blocks in a row that a tier holds: ids[0] follows `parent` (None: the root of a chain)."""
+
+    parent: BlockId | None
+    ids: list[BlockId]
+    slots: list[int]
+    """Of the tier; empty for the object tier."""
+
+
+class TierOpened(msgspec.Struct, frozen=True, tag="tier_opened"):
+    """A tier that outlives the worker is ready, with what it holds from before: parents before children."""
+
+    tier: Tier
+    runs: list[StoredRun]
+
+
+class PathCosts(msgspec.Struct, frozen=True, array_like=True):
+    """What moving takes on one path: seconds = blocks * block_s + bytes * byte_s, alone on it."""
+
+    path: str
+    """Between workers: "shm" (one host), "tcp" or "nixl" (hosts). To own tiers: "host", "disk", "object"."""
+    block_s: float
+    byte_s: float
+    open: bool = True
+    """False: it failed lately and is not to be used (a tripped circuit breaker)."""
+
+
+class PathsMeasured(msgspec.Struct, frozen=True, tag="paths_measured"):
+    """What probes say of this worker's paths: replaces what was known of those named."""
+
+    paths: list[PathCosts]
