@@ -41,7 +41,9 @@ class Move(msgspec.Struct, frozen=True, tag="move"):
     target: Place
     target_blocks: list[int]
     ids: list[BlockId]
-    """What the blocks hold, where either place is disk or object: written beside the data, compared when it is read."""
+    """What the blocks hold, in chain order: written beside the data that leaves memory, compared when it is read."""
+    parent: BlockId | None
+    """What precedes ids[0] in its chain; None: nothing does."""
     deadline_s: float
     """Seconds from now: what has not begun by then is not begun."""
     ticket: Handle = Handle(0)
