@@ -1,0 +1,1 @@
+"""Carries KV blocks: between processes, hosts and tiers. Decides nothing about which blocks go where."""
