@@ -122,4 +122,62 @@ class Suspected(msgspec.Struct, frozen=True, tag="suspected"):
     reason: str
 
 
-Fact = Routed | Migrated | FirstToken | Answered | StepRan | Suspected
+class HandedOff(msgspec.Struct, frozen=True, tag="handed_off"):
+    """At the worker that decodes: a hand-off is over, well or not."""
+
+    request_id: RequestId
+    choice: int
+    worker: WorkerId
+    """That prefilled (or sent what it had)."""
+    compute: bool
+    tokens: int
+    """Whose KV came from there."""
+    blocks: int
+    wanted: int
+    """Tokens that were asked for."""
+    cause: str
+    """"" for one that went well, else why the rest is computed here: "refused", "late", "gone", "memory", "cancelled"."""
+    elapsed_s: float
+
+
+class Fetched(msgspec.Struct, frozen=True, tag="fetched"):
+    """Blocks were wanted from a tier of this worker."""
+
+    request_id: RequestId
+    tier: str
+    wanted: int
+    """Blocks."""
+    blocks: int
+    """That came, whole and verified."""
+    cause: str
+    """"" if all came, else of the first that did not (core/moves.Cause)."""
+    elapsed_s: float
+
+
+class Offloaded(msgspec.Struct, frozen=True, tag="offloaded"):
+    """Blocks were to be copied to a tier of this worker."""
+
+    tier: str
+    wanted: int
+    """Blocks."""
+    blocks: int
+    cause: str
+    """As of `Fetched`; "full" where nobody could make room, "dropped" where memory was needed before it began."""
+    elapsed_s: float
+
+
+class Carried(msgspec.Struct, frozen=True, tag="carried"):
+    """One move of blocks has ended."""
+
+    source: str
+    """Tier; of another worker with its id: "device of worker-1@x"."""
+    target: str
+    path: str
+    blocks: int
+    size_bytes: int
+    cause: str
+    queued_s: float
+    elapsed_s: float
+
+
+Fact = Routed | Migrated | FirstToken | Answered | StepRan | Suspected | HandedOff | Fetched | Offloaded | Carried
