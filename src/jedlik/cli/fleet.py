@@ -12,9 +12,9 @@ from typing import NoReturn, get_args, get_type_hints
 import msgspec
 import yaml
 
-from jedlik.cli.nearest import nearest
 from jedlik.core.config import FaultConfig, FleetConfig
 from jedlik.core.errors import ConfigError
+from jedlik.core.nearest import nearest
 from jedlik.perf.profile import Profile
 from jedlik.profiles.catalogue import lookup
 from jedlik.sim.setup import problems

@@ -14,9 +14,9 @@ import yaml
 
 from jedlik.cli import fleet as fleets
 from jedlik.cli.fields import Field, fields, type_name
-from jedlik.cli.nearest import nearest
 from jedlik.core.config import FleetConfig, ServeConfig
 from jedlik.core.errors import ConfigError
+from jedlik.core.nearest import nearest
 
 UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 OTHER_VARIABLES = {"JEDLIK_HOME", "JEDLIK_CONFIG", "JEDLIK_API_KEY"}

@@ -4,10 +4,8 @@
 config.json or the directory that holds it.
 """
 
-import difflib
 import json
 import re
-from collections.abc import Iterable
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -15,6 +13,7 @@ from pathlib import Path
 import msgspec
 
 from jedlik.core.errors import ConfigError
+from jedlik.core.nearest import nearest
 from jedlik.perf import roofline
 from jedlik.perf.profile import Profile, from_json
 from jedlik.perf.roofline import Gpu, ModelShape
@@ -52,7 +51,7 @@ def lookup(name: str) -> Profile:
     if name.endswith(".json") or name.startswith((".", "/", "~")):
         raise ConfigError(f"profile {name}: no such file; `jedlik profile MODEL --out {name}` writes one")
     raise ConfigError(
-        f"unknown profile {name!r}{_near(name, _shipped())}{_instead(name)}; `jedlik profile --list` shows all"
+        f"unknown profile {name!r}{nearest(name, _shipped())}{_instead(name)}; `jedlik profile --list` shows all"
     )
 
 
@@ -65,18 +64,13 @@ def _instead(name: str) -> str:
     return f"; {ROOFLINE}{name} computes one"
 
 
-def _near(name: str, known: Iterable[str]) -> str:
-    match = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f"; did you mean {match[0]!r}?" if match else ""
-
-
 def _roofline(name: str) -> Profile:
     parts = name.removeprefix(ROOFLINE).rsplit("/", 2)
     if len(parts) != 3 or not (parallel := PARALLEL.fullmatch(parts[2])):
         raise ConfigError(f"{name!r}: expected roofline:MODEL/GPU/tpN, as in roofline:llama-3.1-8b/h100/tp1")
     model, gpu, _ = parts
     if gpu not in _gpus():
-        raise ConfigError(f"{name!r}: unknown GPU {gpu!r}{_near(gpu, _gpus())}; known are {', '.join(gpus())}")
+        raise ConfigError(f"{name!r}: unknown GPU {gpu!r}{nearest(gpu, _gpus())}; known are {', '.join(gpus())}")
     tp, ep = int(parallel[1]), int(parallel[2] or 1)
     if ep not in (1, tp):
         raise ConfigError(
@@ -93,7 +87,7 @@ def _shape(model: str, name: str) -> ModelShape:
         if model.endswith(suffix) and (found := _resolve(model.removesuffix(suffix))):
             return shape(model, found[1], dtype, name)
     raise ConfigError(
-        f"{name!r}: unknown model {model!r}{_near(model, _shapes())}; "
+        f"{name!r}: unknown model {model!r}{nearest(model, _shapes())}; "
         f"known are {', '.join(models())}, or give the path of a config.json"
     )
 

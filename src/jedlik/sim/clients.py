@@ -3,10 +3,9 @@
 from collections.abc import Iterator
 from random import Random
 
-from jedlik.core.effects import Deliver
 from jedlik.core.events import Arrived
 from jedlik.core.facts import Answered
-from jedlik.core.ids import RequestId, StreamId, WorkerId
+from jedlik.core.ids import RequestId, StreamId
 from jedlik.core.requests import Request, Sampling, Stopping
 from jedlik.sim.heap import Heap
 from jedlik.sim.outcome import Outcome
@@ -23,7 +22,8 @@ class Clients:
         self._arrivals: Iterator[Offered] = iter(())
         self._gateways: list[GatewayProcess] = []
         self._asked: dict[RequestId, Offered] = {}
-        self._started: dict[StreamId, WorkerId] = {}
+        self._started: dict[StreamId, int] = {}
+        """Index of the worker that gave the first token."""
         self._expected = 1
         """Offered requests that are on the heap, and one for those still to be drawn."""
         self.offered = 0
@@ -39,15 +39,13 @@ class Clients:
         if not self._expected and not self._asked:
             self._heap.stop()
 
-    def delivered(self, deliver: Deliver) -> None:
-        """First tokens."""
-        for started in deliver.started:
-            self._started[started.stream] = started.worker
+    def started(self, stream: StreamId, worker: int) -> None:
+        """The first token came, from the worker of that index."""
+        self._started[stream] = worker
 
-    def answered(self, fact: Answered) -> tuple[Outcome, WorkerId | None]:
+    def answered(self, fact: Answered) -> None:
         """A request has ended, well or not: keep what came of it, and go on."""
         offered = self._asked.pop(fact.request_id)
-        worker = self._started.pop(StreamId(int(fact.request_id)), None)
         now = self._heap.now
         outcome = Outcome(
             arrived_s=now - fact.duration_s,
@@ -57,15 +55,15 @@ class Clients:
             cached_tokens=fact.cached_tokens,
             output_tokens=fact.output_tokens,
             outcome=fact.outcome,
-            worker=-1,
+            worker=self._started.pop(StreamId(int(fact.request_id)), -1),
             attempts=fact.attempts,
             session=offered.session,
         )
+        self.outcomes.append(outcome)
         for following in self._workload.ended(offered, now):
             self._expected += 1
             self._heap.at(following.at_s, self._ask, following)
         self._stop_if_done()
-        return outcome, worker
 
     def _next(self) -> None:
         """Put the next arrival on the heap: one at a time, so that memory holds what is alive."""

@@ -8,6 +8,8 @@ from collections import deque
 from collections.abc import Callable
 from random import Random
 
+import msgspec
+
 from jedlik.core.errors import Bug
 from jedlik.core.ids import Lane
 from jedlik.core.step import Step, StepDone
@@ -43,7 +45,6 @@ class Engine:
         self._lanes: dict[Lane, int] = {}
         """Where in the text the next token of each lane is."""
         self.factor = 1.0
-        self.busy_s = 0.0
 
     def submit(self, step: Step) -> None:
         self._queue.append(step)
@@ -58,7 +59,7 @@ class Engine:
             if self._running and not at:
                 self._cut()
             else:
-                self._queue[at] = _once(step)
+                self._queue[at] = msgspec.structs.replace(step, repeat=1)
 
     def set_factor(self, factor: float) -> None:
         """Become slower or faster from the next step on."""
@@ -138,7 +139,6 @@ class Engine:
             return
         step = self._queue.popleft()
         self._running = False
-        self.busy_s += self._elapsed_s
         done = self._answer(step)
         self._begin()
         self._on_done(done)
@@ -163,16 +163,3 @@ class Engine:
 def place_in_text(seed: int, choice: int, position: int) -> int:
     """Where the token at this output position of an answer is, modulo `PATTERN`."""
     return seed * 40_503 + choice * 7_919 + position
-
-
-def _once(step: Step) -> Step:
-    return Step(
-        step.step_id,
-        step.closed,
-        step.opened,
-        step.tables,
-        step.prefills,
-        step.decodes,
-        step.decode_context,
-        step.predicted_s,
-    )

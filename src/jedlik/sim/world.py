@@ -10,8 +10,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from random import Random
 
-import msgspec
-
 from jedlik.core.effects import Deliver
 from jedlik.core.facts import Answered, Fact
 from jedlik.core.ids import GatewayId, WorkerId
@@ -93,14 +91,12 @@ class Simulation:
     # --- what processes need of the world ---
 
     def delivered(self, deliver: Deliver) -> None:
-        self.clients.delivered(deliver)
+        for started in deliver.started:
+            self.clients.started(started.stream, self.workers.index(started.worker))
 
     def noted(self, fact: Fact) -> None:
         if isinstance(fact, Answered):
-            outcome, worker = self.clients.answered(fact)
-            if worker is not None:
-                outcome = msgspec.structs.replace(outcome, worker=self.workers.index(worker))
-            self.clients.outcomes.append(outcome)
+            self.clients.answered(fact)
 
     def left(self, worker: WorkerId, reason: str) -> None:
         self.workers.left(worker, reason)

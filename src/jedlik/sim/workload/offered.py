@@ -32,8 +32,6 @@ class Offered(msgspec.Struct, frozen=True):
     """Requests of one conversation have the same."""
     then: object = None
     """For the workload: what goes on when this one has ended. The simulator hands it back untouched."""
-    follows_output: bool = False
-    """The next prompt of this session contains this answer (synthetic multi-turn only)."""
 
 
 class Workload(Protocol):

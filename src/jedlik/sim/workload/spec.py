@@ -1,6 +1,5 @@
 """Generators by name: `poisson:rate=5,input=1000,output=100,duration=600` becomes a value that makes a workload."""
 
-import difflib
 import math
 from collections.abc import Iterable, Mapping
 from typing import Annotated
@@ -8,6 +7,7 @@ from typing import Annotated
 import msgspec
 
 from jedlik.core.errors import ConfigError
+from jedlik.core.nearest import nearest
 from jedlik.sim.workload.offered import Workload
 from jedlik.sim.workload.options import WorkloadOptions
 
@@ -61,9 +61,3 @@ def pairs(name: str, text: str) -> Iterable[tuple[str, str]]:
         if not equals or not value:
             raise ConfigError(f"{name}: {part!r} is not key=value; separate pairs by commas")
         yield key.strip(), value.strip()
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """`; did you mean ...?`, if something is near."""
-    match = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f"; did you mean {match[0]!r}?" if match else ""
