@@ -6,14 +6,17 @@ The key is the cluster's: without it, names can be neither predicted nor searche
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator
-from typing import Protocol
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Protocol, TypeVar
 
 from jedlik.core.ids import BlockId, BlockKey
 from jedlik.core.tokens import TOKEN_BYTES
 
 HASH_VERSION = 1
 ID_BYTES = 16
+
+T = TypeVar("T", BlockId, int)
 
 
 def hash_check(cluster_key: bytes) -> str:
@@ -24,6 +27,26 @@ def hash_check(cluster_key: bytes) -> str:
 def key_of(block: BlockId) -> BlockKey:
     """The low 64 bits: what the prefix index and the wire use."""
     return BlockKey(int.from_bytes(block[8:], "little"))
+
+
+def keys_of(joined: bytes) -> list[int]:
+    """`key_of` each of the identities joined here, cut out in one go."""
+    return array("Q", joined)[1::2].tolist()
+
+
+def shared_length(run: Sequence[T], start: int, chain: Sequence[T], at: int) -> int:
+    """How many names of run[start:] and chain[at:] are equal; chains never meet again once they part, so bisect."""
+    most = min(len(run) - start, len(chain) - at)
+    if most and run[start + most - 1] == chain[at + most - 1]:
+        return most
+    low = 0
+    while low < most:  # by hand: `bisect_left` with a key costs a call for every probe
+        middle = (low + most) >> 1
+        if run[start + middle] == chain[at + middle]:
+            low = middle + 1
+        else:
+            most = middle
+    return low
 
 
 class Names(Protocol):

@@ -7,14 +7,13 @@ those above it, and releases its own last run first, so a child always stands be
 Does not know tokens, sequences or the engine's memory. Block 0 is the engine's padding and never given out.
 """
 
-from array import array
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 
 from jedlik.core.errors import Bug
 from jedlik.core.ids import BlockId, BlockIndex
 from jedlik.core.protocol import Evicted, Stored
-from jedlik.kv.hashing import key_of
+from jedlik.kv.hashing import key_of, keys_of, shared_length
 
 DIGEST_MASK = (1 << 64) - 1
 
@@ -67,7 +66,7 @@ class BlockPool:
         """How many of a chain's first blocks are here, and how many of those somebody holds already."""
         found = held = 0
         while found < len(ids) and (run := self._heads.get(ids[found])) is not None:
-            shared = _common(run.ids, ids, found)
+            shared = shared_length(run.ids, 0, ids, found)
             found += shared
             if run.refs:
                 held += shared
@@ -82,7 +81,7 @@ class BlockPool:
         """
         heads, gained = self._heads, list[BlockIndex]()
         while len(gained) < len(ids) and (run := heads.get(ids[len(gained)])) is not None:
-            shared = _common(run.ids, ids, len(gained))
+            shared = shared_length(run.ids, 0, ids, len(gained))
             if shared < len(run.ids):
                 run = self._cut(run, shared)
             elif not run.refs:
@@ -113,7 +112,7 @@ class BlockPool:
         """
         if ids[0] in self._heads:
             return None
-        keys = keys_of(ids)
+        keys = keys_of(b"".join(ids))
         self.digest = (self.digest + sum(keys)) & DIGEST_MASK
         parent = above.ids[-1] if above is not None else None
         last = self._changes[-1] if self._changes else None
@@ -150,7 +149,10 @@ class BlockPool:
 
     def runs(self) -> list[Stored]:
         """Everything cached or held under a name, parents before children."""
-        return [Stored(None if r.parent is None else key_of(r.parent.ids[-1]), keys_of(r.ids)) for r in self._walk()]
+        return [
+            Stored(None if r.parent is None else key_of(r.parent.ids[-1]), keys_of(b"".join(r.ids)))
+            for r in self._walk()
+        ]
 
     def _attach(self, run: Run) -> Run:
         siblings = self._roots if run.parent is None else run.parent.children
@@ -172,7 +174,7 @@ class BlockPool:
         """Take blocks from the end of the run that was released first."""
         run = next(iter(self._cached))
         kept = max(0, len(run.ids) - most)
-        taken, keys = run.blocks[kept:], keys_of(run.ids[kept:])
+        taken, keys = run.blocks[kept:], keys_of(b"".join(run.ids[kept:]))
         taken.reverse()
         keys.reverse()
         if kept:
@@ -229,23 +231,3 @@ class BlockPool:
             assert all(refs[block] == 0 for block in self._free)
             private = set(range(1, self.capacity + 1)).difference(named, self._free)
             assert all(refs[block] == 1 for block in private)
-
-
-def keys_of(ids: Sequence[BlockId]) -> list[int]:
-    """The low halves of identities, as `hashing.key_of`, cut out in one go."""
-    return array("Q", b"".join(ids))[1::2].tolist()
-
-
-def _common(run: list[BlockId], ids: Sequence[BlockId], at: int) -> int:
-    """How many of run and ids[at:] are equal, the first being so; chains never meet again once they part."""
-    most = min(len(run), len(ids) - at)
-    if run[most - 1] == ids[at + most - 1]:
-        return most
-    low, high = 1, most - 1
-    while low < high:
-        middle = (low + high + 1) >> 1
-        if run[middle - 1] == ids[at + middle - 1]:
-            low = middle
-        else:
-            high = middle - 1
-    return low

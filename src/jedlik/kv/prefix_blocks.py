@@ -7,6 +7,7 @@ run whose parent is not held here (forgotten for the budget) is left out for the
 
 from collections.abc import Sequence
 
+from jedlik.kv.hashing import shared_length
 from jedlik.kv.prefix_runs import Run, RunForest
 
 
@@ -34,7 +35,7 @@ class ClosedBlocks:
         at = 0
         while at < len(keys) and (run := forest.by_key.get(keys[at])) is not None:
             start = 0 if run.keys[0] == keys[at] else run.keys.index(keys[at])
-            shared = common(run.keys, start, keys, at)
+            shared = shared_length(run.keys, start, keys, at)
             if not run.mask & bit:
                 if start:
                     return
@@ -116,22 +117,7 @@ class ClosedBlocks:
         if not path:
             return path, 0
         start = at - len(path[-1].keys)
-        return path, start + common(path[-1].keys, 0, keys, start)
-
-
-def common(run: Sequence[int], start: int, keys: Sequence[int], at: int) -> int:
-    """How many of run[start:] and keys[at:] are equal; chains never meet again once they part, so bisect."""
-    most = min(len(run) - start, len(keys) - at)
-    if most and run[start + most - 1] == keys[at + most - 1]:
-        return most
-    low = 0
-    while low < most:  # by hand: `bisect_left` with a key costs a call for every probe
-        middle = (low + most) >> 1
-        if run[start + middle] == keys[at + middle]:
-            low = middle + 1
-        else:
-            most = middle
-    return low
+        return path, start + shared_length(path[-1].keys, 0, keys, start)
 
 
 def _from_end(run: list[int], keys: Sequence[int], at: int) -> int:

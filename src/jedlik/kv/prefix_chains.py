@@ -5,12 +5,11 @@ its tokens, and both together, as bytes, are what it is looked up by: a collisio
 wrong name. Least recently used segments go when the budget is full.
 """
 
-from array import array
 from collections import OrderedDict
 
 from jedlik.core.ids import BlockId
 from jedlik.core.tokens import TOKEN_BYTES
-from jedlik.kv.hashing import ID_BYTES, BlockHasher
+from jedlik.kv.hashing import ID_BYTES, BlockHasher, keys_of
 
 SEGMENT_BLOCKS = 16
 SEGMENT_EXTRA_BYTES = 250
@@ -38,7 +37,7 @@ class ChainCache:
 
     def keys(self, packed: bytes, tenant: str = "", salt: str = "") -> list[int]:
         """Keys of the full blocks of a prompt: the low halves of their identities, cut out in one go."""
-        return array("Q", self._identities(self.root(tenant, salt), packed))[1::2].tolist()
+        return keys_of(self._identities(self.root(tenant, salt), packed))
 
     def _identities(self, parent: BlockId, packed: bytes) -> bytes:
         names, size, segments, at = self._names, self._segment, [], 0

@@ -3,7 +3,7 @@
 from jedlik.core.protocol import StepCosts
 from jedlik.core.step import StepDone
 from jedlik.perf.fit import Corrected, StepFit
-from jedlik.perf.model import leap_s, steps_begun
+from jedlik.perf.model import decode_line, leap_s, steps_begun
 from jedlik.perf.step import StepShape, prefill_s, shape_s
 from jedlik.scheduling.plan import Plan
 
@@ -56,7 +56,7 @@ class Pace:
         if plan.repeat == 1 or costs is None:
             return 0, age_s
         sequences = len(plan.decodes)
-        line = costs.base_s + costs.decode_sequence_s * sequences, costs.context_token_s
+        line = decode_line(costs, sequences)
         over = min(plan.repeat, steps_begun(line, sequences, plan.context, age_s)) - 1
         return over, max(0.0, age_s - leap_s(line, sequences, plan.context, over))
 
@@ -66,7 +66,7 @@ class Pace:
         if costs is None:
             return False
         sequences = len(leap.decodes)
-        line = costs.base_s + costs.decode_sequence_s * sequences, costs.context_token_s
+        line = decode_line(costs, sequences)
         return now - self._began_s > leap_s(line, sequences, leap.context, leap.repeat + 1)
 
     def _predicted_s(self, plan: Plan) -> float | None:

@@ -35,8 +35,12 @@ class LinearModel:
         return shape_s(self.costs, shape)
 
     def decode_line(self, sequences: int) -> tuple[float, float]:
-        costs = self.costs
-        return costs.base_s + costs.decode_sequence_s * sequences, costs.context_token_s
+        return decode_line(self.costs, sequences)
+
+
+def decode_line(costs: StepCosts, sequences: int) -> tuple[float, float]:
+    """(seconds, seconds per token of context) of a step that only decodes so many sequences."""
+    return costs.base_s + costs.decode_sequence_s * sequences, costs.context_token_s
 
 
 def leap_s(line: tuple[float, float], sequences: int, context: int, steps: int) -> float:

@@ -13,7 +13,6 @@ from jedlik.core.ids import BlockId
 from jedlik.core.tokens import TOKEN_BYTES
 from jedlik.kv.hashing import BlockHasher
 from jedlik.kv.naming import Naming
-from jedlik.kv.pool import keys_of
 from jedlik.kv.prefix_chains import SEGMENT_BLOCKS, ChainCache
 
 SEGMENT_BYTES = 256 << 20
@@ -54,7 +53,7 @@ class SharedNames(ChainCache):
             while self._waiting_bytes > WAITING_BYTES:
                 (_, oldest), _ = self._waiting.popitem(last=False)
                 self._waiting_bytes -= len(oldest)
-        return keys_of(ids)
+        return keys_of(b"".join(ids))
 
     def chain(self, parent: BlockId, packed: bytes) -> list[BlockId]:
         """Identities of the full blocks in `packed`, which follow `parent`."""
