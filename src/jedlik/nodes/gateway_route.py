@@ -1,6 +1,6 @@
 """From a prompt to a choice of worker: names its blocks, asks the prefix index, asks `routing`; remembers why."""
 
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from collections.abc import Sequence
 from itertools import islice
 from math import inf
@@ -60,7 +60,7 @@ class Router:
         self._members: dict[str, dict[Group, int]] = {}
         """Workers by model and group."""
         self._calibrations: dict[WorkerId, Calibration] = {}
-        self._learnt: dict[str, Learnt] = {}
+        self._learnt: defaultdict[str, Learnt] = defaultdict(Learnt)
         """By model."""
 
     def joined(self, card: Card) -> None:
@@ -115,7 +115,7 @@ class Router:
         """Whether the prefix that was found is to be held by more workers; counts it, once for each request."""
         model = stream.request.model
         depth, holders = match.most()
-        reuse = self._learnt_of(model).reuse
+        reuse = self._learnt[model].reuse
         last = keys[depth - 1] if depth else None
         if not stream.seen:
             stream.seen = True
@@ -152,22 +152,16 @@ class Router:
     def answered(self, stream: Stream, outcome: str, tokens: int) -> None:
         """A stream has ended: what was learnt from it about the lengths of answers."""
         if outcome in WHOLE:
-            self._learnt_of(stream.request.model).lengths.observe(tokens)
+            self._learnt[stream.request.model].lengths.observe(tokens)
 
     def refused(self, stream: Stream, refusal: Refuse, now: float) -> None:
         """A request was not taken."""
         if refusal.pressed:
-            self._learnt_of(stream.request.model).pressed_until = now + PRESSED_S
-
-    def _learnt_of(self, model: str) -> Learnt:
-        learnt = self._learnt.get(model)
-        if learnt is None:
-            learnt = self._learnt[model] = Learnt()
-        return learnt
+            self._learnt[stream.request.model].pressed_until = now + PRESSED_S
 
     def _ask(self, stream: Stream, held: Held, now: float, fresh: bool) -> Ask:
         request, done, config = stream.request, len(stream.output), self._config
-        learnt = self._learnt_of(request.model)
+        learnt = self._learnt[request.model]
         lengths = learnt.lengths
         left = max(0, request.stopping.max_tokens - done)
         expected = round(lengths.mean) if request.output_hint is None else request.output_hint - done

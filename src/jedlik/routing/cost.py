@@ -16,7 +16,7 @@ batch = 32 for each sequence there, memory = tokens that do not fit.
 import msgspec
 
 from jedlik.core.protocol import StepCosts
-from jedlik.perf.step import prefill_s
+from jedlik.perf.step import decode_s, prefill_s
 from jedlik.routing.view import SEQUENCE_TOKENS, WorkerView
 
 FULL_BATCH_TOKENS = 64
@@ -60,8 +60,7 @@ def wait_s(view: WorkerView, demand: Demand, costs: StepCosts) -> float:
     most = view.card.max_sequences
     excess = view.sequences + 1 - most
     if excess > 0:
-        step = costs.base_s + costs.decode_sequence_s * view.sequences + costs.context_token_s * view.context_tokens
-        wait += excess / most * demand.output_tokens * step
+        wait += excess / most * demand.output_tokens * decode_s(costs, view.sequences, view.context_tokens)
     return wait
 
 

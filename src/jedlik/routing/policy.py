@@ -127,6 +127,27 @@ class Scored:
         return "s"
 
 
+class Exact(Scored):
+    """For published rules: everybody is offered, and only costs that are equal to the last bit are equal."""
+
+    everyone = True
+
+    def pick(self, scored: Sequence[Candidate], ask: Ask) -> Candidate:
+        """The lowest cost, exactly."""
+        return exact(scored, ask)
+
+
+class Fewest(Exact):
+    """Where the filter has done the choosing: of those it leaves, who has the fewest requests."""
+
+    def score(self, offers: Sequence[Offer], ask: Ask) -> list[dict[str, float]]:
+        """Running, waiting and booked at each worker."""
+        return [{"requests": float(offer.view.sequences)} for offer in offers]
+
+    def unit(self, offers: Sequence[Offer]) -> str:
+        return "requests"
+
+
 def step_costs(offers: Sequence[Offer]) -> list[StepCosts] | None:
     """Each worker's; None where one of them has told none, and so nothing can be compared in seconds."""
     known: list[StepCosts] = []

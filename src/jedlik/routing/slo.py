@@ -15,10 +15,8 @@ from typing import NamedTuple
 
 from jedlik.core.facts import Candidate
 from jedlik.core.protocol import StepCosts
-from jedlik.perf.step import decode_s, prefill_s
-from jedlik.routing.cost import Demand, first_token_s
+from jedlik.perf.step import decode_s
 from jedlik.routing.policy import Ask, Offer, Refuse, Wait
-from jedlik.routing.view import WorkerView
 
 LATE_WAIT = 0.1
 """Who is late anyway waits for others to be in time: ten seconds of it weigh as much as one of theirs."""
@@ -48,13 +46,11 @@ class Prospect(NamedTuple):
 
 
 def admitted(
-    offers: Sequence[Offer], costs: Sequence[StepCosts], terms: Sequence[dict[str, float]], ask: Ask
+    offers: Sequence[Offer], costs: Sequence[StepCosts], terms: Sequence[dict[str, float]], ask: Ask, left_s: float
 ) -> Sequence[Offer] | Wait | Refuse:
-    """Where the attempt may go now; `terms` are of each worker's cost. `ask.ttft_s` is what is left of the promise."""
-    if ask.ttft_s is None:
-        return offers
+    """Where the attempt may go now; `terms` are of each worker's cost, `left_s` is what is left of the promise."""
     prospects = [prospect(*case, ask) for case in zip(offers, costs, terms, strict=True)]
-    own_s, left_s = min(p.own_s for p in prospects), ask.ttft_s
+    own_s = min(p.own_s for p in prospects)
     may_refuse = ask.shed and ask.reuse < 1
     if own_s > left_s + ask.waited_s:
         if may_refuse and ask.pressed:
@@ -76,31 +72,29 @@ def admitted(
 
 def prospect(offer: Offer, costs: StepCosts, terms: dict[str, float], ask: Ask) -> Prospect:
     """Of one worker."""
-    view = offer.view
-    demand = Demand(ask.history_tokens, ask.output_tokens, offer.cached_tokens, offer.shared_tokens)
-    correction, chunk = view.correction, view.card.max_step_tokens
-    own_s = prefill_s(costs, demand.uncached_tokens, demand.cached_tokens, chunk)
-    harm = 0.0 if ask.itl_s is None else _harm(view, demand, own_s, costs, ask)
+    stall_s = terms["prefill"] / offer.view.correction
+    harm = 0.0 if ask.itl_s is None else _harm(offer, stall_s, costs, ask, ask.itl_s)
     total_s = sum(terms.values())
     bother_s = total_s - (1 - LATE_WAIT) * terms["wait"]
-    first_s = first_token_s(view, demand, costs) * correction
-    return Prospect(offer, first_s, own_s * correction, total_s, bother_s, harm, terms)
+    return Prospect(offer, terms["wait"] + terms["prefill"], terms["prefill"], total_s, bother_s, harm, terms)
 
 
-def _harm(view: WorkerView, demand: Demand, stall_s: float, costs: StepCosts, ask: Ask) -> float:
-    """Expected answers there that would miss `ask.itl_s` for this dispatch."""
+def _harm(offer: Offer, stall_s: float, costs: StepCosts, ask: Ask, itl_s: float) -> float:
+    """Expected answers there that would miss `itl_s` for this dispatch."""
+    view = offer.view
     sequences = view.sequences
-    if not sequences or ask.itl_s is None:
+    if not sequences:
         return 0.0
-    step_s = decode_s(costs, sequences + 1, view.context_tokens + demand.history_tokens)
-    if step_s >= ask.itl_s:
+    step_s = decode_s(costs, sequences + 1, view.context_tokens + ask.history_tokens)
+    if step_s >= itl_s:
         return float(sequences)
-    bearable = 1 + stall_s / (ask.itl_s - step_s)
+    bearable = 1 + stall_s / (itl_s - step_s)
     load = view.load
     running = load.running if load else 0
     harm = running * ask.lengths.shorter_running(bearable) if running else 0.0
     ahead = sequences - running
-    if ahead and view.backlog_tokens + demand.uncached_tokens > view.card.max_step_tokens:
+    uncached = max(1, ask.history_tokens - offer.cached_tokens)
+    if ahead and view.backlog_tokens + uncached > view.card.max_step_tokens:
         harm += ahead * ask.lengths.shorter(bearable)
     return harm
 

@@ -8,17 +8,15 @@ published; our own code, with the exact index in place of its own tree.
 from collections.abc import Sequence
 from math import sqrt
 
-from jedlik.core.facts import Candidate
 from jedlik.routing.policies.signals import deepest, requests
-from jedlik.routing.policy import Ask, Offer, Scored, exact
+from jedlik.routing.policy import Ask, Fewest, Offer
 
 UNBALANCED_REQUESTS = 16
 SIGMAS = 2.0
 
 
-class AIBrix(Scored):
+class AIBrix(Fewest):
     name = "aibrix"
-    everyone = True
 
     def filter(self, offers: Sequence[Offer], ask: Ask) -> Sequence[Offer]:
         """The longest match among those that aren't far above the mean, or all."""
@@ -30,12 +28,3 @@ class AIBrix(Scored):
         limit = mean + SIGMAS * sigma
         holders = deepest([offer for offer, count in zip(offers, counts, strict=True) if count <= limit])
         return holders if holders[0].cached_tokens else offers
-
-    def score(self, offers: Sequence[Offer], ask: Ask) -> list[dict[str, float]]:
-        return [{"requests": float(requests(offer))} for offer in offers]
-
-    def pick(self, scored: Sequence[Candidate], ask: Ask) -> Candidate:
-        return exact(scored, ask)
-
-    def unit(self, offers: Sequence[Offer]) -> str:
-        return "requests"

@@ -7,20 +7,15 @@ size. Source: the formula as published for Dynamo 1.x; our own code.
 
 from collections.abc import Sequence
 
-from jedlik.core.facts import Candidate
 from jedlik.routing.policies.signals import queued_tokens
-from jedlik.routing.policy import Ask, Offer, Scored, exact
+from jedlik.routing.policy import Ask, Exact, Offer
 
 
-class Dynamo(Scored):
+class Dynamo(Exact):
     name = "dynamo"
-    everyone = True
 
     def score(self, offers: Sequence[Offer], ask: Ask) -> list[dict[str, float]]:
         return [_blocks(offer, ask) for offer in offers]
-
-    def pick(self, scored: Sequence[Candidate], ask: Ask) -> Candidate:
-        return exact(scored, ask)
 
     def unit(self, offers: Sequence[Offer]) -> str:
         return "blocks"

@@ -20,7 +20,7 @@ class Jedlik(Scored):
         costs = step_costs(offers)
         if costs is None or ask.ttft_s is None:
             return offers
-        return admitted(offers, costs, self.score(offers, ask), ask)
+        return admitted(offers, costs, self.score(offers, ask), ask, ask.ttft_s)
 
     def score(self, offers: Sequence[Offer], ask: Ask) -> list[dict[str, float]]:
         demands, costs = _demands(offers, ask), step_costs(offers)

@@ -2,14 +2,12 @@
 
 from collections.abc import Sequence
 
-from jedlik.core.facts import Candidate
 from jedlik.routing.policies.signals import fewest, queued_tokens
-from jedlik.routing.policy import Ask, Offer, Scored, exact
+from jedlik.routing.policy import Ask, Exact, Offer
 
 
-class LeastLoaded(Scored):
+class LeastLoaded(Exact):
     name = "least_loaded"
-    everyone = True
 
     def filter(self, offers: Sequence[Offer], ask: Ask) -> Sequence[Offer]:
         """Those with the fewest requests."""
@@ -17,9 +15,6 @@ class LeastLoaded(Scored):
 
     def score(self, offers: Sequence[Offer], ask: Ask) -> list[dict[str, float]]:
         return [{"queued": float(queued_tokens(offer))} for offer in offers]
-
-    def pick(self, scored: Sequence[Candidate], ask: Ask) -> Candidate:
-        return exact(scored, ask)
 
     def unit(self, offers: Sequence[Offer]) -> str:
         return "tokens"

@@ -6,20 +6,15 @@ is nothing to tune. Source: LMetric, arXiv 2603.15202, by its formula; our own c
 
 from collections.abc import Sequence
 
-from jedlik.core.facts import Candidate
 from jedlik.routing.policies.signals import missing_tokens, queued_tokens, requests
-from jedlik.routing.policy import Ask, Offer, Scored, exact
+from jedlik.routing.policy import Ask, Exact, Offer
 
 
-class LMetric(Scored):
+class LMetric(Exact):
     name = "lmetric"
-    everyone = True
 
     def score(self, offers: Sequence[Offer], ask: Ask) -> list[dict[str, float]]:
         return [_product(offer, ask) for offer in offers]
-
-    def pick(self, scored: Sequence[Candidate], ask: Ask) -> Candidate:
-        return exact(scored, ask)
 
     def unit(self, offers: Sequence[Offer]) -> str:
         return "tokens x requests"

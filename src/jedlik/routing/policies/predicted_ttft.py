@@ -8,24 +8,19 @@ Source: the rule as published (FAST'25) with the linear step model; our own code
 
 from collections.abc import Sequence
 
-from jedlik.core.facts import Candidate
 from jedlik.core.protocol import StepCosts
 from jedlik.routing.policies.signals import missing_tokens, queued_tokens, requests
-from jedlik.routing.policy import Ask, Offer, Scored, exact, step_costs
+from jedlik.routing.policy import Ask, Exact, Offer, step_costs
 
 
-class PredictedTTFT(Scored):
+class PredictedTTFT(Exact):
     name = "predicted_ttft"
-    everyone = True
 
     def score(self, offers: Sequence[Offer], ask: Ask) -> list[dict[str, float]]:
         costs = step_costs(offers)
         if costs is None:
             return [_tokens(offer, ask) for offer in offers]
         return [_seconds(offer, ask, known) for offer, known in zip(offers, costs, strict=True)]
-
-    def pick(self, scored: Sequence[Candidate], ask: Ask) -> Candidate:
-        return exact(scored, ask)
 
     def unit(self, offers: Sequence[Offer]) -> str:
         return "tokens" if step_costs(offers) is None else "s"

@@ -7,17 +7,15 @@ published; our own code, with the exact index in place of its approximate tree.
 
 from collections.abc import Sequence
 
-from jedlik.core.facts import Candidate
 from jedlik.routing.policies.signals import deepest, requests
-from jedlik.routing.policy import Ask, Offer, Scored, exact
+from jedlik.routing.policy import Ask, Fewest, Offer
 
 UNBALANCED_REQUESTS, UNBALANCED_RATIO = 64, 1.5
 MATCH_SHARE = 0.3
 
 
-class SGLang(Scored):
+class SGLang(Fewest):
     name = "sglang"
-    everyone = True
 
     def filter(self, offers: Sequence[Offer], ask: Ask) -> Sequence[Offer]:
         """All when the load is out of balance, else the best match or the smallest cache."""
@@ -31,15 +29,6 @@ class SGLang(Scored):
         sizes = [_cache_tokens(offer) for offer in offers]
         smallest = min(sizes)
         return [offer for offer, size in zip(offers, sizes, strict=True) if size == smallest]
-
-    def score(self, offers: Sequence[Offer], ask: Ask) -> list[dict[str, float]]:
-        return [{"requests": float(requests(offer))} for offer in offers]
-
-    def pick(self, scored: Sequence[Candidate], ask: Ask) -> Candidate:
-        return exact(scored, ask)
-
-    def unit(self, offers: Sequence[Offer]) -> str:
-        return "requests"
 
 
 def _cache_tokens(offer: Offer) -> int:
