@@ -11,7 +11,8 @@ from jedlik.core.ids import BlockId, BlockIndex
 from jedlik.core.protocol import Evicted, Stored
 from jedlik.core.tokens import pack
 from jedlik.kv.hashing import BlockHasher, key_of
-from jedlik.kv.pool import BlockPool, Run
+from jedlik.kv.pool import BlockPool
+from jedlik.kv.runs import Run
 
 HASHER = BlockHasher(b"k" * 16, "r", 2)
 

@@ -2,37 +2,28 @@
 
 Named blocks form a forest of runs: blocks in a row that the same sequences hold, so that sharing, naming, releasing and
 evicting cost per run, with one pass at C speed over its blocks. Promises: free + cached + held = capacity; a block is
-shared only by its full 128-bit identity; eviction is least recently used and leaf first: whoever holds a run holds
-those above it, and releases its own last run first, so a child always stands before its parent in the order of release.
-Does not know tokens, sequences or the engine's memory. Block 0 is the engine's padding and never given out.
+shared only by its full 128-bit identity; eviction is leaf first, in an order of `eviction`'s: whoever holds a run holds
+those above it, and releases its own last run first. It accounts for an engine's memory and, as well, for the slots of a
+slower tier. Does not know tokens, sequences or the memory itself. Block 0 is padding and never given out.
 """
 
-from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 
 from jedlik.core.errors import Bug
 from jedlik.core.ids import BlockId, BlockIndex
+from jedlik.core.moves import StoredRun
 from jedlik.core.protocol import Evicted, Stored
+from jedlik.kv.eviction import OrderName, order_of
 from jedlik.kv.hashing import key_of, keys_of, shared_length
+from jedlik.kv.runs import Run
 
 DIGEST_MASK = (1 << 64) - 1
-
-
-class Run:
-    """Named blocks in a row. A sequence that holds any of them holds them all, and every run above."""
-
-    __slots__ = ("blocks", "children", "ids", "parent", "refs")
-
-    def __init__(self, ids: list[BlockId], blocks: list[BlockIndex], parent: "Run | None", refs: int) -> None:
-        self.ids, self.blocks, self.parent, self.refs = ids, blocks, parent, refs
-        self.children: dict[BlockId, Run] = {}
-        """By their first id."""
 
 
 class BlockPool:
     """The blocks 1 ... total_blocks - 1 of one cache buffer."""
 
-    def __init__(self, total_blocks: int) -> None:
+    def __init__(self, total_blocks: int, order: OrderName = "lru") -> None:
         if total_blocks < 2:
             raise Bug(f"a pool of {total_blocks} blocks holds nothing: block 0 is reserved")
         self.capacity = total_blocks - 1
@@ -44,8 +35,8 @@ class BlockPool:
         self._heads: dict[BlockId, Run] = {}
         """Every run, by its first id: what follows the end of a run that somebody holds is always a head."""
         self._roots: dict[BlockId, Run] = {}
-        self._cached: OrderedDict[Run, None] = OrderedDict()
-        """Runs that nobody holds, in order of release."""
+        self._order = order_of(order, self.capacity)
+        """Of the runs that nobody holds."""
         self._changes: list[Stored | Evicted] = []
         self._last: BlockId | None = None
 
@@ -85,7 +76,7 @@ class BlockPool:
             if shared < len(run.ids):
                 run = self._cut(run, shared)
             elif not run.refs:
-                del self._cached[run]
+                self._order.remove(run)
                 self.cached_blocks -= shared
             run.refs += 1
             gained += run.blocks
@@ -136,11 +127,75 @@ class BlockPool:
         while last is not None:
             last.refs -= 1
             if not last.refs:
-                self._cached[last] = None
+                self._order.add(last)
                 self.cached_blocks += len(last.ids)
             elif last.refs < 0:
                 raise Bug(f"a run of {len(last.ids)} blocks was released more often than held")
             last = last.parent
+
+    def drop(self, last: Run | None) -> None:
+        """A chain just released, of which `last` was the last run, will not be asked for: it goes before all others.
+
+        But for what somebody holds, and what other chains begin with.
+        """
+        chain: list[Run] = []
+        while last is not None and not last.refs and len(last.children) == bool(chain):
+            chain.append(last)
+            last = last.parent
+        for run in reversed(chain):
+            self._order.add(run, first=True)
+
+    def restore(self, stored: Iterable[StoredRun]) -> None:
+        """Fill an empty pool with what its memory had before: cached, held by nobody, told as stored.
+
+        Parents come before children, what was used longest ago first. Left out: a run that follows nothing here, and
+        the rest of a run from a slot on that is no slot of this pool or taken by an earlier block.
+        """
+        if len(self._free) != self.capacity:
+            raise Bug(f"restoring into a pool of which {self.capacity - len(self._free)} blocks are in use")
+        free, place = set(self._free), dict[BlockId, Run | None]()
+        for run in stored:
+            self._restore_run(run, free, place)
+        self._free = sorted(free, reverse=True)
+        for root in self._roots.values():
+            for run in reversed(list(self._walk([root]))):
+                run.refs = 0
+                self._order.add(run)
+                self.cached_blocks += len(run.ids)
+
+    def _restore_run(self, run: StoredRun, free: set[BlockIndex], place: dict[BlockId, Run | None]) -> None:
+        """Under a reference of nobody's; `place` says which run has a block."""
+        known = 0
+        while known < len(run.ids) and run.ids[known] in place:
+            known += 1
+        parent = run.ids[known - 1] if known else run.parent
+        above = None if parent is None else place.get(parent)
+        if parent is not None and above is None:
+            return
+        blocks = list[BlockIndex]()
+        for name, slot in zip(run.ids[known:], run.slots[known:], strict=False):
+            if name in place or slot not in free:
+                break
+            blocks.append(BlockIndex(slot))
+            free.remove(blocks[-1])
+            place[name] = None
+        if not blocks:
+            return
+        if above is not None and above.ids[-1] != parent:
+            above = self._cut(above, above.ids.index(parent) + 1)
+            place.update(dict.fromkeys(above.ids, above))
+        ids = run.ids[known : known + len(blocks)]
+        place.update(dict.fromkeys(ids, self.publish(above, ids, blocks)))
+
+    def lookup(self, ids: Sequence[BlockId]) -> list[BlockIndex]:
+        """Where a chain's first blocks are, as far as they are here. Nothing is held: they may be gone after `take`."""
+        found = list[BlockIndex]()
+        while len(found) < len(ids) and (run := self._heads.get(ids[len(found)])) is not None:
+            shared = shared_length(run.ids, 0, ids, len(found))
+            found += run.blocks[:shared]
+            if shared < len(run.ids):
+                break
+        return found
 
     def take_changes(self) -> list[Stored | Evicted]:
         """What was stored and evicted since the last call, in order; neighbours coalesced."""
@@ -151,7 +206,7 @@ class BlockPool:
         """Everything cached or held under a name, parents before children."""
         return [
             Stored(None if r.parent is None else key_of(r.parent.ids[-1]), keys_of(b"".join(r.ids)))
-            for r in self._walk()
+            for r in self._walk(self._roots.values())
         ]
 
     def _attach(self, run: Run) -> Run:
@@ -162,25 +217,29 @@ class BlockPool:
     def _cut(self, run: Run, length: int) -> Run:
         """Make a run of the first blocks of another; its holders hold both. The new one is not cached: it is wanted."""
         upper = Run(run.ids[:length], run.blocks[:length], run.parent, run.refs)
+        upper.rank = run.rank
         del run.ids[:length], run.blocks[:length]
         self._attach(upper)
         run.parent = upper
         self._attach(run)
         if not run.refs:
+            self._order.cut(run, upper)
             self.cached_blocks -= length
         return upper
 
     def _evict(self, most: int) -> list[BlockIndex]:
-        """Take blocks from the end of the run that was released first."""
-        run = next(iter(self._cached))
-        kept = max(0, len(run.ids) - most)
+        """Take blocks from the end of the run whose turn it is."""
+        run, kept = self._order.evict(most)
+        if run.children:
+            raise Bug("a run is to be evicted before what follows it")
         taken, keys = run.blocks[kept:], keys_of(b"".join(run.ids[kept:]))
         taken.reverse()
         keys.reverse()
         if kept:
             del run.ids[kept:], run.blocks[kept:]
         else:
-            self._remove(run)
+            del self._heads[run.ids[0]]
+            del (self._roots if run.parent is None else run.parent.children)[run.ids[0]]
         self.cached_blocks -= len(taken)
         self.digest = (self.digest - sum(keys)) & DIGEST_MASK
         last = self._changes[-1] if self._changes else None
@@ -190,14 +249,8 @@ class BlockPool:
             self._changes.append(Evicted(keys))
         return taken
 
-    def _remove(self, run: Run) -> None:
-        if run.children:
-            raise Bug("a run is to be evicted before what follows it")
-        del self._cached[run], self._heads[run.ids[0]]
-        del (self._roots if run.parent is None else run.parent.children)[run.ids[0]]
-
-    def _walk(self) -> Iterator[Run]:
-        waiting = list(reversed(self._roots.values()))
+    def _walk(self, runs: Iterable[Run]) -> Iterator[Run]:
+        waiting = list(runs)[::-1]
         while waiting:
             run = waiting.pop()
             yield run
@@ -205,18 +258,18 @@ class BlockPool:
 
     def check(self, tables: Iterable[Sequence[BlockIndex]] | None = None) -> None:
         """Assert the invariants; with all tables that hold blocks given, also that every reference is accounted for."""
-        runs = list(self._walk())
+        runs = list(self._walk(self._roots.values()))
         assert {run.ids[0]: run for run in runs} == self._heads
-        assert {run for run in runs if not run.refs} == set(self._cached)
-        assert self.cached_blocks == sum(len(run.ids) for run in self._cached)
-        order = {run: at for at, run in enumerate(self._cached)}
+        unheld = [run for run in runs if not run.refs]
+        self._order.check(unheld)
+        assert self.cached_blocks == sum(len(run.ids) for run in unheld)
         for run in runs:
             assert run.ids
             assert len(run.ids) == len(run.blocks)
             above = run.parent
             if above is not None:
                 assert above.refs >= sum(child.refs for child in above.children.values())
-                assert above not in order or order[run] < order[above]
+                assert above.children[run.ids[0]] is run
         named = [block for run in runs for block in run.blocks]
         assert len(set(named)) == len(named)
         assert len(set(self._free)) == len(self._free)
