@@ -24,6 +24,9 @@ RUN_AHEAD_TOKENS = 64
 FinishReason = Literal["stop", "length", "abort"]
 
 
+DTYPE_BYTES = {"bfloat16": 2, "float16": 2, "float32": 4, "float8": 1}
+
+
 class Layout(msgspec.Struct, frozen=True, array_like=True):
     """The shape of one KV block. Two workers may exchange blocks only if these are equal."""
 
@@ -33,6 +36,11 @@ class Layout(msgspec.Struct, frozen=True, array_like=True):
     head_dim: int
     block_size: int
     order: str = "block,layer,kv,token,head,dim"
+
+    @property
+    def block_bytes(self) -> int:
+        """Size of one block; of a type that is not known here, at two bytes a number."""
+        return self.layers * 2 * self.block_size * self.kv_heads * self.head_dim * DTYPE_BYTES.get(self.dtype, 2)
 
 
 class Capabilities(msgspec.Struct, frozen=True, array_like=True):
@@ -189,7 +197,7 @@ class Ack(msgspec.Struct, frozen=True, array_like=True, tag="ack"):
 
 
 class Resync(msgspec.Struct, frozen=True, array_like=True, tag="resync"):
-    """Send a new snapshot: a gap was seen or the digest differs."""
+    """Send new snapshots, of every tier: a gap was seen or the digest differs."""
 
 
 class Goodbye(msgspec.Struct, frozen=True, array_like=True, tag="goodbye"):
@@ -287,7 +295,7 @@ class Facts(msgspec.Struct, frozen=True, array_like=True, tag="facts"):
 class Snapshot(msgspec.Struct, frozen=True, array_like=True, tag="snapshot"):
     """All cached blocks, in chunks of bounded size, parents before children; deltas follow with number + 1.
 
-    The first chunk replaces everything known of this worker.
+    The first chunk replaces everything known of this tier of the worker.
     """
 
     number: int
@@ -358,5 +366,20 @@ class Released(msgspec.Struct, frozen=True, array_like=True, tag="released"):
     handles: list[Handle]
 
 
+class Count(msgspec.Struct, frozen=True, array_like=True):
+    """One series: what `telemetry/kv` knows by this name and these labels."""
+
+    name: str
+    labels: tuple[str, ...]
+    values: tuple[float, ...]
+    """A counter's one value; of a histogram the sum, then how many fell under each bound and no lower one."""
+
+
+class Counters(msgspec.Struct, frozen=True, array_like=True, tag="counters"):
+    """What a worker counted since it began, for a gateway's metrics: beside a `Load`, if it changed. Nodes don't see it."""
+
+    counts: list[Count]
+
+
 ToWorker = Hello | Submit | Reserve | Cancel | Ack | Resync | AssumeRole | Goodbye
-ToGateway = Card | State | Load | Facts | Snapshot | Tokens | Granted | Pushed | Released
+ToGateway = Card | State | Load | Facts | Snapshot | Tokens | Granted | Pushed | Released | Counters

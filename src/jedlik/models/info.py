@@ -16,7 +16,6 @@ from jedlik.core.errors import ConfigError
 from jedlik.core.protocol import Layout
 from jedlik.models.cache import home
 
-DTYPE_BYTES = {"bfloat16": 2, "float16": 2, "float32": 4}
 _CHUNK_BYTES = 8 << 20
 
 
@@ -70,7 +69,7 @@ def layout(info: ModelInfo, dtype: str, block_size: int) -> Layout:
 
 def block_bytes(shape: Layout) -> int:
     """Size of one KV block."""
-    return shape.layers * 2 * shape.block_size * shape.kv_heads * shape.head_dim * DTYPE_BYTES[shape.dtype]
+    return shape.block_bytes
 
 
 def revision(path: Path, dtype: str) -> str:

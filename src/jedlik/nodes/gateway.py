@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from math import inf
 
 from jedlik.core.config import GatewayConfig, WorkerConfig
-from jedlik.core.effects import Drained, GatewayEffect, Kick, StreamEnded, Wake
-from jedlik.core.errors import Bug, Fault
+from jedlik.core.effects import Drained, GatewayEffect, StreamEnded, Wake
+from jedlik.core.errors import Fault
 from jedlik.core.events import (
     Abandoned,
     Arrived,
@@ -24,16 +24,14 @@ from jedlik.core.events import (
     WorkerJoined,
     WorkerLost,
 )
-from jedlik.core.facts import Answered, Routed, Suspected
+from jedlik.core.facts import Answered, Routed
 from jedlik.core.ids import GatewayId, Handle, RequestId, StreamId, WorkerId
 from jedlik.core.protocol import (
     RUN_AHEAD_TOKENS,
-    SCHEMA_VERSION,
     Cancel,
     Card,
     Facts,
     Load,
-    Resync,
     Snapshot,
     State,
     Tokens,
@@ -44,10 +42,11 @@ from jedlik.kv.naming import Naming
 from jedlik.kv.prefix import PrefixIndex
 from jedlik.nodes.gateway_attempts import Attempts
 from jedlik.nodes.gateway_outbox import Outbox
-from jedlik.nodes.gateway_peers import HEALTH, MAX_RESYNC_S, RESYNC_S, Peer, acks_of, health_of, judge, next_check_s
+from jedlik.nodes.gateway_peers import Peer, acks_of
 from jedlik.nodes.gateway_route import Router
 from jedlik.nodes.gateway_streams import Stream
 from jedlik.nodes.gateway_tokens import failure, retryable, take_plain, take_rest, take_started, take_tokens, violation
+from jedlik.nodes.gateway_workers import Workers
 from jedlik.routing.admit import RESTART_S, too_many
 from jedlik.routing.choose import Policies
 from jedlik.routing.policies.named import make
@@ -56,7 +55,6 @@ from jedlik.routing.view import Fleet
 
 STALL_S = 0.5
 """A wake that comes later than this says that the gateway itself stood still: silence proves nothing then."""
-MAX_FENCED = 1024
 
 
 class GatewayNode:
@@ -78,27 +76,22 @@ class GatewayNode:
         self._config = config
         self._watch = watch or WorkerConfig()
         self._ack_every = min(config.ack_every_tokens, RUN_AHEAD_TOKENS // 4)
-        self._hash_check = naming.check
         self._fleet = Fleet()
         self._index = PrefixIndex(config.index_bytes)
         policies = Policies(policy or make(), make(), shadow)
         self._router = Router(config, naming, self._fleet, self._index, policies)
         self._attempts = Attempts(config, self._router, self._fleet)
         self._peers = self._attempts.peers
-        self._fenced: dict[WorkerId, str] = {}
-        """Incarnations that are never trusted again, with the reason."""
-        self._cards: list[Card] | None = None
-        """What `cards` said, until a worker comes, goes, or changes its state or health."""
+        self._workers = Workers(config, self._watch, naming.check, self._attempts, self._router)
         self._draining = False
         self._drained = False
-        self._due = inf
-        """No worker has to be looked at before this time."""
         self._wake_at = inf
 
     def handle(self, event: GatewayEvent, now: float) -> list[GatewayEffect]:
         """Take an event at time `now` (seconds); returns what is to be done, in order."""
         if now > self._wake_at + STALL_S:
-            self._forgive(now)
+            self._workers.forgive(now)
+            self._wake_at = inf
         if isinstance(event, FromWorker):
             peer = self._peers.get(event.worker)
             if peer is None:
@@ -124,15 +117,13 @@ class GatewayNode:
             return self._consumed(event.stream, event.position)
         out = Outbox()
         self._dispatch(event, now, out)
-        self._index.sweep()
+        self._router.sweep()
         self._schedule(now, out)
         return out.close()
 
     def cards(self) -> Sequence[Card]:
         """Cards of the workers that something new could go to now, by id."""
-        if self._cards is None:
-            self._cards = sorted((view.card for view in self._fleet if view.ready()), key=lambda card: card.worker)
-        return self._cards
+        return self._workers.cards()
 
     def explain(self, request_id: RequestId) -> Sequence[Routed]:
         """Every routing decision about a request, oldest first; empty if unknown or forgotten."""
@@ -140,10 +131,14 @@ class GatewayNode:
 
     def health(self) -> dict[str, object]:
         """JSON-able state of the gateway and its workers."""
-        workers = [health_of(peer) for _, peer in sorted(self._peers.items())]
         attempts = self._attempts
         idle = {"waiting": attempts.held_back(), "parked": len(attempts.parked)}
-        return {"draining": self._draining, "in_flight": len(attempts.streams), **idle, "workers": workers}
+        return {
+            "draining": self._draining,
+            "in_flight": len(attempts.streams),
+            **idle,
+            "workers": self._workers.health(),
+        }
 
     def held_back(self) -> int:
         """Choices that wait here for a better moment."""
@@ -154,14 +149,7 @@ class GatewayNode:
         self._attempts.check()
         self._fleet.check()
         self._router.check()
-        self._index.check()
-        if {view.card.worker for view in self._fleet} != self._peers.keys():
-            raise Bug("gateway: fleet and peers differ")
-        ready = {view.card.worker for view in self._fleet if view.ready()}
-        if self._cards is not None and {card.worker for card in self._cards} != ready:
-            raise Bug("gateway: the cards kept are out of date")
-        if any((peer.health == "ok") != (peer.view.suspect is None) for peer in self._peers.values()):
-            raise Bug("gateway: routing and health disagree about a worker")
+        self._workers.check()
 
     # --- events ----------------------------------------------------------------------------------------------------
 
@@ -176,9 +164,9 @@ class GatewayNode:
             case Abandoned():
                 self._abandoned(event.request_id, now, out)
             case WorkerJoined():
-                self._joined(event.card, now, out)
+                self._workers.joined(event.card, now, out)
             case WorkerLost():
-                self._lost(event.worker, event.reason, now, out)
+                self._workers.lost(event.worker, event.reason, now, out)
             case Drain():
                 self._draining = True
                 if event.cut:
@@ -250,26 +238,21 @@ class GatewayNode:
             case Load():
                 peer.view.report(message)
                 self._fleet.moved(peer.view)
-            case Facts():
-                self._synced(peer, self._index.apply(peer.id, message), now, out)
-            case Snapshot():
-                peer.resync_at = now + peer.resync_wait_s
-                self._synced(peer, self._index.replace(peer.id, message), now, out)
+            case Facts() | Snapshot():
+                self._workers.follow(peer, message, now, out)
             case State():
-                if message.epoch > peer.view.state.epoch:
-                    peer.view.state, self._cards = message, None
-                    self._attempts.retry_parked(now, out)
+                self._workers.state(peer, message, now, out)
         if self._attempts.waiting and isinstance(message, Tokens | Load):
             self._attempts.reconsider(now, out)
         if peer.id in self._peers and (peer.health != "ok" or isinstance(message, Load)):
-            self._judge(peer, now, out)
+            self._workers.judge(peer, now, out)
 
     # --- tokens ----------------------------------------------------------------------------------------------------
 
     def _tokens(self, peer: Peer[Stream], message: Tokens, now: float, out: Outbox) -> None:
         wrong = violation(message, peer.vocab_size)
         if wrong is not None:
-            self._fence(peer, f"broke the protocol: {wrong}", now, out)
+            self._workers.fence(peer, f"broke the protocol: {wrong}", now, out)
             return
         out.effects += acks_of(peer)
         for stream in take_started(peer.attempts, message, out, now):
@@ -283,113 +266,19 @@ class GatewayNode:
                 self._attempts.finish(stream, end.reason, end.stop_token, now, out)
             elif retryable(fault, stream):
                 stream.avoid = stream.avoid | {peer.id}
-                self._move(stream, fault, peer, now, out)
+                self._attempts.go_on(stream, fault, peer, now, out)
             else:
                 self._attempts.end(stream, fault, now, out)
-
-    def _move(self, stream: Stream, fault: Fault, peer: Peer[Stream], now: float, out: Outbox) -> None:
-        """Go on elsewhere; a stream that lacks only the word that it has ended gets it."""
-        complete, stop_token = stream.complete(peer.view.card.eos_token_ids)
-        if complete:
-            self._attempts.finish(stream, "length" if stop_token is None else "stop", stop_token, now, out)
-        else:
-            self._attempts.move(stream, fault, now, out)
-
-    # --- workers ---------------------------------------------------------------------------------------------------
-
-    def _joined(self, card: Card, now: float, out: Outbox) -> None:
-        reason = self._fenced.get(card.worker) or self._unfit(card)
-        if reason is not None:
-            out.note(Suspected(card.worker, "fenced", reason))
-            out.effects.append(Kick(card.worker, reason))
-            return
-        self._lost(card.worker, "it connected again", now, out)
-        peer: Peer[Stream] = Peer(self._fleet.add(card), now)
-        self._peers[card.worker], self._cards = peer, None
-        self._router.joined(card)
-        self._index.join(card.worker, card.prefix_closed)
-        self._due = min(self._due, next_check_s(peer, self._config))
-        out.note(Suspected(card.worker, "ok", "joined"))
-        self._attempts.retry_parked(now, out)
-
-    def _unfit(self, card: Card) -> str | None:
-        if card.schema != SCHEMA_VERSION:
-            return f"speaks protocol version {card.schema}, this gateway {SCHEMA_VERSION}: run the same release"
-        if card.hash_check != self._hash_check:
-            return "names blocks with another cluster key or hash version: start it with this cluster's key"
-        return None
-
-    def _lost(self, worker: WorkerId, reason: str, now: float, out: Outbox) -> None:
-        peer = self._peers.get(worker)
-        if peer is not None:
-            out.note(Suspected(worker, "gone", reason))
-            self._part(peer, reason, now, out)
-
-    def _fence(self, peer: Peer[Stream], reason: str, now: float, out: Outbox) -> None:
-        """Never trust this incarnation again: what it still sends is dropped."""
-        self._fenced[peer.id] = reason
-        if len(self._fenced) > MAX_FENCED:
-            del self._fenced[next(iter(self._fenced))]
-        out.note(Suspected(peer.id, "fenced", reason))
-        out.effects.append(Kick(peer.id, reason))
-        self._part(peer, reason, now, out)
-
-    def _part(self, peer: Peer[Stream], reason: str, now: float, out: Outbox) -> None:
-        """A worker is no longer ours: its streams go on elsewhere, oldest first."""
-        del self._peers[peer.id]
-        self._cards = None
-        self._fleet.remove(peer.id)
-        self._router.left(peer.view.card)
-        self._index.leave(peer.id)
-        fault = Fault("unavailable", f"the worker was lost: {reason}", retry_after_s=RESTART_S)
-        for stream in list(peer.attempts.values()):
-            self._attempts.release(stream)
-            self._move(stream, fault, peer, now, out)
-
-    def _judge(self, peer: Peer[Stream], now: float, out: Outbox) -> None:
-        verdict = judge(peer, self._config, self._watch, now)
-        health = HEALTH[peer.health, verdict.opinion]
-        if health == "fenced":
-            self._fence(peer, verdict.reason, now, out)
-            return
-        if health != peer.health:
-            peer.health, self._cards = health, None
-            peer.view.suspect = f"suspect: {verdict.reason}" if health == "suspect" else None
-            out.note(Suspected(peer.id, health, verdict.reason))
-            if health == "ok":
-                self._due = min(self._due, next_check_s(peer, self._config))
-                self._attempts.retry_parked(now, out)
-
-    def _synced(self, peer: Peer[Stream], in_step: bool, now: float, out: Outbox) -> None:
-        """Ask for a snapshot when a worker's facts don't add up, but not all the time."""
-        if self._index.synced(peer.id):
-            peer.resync_wait_s = RESYNC_S
-        elif not in_step and now >= peer.resync_at:
-            out.send(peer.id, Resync())
-            peer.resync_at = now + peer.resync_wait_s
-            peer.resync_wait_s = min(MAX_RESYNC_S, 2 * peer.resync_wait_s)
-        if not self._index.synced(peer.id):
-            self._due = min(self._due, peer.resync_at)
 
     # --- time ------------------------------------------------------------------------------------------------------
 
     def _woken(self, now: float, out: Outbox) -> None:
-        self._wake_at = self._due = inf
-        for peer in list(self._peers.values()):
-            self._judge(peer, now, out)
-        for peer in self._peers.values():
-            self._synced(peer, False, now, out)
-            self._due = min(self._due, next_check_s(peer, self._config))
+        self._wake_at = inf
+        self._workers.look(now, out)
         self._attempts.expire(now, out)
 
-    def _forgive(self, now: float) -> None:
-        """This gateway stood still: what workers said meanwhile has yet to be read."""
-        for peer in self._peers.values():
-            peer.heard_at = now
-        self._wake_at = inf
-
     def _schedule(self, now: float, out: Outbox) -> None:
-        due = max(now, min(self._due, self._attempts.earliest))
+        due = max(now, min(self._workers.due, self._attempts.earliest))
         if due < self._wake_at:
             self._wake_at = due
             out.effects.append(Wake(due))

@@ -65,6 +65,14 @@ class Attempts:
             return
         self._place(stream, self._router.held(stream), now, out, fault)
 
+    def go_on(self, stream: Stream, fault: Fault, peer: Peer[Stream], now: float, out: Outbox) -> None:
+        """A stream was released at `peer` for a fault: go on elsewhere, or end it if it is complete."""
+        complete, stop_token = stream.complete(peer.view.card.eos_token_ids)
+        if complete:
+            self.finish(stream, "length" if stop_token is None else "stop", stop_token, now, out)
+        else:
+            self.move(stream, fault, now, out)
+
     def retry_parked(self, now: float, out: Outbox) -> None:
         """A worker may have become available."""
         if not any(peer.view.ready() for peer in self.peers.values()):

@@ -11,7 +11,7 @@ from jedlik.core.config import GatewayConfig
 from jedlik.core.errors import Bug
 from jedlik.core.facts import FirstToken, Routed
 from jedlik.core.ids import RequestId, WorkerId
-from jedlik.core.protocol import Card
+from jedlik.core.protocol import Card, Facts, Snapshot
 from jedlik.core.tokens import count
 from jedlik.kv.naming import Naming
 from jedlik.kv.prefix import Match, PrefixIndex
@@ -53,7 +53,7 @@ class Router:
         self._config = config
         self._policies = policies
         self._naming = naming
-        self._fleet = fleet
+        self.fleet = fleet
         self._index = index
         self._routed: OrderedDict[RequestId, list[Routed]] = OrderedDict()
         self._chains: dict[Group, ChainCache] = {}
@@ -69,6 +69,7 @@ class Router:
         groups = self._members.setdefault(card.model, {})
         groups[group] = groups.get(group, 0) + 1
         self._calibrations[card.worker] = Calibration()
+        self._index.join(card.worker, card.prefix_closed)
         if group not in self._chains:
             self._chains[group] = self._naming.chains(*group)
 
@@ -77,11 +78,26 @@ class Router:
         group = (card.revision, card.layout.block_size)
         groups = self._members[card.model]
         del self._calibrations[card.worker]
+        self._index.leave(card.worker)
         groups[group] -= 1
         if not groups[group]:
             del groups[group]
         if not groups:
             del self._members[card.model]
+
+    def follow(self, worker: WorkerId, message: Facts | Snapshot) -> bool:
+        """Take what a worker says of its caches. False: it is out of step and must send snapshots."""
+        if isinstance(message, Facts):
+            return self._index.apply(worker, message)
+        return self._index.replace(worker, message)
+
+    def synced(self, worker: WorkerId) -> bool:
+        """All that a worker said of its caches has been followed."""
+        return self._index.synced(worker)
+
+    def sweep(self) -> None:
+        """Clear up a little behind workers that left."""
+        self._index.sweep()
 
     def held(self, stream: Stream) -> Held:
         """What of a stream's history is cached, at the workers with most of it and at those with the least backlog.
@@ -103,7 +119,7 @@ class Router:
                 continue
             for worker, depth in match.deepest(None if everyone else MAX_HOLDERS).items():
                 tokens[worker] = depth * block_size
-            for view in () if everyone else islice(self._fleet.least_loaded(request.model), 2 * MAX_IDLE):
+            for view in () if everyone else islice(self.fleet.least_loaded(request.model), 2 * MAX_IDLE):
                 if depth := match.depth(view.card.worker):
                     tokens[view.card.worker] = depth * block_size
         return Held(tokens, wanted=wanted)
@@ -125,7 +141,7 @@ class Router:
     def route(self, stream: Stream, held: Held, now: float, fresh: bool) -> tuple[Choice, Routed]:
         """Choose a worker for the next attempt of a stream. `fresh`: it may be held back or refused."""
         request = stream.request
-        choice = choose(self._fleet, self._ask(stream, held, now, fresh), held, self._policies)
+        choice = choose(self.fleet, self._ask(stream, held, now, fresh), held, self._policies)
         worker, predicted = choice.chosen.worker if choice.chosen else None, choice.first_token_s
         if worker is not None and predicted is not None:
             predicted *= self._calibrations[worker].correction
@@ -217,10 +233,11 @@ class Router:
             self._routed.popitem(last=False)
 
     def check(self) -> None:
-        """Every worker is calibrated, and its view has the correction."""
-        if {view.card.worker for view in self._fleet} != self._calibrations.keys():
+        """Every worker is calibrated, and its view has the correction; the index is sound."""
+        self._index.check()
+        if {view.card.worker for view in self.fleet} != self._calibrations.keys():
             raise Bug("gateway: fleet and calibrations differ")
-        for view in self._fleet:
+        for view in self.fleet:
             calibration = self._calibrations[view.card.worker]
             calibration.check()
             if view.correction != calibration.correction:
