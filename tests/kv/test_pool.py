@@ -1,19 +1,24 @@
-"""The block pool alone: sharing, eviction order, facts; and random sequences of operations against its invariants."""
+"""The block pool alone: sharing, eviction, facts, restoring; and random operations against its invariants."""
 
 from typing import NamedTuple
 
 import pytest
-from hypothesis import given
+from hypothesis import settings
 from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from jedlik.core.errors import Bug
 from jedlik.core.ids import BlockId, BlockIndex
+from jedlik.core.moves import StoredRun
 from jedlik.core.protocol import Evicted, Stored
 from jedlik.core.tokens import pack
+from jedlik.kv.eviction import OrderName
 from jedlik.kv.hashing import BlockHasher, key_of
 from jedlik.kv.pool import BlockPool
 from jedlik.kv.runs import Run
 
+ORDERS: tuple[OrderName, ...] = ("lru", "s3fifo")
+TOKENS = st.lists(st.integers(0, 1), max_size=6)
 HASHER = BlockHasher(b"k" * 16, "r", 2)
 
 
@@ -131,23 +136,217 @@ def test_misuse_is_a_bug() -> None:
         let_go(pool, table)
 
 
-@given(st.integers(3, 14), st.lists(st.tuples(st.integers(0, 3), st.lists(st.integers(0, 1), max_size=6)), max_size=60))
-def test_random_use_keeps_every_invariant(blocks: int, operations: list[tuple[int, list[int]]]) -> None:
-    pool = BlockPool(blocks)
-    tables: list[Table] = []
-    known: dict[int, int | None] = {}
-    for kind, tokens in operations:
+def test_lookup_tells_where_a_chain_is_without_holding_it() -> None:
+    pool = BlockPool(8)
+    long, fork = chain(1, 1, 2, 2, 3, 3, 4, 4), chain(1, 1, 2, 2, 9, 9)
+    table = fill(pool, long)
+    assert pool.lookup(fork) == table.blocks[:2]
+    let_go(pool, table)
+    let_go(pool, fill(pool, fork))
+    assert pool.lookup(long) == table.blocks
+    assert pool.lookup(chain(7, 7)) == pool.lookup([]) == []
+    assert pool.held_blocks == 0
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_a_dropped_chain_goes_first_but_for_what_others_begin_with(order: OrderName) -> None:
+    pool = BlockPool(10, order)
+    old, final, follow = chain(8, 8, 9, 9), chain(1, 1, 2, 2, 3, 3, 4, 4), chain(1, 1, 2, 2, 5, 5)
+    let_go(pool, fill(pool, old))
+    let_go(pool, fill(pool, follow))
+    last = fill(pool, final)
+    let_go(pool, last)
+    pool.drop(last.run)
+    pool.check([])
+    pool.take_changes()
+    assert pool.take(2 + pool.free_blocks) is not None
+    assert pool.take_changes() == [Evicted([key_of(b) for b in (final[3], final[2])])]
+    assert pool.match(follow) == (3, 0)
+    held = fill(pool, old)
+    pool.drop(held.run)  # somebody holds it: nothing is dropped
+    assert pool.take(3) is not None
+    assert pool.match(old) == (2, 2)
+    pool.drop(None)
+    pool.check()
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_dropped_and_asked_for_again_is_dropped_no_more(order: OrderName) -> None:
+    pool = BlockPool(5, order)
+    wanted, other = chain(1, 1, 2, 2), chain(3, 3, 4, 4)
+    table = fill(pool, wanted)
+    let_go(pool, table)
+    pool.drop(table.run)
+    let_go(pool, fill(pool, other))
+    let_go(pool, fill(pool, wanted))
+    assert pool.take(2) is not None
+    assert (pool.match(wanted), pool.match(other)) == ((2, 0), (0, 0))
+
+
+def test_s3fifo_keeps_what_is_read_again_from_what_passes_once() -> None:
+    """Where the least recently used goes first, a scan of twice the pool leaves nothing."""
+    hot = chain(1, 1, 2, 2, 3, 3)
+    kept: dict[OrderName, int] = {}
+    for order in ORDERS:
+        pool = BlockPool(17, order)
+        for _ in range(2):
+            let_go(pool, fill(pool, hot))
+        for at in range(32):
+            let_go(pool, fill(pool, chain(1000 + at, at)))
+            pool.check([])
+        kept[order] = pool.match(hot)[0]
+    assert kept == {"lru": 0, "s3fifo": 3}
+
+
+def test_s3fifo_lets_go_of_what_was_read_again_when_it_is_not_any_more() -> None:
+    pool = BlockPool(9, "s3fifo")
+    old, new = chain(1, 1, 2, 2, 3, 3, 4, 4), chain(5, 5, 6, 6, 7, 7, 8, 8)
+    for ids in (old, old, old, new, new):
+        let_go(pool, fill(pool, ids))
+    assert pool.take(4) is not None
+    assert (pool.match(old)[0], pool.match(new)[0]) == (4, 0)  # spared once, for its second hit
+    let_go(pool, fill(pool, new))
+    assert (pool.match(old)[0], pool.match(new)[0]) == (0, 4)
+
+
+def test_s3fifo_remembers_what_it_evicted_unread() -> None:
+    pool = BlockPool(9, "s3fifo")
+    back, scans = chain(1, 1, 2, 2), [chain(10 + at, 0) for at in range(40)]
+    let_go(pool, fill(pool, back))
+    for ids in scans[:10]:
+        let_go(pool, fill(pool, ids))
+    assert pool.match(back) == (0, 0)
+    let_go(pool, fill(pool, back))  # soon enough: it belongs to the main queue now
+    for ids in scans[10:]:
+        let_go(pool, fill(pool, ids))
+        pool.check([])
+    assert pool.match(back) == (2, 0)
+
+
+def test_s3fifo_evicts_what_follows_before_what_it_follows() -> None:
+    """The beginning is older in its queue than what follows, and colder by its own count."""
+    pool = BlockPool(7, "s3fifo")
+    beginning, whole = chain(1, 1, 2, 2), chain(1, 1, 2, 2, 3, 3, 4, 4)
+    let_go(pool, fill(pool, beginning))
+    let_go(pool, fill(pool, whole))
+    let_go(pool, fill(pool, chain(1, 1, 2, 2, 5, 5, 6, 6)))
+    for left in range(5, 0, -1):
+        assert pool.take(1) is not None
+        pool.check()
+        assert pool.cached_blocks == left
+        assert pool.match(beginning)[0] == min(2, left)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_a_pool_is_restored_from_what_its_memory_had(order: OrderName) -> None:
+    pool = BlockPool(12, order)
+    long, fork, lone = chain(1, 1, 2, 2, 3, 3, 4, 4), chain(1, 1, 2, 2, 9, 9), chain(7, 7, 8, 8)
+    pool.restore(
+        [
+            StoredRun(None, lone[:1], [11]),
+            StoredRun(None, long[:3], [5, 3, 4]),
+            StoredRun(long[2], long[3:], [8]),
+            StoredRun(fork[1], fork[2:], [9]),
+        ]
+    )
+    pool.check([])
+    assert pool.lookup(long) == [5, 3, 4, 8]
+    assert pool.lookup(fork) == [5, 3, 9]
+    assert (pool.free_blocks, pool.cached_blocks, pool.held_blocks) == (5, 6, 0)
+    changes = pool.take_changes()
+    assert sum(key for change in changes for key in change.keys) % (1 << 64) == pool.digest
+    assert [key for change in changes for key in change.keys] == [key_of(b) for b in (lone[0], *long, fork[2])]
+    assert sorted(pool.take(6) or []) == [1, 2, 6, 7, 10, 11]  # what was stored first goes first
+    let_go(pool, fill(pool, fork))
+    pool.check()
+
+
+def test_what_can_not_be_restored_is_left_out() -> None:
+    pool = BlockPool(6)
+    ids, orphan, twin = chain(*range(12)), chain(90, 90, 91, 91, 92, 92), chain(80, 80, 81, 81)
+    pool.restore(
+        [
+            StoredRun(None, ids[:2], [1, 2]),
+            StoredRun(None, ids[:3], [3, 4, 5]),  # two are here already: only the third is taken from it
+            StoredRun(orphan[0], orphan[1:], [3, 4]),
+            StoredRun(ids[2], ids[3:], [6, 4, 3]),  # no slot of this pool, and so nothing after it
+            StoredRun(None, twin, [4, 2]),  # the second slot is taken
+            StoredRun(None, [orphan[0], orphan[0]], [3, 0]),  # nonsense
+            StoredRun(orphan[0], orphan[1:], []),
+        ]
+    )
+    pool.check([])
+    assert pool.lookup(ids) == [1, 2, 5]
+    assert pool.lookup(twin) == [4]
+    assert pool.lookup(orphan) == [3]
+    assert pool.free_blocks == 0
+    with pytest.raises(Bug, match="restoring"):
+        pool.restore([])
+
+
+class Use(RuleBasedStateMachine):
+    """Sequences come, grow, end, are dropped; blocks are taken for no content. A model knows every block's name."""
+
+    order: OrderName = "lru"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tables: list[Table] = []
+        self.known: dict[int, int | None] = {}
+        """Keys that the changes say are here, and what each follows."""
+
+    @initialize(blocks=st.integers(3, 16))
+    def begin(self, blocks: int) -> None:
+        self.pool = BlockPool(blocks, self.order)
+
+    @rule(tokens=TOKENS, piece=st.integers(1, 3))
+    def run(self, tokens: list[int], piece: int) -> None:
         ids = chain(*(t for t in tokens for _ in range(2)))
-        if kind < 2:
-            found, held = pool.match(ids)
-            if len(ids) - held <= pool.available_blocks:
-                assert found <= len(ids)
-                tables.append(fill(pool, ids, 1 + len(tokens) % 3))
-        elif kind == 2 and tables:
-            let_go(pool, tables.pop(len(tokens) % len(tables)))
-        elif (taken := pool.take(len(tokens))) is not None:
-            tables.append(Table(None, [], taken))
-        for change in pool.take_changes():
+        found, held = self.pool.match(ids)
+        assert len(self.pool.lookup(ids)) == found
+        if len(ids) - held <= self.pool.available_blocks:
+            where = self.pool.lookup(ids)
+            table = fill(self.pool, ids, piece)
+            assert table.blocks[:found] == where
+            self.tables.append(table)
+
+    @rule(blocks=st.integers(0, 6))
+    def take(self, blocks: int) -> None:
+        enough = blocks <= self.pool.available_blocks
+        taken = self.pool.take(blocks)
+        assert (taken is not None) == enough
+        if taken is not None:
+            self.tables.append(Table(None, [], taken))
+
+    @precondition(lambda self: self.tables)
+    @rule(which=st.integers(0, 99), final=st.booleans())
+    def end(self, which: int, final: bool) -> None:
+        table = self.tables.pop(which % len(self.tables))
+        let_go(self.pool, table)
+        if final:
+            self.pool.drop(table.run)
+
+    @rule()
+    def restart(self) -> None:
+        """What is cached under its slots comes back as it was."""
+        if self.pool.held_blocks:
+            return
+        again = BlockPool(self.pool.capacity + 1, self.order)
+        runs, waiting = list[StoredRun](), list(self.pool._roots.values())
+        while waiting:
+            run = waiting.pop()
+            runs.append(StoredRun(run.parent.ids[-1] if run.parent else None, list(run.ids), list(run.blocks)))
+            waiting += run.children.values()
+        again.restore(runs)
+        assert (again.digest, again.cached_blocks) == (self.pool.digest, self.pool.cached_blocks)
+        assert all(again.lookup([run.ids[0]]) == [run.slots[0]] for run in runs if run.parent is None)
+        again.take_changes()
+        self.pool = again
+
+    @invariant()
+    def changes_tell_what_is_here(self) -> None:
+        known = self.known
+        for change in self.pool.take_changes():
             if isinstance(change, Stored):
                 parent = change.parent
                 assert parent is None or parent in known
@@ -157,9 +356,27 @@ def test_random_use_keeps_every_invariant(blocks: int, operations: list[tuple[in
                 for key in change.keys:
                     assert key not in known.values()
                     del known[key]
-        assert sum(known) % (1 << 64) == pool.digest
-        assert {key for run in pool.runs() for key in run.keys} == set(known)
-        pool.check([table.blocks for table in tables])
-    for table in tables:
-        let_go(pool, table)
-    assert pool.held_blocks == 0
+        assert sum(known) % (1 << 64) == self.pool.digest
+        assert {key for run in self.pool.runs() for key in run.keys} == set(known)
+
+    @invariant()
+    def all_is_accounted_for(self) -> None:
+        pool = self.pool
+        pool.check([table.blocks for table in self.tables])
+        assert pool.free_blocks + pool.cached_blocks + pool.held_blocks == pool.capacity
+
+    def teardown(self) -> None:
+        for table in self.tables:
+            let_go(self.pool, table)
+        assert self.pool.held_blocks == 0
+        assert self.pool.take(self.pool.capacity) is not None
+        self.pool.check()
+        assert self.pool.digest == 0
+
+
+class UseS3Fifo(Use):
+    order: OrderName = "s3fifo"
+
+
+TestUse, TestUseS3Fifo = Use.TestCase, UseS3Fifo.TestCase
+TestUse.settings = TestUseS3Fifo.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)

@@ -320,3 +320,52 @@ def test_most_counts_all_who_hold_as_much_as_anybody() -> None:
     assert index.match(CHAIN).most() == (5, 1)
     index.leave(C)
     assert index.match(CHAIN).most() == (3, 1)
+
+
+def snapshot(keys: list[int], tier: int) -> Snapshot:
+    return Snapshot(0, 0, True, [Stored(None, keys)] if keys else [], sum(keys) & MASK, tier)
+
+
+def tiered(**depths: tuple[int, int, int]) -> PrefixIndex:
+    """Workers that hold so many blocks of CHAIN on device, in host memory and on disk."""
+    index = PrefixIndex(1 << 20)
+    for name, held in depths.items():
+        index.join(WorkerId(f"{name}@1"), True, (1, 2))
+        for tier, depth in enumerate(held):
+            assert index.replace(WorkerId(f"{name}@1"), snapshot(CHAIN[:depth], tier))
+    index.check()
+    return index
+
+
+def test_tiers_are_told_where_they_go_deeper_than_nearer_ones() -> None:
+    match = tiered(a=(5, 10, 20), b=(12, 12, 3), c=(0, 0, 7), d=(8, 3, 9)).match(CHAIN)
+    assert list(match.deepest().items()) == [(A, 20), (B, 12), (WorkerId("d@1"), 9), (C, 7)]
+    assert match.most() == (20, 1)
+    workers = (A, B, C, WorkerId("d@1"), WorkerId("e@1"))
+    assert [match.depth(worker) for worker in workers] == [5, 12, 0, 8, 0]
+    assert [match.tiers(worker) for worker in workers] == [((1, 10), (2, 20)), (), ((2, 7),), ((2, 9),), ()]
+
+
+def test_a_worker_that_holds_a_prefix_in_two_tiers_is_one_holder() -> None:
+    assert tiered(a=(6, 6, 6), b=(0, 6, 0)).match(CHAIN).most() == (6, 2)
+
+
+def test_tiers_are_followed_each_by_itself_and_a_worker_is_in_step_when_all_are() -> None:
+    index = PrefixIndex(1 << 20)
+    index.join(A, True, (1,))
+    assert index.replace(A, snapshot([], 0))
+    assert not index.synced(A)  # nothing was heard of its host memory yet
+    assert index.replace(A, snapshot([], 1))
+    assert index.synced(A)
+    assert index.apply(A, Facts(1, [Stored(None, CHAIN[:3])], sum(CHAIN[:3]) & MASK, 1))
+    assert index.apply(A, Facts(1, [Stored(None, CHAIN[:2])], sum(CHAIN[:2]) & MASK))
+    assert (index.match(CHAIN).depth(A), index.match(CHAIN).tiers(A)) == (2, ((1, 3),))
+    assert not index.apply(A, Facts(3, [Stored(CHAIN[2], [CHAIN[3]])], 0, 1))  # 2 is lost
+    assert (index.synced(A), index.match(CHAIN).depth(A)) == (False, 2)
+    assert index.replace(A, snapshot(CHAIN[:4], 1))
+    assert index.synced(A)
+    assert (index.holds(A, CHAIN[3], 1), index.holds(A, CHAIN[3])) == (True, False)
+    assert index.apply(A, Facts(1, [], 0, 3))  # a tier its card does not name
+    index.leave(A)
+    index.check()
+    assert index.match(CHAIN).empty()

@@ -154,8 +154,8 @@ class BlockPool:
         if len(self._free) != self.capacity:
             raise Bug(f"restoring into a pool of which {self.capacity - len(self._free)} blocks are in use")
         free, place = set(self._free), dict[BlockId, Run | None]()
-        for run in stored:
-            self._restore_run(run, free, place)
+        for known in stored:
+            self._restore_run(known, free, place)
         self._free = sorted(free, reverse=True)
         for root in self._roots.values():
             for run in reversed(list(self._walk([root]))):
@@ -181,7 +181,7 @@ class BlockPool:
             place[name] = None
         if not blocks:
             return
-        if above is not None and above.ids[-1] != parent:
+        if parent is not None and above is not None and above.ids[-1] != parent:
             above = self._cut(above, above.ids.index(parent) + 1)
             place.update(dict.fromkeys(above.ids, above))
         ids = run.ids[known : known + len(blocks)]

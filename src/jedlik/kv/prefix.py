@@ -1,6 +1,7 @@
-"""The prefix index: which worker holds how much of a prompt, fed by the workers' numbered facts.
+"""The prefix index: which worker holds how much of a prompt, and where, fed by the workers' numbered facts.
 
-A worker incarnation gets a bit per snapshot; when it leaves, the bit is masked at once, swept out slice by slice, and
+Each tier of a worker (device, host memory, ...) is a feed of its own, numbered, digested, prefix-closed by itself.
+A feed gets a bit per snapshot; when its worker leaves, the bit is masked at once, swept out slice by slice, and
 only then used again. Whether all facts were seen is judged by numbers and by a digest over the facts themselves, kept
 beside the index: blocks forgotten here for the byte budget, or runs left out, do not make it wrong.
 """
@@ -18,13 +19,18 @@ SWEEP_RUNS = 64
 DIGEST_MASK = (1 << 64) - 1
 
 
+DEVICE = 0
+"""The tier from which blocks are read as they are: the first of `core/moves.TIERS`."""
+
+
 class Feed:
-    """How far one worker's facts have been followed."""
+    """How far the facts of one tier of a worker have been followed."""
 
-    __slots__ = ("bit", "chunk", "closed", "digest", "number", "synced")
+    __slots__ = ("bit", "chunk", "closed", "digest", "number", "synced", "worker")
 
-    def __init__(self, bit: int, closed: bool) -> None:
-        self.bit = bit
+    def __init__(self, worker: WorkerId, closed: bool) -> None:
+        self.worker = worker
+        self.bit = 0
         self.closed = closed
         self.synced = False
         self.number = 0
@@ -33,31 +39,43 @@ class Feed:
         self.digest = 0
 
 
+Feeds = Mapping[WorkerId, Mapping[int, Feed]]
+"""By worker and tier."""
+
+
 class Match:
     """How deep each worker holds a prompt's blocks; decoded only as far as one asks. Good until the index changes."""
 
-    __slots__ = ("_feeds", "_owners", "_spans")
+    __slots__ = ("_feeds", "_owners", "_spans", "tiered")
 
     def __init__(
-        self, spans: list[tuple[int, int]], owners: Mapping[int, WorkerId], feeds: Mapping[WorkerId, Feed]
+        self, spans: list[tuple[int, int]], owners: Mapping[int, WorkerId], feeds: Feeds, tiered: bool
     ) -> None:
         self._spans = spans
         self._owners = owners
         self._feeds = feeds
+        self.tiered = tiered
+        """Some worker has more tiers than its device."""
 
     def empty(self) -> bool:
         """Nobody holds the first block."""
         return not self._spans
 
     def deepest(self, most: int | None = None) -> dict[WorkerId, int]:
-        """Depth in blocks (at least 1) of the workers that hold most, deepest first, ties in order of their bits."""
+        """Depth in blocks (at least 1) of the workers that hold most, in whichever of their tiers.
+
+        Deepest first, ties in order of their bits.
+        """
         depths: dict[WorkerId, int] = {}
         owners = self._owners
         for depth, bits in reversed(self._spans):
             while bits:
                 low = bits & -bits
                 bits ^= low
-                depths[owners[low]] = depth
+                worker = owners[low]
+                if worker in depths:
+                    continue
+                depths[worker] = depth
                 if len(depths) == most:
                     return depths
         return depths
@@ -65,11 +83,32 @@ class Match:
     def most(self) -> tuple[int, int]:
         """(depth in blocks of the workers that hold most, how many they are); (0, 0) if nobody holds anything."""
         depth = self._spans[-1][0] if self._spans else 0
-        return depth, sum([bits.bit_count() for at, bits in self._spans if at == depth])
+        bits = 0
+        for at, mask in self._spans:
+            bits |= mask if at == depth else 0
+        if self.tiered:
+            return depth, len({self._owners[bit] for bit in _bits(bits)})
+        return depth, bits.bit_count()
 
     def depth(self, worker: WorkerId) -> int:
-        """Depth in blocks at one worker; 0 for one that holds nothing."""
-        bit = self._feeds[worker].bit if worker in self._feeds else 0
+        """Depth in blocks on a worker's device; 0 for one that holds nothing there."""
+        feeds = self._feeds.get(worker)
+        return self._depth(feeds[DEVICE].bit) if feeds else 0
+
+    def tiers(self, worker: WorkerId) -> tuple[tuple[int, int], ...]:
+        """(tier, depth in blocks) of a worker's tiers beyond the device that go deeper than every nearer one."""
+        feeds = self._feeds.get(worker)
+        if not feeds or len(feeds) == 1:
+            return ()
+        found, deepest = [], self._depth(feeds[DEVICE].bit)
+        for tier in sorted(feeds):
+            depth = self._depth(feeds[tier].bit)
+            if depth > deepest:
+                found.append((tier, depth))
+                deepest = depth
+        return tuple(found)
+
+    def _depth(self, bit: int) -> int:
         for depth, bits in self._spans:
             if bits & bit:
                 return depth
@@ -83,12 +122,14 @@ class PrefixIndex:
         self._budget_bytes = budget_bytes
         self._closed = ClosedBlocks()
         self._open = OpenBlocks()
-        self._feeds: dict[WorkerId, Feed] = {}
+        self._feeds: dict[WorkerId, dict[int, Feed]] = {}
         self._owners: dict[int, WorkerId] = {}
         """By bit; only bits that count."""
         self._free_bits: list[int] = []
         self._bits = 0
         """How many were ever made."""
+        self._tiers = 0
+        """Feeds beyond one a worker."""
         self._alive_closed = 0
         self._alive_open = 0
         self._dead = 0
@@ -103,22 +144,29 @@ class PrefixIndex:
         """Memory, as far as it grows with the blocks."""
         return self._closed.forest.size_bytes() + self._open.size_bytes()
 
-    def join(self, worker: WorkerId, prefix_closed: bool = True) -> None:
-        """Follow a worker from its first snapshot on."""
+    def join(self, worker: WorkerId, prefix_closed: bool = True, tiers: Sequence[int] = ()) -> None:
+        """Follow a worker's device, and `tiers` beyond it, each from its first snapshot on."""
         if worker in self._feeds:
             raise Bug(f"prefix index: {worker} joined twice; leave() comes between")
-        self._feeds[worker] = Feed(0, prefix_closed)
-        self._renew(worker)
+        feeds = self._feeds[worker] = {tier: Feed(worker, prefix_closed) for tier in (DEVICE, *tiers)}
+        self._tiers += len(feeds) - 1
+        for feed in feeds.values():
+            self._renew(feed)
 
     def leave(self, worker: WorkerId) -> None:
         """Forget a worker at once; its blocks go slice by slice. Unknown workers are a no-op."""
-        feed = self._feeds.pop(worker, None)
-        if feed is not None:
+        feeds = self._feeds.pop(worker, {})
+        self._tiers -= max(0, len(feeds) - 1)
+        for feed in feeds.values():
             self._retire(feed)
 
+    def _feed(self, worker: WorkerId, tier: int) -> Feed | None:
+        feeds = self._feeds.get(worker)
+        return feeds.get(tier) if feeds else None
+
     def apply(self, worker: WorkerId, facts: Facts) -> bool:
-        """Take the next changes of a worker. False: it is out of step and must send a snapshot."""
-        feed = self._feeds.get(worker)
+        """Take the next changes of a worker's tier. False: it is out of step and must send snapshots."""
+        feed = self._feed(worker, facts.tier)
         if feed is None or (feed.synced and facts.number <= feed.number):
             return True
         if not feed.synced or facts.number != feed.number + 1:
@@ -135,12 +183,12 @@ class PrefixIndex:
         return feed.synced
 
     def replace(self, worker: WorkerId, snapshot: Snapshot) -> bool:
-        """Take a chunk of a snapshot; the first drops all that was known. False: ask for another snapshot."""
-        feed = self._feeds.get(worker)
+        """Take a chunk of a tier's snapshot; the first drops all that was known. False: ask for other snapshots."""
+        feed = self._feed(worker, snapshot.tier)
         if feed is None:
             return True
         if snapshot.chunk == 0:
-            self._renew(worker)
+            self._renew(feed)
         elif snapshot.chunk != feed.chunk or snapshot.number != feed.number or feed.synced:
             return feed.synced
         feed.chunk = snapshot.chunk + 1
@@ -160,7 +208,7 @@ class PrefixIndex:
         if self._alive_open:
             spans += self._open.match(keys, self._alive_open)
             spans.sort()
-        return Match(spans, self._owners, self._feeds)
+        return Match(spans, self._owners, self._feeds, self._tiers > 0)
 
     def sweep(self, runs: int = SWEEP_RUNS) -> bool:
         """Clear up behind workers that left, at most `runs` runs of blocks. False when there is nothing to do."""
@@ -177,12 +225,13 @@ class PrefixIndex:
         return True
 
     def synced(self, worker: WorkerId) -> bool:
-        """All facts of this worker so far have been followed."""
-        return worker in self._feeds and self._feeds[worker].synced
+        """All facts of this worker so far, of every tier, have been followed."""
+        feeds = self._feeds.get(worker)
+        return feeds is not None and all(feed.synced for feed in feeds.values())
 
-    def holds(self, worker: WorkerId, key: int) -> bool:
-        """Whether the index says that a worker holds a block."""
-        feed = self._feeds[worker]
+    def holds(self, worker: WorkerId, key: int, tier: int = DEVICE) -> bool:
+        """Whether the index says that a worker holds a block in a tier."""
+        feed = self._feeds[worker][tier]
         return bool((self._closed if feed.closed else self._open).holders(key) & feed.bit)
 
     def check(self) -> None:
@@ -190,8 +239,11 @@ class PrefixIndex:
         self._closed.forest.check()
         if self._alive_closed | self._alive_open != sum(self._owners):
             raise Bug("prefix index: live bits and owners differ")
-        if {feed.bit: worker for worker, feed in self._feeds.items()} != self._owners:
+        feeds = [(worker, feed) for worker, tiers in self._feeds.items() for feed in tiers.values()]
+        if {feed.bit: worker for worker, feed in feeds} != self._owners or len(feeds) != len(self._owners):
             raise Bug("prefix index: a worker's bit belongs to another")
+        if self._tiers != len(feeds) - len(self._feeds):
+            raise Bug("prefix index: tiers are miscounted")
         used = sum(self._owners) | self._dead | self._sweeping
         if any(used & bit for bit in self._free_bits) or len(set(self._free_bits)) != len(self._free_bits):
             raise Bug("prefix index: a bit is both free and in use")
@@ -217,9 +269,8 @@ class PrefixIndex:
             self._closed.forest.trim(self._budget_bytes - self._open.size_bytes())
             self._open.trim(self._budget_bytes)
 
-    def _renew(self, worker: WorkerId) -> None:
+    def _renew(self, feed: Feed) -> None:
         """A bit nobody has used: all that the old one says is gone."""
-        feed = self._feeds[worker]
         self._retire(feed)
         if self._free_bits:
             feed.bit = self._free_bits.pop()
@@ -227,7 +278,7 @@ class PrefixIndex:
             feed.bit = 1 << self._bits
             self._bits += 1
         feed.synced, feed.number, feed.digest, feed.chunk = False, 0, 0, 0
-        self._owners[feed.bit] = worker
+        self._owners[feed.bit] = feed.worker
         if feed.closed:
             self._alive_closed |= feed.bit
         else:

@@ -1,8 +1,8 @@
 """Fetch or recompute: which of a prompt's blocks to bring from lower tiers, and which to compute, by arithmetic.
 
-Minimises the time until the prompt is prefilled: moving, behind what moves already, plus prefill of the rest. Every part
-must earn more than it may lose: a share of the prefill it saves, and a moment, count as nothing. So what is fetched
-is never slower than computing it, as far as costs are known. Not here: what tiers hold, carrying, deadlines.
+Minimises the time until a prompt is prefilled: moving, behind what moves already, plus prefill of the rest. A part must
+earn more than it may lose: a share of the prefill that it saves, and a moment, count as nothing. So what is fetched is
+not slower than computing it, as far as costs are known. Not here: what tiers hold, carrying, deadlines.
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,11 +18,9 @@ LEAST_GAIN_SHARE = 0.1
 LEAST_GAIN_S = 0.001
 """And so much for each part."""
 ASSUMED_TOKENS_S = 30_000.0
-"""Where nobody knows what a step takes: an engine about as fast as they get, so that only fast tiers seem worth it."""
+"""Where nobody knows what a step takes: an engine about as fast as they get, so that slow tiers are left alone."""
 ASSUMED_HOST_BYTE_S = 1 / 4e9
 """Where nobody measured the path to host memory. Other tiers' paths are not used before something is known of them."""
-FEWER_STEPS = 3
-"""How many cuts short of a tier's depth are looked at."""
 HOST = "host"
 
 
@@ -55,7 +53,7 @@ def plan(  # noqa: PLR0913 - plain figures, from four owners
     """What to bring, in chain order without gaps, beginning after what the device holds; empty: compute all.
 
     `depths` are given nearest tier first; ties go to the nearer. The last token is always computed. Where step costs
-    are unknown (None) an engine is taken for a fast one: only tiers that beat it are used, which host memory does.
+    are unknown (None) host memory is used, and a slower tier where it beats the fastest of engines.
     """
     most = (known_tokens - 1) // block_size
     tiers = [
@@ -71,7 +69,9 @@ def plan(  # noqa: PLR0913 - plain figures, from four owners
     best, best_gain_s = list[Part](), 0.0
     for parts in _ways(prompt, tiers, device_blocks):
         gain_s = (1 - LEAST_GAIN_SHARE) * (prompt.prefill_s(device_blocks) - prompt.prefill_s(parts[-1].last))
-        gain_s -= sum(_moving_s(paths, part, block_bytes) + LEAST_GAIN_S for part in parts)
+        for part in parts:
+            free = costs is None and part.path == HOST
+            gain_s -= LEAST_GAIN_S + (0.0 if free else _moving_s(paths, part, block_bytes))
         if gain_s > best_gain_s:
             best, best_gain_s = parts, gain_s
     return best
@@ -91,23 +91,26 @@ class Prompt(NamedTuple):
         return prefill_s(self.costs, self.known_tokens - cached, cached, self.max_step_tokens)
 
     def cuts(self, first: int, last: int) -> Iterator[int]:
-        """Where a part that begins at `first` might best end: at `last`, or before it where a step less is reached.
+        """Where a part that begins at `first` might best end, given a tier that holds the blocks before `last`.
 
-        Moving costs the same for every block, and later blocks save more prefill than earlier ones: so all of a tier's
-        or none is best, but for what each step takes at least.
+        Each block takes as long to move, and saves more prefill than the one before it: so either all or none are best,
+        but for what each step takes at least. For that, as little as saves one step, and as much as saves another.
         """
         yield last
-        steps = -(-(self.known_tokens - last * self.block_size) // self.max_step_tokens)
-        for more in range(FEWER_STEPS):
-            cut = -(-(self.known_tokens - (steps + more) * self.max_step_tokens) // self.block_size)
-            if cut <= first:
-                return
-            if cut < last:
+        fewest = self.steps(first) - 1, self.steps(last)
+        for cut in sorted(
+            {-(-(self.known_tokens - steps * self.max_step_tokens) // self.block_size) for steps in fewest}
+        ):
+            if first < cut < last:
                 yield cut
+
+    def steps(self, blocks: int) -> int:
+        """Of the prefill of all after the first `blocks`."""
+        return -(-(self.known_tokens - blocks * self.block_size) // self.max_step_tokens)
 
 
 def _ways(prompt: Prompt, tiers: Sequence[Depth], first: int) -> Iterator[list[Part]]:
-    """Every way worth looking at to bring blocks from `first` on: of each tier a part or nothing, shallow ones first."""
+    """The ways worth looking at to bring blocks from `first` on: of each tier a part or nothing, shallow ones first."""
     if not tiers:
         return
     (path, blocks), deeper = tiers[0], tiers[1:]

@@ -14,8 +14,8 @@ PROBED_MOVES, LEARNT_MOVES = 8.0, 1.0
 """What the first move is weighed against: a probe counts as so many moves like it, another move's word as one."""
 SLOWEST = 3.0
 """A move that took longer than this many times the expectation counts as having taken so long."""
-HEAVIEST = 0.1
-"""A move's weight, at most, as a share of what the sums hold: one huge move does not outvote all before."""
+HEAVIEST = 3.0
+"""A move weighs as much as so many average ones at most: a huge one does not outvote all before."""
 SHORTEST_S = 1e-6
 """Less work than this says nothing."""
 REDRAW = 0.03
@@ -56,6 +56,10 @@ class Breaker:
             self.tripped, self._trying = True, False
             self._retry_s = now + self._backoff_s
 
+    def unsaid(self) -> None:
+        """What began ended for another reason: where it was the trial, the next one is."""
+        self._trying = False
+
     def suspect(self) -> None:
         """A probe did not get through: a trial may go at once, nothing else."""
         if not self.tripped:
@@ -73,13 +77,14 @@ class Path:
         self.ratio = 1.0
         """The correction, as told."""
         self._prior = LEARNT_MOVES
-        self._busy_s = self._work_s = 0.0
+        self._busy_s = self._work_s = self._weight = 0.0
+        """Sums over moves, forgetting: how long the path was busy with them, the work they were, and how many."""
         self._ended_s = float("-inf")
         self._moves = self._blocks = self._bytes = 0
 
     def set_costs(self, block_s: float, byte_s: float, prior: float) -> None:
         self.block_s, self.byte_s, self.known, self._prior = block_s, byte_s, True, prior
-        self._busy_s = self._work_s = 0.0
+        self._busy_s = self._work_s = self._weight = 0.0
         self.ratio = 1.0
 
     def seconds(self, blocks: int, size_bytes: int) -> float:
@@ -105,13 +110,15 @@ class Path:
         work_s = self._work(blocks, size_bytes)
         if work_s < SHORTEST_S:
             return
-        if not self._work_s:
+        if not self._weight:
             self._busy_s = self._work_s = self._prior * work_s
+            self._weight = self._prior
         ratio = self._busy_s / self._work_s
-        busy_s = min(busy_s, SLOWEST * ratio * self._work(self._blocks + blocks, self._bytes + size_bytes))
-        weight = min(1.0, HEAVIEST * self._work_s / work_s) if self._work_s > work_s else 1.0
-        self._busy_s = FORGET * self._busy_s + weight * busy_s
-        self._work_s = FORGET * self._work_s + weight * work_s
+        slowest_s = SLOWEST * ratio * (work_s + self._work(self._blocks, self._bytes))
+        share = min(1.0, HEAVIEST * self._work_s / self._weight / work_s)
+        self._busy_s = FORGET * self._busy_s + share * min(busy_s, slowest_s)
+        self._work_s = FORGET * self._work_s + share * work_s
+        self._weight = FORGET * self._weight + 1.0
         ratio = self._busy_s / self._work_s
         if abs(ratio - self.ratio) > REDRAW * self.ratio:
             self.ratio = ratio
@@ -153,13 +160,15 @@ class Paths:
         found.began(blocks, size_bytes)
         found.breaker.began()
 
-    def ended(self, path: str, blocks: int, size_bytes: int, elapsed_s: float, ok: bool, now: float) -> None:
-        """It is over. `ok`: all arrived; else whether the path is to blame is the caller's to judge: this blames it."""
+    def ended(self, path: str, blocks: int, size_bytes: int, elapsed_s: float, ok: bool | None, now: float) -> None:
+        """It is over. `ok`: all arrived; False: and the path is to blame for it; None: it says nothing about the path."""
         found = self._path(path)
         found.ended(blocks, size_bytes)
         if ok:
             found.breaker.worked()
             found.learn(blocks, size_bytes, elapsed_s, now)
+        elif ok is None:
+            found.breaker.unsaid()
         else:
             found.breaker.failed(now)
 
