@@ -14,7 +14,7 @@ from jedlik.core.errors import Bug, PeerError
 from jedlik.core.events import Arrived
 from jedlik.core.facts import Fact
 from jedlik.core.ids import GatewayId, RequestId, StreamId, WorkerId
-from jedlik.core.protocol import SCHEMA_VERSION, Card, Layout, Load
+from jedlik.core.protocol import SCHEMA_VERSION, Card, Counters, Layout, Load
 from jedlik.core.requests import Request, Sampling, Stopping
 from jedlik.core.step import Step, StepDone
 from jedlik.core.tokens import pack
@@ -29,6 +29,7 @@ from jedlik.net.streams import Connection, serve
 from jedlik.nodes.gateway import GatewayNode
 from jedlik.nodes.worker import WorkerNode
 from jedlik.perf.model import LinearModel
+from jedlik.telemetry.kv import KvCounts
 
 KEY = b"k" * 32
 GATEWAY = GatewayId("gateway@1")
@@ -46,6 +47,9 @@ class Heard:
         self.facts.append(fact)
 
     def load(self, worker: WorkerId, load: Load) -> None:
+        """Not looked at."""
+
+    def counters(self, worker: WorkerId, counters: Counters) -> None:
         """Not looked at."""
 
     def left(self, worker: WorkerId) -> None:
@@ -69,7 +73,7 @@ def card(key: bytes) -> Card:
 def worker_driver(key: bytes = KEY) -> WorkerDriver:
     node = WorkerNode(card(key), WorkerConfig(max_sequences=8), BlockHasher(key, "r", 16))
     engine = SimulatedEngine(LinearModel(DEFAULT_COSTS), 1000.0, range(10, 90))
-    return WorkerDriver(node, engine, card(key), lambda fact: None)
+    return WorkerDriver(node, engine, card(key), KvCounts())
 
 
 def gateway_driver(folder: Path, heard: Heard) -> GatewayDriver:
@@ -212,7 +216,7 @@ class BrokenEngine:
 def test_a_bug_ends_the_worker() -> None:
     async def scenario(folder: Path) -> None:
         node = WorkerNode(card(KEY), WorkerConfig(max_sequences=8), BlockHasher(KEY, "r", 16))
-        driver = WorkerDriver(node, BrokenEngine(), card(KEY), lambda fact: None)
+        driver = WorkerDriver(node, BrokenEngine(), card(KEY), KvCounts())
         with pytest.raises(Bug):
             await driver.run()
 
@@ -234,7 +238,7 @@ def test_a_worker_whose_engine_failed_stops_running() -> None:
 
     async def scenario(folder: Path) -> None:
         node = WorkerNode(card(KEY), WorkerConfig(max_sequences=8), BlockHasher(KEY, "r", 16))
-        worker, heard = WorkerDriver(node, Failing(), card(KEY), lambda fact: None), Heard()
+        worker, heard = WorkerDriver(node, Failing(), card(KEY), KvCounts()), Heard()
         server, address = await serve(f"unix:{folder}/w.sock", worker.listener, KEY)
         announce(folder, address)
         gateway = gateway_driver(folder, heard)

@@ -8,11 +8,11 @@ from jedlik.cli.engines import Loaded, Status, load, profiled_costs
 from jedlik.cli.event_log import make_worker, worker_log
 from jedlik.cli.process import ProcessConfig, run
 from jedlik.core.errors import Bug
-from jedlik.core.facts import Fact
 from jedlik.live.worker import WorkerDriver
 from jedlik.models.info import block_bytes
 from jedlik.net.discovery.local import Announcement, Record, start_ticks
 from jedlik.net.streams import serve
+from jedlik.telemetry.kv import KvCounts
 from jedlik.telemetry.log import Log
 
 
@@ -20,7 +20,8 @@ async def work(told: ProcessConfig, log: Log, stop: asyncio.Event) -> None:
     """Load, serve until told to stop, drain."""
     loaded = await _load(told, stop)
     card, costs = loaded.card, profiled_costs(told.config)
-    driver = WorkerDriver(make_worker(told, card, costs), loaded.engine, card, _unheard, worker_log(told, card, costs))
+    node, recorder = make_worker(told, card, costs), worker_log(told, card, costs)
+    driver = WorkerDriver(node, loaded.engine, card, KvCounts(), recorder)
     server, address = await serve(f"unix:{told.run.socket(told.id)}", driver.listener, told.cluster_key)
     announcement = Announcement(told.run.records, _record(told, address))
     running = asyncio.create_task(driver.run(), name="driver")
@@ -71,10 +72,6 @@ def _record(told: ProcessConfig, address: str) -> Record:
     if started is None:
         raise Bug("this process does not exist")
     return Record(told.id, told.name, os.getpid(), started, address)
-
-
-def _unheard(_: Fact) -> None:
-    """A worker's facts reach the event log; its load reports carry what metrics need."""
 
 
 if __name__ == "__main__":

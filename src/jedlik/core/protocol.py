@@ -376,7 +376,7 @@ class Count(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Counters(msgspec.Struct, frozen=True, array_like=True, tag="counters"):
-    """What a worker counted since it began, for a gateway's metrics: beside a `Load`, if it changed. Nodes don't see it."""
+    """What a worker counted since it began, for metrics: beside a `Load`, where it has changed. Nodes don't see it."""
 
     counts: list[Count]
 

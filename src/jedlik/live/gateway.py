@@ -13,8 +13,8 @@ from jedlik.core.errors import Bug
 from jedlik.core.events import Abandoned, Arrived, Consumed, Cut, Drain, FromWorker, GatewayEvent, Woken, WorkerLost
 from jedlik.core.facts import Fact, Routed
 from jedlik.core.ids import GatewayId, RequestId, WorkerId
-from jedlik.core.protocol import Card, Load
-from jedlik.live.links import LinkEvent, WorkerLinks
+from jedlik.core.protocol import Card, Counters, Load
+from jedlik.live.links import Counted, LinkEvent, WorkerLinks
 from jedlik.live.turn import Recorder, Turn, WakeTimer
 from jedlik.net.discovery.local import LocalDiscovery
 
@@ -37,6 +37,8 @@ class GatewayTelemetry(Protocol):
     def fact(self, fact: Fact) -> None: ...
 
     def load(self, worker: WorkerId, load: Load) -> None: ...
+
+    def counters(self, worker: WorkerId, counters: Counters) -> None: ...
 
     def left(self, worker: WorkerId) -> None: ...
 
@@ -102,6 +104,9 @@ class GatewayDriver:
         return True
 
     def _from_links(self, event: LinkEvent) -> None:
+        if isinstance(event, Counted):
+            self._telemetry.counters(event.worker, event.counters)
+            return
         if isinstance(event, FromWorker) and isinstance(event.message, Load):
             self._telemetry.load(event.worker, event.message)
         elif isinstance(event, WorkerLost):

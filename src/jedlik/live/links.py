@@ -7,28 +7,40 @@ watch workers they know; one that takes a connection and shows no card in time i
 
 import asyncio
 from collections.abc import Callable
+from typing import NamedTuple
 
 from jedlik.core.errors import PeerError
 from jedlik.core.events import FromWorker, WorkerJoined, WorkerLost
 from jedlik.core.ids import GatewayId, WorkerId
-from jedlik.core.protocol import SCHEMA_VERSION, Card, Goodbye, Hello, ToWorker
+from jedlik.core.protocol import SCHEMA_VERSION, Card, Counters, Goodbye, Hello, ToWorker
 from jedlik.core.wire import decode_to_gateway, encode
 from jedlik.net.discovery.local import Joined, LocalDiscovery, Record, kill
 from jedlik.net.streams import Connection, connect
 
 POLL_S = 0.1
 CARD_S = 5.0
-LinkEvent = WorkerJoined | WorkerLost | FromWorker
+
+
+class Counted(NamedTuple):
+    """For metrics, past the node."""
+
+    worker: WorkerId
+    counters: Counters
+
+
+LinkEvent = WorkerJoined | WorkerLost | FromWorker | Counted
 Tell = Callable[[LinkEvent], None]
 Kicked = Callable[[WorkerId, str, bool], None]
 """(worker, reason, whether its process was killed)."""
+Ended = Callable[[WorkerId, str], None]
+"""(worker, reason): the connection is gone, whether a card was shown or not."""
 
 
 class Link:
     """One connection to one worker incarnation (a `net.streams.Listener`)."""
 
-    def __init__(self, gateway: GatewayId, worker: WorkerId, tell: Tell, ended: Callable[[WorkerId], None]) -> None:
-        self._hello = Hello(SCHEMA_VERSION, gateway)
+    def __init__(self, hello: Hello, worker: WorkerId, tell: Tell, ended: Ended) -> None:
+        self._hello = hello
         self._worker = worker
         self._tell = tell
         self._ended = ended
@@ -46,16 +58,18 @@ class Link:
             message = decode_to_gateway(body)
             if isinstance(message, Card):
                 self._show(message)
-            elif self._carded:
-                self._tell(FromWorker(self._worker, message))
-            else:
+            elif not self._carded:
                 raise PeerError(f"{self._worker} sent {type(message).__name__} before its card")
+            elif isinstance(message, Counters):
+                self._tell(Counted(self._worker, message))
+            else:
+                self._tell(FromWorker(self._worker, message))
 
     def lost(self, connection: Connection, reason: str) -> None:
         self.settled.set()
         if self._carded:
             self._tell(WorkerLost(self._worker, reason))
-        self._ended(self._worker)
+        self._ended(self._worker, reason)
 
     def _show(self, card: Card) -> None:
         if self._carded or card.worker != self._worker:
@@ -77,7 +91,7 @@ class WorkerLinks:
         kicked: Kicked,
         card_s: float = CARD_S,
     ) -> None:
-        self._gateway = gateway
+        self._hello = Hello(SCHEMA_VERSION, gateway)
         self._discovery = discovery
         self._key = key
         self._tell = tell
@@ -117,16 +131,16 @@ class WorkerLinks:
         worker = WorkerId(record.worker)
         if worker in self._links or worker in self._kicked:
             return
-        link = self._links[worker] = Link(self._gateway, worker, self._tell, self._ended)
+        link = self._links[worker] = Link(self._hello, worker, self._tell, self._ended)
         try:
             await connect(record.address, link, self._key)
             await asyncio.wait_for(link.settled.wait(), self._card_s)
         except PeerError:
-            self._ended(worker)  # the record is stale or the worker just starting: discovery will say
+            self._ended(worker, "")  # the record is stale or the worker just starting: discovery will say
         except TimeoutError:
             self.kick(worker, f"no card within {self._card_s:g} s")
 
-    def _ended(self, worker: WorkerId) -> None:
+    def _ended(self, worker: WorkerId, reason: str) -> None:
         self._links.pop(worker, None)
         self._discovery.forget(worker)
 

@@ -37,7 +37,7 @@ class Turn(Generic[Event, Effect]):
         self._recorder = recorder
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[Event] = deque()
-        self._busy = False
+        self._busy = self._stopped = False
         self.failed: asyncio.Future[None] = self._loop.create_future()
         """Gets the exception that ended this node; never a result."""
 
@@ -46,7 +46,7 @@ class Turn(Generic[Event, Effect]):
         if self._busy:
             self._waiting.append(event)
             return
-        if self.failed.done():
+        if self.failed.done() or self._stopped:
             return
         self._busy = True
         try:
@@ -57,6 +57,11 @@ class Turn(Generic[Event, Effect]):
             self.fail(error)
         finally:
             self._busy = False
+
+    def stop(self) -> None:
+        """No event is handled any more: who performs effects is leaving."""
+        self._waiting.clear()
+        self._stopped = True
 
     def fail(self, error: Exception) -> None:
         """No event is handled any more. The first reason counts."""

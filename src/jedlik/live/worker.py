@@ -1,23 +1,24 @@
-"""The worker node on asyncio: gateways connect, the node decides, the engine computes.
+"""The worker node on asyncio: gateways connect, the node decides, the engine computes, blocks are carried.
 
-Steps go to the engine in order and never wait here; an engine may call back from its own thread. A worker becomes
-visible in discovery only after it listens, and leaves it before it drains.
+Steps go to the engine in order and never wait here; engine and carrier may call back from threads of their own. A
+worker becomes visible in discovery only after it listens, and leaves it before it drains.
 """
 
 import asyncio
 import threading
 from collections.abc import Callable
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
-from jedlik.core.effects import Drained, Note, RunStep, ToGatewayEffect, Wake, WorkerEffect
-from jedlik.core.errors import PeerError
+from jedlik.core.effects import Drained, Note, RunStep, ToGatewayEffect, ToWorkerEffect, Wake, WorkerEffect
+from jedlik.core.errors import Bug, PeerError
 from jedlik.core.events import Drain, FromGateway, GatewayJoined, GatewayLost, StepEnded, Woken, WorkerEvent
 from jedlik.core.facts import Fact
 from jedlik.core.ids import GatewayId, WorkerId
 from jedlik.core.moves import CancelMove, Move, Moved, PathsMeasured, Revoke, Revoked, TierOpened
-from jedlik.core.protocol import SCHEMA_VERSION, Card, Hello
+from jedlik.core.protocol import SCHEMA_VERSION, Card, Counters, Hello, Load, Submit
 from jedlik.core.step import Step, StepDone
 from jedlik.core.wire import decode_to_worker, encode
+from jedlik.live.peers import PeerLinks
 from jedlik.live.turn import Recorder, Turn, WakeTimer
 from jedlik.net.streams import Connection
 
@@ -60,6 +61,25 @@ class Carrier(Protocol):
         """Stop; nothing is told after it returns."""
 
 
+class Reach(NamedTuple):
+    """What a worker gets blocks from other workers with, and takes them to its tiers."""
+
+    carrier: Carrier
+    peers: PeerLinks
+
+
+class WorkerTelemetry(Protocol):
+    """What counts a worker's facts (`telemetry/kv`)."""
+
+    def fact(self, fact: Fact) -> None: ...
+
+    def asked(self, submit: Submit) -> None:
+        """Another worker is asked for a prompt's blocks."""
+
+    def counters(self) -> Counters:
+        """All that was counted; the same object while nothing has changed."""
+
+
 class WorkerDriver:
     """One worker, running. Made inside a running loop."""
 
@@ -68,12 +88,17 @@ class WorkerDriver:
         node: WorkerDecider,
         engine: Engine,
         card: Card,
-        note: Callable[[Fact], None],
+        telemetry: WorkerTelemetry,
         recorder: Recorder[WorkerEvent, WorkerEffect] | None = None,
+        reach: Reach | None = None,
     ) -> None:
+        """`reach`: for a worker that has tiers or takes part in hand-offs."""
         self._engine = engine
         self._card = encode(card)
-        self._note = note
+        self._telemetry = telemetry
+        self._reach = reach
+        self._told: dict[GatewayId, Counters] = {}
+        """The last counters that each gateway got."""
         self._links: dict[GatewayId, Connection] = {}
         self._turn: Turn[WorkerEvent, WorkerEffect] = Turn(node.handle, self._perform, recorder)
         self._timer = WakeTimer(lambda: self._turn.send(Woken()))
@@ -88,14 +113,30 @@ class WorkerDriver:
     async def run(self) -> None:
         """Compute until cancelled. Raises what the node raised, or PeerError where the engine failed."""
         self._engine.start(self._step_done)
+        watched: list[asyncio.Future[None]] = [self._turn.failed]
+        if self._reach is not None:
+            self._reach.peers.listen(self._turn.send)
+            self._reach.carrier.start(self._carried)
+            watched.append(asyncio.create_task(self._reach.peers.run(), name="peer links"))
         try:
             self._turn.send(Woken())
-            await self._turn.failed
+            done, _ = await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
+            for ended in done:
+                ended.result()
         finally:
             self._timer.cancel()
-            for connection in list(self._links.values()):  # before the engine, which may hang
-                connection.close("this worker leaves")
-            self._engine.close()
+            self._turn.stop()
+            await self._leave(watched[1:])
+
+    async def _leave(self, tasks: "list[asyncio.Future[None]]") -> None:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for connection in list(self._links.values()):  # before the engine, which may hang
+            connection.close("this worker leaves")
+        if self._reach is not None:
+            self._reach.carrier.close()
+        self._engine.close()
 
     async def drain(self, budget_s: float) -> bool:
         """Admit nothing more and wait for what runs; whether it all finished within the budget."""
@@ -106,20 +147,23 @@ class WorkerDriver:
             return False
         return True
 
-    def joined(self, gateway: GatewayId, connection: Connection) -> None:
-        """A gateway said hello. A connection it had before is replaced."""
+    def joined(self, gateway: GatewayId, connection: Connection, follows: bool) -> None:
+        """A gateway, or a worker that asks, said hello. A connection it had before is replaced."""
         older = self._links.get(gateway)
         if older is not None:
             self.left(gateway, older)
             older.cut("the same gateway connected again")
         self._links[gateway] = connection
         connection.send(self._card)
-        self._turn.send(GatewayJoined(gateway))
+        if self._reach is not None and not follows:
+            self._reach.peers.look()  # blocks may have to go there at once
+        self._turn.send(GatewayJoined(gateway, follows))
 
     def left(self, gateway: GatewayId, connection: Connection) -> None:
         """Its connection ended (ignored for one that was replaced)."""
         if self._links.get(gateway) is connection:
             del self._links[gateway]
+            self._told.pop(gateway, None)
             self._turn.send(GatewayLost(gateway))
 
     def take(self, event: FromGateway) -> None:
@@ -131,6 +175,12 @@ class WorkerDriver:
             self._step_ended(done)
         else:
             self._loop.call_soon_threadsafe(self._step_ended, done)
+
+    def _carried(self, event: Carried) -> None:
+        if threading.get_ident() == self._thread:
+            self._turn.send(event)
+        else:
+            self._loop.call_soon_threadsafe(self._turn.send, event)
 
     def _step_ended(self, done: StepDone) -> None:
         self._turn.send(StepEnded(done))  # the node tells the gateways first
@@ -144,12 +194,32 @@ class WorkerDriver:
             case ToGatewayEffect():
                 if (connection := self._links.get(effect.gateway)) is not None:
                     connection.send(encode(effect.message))
+                    if isinstance(effect.message, Load):
+                        self._count(effect.gateway, connection)
             case Wake():
                 self._timer.set(effect.at)
             case Note():
-                self._note(effect.fact)
+                self._telemetry.fact(effect.fact)
+            case Move() | CancelMove() | Revoke():
+                self._reached().carrier.perform(effect)
+            case ToWorkerEffect():
+                self._reached().peers.send(effect.worker, effect.message)
+                if isinstance(effect.message, Submit):
+                    self._telemetry.asked(effect.message)
             case Drained():
                 self._drained.set()
+
+    def _reached(self) -> Reach:
+        if self._reach is None:
+            raise Bug("blocks are to be moved, and nothing here can")
+        return self._reach
+
+    def _count(self, gateway: GatewayId, connection: Connection) -> None:
+        """Counters travel with load reports, if they have changed."""
+        counters = self._telemetry.counters()
+        if self._told.get(gateway) is not counters:
+            self._told[gateway] = counters
+            connection.send(encode(counters))
 
 
 class GatewayLink:
@@ -182,4 +252,4 @@ class GatewayLink:
         if self._gateway is not None:
             raise PeerError("a second Hello on one connection")
         self._gateway = hello.gateway
-        self._driver.joined(hello.gateway, connection)
+        self._driver.joined(hello.gateway, connection, hello.follows)

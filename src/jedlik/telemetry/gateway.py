@@ -1,9 +1,21 @@
 """What a gateway tells the world: facts to metrics and, one line a request, to the log."""
 
 from jedlik.core.effects import Deliver
-from jedlik.core.facts import Answered, Fact, FirstToken, Migrated, Routed, StepRan, Suspected
+from jedlik.core.facts import (
+    Answered,
+    Carried,
+    Fact,
+    Fetched,
+    FirstToken,
+    HandedOff,
+    Migrated,
+    Offloaded,
+    Routed,
+    StepRan,
+    Suspected,
+)
 from jedlik.core.ids import WorkerId
-from jedlik.core.protocol import Load
+from jedlik.core.protocol import Counters, Load
 from jedlik.telemetry.log import Log
 from jedlik.telemetry.metrics import GatewayMetrics
 
@@ -22,6 +34,9 @@ class GatewayTelemetry:
 
     def load(self, worker: WorkerId, load: Load) -> None:
         self._metrics.load(worker, load)
+
+    def counters(self, worker: WorkerId, counters: Counters) -> None:
+        self._metrics.counters(worker, counters)
 
     def left(self, worker: WorkerId) -> None:
         self._metrics.left(worker)
@@ -51,7 +66,7 @@ class GatewayTelemetry:
             case Suspected():
                 self._metrics.suspected(fact)
                 self._log.line("worker", worker=fact.worker, health=fact.health, reason=fact.reason)
-            case StepRan():
+            case StepRan() | HandedOff() | Fetched() | Offloaded() | Carried():
                 pass  # a worker's own
 
     def _failed(self, fact: Routed) -> None:

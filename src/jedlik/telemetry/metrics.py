@@ -13,8 +13,9 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from jedlik.core.effects import Deliver
 from jedlik.core.facts import Answered, FirstToken, Migrated, Routed, Suspected
 from jedlik.core.ids import StreamId, WorkerId
-from jedlik.core.protocol import Load
+from jedlik.core.protocol import Counters, Load
 from jedlik.telemetry.histogram import Histogram
+from jedlik.telemetry.kv import KvMetrics
 
 OUTCOMES = (
     "stop",
@@ -47,6 +48,7 @@ class GatewayMetrics:
         self._total_blocks = total_blocks
         self._held_back = held_back
         self._loads: dict[str, Load] = {}
+        self._kv = KvMetrics()
         self._last_token: dict[StreamId, float] = {}
         self._prune_at = PRUNE_STREAMS
         self._outcomes = dict.fromkeys(OUTCOMES, 0)
@@ -68,6 +70,9 @@ class GatewayMetrics:
 
     def load(self, worker: WorkerId, load: Load) -> None:
         self._loads[name_of(worker)] = load
+
+    def counters(self, worker: WorkerId, counters: Counters) -> None:
+        self._kv.take(name_of(worker), counters)
 
     def left(self, worker: WorkerId) -> None:
         self._loads.pop(name_of(worker), None)
@@ -153,6 +158,7 @@ class GatewayMetrics:
             yield CounterMetricFamily(name, text, value=self._totals[name])
         yield from self._gauges()
         yield from self._routing()
+        yield from self._kv.collect()
 
     def _gauges(self) -> Iterable[Metric]:
         blocks = self._total_blocks()
@@ -196,6 +202,8 @@ def usage(load: Load, total_blocks: int) -> float:
 GAUGES: tuple[tuple[str, str, Callable[[Load, int], float]], ...] = (
     ("jedlik_requests_running", "Sequences in the batch.", lambda load, _: load.running),
     ("jedlik_requests_waiting", "Sequences queued.", lambda load, _: load.waiting),
+    ("jedlik_requests_arriving", "Of those queued: their blocks are on their way here.", lambda load, _: load.arriving),
+    ("jedlik_kv_cache_reserved_blocks", "KV blocks that others may write.", lambda load, _: load.reserved_blocks),
     ("jedlik_waiting_tokens", "Prompt tokens not computed yet.", lambda load, _: load.waiting_tokens),
     ("jedlik_kv_cache_usage_ratio", "Share of KV blocks held by running sequences.", usage),
     ("jedlik_kv_cache_cached_blocks", "KV blocks kept for re-use only.", lambda load, _: load.cached_blocks),

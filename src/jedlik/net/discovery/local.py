@@ -22,6 +22,8 @@ class Record(msgspec.Struct, frozen=True):
     started: int
     """Start time of the process in clock ticks since boot."""
     address: str
+    data: str = ""
+    """Where what carries its blocks listens; empty: it takes none."""
 
 
 class Joined(msgspec.Struct, frozen=True):
@@ -85,6 +87,10 @@ class LocalDiscovery:
     def forget(self, worker: str) -> None:
         """Report this worker as joined again at the next poll, if it is still there."""
         self._known.pop(worker, None)
+        self.look()
+
+    def look(self) -> None:
+        """Something has happened: the next poll reads the folder, whatever it looks like."""
         self._skipped = LOOK_EVERY_POLLS
 
     def _untouched(self) -> bool:
@@ -113,15 +119,28 @@ def read(path: Path) -> Record:
 
 def start_ticks(pid: int) -> int | None:
     """When a process started, None if it is dead (a zombie is dead)."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
-    except OSError:
-        return None
-    return None if fields[0] in (b"Z", b"X") else int(fields[19])
+    fields = _stat(pid)
+    return None if fields is None or fields[0] in (b"Z", b"X") else int(fields[19])
 
 
 def alive(record: Record) -> bool:
     return start_ticks(record.pid) == record.started
+
+
+def ended(record: Record) -> bool:
+    """Whether no thread of the process is left, for certain: it writes to nobody's memory any more."""
+    fields = _stat(record.pid)
+    if fields is None or int(fields[19]) != record.started:
+        return True
+    return fields[0] in (b"Z", b"X") and int(fields[17]) <= 1  # a killed leader may be dead before its other threads
+
+
+def _stat(pid: int) -> list[bytes] | None:
+    """What /proc says of a process, from its state on; None: there is none."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+    except OSError:
+        return None
 
 
 def kill(record: Record) -> bool:
