@@ -189,7 +189,7 @@ def index_differs(simulation: Simulation) -> set[tuple[GatewayId, WorkerId]]:
         index = gateway.node._index
         for worker, process in simulation.network.workers.items():
             keys = {key for run in process.node._pool.runs() for key in run.keys}
-            bit = index._feeds[worker].bit
+            bit = index._feeds[worker][0].bit
             believed = {key for run in index._closed.forest if run.mask & bit for key in run.keys}
             if not index.synced(worker) or believed != keys:
                 wrong.add((name, worker))

@@ -184,12 +184,29 @@ class PoolConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """Per worker; default: the profile's."""
     kv_tokens: int | None = None
     """KV cache per worker; default: the profile's."""
+    role: Role = "both"
+    host: str | None = None
+    """All workers of this pool are on the host of this name; pools may share one."""
+    workers_per_host: int = 1
+    """Where no host is named: so many neighbours share one, and its memory; the next ones are on another."""
+    kv_host_tokens: int = 0
+    """KV kept in host memory, per worker; 0: none."""
+    kv_disk_tokens: int = 0
+    """KV kept on disk, per worker."""
+    kv_object: bool = False
+    """KV kept in an object store that the whole fleet shares."""
+    kv_token_bytes: int | None = None
+    """KV of one token over all GPUs of a worker; default: the profile's. Needed where KV moves."""
     start_s: float = 60.0
     """From the order to start (or restart) a worker until it serves."""
 
 
 class NetworkConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Between gateways and workers of a simulated fleet: every process has one link, shared by what it sends."""
+    """Between the processes of a simulated fleet: every process has one link for messages, shared by what it sends.
+
+    KV moves on paths of its own, one move after the other on each: to own tiers, in and out, to workers of the same
+    host (local) and of others (kv). A move takes its blocks times `..._block_s` plus its bytes at the bandwidth.
+    """
 
     latency_s: float = 0.0002
     """One way, each message."""
@@ -197,15 +214,32 @@ class NetworkConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Of one process's link; messages queue for it."""
     facts_delay_s: float = 0.0
     """Further delay of block facts."""
+    kv_bandwidth_bytes_s: float = 25e9
+    """Of one worker to workers on other hosts: 200 Gbit/s of RDMA."""
+    kv_block_s: float = 5e-6
+    local_bandwidth_bytes_s: float = 50e9
+    """To workers of the same host."""
+    local_block_s: float = 2e-6
+    host_bandwidth_bytes_s: float = 40e9
+    """Between device and host memory, each direction."""
+    host_block_s: float = 5e-6
+    disk_bandwidth_bytes_s: float = 5e9
+    """One NVMe drive, each direction."""
+    disk_block_s: float = 2e-5
+    object_bandwidth_bytes_s: float = 1e9
+    object_block_s: float = 2e-3
+    """Tens of ms a request, many of them at once."""
 
 
 class FaultConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Something that goes wrong in a simulation."""
 
     at_s: float
-    kind: Literal["crash", "hang", "slow", "lose_facts", "delay_facts", "duplicate_facts", "partition", "drain"]
+    kind: Literal["crash", "hang", "slow", "lose_facts", "delay_facts", "duplicate_facts", "partition", "cut", "drain"]
     worker: int | str | None = None
     """Index over all pools, or `pool/number`; None: drawn by the seed."""
+    peer: int | str | None = None
+    """cut: the worker at the other end of the link."""
     for_s: float | None = None
     """How long it lasts; None: for good (a crash or hang: until the supervisor has restarted it)."""
     factor: float = 3.0
@@ -224,5 +258,7 @@ class FleetConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Each gets a share of the requests."""
     network: NetworkConfig = NetworkConfig()
     faults: tuple[FaultConfig, ...] = ()
+    handoffs: bool | None = None
+    """Workers may send each other KV; default: where a pool has a role of its own."""
     step_by_step: bool = False
     """Never take decode steps together: slower, for checking that leaps change nothing."""

@@ -29,10 +29,19 @@ TEXT += TEXT
 
 
 class Engine:
-    """Runs one step after the other; `factor` is how many times slower than the model it is."""
+    """Runs one step after the other; `factor` is how many times slower than the model it is.
 
-    def __init__(self, heap: Heap, model: StepModel, on_done: Callable[[StepDone], None]) -> None:
-        self._heap, self._model, self._on_done = heap, model, on_done
+    `seen`, if given, is told of every step before anybody else.
+    """
+
+    def __init__(
+        self,
+        heap: Heap,
+        model: StepModel,
+        on_done: Callable[[StepDone], None],
+        seen: Callable[[Step, StepDone], None] | None = None,
+    ) -> None:
+        self._heap, self._model, self._on_done, self._seen = heap, model, on_done, seen
         self._queue: deque[Step] = deque()
         self._steps = 1
         """Of the step that runs: how many will have run when it ends."""
@@ -45,6 +54,8 @@ class Engine:
         self._lanes: dict[Lane, int] = {}
         """Where in the text the next token of each lane is."""
         self.factor = 1.0
+        self.busy_s = 0.0
+        """Of its steps that have ended."""
 
     def submit(self, step: Step) -> None:
         self._queue.append(step)
@@ -139,7 +150,10 @@ class Engine:
             return
         step = self._queue.popleft()
         self._running = False
+        self.busy_s += self._elapsed_s
         done = self._answer(step)
+        if self._seen is not None:
+            self._seen(step, done)
         self._begin()
         self._on_done(done)
 

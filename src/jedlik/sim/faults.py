@@ -9,6 +9,7 @@ from random import Random
 
 from jedlik.core.config import FaultConfig
 from jedlik.core.events import Drain
+from jedlik.core.ids import WorkerId
 from jedlik.sim.fleet import Slot, Workers
 from jedlik.sim.heap import Heap
 from jedlik.sim.network import FactsFault, Network
@@ -38,6 +39,9 @@ class Faults:
             case "drain":
                 slot.wanted = False
                 process.send(Drain())
+            case "cut":
+                self._part(fault, process.card.worker)
+                return
             case _:
                 process.suffers.append(fault)
                 self._suffer(process)
@@ -53,6 +57,19 @@ class Faults:
         if fault in process.suffers:
             process.suffers.remove(fault)
             self._suffer(process)
+
+    def _part(self, fault: FaultConfig, worker: WorkerId) -> None:
+        """Cut the link between two workers. Where one of them ends, so does the fault: another has links of its own."""
+        peer = self._workers.slot(str(fault.peer)).process
+        if peer is not None:
+            self._network.part(worker, peer.card.worker)
+            if fault.for_s is not None:
+                self._heap.after(fault.for_s, self._join, fault, worker, peer.card.worker)
+
+    def _join(self, fault: FaultConfig, worker: WorkerId, peer: WorkerId) -> None:
+        self._network.join(worker, peer)
+        self._workers.act("cut over", self._workers.slot(str(fault.worker)))
+        self._workers.carriers.go()
 
     def _suffer(self, process: WorkerProcess) -> None:
         """Make a process as its faults want it."""

@@ -2,10 +2,12 @@
 
 from jedlik.core.events import GatewayJoined, WorkerJoined
 from jedlik.core.ids import WorkerId
-from jedlik.core.protocol import SCHEMA_VERSION, Capabilities, Card, Layout
+from jedlik.core.moves import Tier
+from jedlik.core.protocol import SCHEMA_VERSION, Capabilities, Card, Layout, TierSize
 from jedlik.kv.hashing import hash_check
 from jedlik.nodes.worker import WorkerNode
 from jedlik.scheduling.leap import LIVE, Leaps
+from jedlik.sim.carrier import Carriers
 from jedlik.sim.engine import VOCABULARY
 from jedlik.sim.heap import Heap
 from jedlik.sim.names import SharedNames
@@ -14,6 +16,8 @@ from jedlik.sim.outcome import Action
 from jedlik.sim.process import WorkerProcess, World
 from jedlik.sim.setup import Pool, Setup
 
+HANDOFF = "slots"
+ENDLESS = 1 << 40
 KEY = b"a simulated cluster's"
 LONGEST_LEAP = 4096
 LEAPS = Leaps(LONGEST_LEAP, 1 << 40)
@@ -23,15 +27,16 @@ STEPPING = Leaps(LIVE.longest, 1 << 40)
 class Slot:
     """A place in the fleet: one worker after the other, an incarnation each."""
 
-    __slots__ = ("gpu_s", "index", "name", "pool", "process", "since_s", "starts", "wanted")
+    __slots__ = ("busy_s", "gpu_s", "host", "index", "name", "pool", "process", "since_s", "starts", "wanted")
 
-    def __init__(self, index: int, name: str, pool: Pool) -> None:
-        self.index, self.name, self.pool = index, name, pool
+    def __init__(self, index: int, name: str, pool: Pool, host: str) -> None:
+        self.index, self.name, self.pool, self.host = index, name, pool, host
         self.process: WorkerProcess | None = None
         self.starts = 0
         self.wanted = True
         """It is started again when it ends."""
-        self.gpu_s = 0.0
+        self.gpu_s = self.busy_s = 0.0
+        """Of processes that ended: from start to end, and in steps."""
         self.since_s: float | None = None
         """Since when its GPUs have been busy or starting; None: they are free."""
 
@@ -41,9 +46,9 @@ class Workers:
 
     def __init__(self, heap: Heap, world: World, setup: Setup, network: Network, names: SharedNames) -> None:
         self._heap, self._world, self._setup, self._network, self._names = heap, world, setup, network, names
-        self.slots = [
-            Slot(index, name, pool) for index, (name, pool) in enumerate(zip(setup.workers, setup.pool_of, strict=True))
-        ]
+        places = zip(setup.workers, setup.pool_of, setup.hosts, strict=True)
+        self.slots = [Slot(index, *place) for index, place in enumerate(places)]
+        self.carriers = Carriers(heap, setup.network, network.reaches, world.witness)
         self._by_id: dict[WorkerId, Slot] = {}
         self.actions: list[Action] = []
         self.handled = 0
@@ -79,7 +84,9 @@ class Workers:
             return
         process, slot.process = slot.process, None
         process.end()
+        self.carriers.remove(worker)
         self.handled += process.handled
+        slot.busy_s += process.engine.busy_s
         self.act("end", slot, reason)
         self._network.close(worker, reason)
         if slot.since_s is not None:
@@ -93,16 +100,23 @@ class Workers:
         running = sum((self._heap.now - s.since_s) * s.pool.gpus for s in self.slots if s.since_s is not None)
         return running + sum(slot.gpu_s * slot.pool.gpus for slot in self.slots)
 
+    def busy_s(self) -> list[float]:
+        """How long each worker's engine has worked on steps that ended."""
+        return [slot.busy_s + (slot.process.engine.busy_s if slot.process else 0.0) for slot in self.slots]
+
     def _serve(self, slot: Slot) -> None:
         slot.starts += 1
         card = _card(self._setup, slot)
         leaps = STEPPING if self._setup.step_by_step else LEAPS
-        node = WorkerNode(card, self._setup.worker, self._names, leaps, slot.pool.model.costs)
-        process = slot.process = WorkerProcess(self._heap, self._world, card, node, slot.pool.model)
+        node = WorkerNode(card, self._setup.worker, self._names, leaps, slot.pool.model.costs, slot.pool.role)
+        process = WorkerProcess(self._heap, self._world, card, node, slot.pool.model, self.carriers)
+        slot.process = process
         self._by_id[card.worker] = slot
         self._network.workers[card.worker] = process
         if slot.starts > 1:
             self.act("serve", slot)
+        for word in self.carriers.first_words(card):
+            process.send(word)
         for name, gateway in self._network.gateways.items():
             gateway.send(WorkerJoined(card))
             process.send(GatewayJoined(name))
@@ -116,7 +130,7 @@ def _card(setup: Setup, slot: Slot) -> Card:
         name=slot.name,
         model=setup.model,
         revision=setup.model,
-        layout=Layout("simulated", 1, 1, 1, size),
+        layout=Layout("float8", 1, 1, -(-slot.pool.kv_token_bytes // 2), size),  # as many bytes as there are
         total_blocks=slot.pool.kv_tokens // size + 1,
         max_model_len=setup.max_model_len or slot.pool.kv_tokens,
         max_sequences=setup.worker.max_sequences,
@@ -125,5 +139,15 @@ def _card(setup: Setup, slot: Slot) -> Card:
         eos_token_ids=(),
         hash_check=hash_check(KEY),
         capabilities=Capabilities(),
+        handoffs=(HANDOFF,) if setup.handoffs else (),
         engine="simulated",
+        host=slot.host if setup.handoffs else "",
+        tiers=_tiers(slot.pool, size),
     )
+
+
+def _tiers(pool: Pool, block_size: int) -> tuple[TierSize, ...]:
+    """An object store has room for everything."""
+    sizes: list[tuple[Tier, int]] = [("host", pool.kv_host_tokens), ("disk", pool.kv_disk_tokens)]
+    tiers = [TierSize(tier, tokens // block_size) for tier, tokens in sizes if tokens]
+    return (*tiers, TierSize("object", ENDLESS)) if pool.kv_object else tuple(tiers)

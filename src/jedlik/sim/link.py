@@ -4,13 +4,14 @@ Sizes are those of the wire (core/wire) to a few per cent, computed, not encoded
 """
 
 from jedlik.core.config import NetworkConfig
-from jedlik.core.protocol import Facts, Load, Snapshot, Submit, Tokens
+from jedlik.core.protocol import Facts, Load, Reserve, Snapshot, Submit, Tokens
 from jedlik.sim.heap import Heap
 
 FRAME_BYTES = 24
 KEY_BYTES = 9
 TOKEN_BYTES = 8
 LOAD_BYTES = 96
+INDEX_BYTES = 3
 
 
 class Link:
@@ -40,6 +41,8 @@ def size_bytes(message: object) -> int:
         return FRAME_BYTES + sum(_keys(fact.keys) for fact in message.facts)
     if isinstance(message, Snapshot):
         return FRAME_BYTES + sum(_keys(run.keys) for run in message.runs)
+    if isinstance(message, Reserve):
+        return FRAME_BYTES + INDEX_BYTES * len(message.blocks)
     return FRAME_BYTES
 
 

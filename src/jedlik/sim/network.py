@@ -2,17 +2,19 @@
 
 Messages from one process to another arrive in the order in which they were sent; block facts may be later than the
 rest, but not out of order among themselves. A partition holds what is sent until it heals, as TCP does; what was
-under way arrives. A connection closes behind what was sent before; what a partition holds then is lost.
+under way arrives. A connection closes behind what was sent before; what a partition holds then is lost. Workers that
+ask others for something are clients of theirs, from the first message on, as gateways are.
 """
 
+from collections import Counter
 from random import Random
 from typing import NamedTuple
 
 from jedlik.core.config import NetworkConfig
 from jedlik.core.effects import ToGatewayEffect, ToWorkerEffect
-from jedlik.core.events import FromGateway, FromWorker, WorkerLost
+from jedlik.core.events import FromGateway, FromWorker, GatewayJoined, GatewayLost, WorkerLost
 from jedlik.core.ids import GatewayId, WorkerId
-from jedlik.core.protocol import Facts
+from jedlik.core.protocol import SCHEMA_VERSION, Facts, Hello
 from jedlik.sim.heap import Heap
 from jedlik.sim.link import Link, size_bytes
 from jedlik.sim.process import GatewayProcess, WorkerProcess
@@ -36,6 +38,10 @@ class Network:
         self._heap, self._config, self._rng = heap, config, rng
         self.gateways: dict[GatewayId, GatewayProcess] = {}
         self.workers: dict[WorkerId, WorkerProcess] = {}
+        self._askers: dict[GatewayId, tuple[WorkerProcess, set[WorkerId]]] = {}
+        """Workers that ask others, and whom."""
+        self._parted: Counter[Pair] = Counter()
+        """Links between workers that are cut, as often as they are."""
         self._links: dict[str, Link] = {}
         self._facts_at: dict[Pair, float] = {}
         self._cut: dict[Pair, list[tuple[object, bool]]] = {}
@@ -45,6 +51,20 @@ class Network:
     def to_worker(self, gateway: GatewayId, sent: ToWorkerEffect) -> None:
         """From a gateway."""
         self._send(gateway, (gateway, sent.worker), sent.message, True)
+
+    def ask(self, process: WorkerProcess, sent: ToWorkerEffect) -> None:
+        """From a worker to another one, which hears of it as of a gateway that wants no facts."""
+        worker, asked = process.card.worker, sent.worker
+        name = GatewayId(worker)
+        if asked not in self.workers:
+            at = self._link(worker).arrival_s(0)
+            self._heap.at(at, process.send, WorkerLost(asked, "this worker is gone"))
+            return
+        _, known = self._askers.setdefault(name, (process, set()))
+        if asked not in known:
+            known.add(asked)
+            self._send(worker, (name, asked), Hello(SCHEMA_VERSION, name, follows=False), True)
+        self._send(worker, (name, asked), sent.message, True)
 
     def to_gateway(self, worker: WorkerId, sent: ToGatewayEffect) -> None:
         """From a worker."""
@@ -68,16 +88,51 @@ class Network:
         for message, down in self._cut.pop((gateway, worker), []):
             self._send(gateway if down else worker, (gateway, worker), message, down)
 
+    def part(self, one: WorkerId, other: WorkerId) -> None:
+        """From now on nothing gets through between these two workers; their KV waits, too."""
+        for pair in _both_ways(one, other):
+            self._parted[pair] += 1
+            self.cut(*pair)
+
+    def join(self, one: WorkerId, other: WorkerId) -> None:
+        """One cause of that is over; with the last one it ends."""
+        for pair in _both_ways(one, other):
+            if self._parted[pair] == 1:
+                self.heal(*pair)
+            if self._parted[pair]:
+                self._parted[pair] -= 1
+
+    def reaches(self, one: WorkerId, other: WorkerId) -> bool:
+        """Whether the link between two workers is whole."""
+        return not self._parted[GatewayId(one), other]
+
     def close(self, worker: WorkerId, reason: str) -> None:
         """A process is gone, with its connections."""
         del self.workers[worker]
         at = self._link(worker).arrival_s(0)
+        self._close_between_workers(worker, reason, at)
         for name, gateway in self.gateways.items():
             self._heap.at(at, gateway.send, WorkerLost(worker, reason))
             self._cut.pop((name, worker), None)
             self._facts_at.pop((name, worker), None)
         del self._links[worker]
         self.faults.pop(worker, None)
+
+    def _close_between_workers(self, worker: WorkerId, reason: str, at: float) -> None:
+        """Whom it asked hears that it is lost, and who asked it."""
+        name = GatewayId(worker)
+        _, asked = self._askers.pop(name, (None, frozenset[WorkerId]()))
+        for other in sorted(asked):
+            if (process := self.workers.get(other)) is not None:
+                self._heap.at(at, process.send, GatewayLost(name))
+        for process, known in self._askers.values():
+            if worker in known:
+                known.remove(worker)
+                self._heap.at(at, process.send, WorkerLost(worker, reason))
+        if self._parted or self._askers:
+            for pair in [pair for pair in (*self._cut, *self._parted) if worker in pair]:
+                self._cut.pop(pair, None)
+                self._parted.pop(pair, None)
 
     def _link(self, sender: str) -> Link:
         link = self._links.get(sender)
@@ -98,6 +153,18 @@ class Network:
             at = self._facts_at[pair] = max(at, self._facts_at.get(pair, 0.0))
         gateway, worker = pair
         if not down:
-            self._heap.at(at, self.gateways[gateway].send, FromWorker(worker, message))  # type: ignore[arg-type]
+            heard = self.gateways.get(gateway) or self._asker(gateway)
+            if heard is not None:
+                self._heap.at(at, heard.send, FromWorker(worker, message))  # type: ignore[arg-type]
         elif (process := self.workers.get(worker)) is not None:  # one that has ended meanwhile takes nothing
-            self._heap.at(at, process.send, FromGateway(gateway, message))  # type: ignore[arg-type]
+            hello = isinstance(message, Hello)
+            event = GatewayJoined(gateway, False) if hello else FromGateway(gateway, message)  # type: ignore[arg-type]
+            self._heap.at(at, process.send, event)
+
+    def _asker(self, name: GatewayId) -> WorkerProcess | None:
+        process, _ = self._askers.get(name, (None, None))
+        return process
+
+
+def _both_ways(one: WorkerId, other: WorkerId) -> tuple[Pair, Pair]:
+    return (GatewayId(one), other), (GatewayId(other), one)

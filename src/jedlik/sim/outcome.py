@@ -2,6 +2,8 @@
 
 import msgspec
 
+from jedlik.sim.movement import Movement
+
 
 class Outcome(msgspec.Struct, frozen=True, array_like=True):
     """One request, ended."""
@@ -74,3 +76,8 @@ class Run(msgspec.Struct):
     offered: int
     """Requests sent by clients; those unfinished at the end of a limited run count as missed."""
     speed: float = 1.0
+    roles: list[str] = []
+    """At start, by worker index; empty: all do both."""
+    busy_s: list[float] = []
+    """In steps, by worker index; empty: not known."""
+    movement: Movement = msgspec.field(default_factory=Movement)

@@ -23,13 +23,15 @@ from jedlik.core.effects import (
     WorkerEffect,
 )
 from jedlik.core.events import GatewayEvent, StepEnded, Woken, WorkerEvent
-from jedlik.core.facts import Fact
+from jedlik.core.facts import Fact, StepRan
 from jedlik.core.ids import GatewayId, WorkerId
+from jedlik.core.moves import CancelMove, Move, Revoke
 from jedlik.core.protocol import Card
 from jedlik.core.step import StepDone
 from jedlik.nodes.gateway import GatewayNode
 from jedlik.nodes.worker import WorkerNode
 from jedlik.perf.model import StepModel
+from jedlik.sim.carrier import Carriers, Witness
 from jedlik.sim.engine import Engine
 from jedlik.sim.heap import Heap
 
@@ -41,19 +43,25 @@ class World(Protocol):
     """What processes need of what is around them."""
 
     @property
-    def network(self) -> "Carrier": ...
+    def witness(self) -> Witness | None: ...
+
+    @property
+    def network(self) -> "Messages": ...
 
     def delivered(self, deliver: Deliver) -> None: ...
 
-    def noted(self, fact: Fact) -> None: ...
+    def noted(self, fact: Fact, worker: WorkerId | None = None) -> None:
+        """By a gateway, or by this worker."""
 
     def left(self, worker: WorkerId, reason: str) -> None: ...
 
 
-class Carrier(Protocol):
+class Messages(Protocol):
     """What brings messages from one process to another."""
 
     def to_worker(self, gateway: GatewayId, sent: ToWorkerEffect) -> None: ...
+
+    def ask(self, process: "WorkerProcess", sent: ToWorkerEffect) -> None: ...
 
     def to_gateway(self, worker: WorkerId, sent: ToGatewayEffect) -> None: ...
 
@@ -105,22 +113,28 @@ class Process(Generic[Event, Effect]):
 
 
 class WorkerProcess(Process[WorkerEvent, WorkerEffect]):
-    """A worker: its node and its engine, which freeze together; a step that is running then ends all the same."""
+    """A worker: its node, engine and carrier, which freeze together; a step or move that is running then ends all the
+    same."""
 
-    def __init__(self, heap: Heap, world: World, card: Card, node: WorkerNode, model: StepModel) -> None:
+    def __init__(
+        self, heap: Heap, world: World, card: Card, node: WorkerNode, model: StepModel, carriers: Carriers
+    ) -> None:
         super().__init__(heap, node.handle, Woken())
         self.card, self.node, self._world = card, node, world
-        self.engine = Engine(heap, model, self._stepped)
+        self.carrier = carriers.add(card, self.send)
+        self.engine = Engine(heap, model, self._stepped, carriers.stepped(card.worker))
         self.suffers: list[FaultConfig] = []
         """Faults that are not over."""
 
     def freeze(self) -> None:
         self.engine.settle()
         self.engine.freeze()
+        self.carrier.freeze()
         super().freeze()
 
     def thaw(self) -> None:
         self.engine.thaw()
+        self.carrier.thaw()
         super().thaw()
 
     def end(self) -> None:
@@ -141,6 +155,13 @@ class WorkerProcess(Process[WorkerEvent, WorkerEffect]):
                 self.engine.submit(effect.step)
             elif isinstance(effect, EndLeap):
                 self.engine.end_leap(effect.step_id)
+            elif isinstance(effect, Note):
+                if not isinstance(effect.fact, StepRan):  # one a step, and nobody asks
+                    self._world.noted(effect.fact, self.card.worker)
+            elif isinstance(effect, Move | CancelMove | Revoke):
+                self.carrier.perform(effect)
+            elif isinstance(effect, ToWorkerEffect):
+                self._world.network.ask(self, effect)
             elif isinstance(effect, Drained):
                 drained = True
         if drained:

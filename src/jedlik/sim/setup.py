@@ -11,7 +11,16 @@ from typing import NamedTuple
 
 import msgspec
 
-from jedlik.core.config import FaultConfig, FleetConfig, GatewayConfig, NetworkConfig, ServeConfig, WorkerConfig
+from jedlik.core.config import (
+    FaultConfig,
+    FleetConfig,
+    GatewayConfig,
+    NetworkConfig,
+    PoolConfig,
+    Role,
+    ServeConfig,
+    WorkerConfig,
+)
 from jedlik.core.errors import ConfigError
 from jedlik.perf.model import StepModel
 from jedlik.perf.profile import Profile
@@ -36,6 +45,19 @@ class Pool(msgspec.Struct, frozen=True):
     kv_tokens: int
     """Of one worker; a whole number of blocks."""
     start_s: float
+    role: Role = "both"
+    host: str | None = None
+    """Of all its workers."""
+    workers_per_host: int = 1
+    """Where it names no host."""
+    kv_token_bytes: int = 2
+    kv_host_tokens: int = 0
+    kv_disk_tokens: int = 0
+    kv_object: bool = False
+
+    def host_of(self, number: int) -> str:
+        """Of one of its workers; / keeps these names apart from those that users give."""
+        return self.host or f"{self.name}/host{number // self.workers_per_host}"
 
 
 class Setup(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,6 +81,13 @@ class Setup(msgspec.Struct, frozen=True, kw_only=True):
     max_model_len: int | None = None
     """None: what the KV cache of a worker holds."""
     step_by_step: bool = False
+    handoffs: bool = False
+    """Workers send each other KV."""
+
+    @property
+    def hosts(self) -> list[str]:
+        """By worker index."""
+        return [pool.host_of(number) for pool in self.pools for number in range(pool.count)]
 
     @property
     def workers(self) -> list[str]:
@@ -110,6 +139,7 @@ def build(
         duration_s=duration_s,
         max_model_len=config.max_model_len,
         step_by_step=fleet.step_by_step,
+        handoffs=hands_off(fleet),
     )
     names = setup.workers
     faults = [_settled(fault, names) for fault in fleet.faults]
@@ -123,7 +153,16 @@ def problems(fleet: FleetConfig) -> Iterator[Problem]:
     seen: set[str] = set()
     for number, pool in enumerate(fleet.pools):
         key = f"pools[{number}]"
-        yield from _counts(key, {"count": pool.count, "kv_tokens": pool.kv_tokens})
+        yield from _counts(
+            key,
+            {
+                "count": pool.count,
+                "kv_tokens": pool.kv_tokens,
+                "workers_per_host": pool.workers_per_host,
+                "kv_token_bytes": pool.kv_token_bytes,
+            },
+        )
+        yield from _places(key, pool)
         if pool.gpus is not None and pool.gpus < 0:
             yield Problem(f"{key}.gpus", f"{pool.gpus}; 0 (a CPU) or more")
         yield from _times(key, {"start_s": pool.start_s})
@@ -133,13 +172,50 @@ def problems(fleet: FleetConfig) -> Iterator[Problem]:
             yield Problem(f"{key}.name", f"{pool.name!r} is taken by an earlier pool: give each a name of its own")
         seen.add(pool.name)
     yield from _counts("", {"gateways": fleet.gateways})
-    network = fleet.network
-    yield from _times("network", {"latency_s": network.latency_s, "facts_delay_s": network.facts_delay_s})
-    if not network.bandwidth_bytes_s > 0:
-        yield Problem("network.bandwidth_bytes_s", f"{network.bandwidth_bytes_s}: a link must carry something")
+    yield from _roles(fleet)
+    yield from _links(fleet.network)
     names = [f"{pool.name}/{number}" for pool in fleet.pools for number in range(max(pool.count, 0))]
     for number, fault in enumerate(fleet.faults):
         yield from _faulty(f"faults[{number}]", fault, names)
+
+
+def hands_off(fleet: FleetConfig) -> bool:
+    """Whether workers send each other KV."""
+    return any(pool.role != "both" for pool in fleet.pools) if fleet.handoffs is None else fleet.handoffs
+
+
+def _places(key: str, pool: PoolConfig) -> Iterator[Problem]:
+    """Hosts and tiers of a pool."""
+    if pool.host is not None and (not pool.host or "/" in pool.host):
+        yield Problem(f"{key}.host", f"{pool.host!r} cannot name a host: use letters and digits, no /")
+    if pool.host is not None and pool.workers_per_host != 1:
+        yield Problem(
+            f"{key}.workers_per_host", "all workers of this pool are on the host it names: say one of the two"
+        )
+    for name, tokens in (("kv_host_tokens", pool.kv_host_tokens), ("kv_disk_tokens", pool.kv_disk_tokens)):
+        if tokens < 0:
+            yield Problem(f"{key}.{name}", f"{tokens}; 0 (no such tier) or more")
+
+
+def _roles(fleet: FleetConfig) -> Iterator[Problem]:
+    """Somebody must decode, and prefill workers must be able to hand off."""
+    roles = [pool.role for pool in fleet.pools]
+    if roles and "decode" not in roles and "both" not in roles:
+        yield Problem("pools", "all workers only prefill: give a pool the role decode or both")
+    if "decode" in roles and "prefill" not in roles and "both" not in roles:
+        yield Problem("pools", "all workers only decode: give a pool the role prefill or both")
+    if fleet.handoffs is False and set(roles) - {"both"}:
+        yield Problem("handoffs", "false, but a pool has a role of its own: its workers must hand off")
+
+
+def _links(network: NetworkConfig) -> Iterator[Problem]:
+    for name in NetworkConfig.__struct_fields__:
+        value = getattr(network, name)
+        if name.endswith("bandwidth_bytes_s"):
+            if not value > 0 or not isfinite(value):
+                yield Problem(f"network.{name}", f"{value}: a link must carry something")
+        else:
+            yield from _times("network", {name: value})
 
 
 def worker_index(named: int | str, names: Sequence[str]) -> int | None:
@@ -164,15 +240,46 @@ def _pool(number: int, fleet: FleetConfig, profiles: Mapping[str, Profile], bloc
             f"fleet.pools[{number}].kv_tokens: {kv_tokens} tokens hold no block of {block_size}: "
             "raise it, or lower worker.block_size"
         )
-    whole = kv_tokens // block_size * block_size
-    gpus = profile.gpus if pool.gpus is None else pool.gpus
-    return Pool(pool.name, pool.count, pool.profile, step_model(profile), gpus, whole, pool.start_s)
+    token_bytes = pool.kv_token_bytes or profile.kv_bytes_per_token
+    moves = hands_off(fleet) or pool.kv_host_tokens or pool.kv_disk_tokens or pool.kv_object
+    if token_bytes is None and moves:
+        raise ConfigError(
+            f"fleet.pools[{number}].kv_token_bytes: profile {pool.profile} does not say how large a token's KV is: "
+            "set it (layers x 2 x KV heads x head dimension x bytes per number)"
+        )
+    _hold_a_block(number, pool, block_size)
+    return Pool(
+        name=pool.name,
+        count=pool.count,
+        profile=pool.profile,
+        model=step_model(profile),
+        gpus=profile.gpus if pool.gpus is None else pool.gpus,
+        kv_tokens=kv_tokens // block_size * block_size,
+        start_s=pool.start_s,
+        role=pool.role,
+        host=pool.host,
+        workers_per_host=pool.workers_per_host,
+        kv_token_bytes=token_bytes or 2,
+        kv_host_tokens=pool.kv_host_tokens,
+        kv_disk_tokens=pool.kv_disk_tokens,
+        kv_object=pool.kv_object,
+    )
+
+
+def _hold_a_block(number: int, pool: PoolConfig, block_size: int) -> None:
+    for name, tokens in (("kv_host_tokens", pool.kv_host_tokens), ("kv_disk_tokens", pool.kv_disk_tokens)):
+        if 0 < tokens < block_size:
+            raise ConfigError(
+                f"fleet.pools[{number}].{name}: {tokens} tokens hold no block of {block_size}: "
+                "raise it, leave it out, or lower worker.block_size"
+            )
 
 
 def _settled(fault: FaultConfig, names: Sequence[str]) -> FaultConfig:
-    """With its worker by name."""
-    index = None if fault.worker is None else worker_index(fault.worker, names)
-    return msgspec.structs.replace(fault, worker=None if index is None else names[index])
+    """With its workers by name."""
+    indices = [None if one is None else worker_index(one, names) for one in (fault.worker, fault.peer)]
+    worker, peer = (None if index is None else names[index] for index in indices)
+    return msgspec.structs.replace(fault, worker=worker, peer=peer)
 
 
 def _faulty(key: str, fault: FaultConfig, names: Sequence[str]) -> Iterator[Problem]:
@@ -183,8 +290,16 @@ def _faulty(key: str, fault: FaultConfig, names: Sequence[str]) -> Iterator[Prob
         yield Problem(f"{key}.factor", f"{fault.factor}: step times are multiplied by it, so it must be more than 0")
     if not 0 <= fault.share <= 1:
         yield Problem(f"{key}.share", f"{fault.share}: a share is between 0 and 1")
-    if fault.worker is not None and worker_index(fault.worker, names) is None:
-        yield Problem(f"{key}.worker", _no_worker(fault.worker, names))
+    for name, one in (("worker", fault.worker), ("peer", fault.peer)):
+        if one is not None and worker_index(one, names) is None:
+            yield Problem(f"{key}.{name}", _no_worker(one, names))
+    if fault.kind != "cut":
+        if fault.peer is not None:
+            yield Problem(f"{key}.peer", f"only a cut has another end; leave it out for {fault.kind}")
+    elif fault.worker is None or fault.peer is None:
+        yield Problem(f"{key}.peer", "a cut is between two workers: name both, worker and peer")
+    elif worker_index(fault.worker, names) == worker_index(fault.peer, names) is not None:
+        yield Problem(f"{key}.peer", f"{fault.peer!r} has no link to itself: name another worker")
 
 
 def _no_worker(named: int | str, names: Sequence[str]) -> str:

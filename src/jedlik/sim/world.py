@@ -14,11 +14,13 @@ from jedlik.core.effects import Deliver
 from jedlik.core.facts import Answered, Fact
 from jedlik.core.ids import GatewayId, WorkerId
 from jedlik.nodes.gateway import GatewayNode
+from jedlik.sim.carrier import Witness
 from jedlik.sim.clients import Clients
 from jedlik.sim.engine import VOCABULARY
 from jedlik.sim.faults import Faults
 from jedlik.sim.fleet import KEY, Workers
 from jedlik.sim.heap import Heap
+from jedlik.sim.movement import Movement
 from jedlik.sim.names import SharedNaming
 from jedlik.sim.network import Network
 from jedlik.sim.outcome import Run, Sample
@@ -42,8 +44,9 @@ class Simulation:
         setup: Setup,
         workload: Workload,
         progress: Progress | None = None,
+        witness: Witness | None = None,
     ) -> None:
-        self._setup, self._progress = setup, progress
+        self._setup, self._progress, self.witness = setup, progress, witness
         self.heap = heap = Heap()
         rng = Random(setup.seed)
         self.network = Network(heap, setup.network, Random(rng.getrandbits(64)))
@@ -57,6 +60,7 @@ class Simulation:
             node = GatewayNode(setup.gateway, name, naming, setup.worker, setup.policy(), shadow)
             self.network.gateways[name] = GatewayProcess(heap, self, node)
         self._samples: list[Sample] = []
+        self._moves = Movement()
         self._sample_s = SAMPLE_S
         self._told_s = 0.0
 
@@ -86,6 +90,9 @@ class Simulation:
             wall_s=time.perf_counter() - wall_s,
             events=handled,
             offered=self.clients.offered,
+            roles=[slot.pool.role for slot in self.workers.slots],
+            busy_s=self.workers.busy_s(),
+            movement=self._moves,
         )
 
     # --- what processes need of the world ---
@@ -94,9 +101,11 @@ class Simulation:
         for started in deliver.started:
             self.clients.started(started.stream, self.workers.index(started.worker))
 
-    def noted(self, fact: Fact) -> None:
+    def noted(self, fact: Fact, worker: WorkerId | None = None) -> None:
         if isinstance(fact, Answered):
             self.clients.answered(fact)
+        elif worker is not None:
+            self._moves.note(fact)
 
     def left(self, worker: WorkerId, reason: str) -> None:
         self.workers.left(worker, reason)

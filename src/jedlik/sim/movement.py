@@ -1,0 +1,86 @@
+"""What became of KV on the move, summed up as workers tell it: hand-offs, and blocks of each tier."""
+
+import msgspec
+
+from jedlik.core.facts import Carried, Fact, Fetched, HandedOff, Offloaded
+from jedlik.core.moves import TIERS
+
+BELOW = TIERS[1:]
+
+
+class TierCount(msgspec.Struct):
+    """Of one tier, over all workers; blocks, unless it says else."""
+
+    wanted: int = 0
+    """Asked of it."""
+    hits: int = 0
+    """That came."""
+    misses: dict[str, int] = {}
+    """Those that did not, by cause."""
+    kept: int = 0
+    """Copied to it."""
+    refused: dict[str, int] = {}
+    """Not copied, by cause."""
+    in_bytes: int = 0
+    """Written to it."""
+    out_bytes: int = 0
+    """Read from it."""
+    fetches: int = 0
+    fetch_s: float = 0.0
+    """Sum over fetches, of the time each took."""
+
+
+class Movement(msgspec.Struct):
+    """All of one simulation."""
+
+    handoffs: int = 0
+    """That ended, well or not."""
+    handed_tokens: int = 0
+    """Whose KV came from other workers."""
+    wanted_tokens: int = 0
+    fallbacks: dict[str, int] = {}
+    """Hand-offs of which a part was computed here, by cause."""
+    handoff_s: float = 0.0
+    """Sum over hand-offs, of the time each took."""
+    handoff_bytes: int = 0
+    tiers: dict[str, TierCount] = {}
+    """Those that were used."""
+
+    def note(self, fact: Fact) -> None:
+        """Take what a worker tells; facts about other things are passed over."""
+        if isinstance(fact, HandedOff):
+            self.handoffs += 1
+            self.handed_tokens += fact.tokens
+            self.wanted_tokens += fact.wanted
+            self.handoff_s += fact.elapsed_s
+            if fact.cause:
+                _count(self.fallbacks, fact.cause, 1)
+        elif isinstance(fact, Fetched):
+            tier = self._tier(fact.tier)
+            tier.wanted += fact.wanted
+            tier.hits += fact.blocks
+            tier.fetches += 1
+            tier.fetch_s += fact.elapsed_s
+            _count(tier.misses, fact.cause, fact.wanted - fact.blocks)
+        elif isinstance(fact, Offloaded):
+            tier = self._tier(fact.tier)
+            tier.kept += fact.blocks
+            _count(tier.refused, fact.cause, fact.wanted - fact.blocks)
+        elif isinstance(fact, Carried):
+            self._carried(fact)
+
+    def _carried(self, fact: Carried) -> None:
+        if fact.source in BELOW:
+            self._tier(fact.source).out_bytes += fact.size_bytes
+        if fact.target in BELOW:
+            self._tier(fact.target).in_bytes += fact.size_bytes
+        elif fact.source not in BELOW:
+            self.handoff_bytes += fact.size_bytes
+
+    def _tier(self, name: str) -> TierCount:
+        return self.tiers.setdefault(name, TierCount())
+
+
+def _count(counts: dict[str, int], cause: str, number: int) -> None:
+    if number:
+        counts[cause] = counts.get(cause, 0) + number
