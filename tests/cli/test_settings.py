@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from jedlik.cli.fields import fields
-from jedlik.cli.settings import settle, size_bytes
+from jedlik.cli.settings import settle
+from jedlik.cli.units import size_bytes
 from jedlik.core.config import ServeConfig
 from jedlik.core.errors import ConfigError
 

@@ -51,7 +51,7 @@ def make_worker(told: ProcessConfig, card: Card, costs: StepCosts | None = None)
     from jedlik.nodes.worker import WorkerNode  # brings numpy, which a gateway does without
 
     hasher = BlockHasher(told.cluster_key, card.revision, card.layout.block_size)
-    return WorkerNode(card, told.config.worker, hasher, profile=costs)
+    return WorkerNode(card, told.config.worker, hasher, profile=costs, role=told.role)
 
 
 def gateway_log(told: ProcessConfig) -> EventLog[GatewayEvent, GatewayEffect] | None:

@@ -11,7 +11,7 @@ import msgspec
 import setproctitle
 import uvloop
 
-from jedlik.core.config import ServeConfig
+from jedlik.core.config import Role, ServeConfig
 from jedlik.core.errors import ConfigError
 from jedlik.live.child import EXIT_CONFIG
 from jedlik.live.orphan import die_with_parent
@@ -31,6 +31,8 @@ class ProcessConfig(msgspec.Struct, frozen=True, kw_only=True):
     run_dir: str
     parent_pid: int
     cluster_key: bytes
+    role: Role = "both"
+    """A worker's, at its start."""
     config: ServeConfig
     model_path: str
     model_name: str

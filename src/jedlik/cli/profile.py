@@ -15,9 +15,9 @@ from jedlik.cli import profile_endpoint
 from jedlik.cli.profile_engine import engines
 from jedlik.cli.profile_grid import CPU, ENDPOINT, GPU, PASSES, Grid, Room, Task, fitting, lane_tokens, plan
 from jedlik.cli.profile_steps import Ask
-from jedlik.cli.settings import size_bytes
 from jedlik.cli.show import say
 from jedlik.cli.sizing import threads
+from jedlik.cli.units import size_bytes
 from jedlik.core.config import Device, Dtype, ServeConfig, WorkerConfig
 from jedlik.core.errors import ConfigError
 from jedlik.models.files import ModelFiles

@@ -9,15 +9,16 @@ import os
 import secrets
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import msgspec
 import setproctitle
 
+from jedlik.cli import tiers
 from jedlik.cli.policies import policies_of
 from jedlik.cli.process import ProcessConfig
 from jedlik.cli.settings import loopback
-from jedlik.core.config import ServeConfig
+from jedlik.core.config import Role, ServeConfig
 from jedlik.core.errors import ConfigError
 from jedlik.live.child import Child
 from jedlik.live.rundir import RunDir, make
@@ -39,6 +40,8 @@ def serve(config: ServeConfig, resolve: Callable[[], ModelFiles], say: Say) -> N
         from jedlik.cli.engines import profiled_costs  # brings numpy
 
         profiled_costs(config)
+    for line in tiers.prepare(config):
+        say(line)
     listener = bind(config.host, config.port)
     try:
         model = resolve()
@@ -91,11 +94,11 @@ def curl(config: ServeConfig, model: ModelFiles, name: str, port: int) -> str:
 async def _supervise(
     config: ServeConfig, model: ModelFiles, listener: socket.socket, run_dir: RunDir, say: Say
 ) -> None:
-    cluster_key = secrets.token_bytes(32)
+    cluster_key = _cluster_key(config)
     name = config.served_model_name or model.name
     host, port = listener.getsockname()[:2]
 
-    def child(child_name: str, module: str, fd: int | None = None) -> Child:
+    def child(child_name: str, module: str, fd: int | None = None, role: Role = "both") -> Child:
         def command() -> list[str]:
             told = ProcessConfig(
                 name=child_name,
@@ -103,6 +106,7 @@ async def _supervise(
                 run_dir=str(run_dir.path),
                 parent_pid=os.getpid(),
                 cluster_key=cluster_key,
+                role=role,
                 config=config,
                 model_path=str(model.path),
                 model_name=name,
@@ -115,15 +119,31 @@ async def _supervise(
         return Child(child_name, command, say, lambda: run_dir.ready_s(child_name), () if fd is None else (fd,))
 
     gateway = child("gateway", "gateway_process", listener.fileno())
-    workers = [child(f"worker-{number}", "worker_process") for number in range(len(config.roles))]
+    workers = [child(f"worker-{n}", "worker_process", role=role) for n, role in enumerate(config.roles)]
     supervisor = Supervisor(gateway, workers, run_dir.status, say, config.drain_s)
 
     def ready(seconds: float) -> None:
-        count = f"{len(workers)} worker{'s' * (len(workers) != 1)}"
-        where = f"{name} on http://{host}:{port}, {count}"
+        where = f"{name} on http://{host}:{port}, {staff(config.roles)}"
         say(f"ready after {seconds:.1f} s: {where}. Try:\n{curl(config, model, name, port)}")
 
     await supervisor.run((_reachable(host), port), ready, listener.close)
+
+
+def staff(roles: Sequence[Role]) -> str:
+    """How many workers do what: 2 workers; 3 workers (1 prefill, 2 decode)."""
+    total = f"{len(roles)} worker{'s' * (len(roles) != 1)}"
+    kinds = [f"{roles.count(role)} {role}" for role in ("prefill", "decode", "both") if role in roles]
+    return total if set(roles) <= {"both"} else f"{total} ({', '.join(kinds)})"
+
+
+def _cluster_key(config: ServeConfig) -> bytes:
+    """Of this run; where blocks outlive it, the one they are named by."""
+    folder = tiers.key_folder(config)
+    if folder is None:
+        return secrets.token_bytes(32)
+    from jedlik.transfer.private import cluster_key
+
+    return cluster_key(folder)
 
 
 def _reachable(host: str) -> str:

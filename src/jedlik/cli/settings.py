@@ -13,12 +13,13 @@ import msgspec
 import yaml
 
 from jedlik.cli import fleet as fleets
+from jedlik.cli import tiers
 from jedlik.cli.fields import Field, fields, type_name
+from jedlik.cli.units import size_bytes
 from jedlik.core.config import FleetConfig, ServeConfig
 from jedlik.core.errors import ConfigError
 from jedlik.core.nearest import nearest
 
-UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 OTHER_VARIABLES = {"JEDLIK_HOME", "JEDLIK_CONFIG", "JEDLIK_API_KEY"}
 T = TypeVar("T")
 
@@ -115,14 +116,6 @@ def convert(field: Field, value: Value) -> object:
         raise ConfigError(f"{value.source}: {field.key} = {value.raw!r}: {error}") from error
 
 
-def size_bytes(text: str) -> int:
-    """2GiB, 512 MB, 1.5g, 4096. Raises ValueError."""
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?i?)b?\s*", text.lower())
-    if match is None or match[2] not in UNITS:
-        raise ValueError("expected a size such as 2GiB, 512MB or 4096")
-    return int(float(match[1]) * UNITS[match[2]])
-
-
 def pairs(text: str) -> dict[str, str]:
     """`key=tenant,key=tenant`; a key alone has the tenant "default". Raises ValueError."""
     found = {}
@@ -140,6 +133,7 @@ def check(config: ServeConfig) -> None:
         ("workers", config.workers or 0, 0),
         ("prefill", config.prefill, 0),
         ("decode", config.decode, 0),
+        ("kv_host_bytes", config.kv_host_bytes or 0, 0),
         ("worker.block_size", config.worker.block_size, 1),
         ("worker.max_sequences", config.worker.max_sequences, 1),
         ("worker.max_step_tokens", config.worker.max_step_tokens, 1),
@@ -151,6 +145,9 @@ def check(config: ServeConfig) -> None:
             raise ConfigError(f"{key} is {value}; at least {least} is needed")
     if not 0 <= config.port <= 65535:
         raise ConfigError(f"port is {config.port}; ports are 0 (any free one) to 65535")
+    tiers.check(config)
+    if set(config.roles) == {"prefill"}:
+        raise ConfigError("prefill workers alone answer nothing: add --decode 1, or --workers 1")
     if config.speedup <= 0:
         raise ConfigError(f"speedup is {config.speedup}; it must be more than 0")
     if not loopback(config.host) and not config.api_keys and not config.allow_open:

@@ -1,0 +1,21 @@
+"""Sizes as people write them."""
+
+import re
+
+UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
+
+
+def size_bytes(text: str) -> int:
+    """2GiB, 512 MB, 1.5g, 4096. Raises ValueError."""
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?i?)b?\s*", text.lower())
+    if match is None or match[2] not in UNITS:
+        raise ValueError("expected a size such as 2GiB, 512MB or 4096")
+    return int(float(match[1]) * UNITS[match[2]])
+
+
+def shown(size: int) -> str:
+    """1.5 GiB, 512 MiB, 900 bytes."""
+    for unit, name in ((2**40, "TiB"), (2**30, "GiB"), (2**20, "MiB")):
+        if size >= unit:
+            return f"{size / unit:.3g} {name}"
+    return f"{size} bytes"
