@@ -1,0 +1,176 @@
+"""The disk tier's slots: one preallocated file, one owner, read and written past the page cache where that is allowed.
+
+Adjacent slots go in one system call. Memory that O_DIRECT can't take goes through an aligned buffer of the thread's.
+Says what the file system answered, never raises for it after `open`. Knows nothing of what slots hold.
+"""
+
+import ctypes
+import errno
+import fcntl
+import mmap
+import os
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from jedlik.core.errors import ConfigError
+from jedlik.core.moves import Cause
+from jedlik.transfer.private import open_private
+from jedlik.transfer.slots import DATA_START, PAGE_BYTES, RECORD_BYTES, Header, read_header, slot_bytes
+from jedlik.transfer.store import Buffer
+
+TOGETHER_BYTES = 1 << 20
+"""Adjacent slots are joined up to this size: what a disk needs to be at its best."""
+TOGETHER_SLOTS = 512
+_GONE = frozenset({errno.ENODEV, errno.ENXIO, errno.ESTALE, errno.EROFS, errno.ENOTCONN, errno.ESHUTDOWN})
+
+
+def cause_of(error: OSError) -> Cause:
+    return "gone" if error.errno in _GONE else "failed"
+
+
+def address_of(buffer: Buffer) -> int:
+    if buffer.readonly:
+        return int(np.frombuffer(buffer, np.uint8).__array_interface__["data"][0])
+    return ctypes.addressof(ctypes.c_char.from_buffer(buffer))
+
+
+class SlotFile:
+    """Of `slots` slots of `block_bytes` each at `path`. `open` first, `close` last."""
+
+    def __init__(self, path: Path, slots: int, block_bytes: int) -> None:
+        self.path = path
+        self.direct = False
+        """Whether the page cache is passed by; known after `open`."""
+        self._block_bytes = block_bytes
+        self._slot_bytes = slot_bytes(block_bytes)
+        self.size_bytes = DATA_START + slots * self._slot_bytes
+        self._whole = self._slot_bytes == block_bytes
+        self._plain = -1
+        self._data = -1
+        self._bounce = threading.local()
+
+    def open(self) -> Header | None:
+        """Takes possession and the room. Returns the header found, if there is one that can be read.
+
+        Raises ConfigError where another process owns it, there is no room or no permission.
+        """
+        try:
+            self._plain = open_private(self.path, os.O_RDWR | os.O_CREAT)
+            self._own()
+            self._reserve()
+            found = read_header(os.pread(self._plain, RECORD_BYTES, 0))
+            self._data = self._open_direct()
+        except OSError as error:
+            self.close()
+            raise ConfigError(f"can't use {self.path} for KV blocks: {error.strerror}") from error
+        except ConfigError:
+            self.close()
+            raise
+        return found
+
+    def begin(self, header: Header) -> None:
+        """Whatever is in the slots now belongs to nobody. Raises OSError."""
+        os.pwrite(self._plain, header.packed().ljust(PAGE_BYTES, b"\0"), 0)
+
+    def joined(self, slots: Sequence[int], buffers: Sequence[Buffer]) -> list[tuple[int, int]]:
+        """Ranges of positions (first, end) that `put` and `get` take at once: slots in a row, memory that fits."""
+        most = min(TOGETHER_SLOTS, TOGETHER_BYTES // self._slot_bytes) if self._whole else 1
+        ranges: list[tuple[int, int]] = []
+        first = 0
+        for at in range(1, len(slots) + 1):
+            together = at < len(slots) and slots[at] == slots[at - 1] + 1 and at - first < most
+            if not (together and self._fits(buffers[at]) and self._fits(buffers[first])):
+                ranges.append((first, at))
+                first = at
+        return ranges if slots else []
+
+    def put(self, slot: int, buffers: Sequence[Buffer]) -> Cause:
+        """Writes the buffers to slots in a row."""
+        at, size = DATA_START + slot * self._slot_bytes, len(buffers) * self._block_bytes
+        try:
+            if not self._fits(buffers[0]):
+                size, buffers = self._slot_bytes, [self._bounced(buffers[0])]
+            written = os.pwritev(self._data, buffers, at)
+        except OSError as error:
+            return cause_of(error)
+        return "" if written == size else "failed"
+
+    def get(self, slot: int, buffers: Sequence[Buffer]) -> Cause:
+        """Fills the buffers from slots in a row. A file that has become too short is "corrupt"."""
+        at, size = DATA_START + slot * self._slot_bytes, len(buffers) * self._block_bytes
+        try:
+            if self._fits(buffers[0]):
+                return "" if os.preadv(self._data, buffers, at) == size else "corrupt"
+            page = self._page()
+            if os.preadv(self._data, [page], at) < self._block_bytes:
+                return "corrupt"
+        except OSError as error:
+            return cause_of(error)
+        buffers[0][:] = page[: self._block_bytes]
+        return ""
+
+    def sync(self) -> None:
+        """Raises OSError."""
+        os.fdatasync(self._data)
+
+    def close(self) -> None:
+        """Gives up possession."""
+        for descriptor in {self._data, self._plain} - {-1}:
+            os.close(descriptor)
+        self._data = self._plain = -1
+
+    def _own(self) -> None:
+        try:
+            fcntl.flock(self._plain, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ConfigError(f"{self.path} is in use by another jedlik process: give each server a folder") from error
+
+    def _reserve(self) -> None:
+        """Room for all slots now, so that it can't run out later; what is there from before stays."""
+        try:
+            os.ftruncate(self._plain, self.size_bytes)
+            os.posix_fallocate(self._plain, 0, self.size_bytes)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                raise
+            os.ftruncate(self._plain, 0)  # what could be had is of no use to us, and the disk is full for everybody
+            room = os.statvfs(self.path)
+            free = room.f_bavail * room.f_frsize
+            raise ConfigError(
+                f"{self.path} needs {self.size_bytes / 1e9:.2f} GB and has {free / 1e9:.2f} GB free: "
+                f"{error.strerror}; ask for less disk, or make room"
+            ) from error
+
+    def _open_direct(self) -> int:
+        """One that passes the page cache by, if a read shows that the file system does that; else the plain one."""
+        descriptor = -1
+        try:
+            descriptor = open_private(self.path, os.O_RDWR | os.O_DIRECT)
+            os.preadv(descriptor, [mmap.mmap(-1, PAGE_BYTES)], 0)
+        except OSError as error:
+            if descriptor >= 0:
+                os.close(descriptor)
+            if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
+                raise
+            return self._plain
+        self.direct = True
+        return descriptor
+
+    def _fits(self, buffer: Buffer) -> bool:
+        """Whether the kernel takes this memory as it is."""
+        return not self.direct or (self._whole and address_of(buffer) % PAGE_BYTES == 0)
+
+    def _page(self) -> memoryview:
+        """This thread's aligned memory, one slot long."""
+        page: memoryview | None = getattr(self._bounce, "page", None)
+        if page is None:
+            page = self._bounce.page = memoryview(mmap.mmap(-1, self._slot_bytes))
+        return page
+
+    def _bounced(self, buffer: Buffer) -> memoryview:
+        page = self._page()
+        page[: self._block_bytes] = buffer
+        return page

@@ -1,0 +1,78 @@
+"""Who may read KV blocks, the key that names them, and what tells blocks of one kind from another's."""
+
+import threading
+from pathlib import Path
+
+import pytest
+from msgspec.structs import replace
+
+from jedlik.core.errors import ConfigError
+from jedlik.core.protocol import Layout
+from jedlik.transfer.checksum import fingerprint
+from jedlik.transfer.private import KEY_FILE, cluster_key, private_folder
+
+
+def mode(path: Path) -> int:
+    return path.stat().st_mode & 0o777
+
+
+def test_the_key_is_drawn_once_and_kept(tmp_path: Path) -> None:
+    first = cluster_key(tmp_path / "kv")
+    assert len(first) == 32
+    assert cluster_key(tmp_path / "kv") == first
+    assert cluster_key(tmp_path / "other") != first
+    assert (mode(tmp_path / "kv"), mode(tmp_path / "kv" / KEY_FILE)) == (0o700, 0o600)
+    assert [path.name for path in (tmp_path / "kv").iterdir()] == [KEY_FILE]
+
+
+def test_servers_that_start_at_once_agree(tmp_path: Path) -> None:
+    keys: list[bytes] = []
+    threads = [threading.Thread(target=lambda: keys.append(cluster_key(tmp_path))) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(keys) == 8
+    assert len(set(keys)) == 1
+
+
+def test_a_key_that_others_can_read_is_refused(tmp_path: Path) -> None:
+    cluster_key(tmp_path)
+    (tmp_path / KEY_FILE).chmod(0o640)
+    with pytest.raises(ConfigError, match="can be read by other users"):
+        cluster_key(tmp_path)
+
+
+@pytest.mark.parametrize("text", [b"", b"not hex\n", b"ab" * 31, b"ab" * 33, b"\xff" * 64])
+def test_what_is_no_key_is_refused(tmp_path: Path, text: bytes) -> None:
+    (tmp_path / KEY_FILE).write_bytes(text)
+    (tmp_path / KEY_FILE).chmod(0o600)
+    with pytest.raises(ConfigError, match="holds no cluster key"):
+        cluster_key(tmp_path)
+
+
+def test_a_key_behind_a_link_is_refused(tmp_path: Path) -> None:
+    cluster_key(tmp_path / "a")
+    (tmp_path / KEY_FILE).symlink_to(tmp_path / "a" / KEY_FILE)
+    with pytest.raises(ConfigError, match="can't keep the cluster key"):
+        cluster_key(tmp_path)
+
+
+def test_a_file_is_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "w").write_bytes(b"")
+    with pytest.raises(ConfigError, match="no folder for KV blocks"):
+        private_folder(tmp_path / "w")
+
+
+def test_fingerprints_differ_where_bytes_mean_something_else() -> None:
+    layout = Layout("bfloat16", 30, 3, 64, 16)
+    mine = fingerprint(layout, "revision", "check")
+    assert mine == fingerprint(layout, "revision", "check")
+    others = [
+        fingerprint(layout, "revision2", "check"),
+        fingerprint(layout, "revision", "check2"),
+        fingerprint(replace(layout, block_size=32), "revision", "check"),
+        fingerprint(replace(layout, dtype="float16"), "revision", "check"),
+        fingerprint(replace(layout, order="layer,block"), "revision", "check"),
+    ]
+    assert len({mine, *others}) == 6
