@@ -30,6 +30,10 @@ CONFIG = ServeConfig(model="m", worker=WorkerConfig(block_size=16))
 POOL = PoolConfig(name="a", count=2, profile="p")
 
 
+def pool(**given: object) -> PoolConfig:
+    return PoolConfig(**({"name": "a", "count": 2, "profile": "p"} | given))  # type: ignore[arg-type]
+
+
 def fleet(**given: object) -> FleetConfig:
     return FleetConfig(**({"pools": (POOL,)} | given))  # type: ignore[arg-type]
 
@@ -72,6 +76,21 @@ def test_each_gateway_can_have_a_policy_of_its_own() -> None:
         ({"faults": (FaultConfig(at_s=1.0, kind="slow", factor=0.0),)}, "faults[0].factor", "more than 0"),
         ({"faults": (FaultConfig(at_s=1.0, kind="lose_facts", share=1.5),)}, "faults[0].share", "between 0 and 1"),
         ({"faults": (FaultConfig(at_s=float("nan"), kind="crash"),)}, "faults[0].at_s", "0 or more"),
+        ({"pools": (pool(workers_per_host=0),)}, "pools[0].workers_per_host", "at least 1"),
+        ({"pools": (pool(kv_token_bytes=0),)}, "pools[0].kv_token_bytes", "at least 1"),
+        ({"pools": (pool(host="x/y"),)}, "pools[0].host", "no /"),
+        ({"pools": (pool(host="x", workers_per_host=2),)}, "pools[0].workers_per_host", "say one of the two"),
+        ({"pools": (pool(kv_host_tokens=-1),)}, "pools[0].kv_host_tokens", "0 (no such tier) or more"),
+        ({"pools": (pool(kv_disk_tokens=-1),)}, "pools[0].kv_disk_tokens", "0 (no such tier) or more"),
+        ({"pools": (pool(role="prefill"),)}, "pools", "the role decode or both"),
+        ({"pools": (pool(role="decode"),)}, "pools", "the role prefill or both"),
+        ({"pools": (POOL, pool(name="b", role="decode")), "handoffs": False}, "handoffs", "must hand off"),
+        ({"network": NetworkConfig(disk_bandwidth_bytes_s=-5.0)}, "network.disk_bandwidth_bytes_s", "carry something"),
+        ({"network": NetworkConfig(object_block_s=-1.0)}, "network.object_block_s", "0 or more"),
+        ({"faults": (FaultConfig(at_s=1.0, kind="crash", peer=1),)}, "faults[0].peer", "only a cut"),
+        ({"faults": (FaultConfig(at_s=1.0, kind="cut", worker=1),)}, "faults[0].peer", "name both"),
+        ({"faults": (FaultConfig(at_s=1.0, kind="cut", worker=1, peer="a/1"),)}, "faults[0].peer", "to itself"),
+        ({"faults": (FaultConfig(at_s=1.0, kind="cut", worker=1, peer="b/1"),)}, "faults[0].peer", "did you mean 'a/"),
         ({"faults": (FaultConfig(at_s=1.0, kind="crash", worker=2),)}, "faults[0].worker", "has 2, numbered from 0"),
         ({"faults": (FaultConfig(at_s=1.0, kind="crash", worker="a/7"),)}, "faults[0].worker", "did you mean 'a/"),
     ],
@@ -89,6 +108,10 @@ def test_what_cannot_run_is_named(given: dict[str, object], key: str, text: str)
     [
         (PoolConfig(name="a", count=1, profile="silent"), "does not say how large"),
         (PoolConfig(name="a", count=1, profile="p", kv_tokens=15), "hold no block of 16"),
+        (pool(kv_host_tokens=15, kv_token_bytes=1), r"kv_host_tokens: 15 tokens hold no block"),
+        (pool(kv_disk_tokens=15, kv_token_bytes=1), r"kv_disk_tokens: 15 tokens hold no block"),
+        (pool(kv_host_tokens=64), r"kv_token_bytes: profile p does not say"),
+        (pool(kv_object=True), r"kv_token_bytes: profile p does not say"),
     ],
 )
 def test_a_cache_that_is_unknown_or_too_small_is_refused(pool: PoolConfig, text: str) -> None:
@@ -99,3 +122,27 @@ def test_a_cache_that_is_unknown_or_too_small_is_refused(pool: PoolConfig, text:
 @pytest.mark.parametrize(("named", "index"), [(1, 1), ("a/1", 1), ("0", 0), (-1, None), ("b/0", None), ("2", None)])
 def test_workers_by_index_and_by_name(named: int | str, index: int | None) -> None:
     assert worker_index(named, ["a/0", "a/1"]) == index
+
+
+def test_where_kv_moves_the_fleet_says_where_workers_are_and_how_large_a_token_is() -> None:
+    sized = msgspec.structs.replace(PROFILE, kv_bytes_per_token=100)
+    pools = (
+        pool(role="prefill", host="x"),
+        pool(name="b", count=3, role="decode", workers_per_host=2, kv_token_bytes=7, kv_host_tokens=64),
+    )
+    setup = build(CONFIG, fleet(pools=pools), {"p": sized})
+    assert setup.hosts == ["x", "x", "b/host0", "b/host0", "b/host1"]
+    assert [p.kv_token_bytes for p in setup.pools] == [100, 7]
+    assert [p.kv_host_tokens for p in setup.pools] == [0, 64]
+    assert setup.handoffs
+
+
+@pytest.mark.parametrize(
+    ("handoffs", "role", "hands_off"), [(None, "both", False), (None, "prefill", True), (True, "both", True)]
+)
+def test_workers_hand_off_where_a_pool_has_a_role_or_the_fleet_says_so(
+    handoffs: bool | None, role: str, hands_off: bool
+) -> None:
+    pools = (POOL, pool(name="b", role=role, kv_token_bytes=1))
+    sized = msgspec.structs.replace(PROFILE, kv_bytes_per_token=100)
+    assert build(CONFIG, fleet(pools=pools, handoffs=handoffs), {"p": sized}).handoffs is hands_off

@@ -281,9 +281,12 @@ class Carriers:
         if paths:
             yield PathsMeasured([self.costs[path] for path in paths])
         if "disk" in tiers:
-            yield TierOpened("disk", self._disks.setdefault(card.name, Disk()).runs())
+            yield TierOpened("disk", self._disk(card).runs())
         if "object" in tiers:
             yield TierOpened("object", [])
+
+    def _disk(self, card: Card) -> Disk:
+        return self._disks.setdefault(card.name, Disk())
 
     def remove(self, worker: WorkerId) -> None:
         """It is gone."""
@@ -307,7 +310,7 @@ class Carriers:
     def begun(self, card: Card, move: Move) -> None:
         """The target may be written from now on."""
         if move.target.tier == "disk":
-            self._disks[card.name].tear(move)
+            self._disk(card).tear(move)
         if self._witness is not None:
             self._witness.begun(card.worker, move)
 
@@ -315,13 +318,13 @@ class Carriers:
         """How many blocks arrived, and why not more."""
         blocks = move.blocks
         if move.source.tier == "disk":
-            blocks = self._disks[card.name].found(move)
+            blocks = self._disk(card).found(move)
         elif move.source.tier == "object":
             blocks = next((at for at, name in enumerate(move.ids) if name not in self._objects), len(move.ids))
         if self._witness is not None:
             self._witness.landed(card.worker, move, blocks)
         if move.target.tier == "disk":
-            self._disks[card.name].write(move)
+            self._disk(card).write(move)
         elif move.target.tier == "object":
             self._objects.update(move.ids)
         return blocks, "" if blocks == move.blocks else "missing"

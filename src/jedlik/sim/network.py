@@ -97,10 +97,10 @@ class Network:
     def join(self, one: WorkerId, other: WorkerId) -> None:
         """One cause of that is over; with the last one it ends."""
         for pair in _both_ways(one, other):
-            if self._parted[pair] == 1:
-                self.heal(*pair)
-            if self._parted[pair]:
+            if self._parted[pair] > 1:
                 self._parted[pair] -= 1
+            elif self._parted.pop(pair, 0):
+                self.heal(*pair)
 
     def reaches(self, one: WorkerId, other: WorkerId) -> bool:
         """Whether the link between two workers is whole."""
