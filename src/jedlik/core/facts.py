@@ -5,6 +5,17 @@ import msgspec
 from jedlik.core.ids import RequestId, WorkerId
 
 
+class Elsewhere(msgspec.Struct, frozen=True):
+    """Another place where a candidate's prompt could have been prefilled, and what that would have cost."""
+
+    worker: WorkerId | None
+    """None: the candidate itself."""
+    compute: bool
+    """False: the worker would only have sent what it has cached."""
+    parts: dict[str, float]
+    """As of `Candidate`, in seconds."""
+
+
 class Candidate(msgspec.Struct, frozen=True):
     """One worker as the router saw it when it chose."""
 
@@ -16,6 +27,14 @@ class Candidate(msgspec.Struct, frozen=True):
     """The terms of the cost by name."""
     excluded: str | None = None
     """Why it could not be chosen, None if it could."""
+    remote: WorkerId | None = None
+    """Who would prefill for it, or send it what it lacks; None: it does all itself."""
+    compute: bool = True
+    """Of `remote`: it prefills what is lacking; False: it only sends what it has cached."""
+    instead: Elsewhere | None = None
+    """The best of the other places that were compared; None: there was no other, or nothing to compare by."""
+    tier_tokens: int = 0
+    """Of the prompt, beyond `cached_tokens`: held by the candidate's memory, disk or object storage."""
 
 
 class Shadow(msgspec.Struct, frozen=True):
@@ -59,6 +78,10 @@ class Routed(msgspec.Struct, frozen=True, tag="routed"):
     """Set where it is refused for load: "late", "long", "harm", "deadline" or "policy"; docs/routing.md says when."""
     waited_s: float = 0.0
     """At the gateway from its arrival to this choice; 0 for all attempts but the first."""
+    remote: WorkerId | None = None
+    """Who prefills for the chosen worker, or sends it what it lacks; None: nobody."""
+    compute: bool = True
+    """As of `Candidate`."""
 
 
 class Migrated(msgspec.Struct, frozen=True, tag="migrated"):
@@ -136,7 +159,7 @@ class HandedOff(msgspec.Struct, frozen=True, tag="handed_off"):
     wanted: int
     """Tokens that were asked for."""
     cause: str
-    """"" for one that went well, else why the rest is computed here: "refused", "late", "gone", "memory", "cancelled"."""
+    """"" where all went well, else why the rest is computed here: "refused", "late", "gone", "memory", "cancelled"."""
     elapsed_s: float
 
 

@@ -32,7 +32,19 @@ class Incoming:
     `blocks` are reserved and not yet committed: they take the history from block `first` on.
     """
 
-    __slots__ = ("asked_s", "blocks", "due_s", "first", "handle", "remote", "sequence", "stage", "start", "until")
+    __slots__ = (
+        "arrived",
+        "asked_s",
+        "blocks",
+        "due_s",
+        "first",
+        "handle",
+        "remote",
+        "sequence",
+        "stage",
+        "start",
+        "until",
+    )
 
     def __init__(self, sequence: Sequence, remote: Remote, handle: Handle, now: float) -> None:
         self.sequence, self.remote, self.handle = sequence, remote, handle
@@ -40,6 +52,8 @@ class Incoming:
         self.start = self.until = sequence.scheduled
         self.first = len(sequence.blocks)
         self.blocks: list[BlockIndex] = []
+        self.arrived = 0
+        """Blocks."""
         self.asked_s = self.due_s = now
 
     def move(self, event: str) -> None:
@@ -58,6 +72,7 @@ class Incoming:
         count = -(-tokens // block_size) - self.first
         arrived, self.blocks = self.blocks[:count], self.blocks[count:]
         self.first += count
+        self.arrived += count
         return arrived
 
     @property

@@ -5,20 +5,25 @@ Promises: every attempt ends with exactly one `Finished`, unless its gateway can
 gaps. CPU: bench/worker_node. Does not: read a clock, know text, or measure itself.
 """
 
+from math import inf
+
 from jedlik.core.config import Role, WorkerConfig
 from jedlik.core.effects import Drained, Note, ToGatewayEffect, Wake, WorkerEffect
 from jedlik.core.errors import Fault
 from jedlik.core.events import (
     Drain,
     FromGateway,
+    FromWorker,
     GatewayJoined,
     GatewayLost,
     StepEnded,
     Woken,
     WorkerEvent,
+    WorkerLost,
 )
 from jedlik.core.facts import StepRan
 from jedlik.core.ids import GatewayId
+from jedlik.core.moves import Moved, PathsMeasured, Revoked, TierOpened
 from jedlik.core.protocol import (
     Ack,
     AssumeRole,
@@ -27,6 +32,7 @@ from jedlik.core.protocol import (
     FinishReason,
     Goodbye,
     Load,
+    Reserve,
     Resync,
     State,
     StepCosts,
@@ -37,11 +43,14 @@ from jedlik.core.tokens import pack
 from jedlik.kv.hashing import Names
 from jedlik.kv.pool import BlockPool
 from jedlik.nodes.worker_flights import Flights
+from jedlik.nodes.worker_incoming import Arrivals
 from jedlik.nodes.worker_intake import Intake
+from jedlik.nodes.worker_load import load_of
+from jedlik.nodes.worker_moves import Moves
+from jedlik.nodes.worker_outgoing import Pushes, refused
 from jedlik.nodes.worker_pace import Pace
 from jedlik.nodes.worker_peers import Peer
 from jedlik.nodes.worker_reports import CacheReport, LoadTimes
-from jedlik.perf.step import chunk_pairs
 from jedlik.scheduling.batch import Batch
 from jedlik.scheduling.booking import Booking
 from jedlik.scheduling.leap import LIVE, Leaps
@@ -75,7 +84,11 @@ class WorkerNode:
         self._state = State(1, role)
         self._peers: dict[GatewayId, Peer] = {}
         self._flights = Flights(self._batch, self._pace, 1 + config.run_ahead)
-        self._arrivals = 0
+        self._moves = Moves(card.layout.block_bytes)
+        self._incoming = Arrivals(card, config, self._batch, self._booking)
+        self._outgoing = Pushes(card, config, self._batch, self._booking, self._moves)
+        self._arrived = self._landed = 0
+        """How many sequences ever came; the last step that ended."""
         self._wake_at: float | None = None
         self._broken = self._drained = False
 
@@ -95,9 +108,11 @@ class WorkerNode:
         elif isinstance(event, GatewayJoined):
             self._join(event, now, out)
         elif isinstance(event, GatewayLost):
-            self._lose(event.gateway)
+            self._lose(event.gateway, now, out)
         elif isinstance(event, Drain):
             self._change(State(self._state.epoch + 1, self._state.role, True), out)
+        else:
+            self._moved(event, now, out)
         self._advance(now, out)
         return out
 
@@ -117,43 +132,72 @@ class WorkerNode:
                 if (sequence := peer.sequences.get(handle)) is not None:
                     self._batch.acknowledge(sequence, position)
         elif isinstance(message, Submit):
-            self._submit(peer, message, now)
+            self._submit(peer, message, now, out)
         elif isinstance(message, Cancel):
             for handle in message.handles:
-                self._drop(peer, peer.sequences.get(handle))
+                self._drop(peer, peer.sequences.get(handle), now, out)
+        elif isinstance(message, Reserve):
+            self._outgoing.reserve(peer.sequences.get(message.handle), message, out)
         elif isinstance(message, Resync):
             out += [ToGatewayEffect(peer.gateway, chunk) for chunk in self._cache.snapshot()]
         elif isinstance(message, AssumeRole):
             self._change(State(self._state.epoch + 1, message.role, self._state.draining), out)
         elif isinstance(message, Goodbye):
-            self._lose(event.gateway)
+            self._lose(event.gateway, now, out)
 
-    def _submit(self, peer: Peer, submit: Submit, now: float) -> None:
+    def _moved(
+        self,
+        event: FromWorker | WorkerLost | Moved | Revoked | PathsMeasured | TierOpened,
+        now: float,
+        out: list[WorkerEffect],
+    ) -> None:
+        """What concerns blocks on the move."""
+        if isinstance(event, Moved):
+            self._moves.end(event, now, out)
+        elif isinstance(event, FromWorker):
+            self._incoming.take(event.worker, event.message, now, out)
+        elif isinstance(event, WorkerLost):
+            self._incoming.lost(event.worker, now, out)
+        elif isinstance(event, Revoked):
+            self._incoming.revoked(event)
+        elif isinstance(event, PathsMeasured):
+            for costs in event.paths:
+                self._moves.paths.measured(costs)
+
+    def _submit(self, peer: Peer, submit: Submit, now: float, out: list[WorkerEffect]) -> None:
         peer.last_submit = max(peer.last_submit, submit.number)
         self._times.changed = True
         older = peer.choices.get((submit.request_id, submit.choice))
         if submit.handle in peer.sequences or (older is not None and older.submit.attempt >= submit.attempt):
-            peer.refuse(submit.handle, Fault("invalid", "this attempt is not newer than the one that runs"))
+            self._refuse(peer, submit, Fault("invalid", "this attempt is not newer than the one that runs"), out)
             return
-        self._drop(peer, older)
-        fault = self._intake.fault(submit) or self._unwilling()
+        self._drop(peer, older, now, out)
+        fault = self._intake.fault(submit) or self._outgoing.fault(submit) or self._unwilling()
         if fault is not None:
-            peer.refuse(submit.handle, fault)
+            self._refuse(peer, submit, fault, out)
             return
-        self._arrivals += 1
+        self._arrived += 1
         root = self._hasher.root(submit.tenant, submit.salt)
-        sequence = Sequence(submit, peer.gateway, self._arrivals, now, root, self._leaps.window_tokens)
+        sequence = Sequence(submit, peer.gateway, self._arrived, now, root, self._leaps.window_tokens)
         sequence.limit(self._intake.max_length, self._intake.stops(submit))
         if submit.output and sequence.known >= sequence.end_at:
             peer.finish(submit.handle, "length")  # it had all its tokens when its last worker was lost
             return
         peer.own(sequence)
-        self._batch.add(sequence)
+        if submit.push is not None and self._outgoing.begin(sequence, self._batch.steps, out):
+            return
+        if not self._incoming.ask(sequence, now, out):
+            self._batch.add(sequence)
+
+    def _refuse(self, peer: Peer, submit: Submit, fault: Fault, out: list[WorkerEffect]) -> None:
+        peer.refuse(submit.handle, fault)
+        if submit.push is not None:
+            out.append(refused(peer, submit.handle))
 
     def _unwilling(self) -> Fault | None:
         if self._state.draining:
             return Fault("unavailable", "this worker is draining")
-        if len(self._batch.waiting) + len(self._batch.parked) >= self._config.max_waiting:
+        if self._batch.lined_up >= self._config.max_waiting:
             wait_s = self._pace.wait_s(self._batch.waiting.tokens, self._config.max_step_tokens)
             message = f"{len(self._batch.waiting)} sequences wait here already"
             return Fault("overloaded", message, retry_after_s=wait_s)
@@ -161,7 +205,7 @@ class WorkerNode:
 
     def _join(self, joined: GatewayJoined, now: float, out: list[WorkerEffect]) -> None:
         gateway = joined.gateway
-        self._lose(gateway)
+        self._lose(gateway, now, out)
         peer = self._peers[gateway] = Peer(gateway, joined.follows)
         out.append(ToGatewayEffect(gateway, self._state))
         if not peer.follows:
@@ -169,18 +213,25 @@ class WorkerNode:
         out.append(ToGatewayEffect(gateway, self._load(peer.last_submit, now)))
         out += [ToGatewayEffect(gateway, chunk) for chunk in self._cache.snapshot()]
 
-    def _lose(self, gateway: GatewayId) -> None:
+    def _lose(self, gateway: GatewayId, now: float, out: list[WorkerEffect]) -> None:
         peer = self._peers.pop(gateway, None)
         if peer is not None:
             for sequence in list(peer.sequences.values()):
-                self._drop(peer, sequence)
+                self._drop(peer, sequence, now, out)
 
-    def _drop(self, peer: Peer, sequence: Sequence | None) -> None:
+    def _drop(self, peer: Peer, sequence: Sequence | None, now: float, out: list[WorkerEffect]) -> None:
         """End an attempt that nobody waits for; nothing more is said of it."""
         if sequence is not None:
             peer.forget(sequence)
-            self._batch.end(sequence)
-            self._times.changed = True
+            self._end(sequence, now, out)
+
+    def _end(self, sequence: Sequence, now: float, out: list[WorkerEffect]) -> None:
+        self._times.changed = True
+        if len(self._incoming):
+            self._incoming.ended(sequence, now, out)
+        self._batch.end(sequence)
+        if len(self._outgoing):
+            self._outgoing.ended(sequence, out)
 
     def _change(self, state: State, out: list[WorkerEffect]) -> None:
         self._state = state
@@ -192,28 +243,30 @@ class WorkerNode:
         if self._broken:
             return  # a step behind the one that failed
         plan = self._flights.land(done)
+        self._landed = done.step_id
         if done.error is not None:
-            self._break(done.error, plan, out)
+            self._break(done.error, plan, now, out)
             return
         self._pace.ended(plan, done, now)
         if done.logprobs or done.prompt_logprobs:
             self._take_logprobs(plan, done)
         for sequence, chunk in zip(plan.chunked, plan.prefills, strict=True):
+            sequence.computed = chunk.start + chunk.length
             if not chunk.sample:
-                self._chunk_ended(sequence)
+                self._chunk_ended(sequence, now, out)
         prefilled = len(plan.prefill_sampled)
         if prefilled:
-            self._take_tokens(plan.prefill_sampled, done.tokens[:prefilled])
+            self._take_tokens(plan.prefill_sampled, done.tokens[:prefilled], now, out)
         if done.steps > 1:
-            self._take_leap(plan, done)
+            self._take_leap(plan, done, now, out)
         else:
-            self._take_tokens(plan.decoded, done.tokens[prefilled:] if prefilled else done.tokens)
+            self._take_tokens(plan.decoded, done.tokens[prefilled:] if prefilled else done.tokens, now, out)
         if plan.prefills or plan.preempted:
             self._times.changed = True
         ran = StepRan(done.step_id, done.elapsed_s, plan.prefill_tokens, len(plan.decodes), plan.preempted, done.steps)
         out.append(Note(ran))
 
-    def _take_tokens(self, sequences: list[Sequence], tokens: list[int]) -> None:
+    def _take_tokens(self, sequences: list[Sequence], tokens: list[int], now: float, out: list[WorkerEffect]) -> None:
         """The hot loop: one new token each."""
         peers, ended, leaving = self._peers, Phase.ENDED, Phase.LEAVING
         for s, token in zip(sequences, tokens, strict=True):
@@ -233,13 +286,13 @@ class WorkerNode:
             if known >= s.publish_at:
                 self._booking.publish(s)
             if token in s.stops and known > s.min_length:
-                self._finish(peer, s, "stop", token)
+                self._finish(peer, s, "stop", token, now, out)
             elif known >= s.end_at:
-                self._finish(peer, s, "length")
+                self._finish(peer, s, "length", None, now, out)
             elif phase is leaving and not s.in_flight:
                 self._batch.settle(s)
 
-    def _take_leap(self, plan: Plan, done: StepDone) -> None:
+    def _take_leap(self, plan: Plan, done: StepDone, now: float, out: list[WorkerEffect]) -> None:
         """Several tokens in a row for each; nobody's stop token is among them."""
         self._batch.take_leap(plan)
         peers, steps, tokens = self._peers, done.steps, done.tokens
@@ -258,24 +311,31 @@ class WorkerNode:
             peer.each = steps
             self._booking.publish(s)
             if s.known >= s.end_at:
-                self._finish(peer, s, "length")
+                self._finish(peer, s, "length", None, now, out)
 
-    def _chunk_ended(self, s: Sequence) -> None:
+    def _chunk_ended(self, s: Sequence, now: float, out: list[WorkerEffect]) -> None:
         s.in_flight -= 1
         if s.in_flight:
             return  # its next chunk is under way
         if s.phase in (Phase.ENDED, Phase.LEAVING):
             self._batch.settle(s)
-        elif s.phase is Phase.DECODE and s.known >= s.end_at:  # asked for no token, only for its prompt
+        elif s.phase is Phase.DECODE and s.known >= s.end_at and not s.pushes:  # asked only for its prompt
             peer = self._peers[s.gateway]
             peer.start(s)
-            self._finish(peer, s, "length")
+            self._finish(peer, s, "length", None, now, out)
 
-    def _finish(self, peer: Peer, sequence: Sequence, reason: FinishReason, stop_token: int | None = None) -> None:
-        self._times.changed = True
-        peer.finish(sequence.handle, reason, stop_token)
-        peer.forget(sequence)
-        self._batch.end(sequence)
+    def _finish(
+        self,
+        peer: Peer,
+        s: Sequence,
+        reason: FinishReason,
+        stop_token: int | None,
+        now: float,
+        out: list[WorkerEffect],
+    ) -> None:
+        peer.finish(s.handle, reason, stop_token)
+        peer.forget(s)
+        self._end(s, now, out)
 
     def _take_logprobs(self, plan: Plan, done: StepDone) -> None:
         for s in plan.chunked:
@@ -286,14 +346,14 @@ class WorkerNode:
             if logprobs is not None and s.phase is not Phase.ENDED:
                 self._peers[s.gateway].explain(s.handle, logprobs)
 
-    def _break(self, error: str, failed: Plan, out: list[WorkerEffect]) -> None:
+    def _break(self, error: str, failed: Plan, now: float, out: list[WorkerEffect]) -> None:
         """The engine is gone: everybody's answer ends, and the process should leave."""
         self._broken = True
         fault = Fault("internal", f"the engine failed: {error}")
         for peer in self._peers.values():
             for sequence in list(peer.sequences.values()):
                 peer.refuse(sequence.handle, fault)
-                self._drop(peer, sequence)
+                self._drop(peer, sequence, now, out)
         for plan in (failed, *self._flights):
             for sequence in (*plan.chunked, *plan.decoded):
                 sequence.in_flight -= 1
@@ -308,23 +368,52 @@ class WorkerNode:
         for sequence in self._batch.waiting.overdue(now):
             peer = self._peers[sequence.gateway]
             peer.refuse(sequence.handle, Fault("timeout", "no place in the batch within the request's deadline"))
-            self._drop(peer, sequence)
+            self._drop(peer, sequence, now, out)
+        self._incoming.expire(now, out)
+        self._hand_off(now, out)
         self._flights.plan(now, out)
+        if self._batch.short:
+            self._make_room(now, out)
+        self._hand_off(now, out)
         for peer in self._peers.values():
             if (tokens := peer.flush(self._pace.steps)) is not None:
                 out.append(ToGatewayEffect(peer.gateway, tokens))
         if (facts := self._cache.facts()) is not None:
             out += [ToGatewayEffect(peer.gateway, facts) for peer in self._peers.values() if peer.follows]
         self._report(now, out)
-        if self._state.draining and not self._drained and not self._flights and self._batch.idle:
+        if self._state.draining and not (self._drained or self._flights or len(self._moves)) and self._batch.idle:
             self._drained = True
             out.append(Drained())
         self._set_wake(now, out)
 
+    def _hand_off(self, now: float, out: list[WorkerEffect]) -> None:
+        """Tell those whose prefill has begun, push what is computed, end what is done or can't be."""
+        if not len(self._outgoing):
+            return
+        for s in self._outgoing.advance(self._landed, out):
+            self._finish(self._peers[s.gateway], s, "length", None, now, out)
+        for s in self._outgoing.failed():
+            peer = self._peers[s.gateway]
+            peer.refuse(s.handle, Fault("unavailable", "the blocks could not be sent"))
+            self._drop(peer, s, now, out)
+
+    def _make_room(self, now: float, out: list[WorkerEffect]) -> None:
+        """Somebody who runs lacks blocks that belong to what is on its way: have them back, or preempt."""
+        self._batch.short = False
+        if not self._incoming.give_up_latest(now, out):
+            self._batch.starved = True
+            self._flights.plan(now, out)
+            self._batch.starved = self._batch.short = False
+
     def _only_time_has_passed(self, now: float) -> bool:
         """Nothing can be planned now that could not be planned before: no deadline is over and no leap is late."""
-        due_s = self._batch.waiting.next_due_s()
+        due_s = self._due_s()
         return (due_s is None or due_s > now) and not self._flights.late(now)
+
+    def _due_s(self) -> float | None:
+        """When somebody waits in vain."""
+        waiting_s, arriving_s = self._batch.waiting.next_due_s(), self._incoming.next_due_s()
+        return waiting_s if arriving_s is None else min(arriving_s, inf if waiting_s is None else waiting_s)
 
     def _report(self, now: float, out: list[WorkerEffect]) -> None:
         """Tell every gateway how much there is to do, if it is time to."""
@@ -336,36 +425,11 @@ class WorkerNode:
         self._times.sent(now)
 
     def _load(self, last_submit: int, now: float) -> Load:
-        batch, flight = self._batch, self._flights.running
-        over, age_s = self._pace.progress(flight, now) if flight else (0, 0.0)
-        if flight and flight.repeat > 1:
-            context = flight.context + over * len(flight.decodes)
-        else:
-            context = sum([s.scheduled for s in batch.decoding])
-        prefilling, pairs = batch.waiting.tokens, batch.waiting.pairs
-        for s in batch.prefilling:
-            prefilling += s.known - s.scheduled
-            pairs += chunk_pairs(s.scheduled, s.known - s.scheduled)
-        return Load(
-            steps=self._pace.steps + over,
-            step_age_s=age_s,
-            step_predicted_s=flight.predicted_s if flight else None,
-            running=batch.running,
-            waiting=len(batch.waiting) + len(batch.parked),
-            waiting_tokens=prefilling,
-            context_tokens=context,
-            held_blocks=self._pool.held_blocks,
-            cached_blocks=self._pool.cached_blocks,
-            last_submit=last_submit,
-            step_s=self._pace.step_s,
-            preemptions=batch.preemptions,
-            costs=self._pace.costs,
-            waiting_pairs=pairs,
-        )
+        return load_of(self._batch, self._pool, self._pace, self._flights.running, self._moves.paths, last_submit, now)
 
     def _set_wake(self, now: float, out: list[WorkerEffect]) -> None:
         """One timer for the next report and the next deadline. One that is set too early only costs a look."""
-        due_s = self._batch.waiting.next_due_s()
+        due_s = self._due_s()
         at = self._times.due_s() if self._peers else None
         if due_s is not None:
             at = due_s if at is None else min(at, due_s)
@@ -375,12 +439,15 @@ class WorkerNode:
 
     def check(self) -> None:
         """Assert the invariants of the node and everything below it."""
-        self._batch.check()
+        self._batch.check(self._incoming.reserved())
+        assert self._batch.reserved == self._incoming.reserved_blocks
+        self._incoming.check()
+        self._outgoing.check()
         owned = 0
         for peer in self._peers.values():
             peer.check()
             owned += len(peer.sequences)
         alive = len(self._batch.waiting) + len(self._batch.parked)
-        alive += sum(s.phase is not Phase.ENDED for s in self._batch.everyone())
+        alive += sum(s.phase not in (Phase.ENDED, Phase.WAITING) for s in self._batch.everyone())
         assert owned == alive
         self._flights.check()

@@ -91,8 +91,8 @@ class Flights:
         return not runs
 
     def check(self) -> None:
-        """Every sequence knows how many steps in flight name it."""
-        named: dict[int, int] = {}
+        """Every sequence knows how many steps in flight name it, and how many moves read its blocks."""
+        named = dict(self._batch.readers)
         for plan in self._plans:
             for s in (*plan.chunked, *plan.decoded):
                 named[s.number] = named.get(s.number, 0) + 1

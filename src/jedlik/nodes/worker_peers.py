@@ -38,7 +38,7 @@ class Peer:
         """Its first token (or its end without one) goes out now."""
         sequence.started = True
         self._started.append(
-            Started(sequence.handle, max(0, sequence.cached_tokens), sequence.queued_s, sequence.prompt_logprobs)
+            Started(sequence.handle, sequence.cached_tokens, sequence.queued_s, sequence.prompt_logprobs)
         )
         sequence.prompt_logprobs = None
 

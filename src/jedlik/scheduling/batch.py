@@ -1,15 +1,17 @@
 """The running batch: turns waiting, prefilling and decoding sequences into one step after another.
 
 Continuous batching with chunked prefill: decodes first, then prefills in order of admission, then new admissions.
-Plans may be made while earlier ones run; a sequence that ends or is preempted in the meantime keeps its blocks until
-the last step that names it has ended (`settle`). Knows no gateway, no message and no engine.
+Sequences may come with blocks that others filled, and leave theirs to who still reads them. Plans may be made while
+earlier ones run; a sequence that ends or is preempted in the meantime keeps its blocks until the last step that names
+it has ended (`settle`). Knows no gateway, no message and no engine.
+It is long because planning, memory and leaps change the same few sets.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from jedlik.core.config import WorkerConfig
 from jedlik.core.errors import Bug
-from jedlik.core.ids import Lane
+from jedlik.core.ids import BlockIndex, Lane
 from jedlik.core.step import Chunk, Open
 from jedlik.core.tokens import TOKEN_BYTES
 from jedlik.perf.step import chunk_pairs
@@ -28,9 +30,12 @@ WATERMARK = 0.01
 class Batch:
     """Every sequence of one worker that waits or runs."""
 
-    def __init__(self, config: WorkerConfig, booking: Booking, longest_leap: int = 1) -> None:
+    def __init__(self, config: WorkerConfig, booking: Booking, longest_leap: int = 1, keeps: bool = False) -> None:
+        """`keeps`: those that end go to `kept` with their blocks, until somebody calls `let_go`."""
         self.waiting = WaitingQueue()
         self.parked: dict[int, Sequence] = {}
+        self.arriving: dict[int, Sequence] = {}
+        self.kept: dict[int, Sequence] = {}
         self.prefilling: list[Sequence] = []
         self.decoding: list[Sequence] = []
         self.preemptions = 0
@@ -41,6 +46,17 @@ class Batch:
         """Ended or leaving, but named by a step in flight."""
         self._stale = False
         """`prefilling` or `decoding` hold some that no longer belong there."""
+        self._holders: dict[int, Sequence] = {}
+        """Of those waiting: whose blocks have arrived."""
+        self.readers: dict[int, int] = {}
+        """By number: how many moves read a sequence's blocks."""
+        self._keeps = keeps
+        self.short = False
+        """Somebody could not grow for want of blocks that `arriving` or `kept` ones hold."""
+        self.reserved = 0
+        """Blocks that moves fill: nobody's yet."""
+        self.starved = False
+        """Those can't be had: preempt instead."""
         self._steps = 0
 
     def plan(self, now: float, admit: bool = True) -> Plan | None:
@@ -73,6 +89,38 @@ class Batch:
         self._booking.estimate(sequence)
         self.waiting.push(sequence)
 
+    def depart(self, sequence: Sequence) -> None:
+        """A new sequence whose blocks are on their way: it waits for them, not for its turn."""
+        sequence.move("depart")
+        self.arriving[sequence.number] = sequence
+
+    def arrive(self, sequence: Sequence) -> None:
+        """They are here, or will not come: now it waits for its turn, in the order in which all arrived."""
+        del self.arriving[sequence.number]
+        sequence.move("arrive")
+        if sequence.blocks:
+            self._holders[sequence.number] = sequence
+        self._queue(sequence)
+
+    def hold(self, sequence: Sequence) -> None:
+        """A move reads its blocks: they stay as they are until `let_go`, whatever becomes of it."""
+        sequence.in_flight += 1
+        self.readers[sequence.number] = self.readers.get(sequence.number, 0) + 1
+
+    def let_go(self, sequence: Sequence) -> None:
+        """That move has ended."""
+        sequence.in_flight -= 1
+        self.readers[sequence.number] -= 1
+        if not self.readers[sequence.number]:
+            del self.readers[sequence.number]
+        if not sequence.in_flight and sequence.number in self._unsettled:
+            self.settle(sequence)
+
+    def free(self, sequence: Sequence) -> None:
+        """Nobody needs the blocks of this ended sequence any more."""
+        del self.kept[sequence.number]
+        self._booking.release(sequence)
+
     def acknowledge(self, sequence: Sequence, position: int) -> None:
         """Its gateway has taken more: it may run on."""
         sequence.acknowledge(position)
@@ -86,6 +134,9 @@ class Batch:
         phase = sequence.phase
         if phase is Phase.WAITING:
             self.waiting.remove(sequence)
+            self._holders.pop(sequence.number, None)
+        elif phase is Phase.ARRIVING:
+            del self.arriving[sequence.number]
         elif phase is Phase.PARKED:
             del self.parked[sequence.number]
         elif phase is not Phase.LEAVING:
@@ -95,14 +146,30 @@ class Batch:
             self._unsettled[sequence.number] = sequence
         else:
             self._unsettled.pop(sequence.number, None)
-            self._booking.release(sequence)
+            self._release(sequence)
 
     def settle(self, sequence: Sequence) -> None:
         """No step in flight names this ended or leaving sequence any more."""
         del self._unsettled[sequence.number]
-        self._booking.release(sequence)
+        self._release(sequence)
         if sequence.phase is Phase.LEAVING:
             self._requeue(sequence)
+
+    def _release(self, sequence: Sequence) -> None:
+        if self._keeps and sequence.phase is Phase.ENDED and sequence.run is not None:
+            self.kept[sequence.number] = sequence
+        else:
+            self._booking.release(sequence)
+
+    @property
+    def steps(self) -> int:
+        """Planned so far: the number of the last one."""
+        return self._steps
+
+    @property
+    def lined_up(self) -> int:
+        """Sequences that wait, for whatever it is."""
+        return len(self.waiting) + len(self.parked) + len(self.arriving)
 
     @property
     def running(self) -> int:
@@ -112,7 +179,7 @@ class Batch:
     @property
     def idle(self) -> bool:
         """Nobody waits or runs, and no step in flight names anybody."""
-        return not (self.running or len(self.waiting) or self.parked or self._unsettled)
+        return not (self.running or len(self.waiting) or self.parked or self.arriving or self._unsettled)
 
     # --- leaps ---
 
@@ -217,6 +284,7 @@ class Batch:
                     continue
                 return
             self.waiting.remove(s)
+            self._holders.pop(s.number, None)
             s.move("admit")
             self._open(plan, s, now)
             chunk = self._plan_chunk(plan, s, left)
@@ -240,8 +308,8 @@ class Batch:
         return True
 
     def _open(self, plan: Plan, s: Sequence, now: float) -> None:
-        if s.cached_tokens < 0:
-            s.cached_tokens, s.queued_s, s.due_s = 0, now - s.arrived_s, None
+        if not s.admitted:
+            s.admitted, s.queued_s, s.due_s = True, now - s.arrived_s, None
         if s.reads_prompt:
             s.prompt_logprobs = []
         self._booking.open(s)
@@ -255,15 +323,25 @@ class Batch:
 
     def _fits(self, s: Sequence) -> bool:
         """Whether its whole history fits beside what admitted prefills still need and a margin for decodes."""
-        if not self.running and not self._unsettled:
-            return True  # alone, anything that was accepted fits
-        booking = self._booking
+        alone, booking = not self.running and not self._unsettled, self._booking
+        if alone and self._free_for(s):
+            return True
         promised = sum(
             booking.blocks_for(p.known + 1) - len(p.blocks) for p in self.prefilling if p.phase is Phase.PREFILL
         )
         margin = int(booking.pool.capacity * WATERMARK) + 1
         available = booking.pool.available_blocks - promised - margin
         return booking.demand(s) <= available
+
+    def _free_for(self, s: Sequence) -> bool:
+        """Whether it can have all it needs, nobody running; alone, anything that was accepted fits."""
+        while True:
+            if self._booking.demand(s) <= self._booking.pool.available_blocks:
+                return True
+            if not self._strip(s):
+                break
+        self.short = True
+        return not (self.kept or self.arriving or self.reserved)
 
     def _tell_table(self, plan: Plan, s: Sequence) -> None:
         if s.tabled < len(s.blocks):
@@ -280,6 +358,11 @@ class Batch:
                 return room
             if self._unsettled:
                 return 0  # their blocks come back when a step ends
+            if self._strip(s):
+                continue
+            if (self.kept or self.arriving) and not self.starved:
+                self.short = True
+                return 0
             victim = victim_of((*self.decoding, *self.prefilling))
             if victim is None:
                 raise Bug("no block is left and nobody holds one")
@@ -304,6 +387,19 @@ class Batch:
             self._booking.release(victim)
             self._requeue(victim)
 
+    def _strip(self, wanting: Sequence) -> bool:
+        """Who waits for its turn with blocks that have arrived gives them back, the last in line first."""
+        others = [s for s in self._holders.values() if s is not wanting]
+        if not others:
+            return False
+        last = max(others, key=lambda s: s.key)
+        del self._holders[last.number]
+        self.waiting.remove(last)
+        self._booking.release(last)
+        last.rewind()
+        self._queue(last)
+        return True
+
     def _requeue(self, sequence: Sequence) -> None:
         sequence.move("requeue")
         sequence.rewind()
@@ -326,14 +422,18 @@ class Batch:
         yield from self.prefilling
         yield from (s for s in self.decoding if s not in self.prefilling)
         yield from self._unsettled.values()
+        yield from self.arriving.values()
+        yield from self._holders.values()
+        yield from self.kept.values()
 
-    def check(self) -> None:
-        """Assert the invariants of queue, lanes and blocks."""
+    def check(self, reserved: Iterable[list[BlockIndex]] = ()) -> None:
+        """Assert the invariants of queue, lanes and blocks; `reserved` ones belong to moves."""
         self._sweep()
         self.waiting.check()
         holders = list(self.everyone())
         assert len({id(s) for s in holders}) == len(holders)
-        self._booking.pool.check(s.blocks for s in holders)
+        assert all(s.phase is Phase.WAITING and s.blocks for s in self._holders.values())
+        self._booking.pool.check([*(s.blocks for s in holders), *reserved])
         lanes = [s.lane for s in (*self.prefilling, *self.decoding)] + self._lanes + self._closing
         assert sorted(lanes) == list(range(self._config.max_sequences))
         assert all(s.in_flight for s in self._unsettled.values())

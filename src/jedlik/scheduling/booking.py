@@ -5,6 +5,7 @@ publishes in chain order. Where two sequences compute the same content at the sa
 second keeps a private block; from there on the second publishes nothing (its chain in the cache is not its own).
 """
 
+from jedlik.core.ids import BlockId, BlockIndex
 from jedlik.core.tokens import TOKEN_BYTES
 from jedlik.kv.hashing import Names
 from jedlik.kv.pool import BlockPool
@@ -29,7 +30,7 @@ class Booking:
         held = 0
         if not sequence.reads_prompt:
             held = self.pool.match(sequence.block_ids[: self._adoptable(sequence)])[1]
-        return self.blocks_for(sequence.known + 1) - held
+        return self.blocks_for(sequence.known + 1) - max(held, len(sequence.blocks))
 
     def estimate(self, sequence: Sequence) -> None:
         """Set what it would have to compute if it were admitted now."""
@@ -37,12 +38,25 @@ class Booking:
         cached = 0
         if not sequence.reads_prompt:
             cached = self.pool.match(sequence.block_ids[: self._adoptable(sequence)])[0] * self.block_size
+        cached = max(cached, sequence.scheduled)
         sequence.missing = sequence.known - cached
         sequence.missing_pairs = chunk_pairs(cached, sequence.missing)
 
     def open(self, sequence: Sequence) -> None:
-        """It holds nothing yet and begins to compute: its full blocks are to be published from the first on."""
-        sequence.publish_at = self.block_size
+        """It begins to hold blocks: its full blocks are to be published from the first on."""
+        if not sequence.blocks:
+            sequence.publish_at = self.block_size
+
+    def land(self, sequence: Sequence, blocks: list[BlockIndex], tokens: int) -> None:
+        """Blocks have arrived and are its own: they hold the KV of its history up to `tokens`."""
+        sequence.blocks += blocks
+        sequence.scheduled = sequence.computed = tokens
+        self.publish(sequence)
+
+    def names(self, sequence: Sequence) -> list[BlockId]:
+        """Of the full blocks that could be adopted: all but the last token's."""
+        self._name(sequence)
+        return sequence.block_ids[: self._adoptable(sequence)]
 
     def adopt(self, sequence: Sequence) -> int:
         """Share the blocks that follow in its history, as far as they are cached. Returns tokens gained."""

@@ -2,8 +2,8 @@
 
 A record, changed by `scheduling/` and `nodes/worker` only. Lengths count tokens of prompt and output together:
 `known` are those the worker has seen, `expected` also those that steps in flight will draw, `scheduled` those whose
-KV is computed by a step handed over. `stop_at` is the one number the decode loop compares: no token is planned beyond
-it.
+KV is computed by a step handed over, `computed` those whose KV is there for certain. `stop_at` is the one number the
+decode loop compares: no token is planned beyond it.
 """
 
 from enum import Enum
@@ -13,7 +13,7 @@ from jedlik.core.ids import BlockId, BlockIndex, GatewayId, Lane
 from jedlik.core.protocol import RUN_AHEAD_TOKENS, Submit
 from jedlik.core.step import TokenLogprobs
 from jedlik.core.tokens import TOKEN_BYTES, count
-from jedlik.kv.pool import Run
+from jedlik.kv.runs import Run
 
 AGEING_S = 10.0
 """A level of priority is worth this much waiting: urgent goes first, nothing starves."""
@@ -23,6 +23,8 @@ NEVER = 1 << 62
 
 class Phase(Enum):
     WAITING = "waiting"
+    ARRIVING = "arriving"
+    """Its blocks are on their way, from another worker or a tier."""
     PARKED = "parked"
     """Preempted, and its gateway has not acknowledged enough to go on."""
     PREFILL = "prefill"
@@ -34,6 +36,9 @@ class Phase(Enum):
 
 MOVES: dict[tuple[Phase, str], Phase] = {
     (Phase.WAITING, "admit"): Phase.PREFILL,
+    (Phase.WAITING, "depart"): Phase.ARRIVING,
+    (Phase.ARRIVING, "arrive"): Phase.WAITING,
+    (Phase.ARRIVING, "end"): Phase.ENDED,
     (Phase.WAITING, "park"): Phase.PARKED,
     (Phase.PARKED, "unpark"): Phase.WAITING,
     (Phase.PREFILL, "prefilled"): Phase.DECODE,
@@ -52,7 +57,8 @@ class Sequence:
     """See the module. `number` is the worker's own count of arrivals: the last word in every tie."""
 
     __slots__ = (
-        "arrived_s", "block_ids", "blocks", "cached_tokens", "due_s", "end_at", "expected", "gateway", "handle",
+        "admitted", "arrived_s", "block_ids", "blocks", "cached_tokens", "computed", "due_s", "end_at", "expected",
+        "gateway", "handle",
         "history", "in_flight", "key", "known", "lane", "min_length", "missing", "missing_pairs", "number", "phase",
         "prompt_logprobs", "prompt_tokens", "publish_at", "published", "queued_s", "resumed", "root", "run",
         "scheduled", "started", "stop_at", "stops", "story", "submit", "tabled", "window", "window_at",
@@ -76,8 +82,9 @@ class Sequence:
         self.block_ids: list[BlockId] = []
         self.in_flight = 0
         self.missing, self.missing_pairs = self.known, 0  # as far as known when it was queued
-        self.cached_tokens = -1
+        self.cached_tokens = 0
         self.queued_s = 0.0
+        self.admitted = False  # ever
         self.started = self.resumed = False
         self.prompt_logprobs: list[TokenLogprobs] | None = None
         self.phase, self.story = Phase.WAITING, "waiting"
@@ -85,7 +92,7 @@ class Sequence:
 
     def rewind(self) -> None:
         """Nothing is computed, no block or lane is held: how every (re)start begins."""
-        self.expected, self.scheduled = self.known, 0
+        self.expected, self.scheduled, self.computed = self.known, 0, 0
         self.blocks: list[BlockIndex] = []
         self.run: Run | None = None  # the last it holds under a name
         self.lane, self.tabled, self.published = NO_LANE, 0, 0
@@ -111,6 +118,11 @@ class Sequence:
     def window_closed(self) -> bool:
         """It may not run on before its gateway acknowledges more."""
         return self.known >= self.window_at
+
+    @property
+    def pushes(self) -> bool:
+        """It is computed for another worker, which gets its blocks."""
+        return self.submit.push is not None
 
     @property
     def reads_prompt(self) -> bool:

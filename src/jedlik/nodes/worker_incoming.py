@@ -1,0 +1,257 @@
+"""At the worker that decodes: sequences whose blocks other workers send, from the question to the last commit.
+
+Promises: every sequence that departs arrives (or ends), with what has come by then; blocks that a writer may still
+touch are never given to anybody; all reservations together stay within their share of the pool. Time frees no block
+here: it only ends waiting.
+"""
+
+from collections.abc import Iterator
+from math import inf
+
+from jedlik.core.config import WorkerConfig
+from jedlik.core.effects import Note, ToWorkerEffect, WorkerEffect
+from jedlik.core.events import Said
+from jedlik.core.facts import HandedOff
+from jedlik.core.ids import BlockIndex, Handle, WorkerId
+from jedlik.core.moves import Revoke, Revoked
+from jedlik.core.protocol import Cancel, Card, Granted, Push, Pushed, Released, Reserve, Submit, Tokens
+from jedlik.core.requests import Sampling, Stopping
+from jedlik.core.tokens import TOKEN_BYTES
+from jedlik.moving.handoff import Incoming, Quarantine, Stage
+from jedlik.scheduling.batch import Batch
+from jedlik.scheduling.booking import Booking
+from jedlik.scheduling.sequence import Sequence
+
+LATE_FACTOR = 3.0
+"""A hand-off without progress for this many times what it should take in all is late."""
+MARGIN = 0.02
+"""Of the pool: left to those that run."""
+
+
+class Arrivals:
+    """See the module."""
+
+    def __init__(self, card: Card, config: WorkerConfig, batch: Batch, booking: Booking) -> None:
+        self._card, self._config, self._batch, self._booking = card, config, batch, booking
+        self._pool = booking.pool
+        self._open: dict[Handle, Incoming] = {}
+        self._by_sequence: dict[int, Incoming] = {}
+        self._quarantine = Quarantine()
+        self._last_handle = 0
+        self._due_s = inf
+        """Nobody is late before this."""
+        self._short = False
+        """Somebody is granted blocks that there was no room for."""
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    @property
+    def reserved_blocks(self) -> int:
+        """That belong to nobody yet: on their way, or in quarantine."""
+        return sum(len(i.blocks) for i in self._open.values()) + len(self._quarantine)
+
+    def ask(self, s: Sequence, now: float, out: list[WorkerEffect]) -> bool:
+        """Have a new sequence prefilled where its gateway said. False: there is nothing to gain, or no room for it."""
+        remote = s.submit.remote
+        if remote is None or s.reads_prompt or remote.worker == self._card.worker:
+            return False
+        self._booking.open(s)
+        s.cached_tokens += self._booking.adopt(s)
+        lacking = self._booking.blocks_for(s.known - 1) - len(s.blocks)
+        if lacking <= 0 or self._booking.blocks_for(s.known) > self._share_blocks():
+            return False
+        self._last_handle += 1
+        incoming = Incoming(s, remote, Handle(self._last_handle), now)
+        self._open[incoming.handle] = self._by_sequence[s.number] = incoming
+        self._batch.depart(s)
+        self._expect(incoming, now)
+        out.append(ToWorkerEffect(remote.worker, self._submit(incoming)))
+        return True
+
+    def take(self, worker: WorkerId, message: Said, now: float, out: list[WorkerEffect]) -> None:
+        """What a worker says that prefills for this one."""
+        match message:
+            case Granted():
+                self._granted(message, now, out)
+            case Pushed():
+                self._pushed(message, now, out)
+            case Released():
+                for handle in message.handles:
+                    if (incoming := self._open.get(handle)) is not None:
+                        self._close(incoming, "refused", now, out)
+                    self._give_back(handle)
+            case Tokens():
+                for finished in message.finished:
+                    if finished.fault is not None and (incoming := self._open.get(finished.handle)) is not None:
+                        self._close(incoming, "refused", now, out)
+
+    def lost(self, worker: WorkerId, now: float, out: list[WorkerEffect]) -> None:
+        """The connection to a worker is gone: nothing more will come, but it may still be writing."""
+        for incoming in [i for i in self._open.values() if i.remote.worker == worker]:
+            self._close(incoming, "gone", now, out)
+        if tickets := self._quarantine.of(worker):
+            out.append(Revoke(worker, tickets))
+
+    def revoked(self, event: Revoked) -> None:
+        for handle in event.tickets:
+            self._give_back(handle)
+
+    def ended(self, s: Sequence, now: float, out: list[WorkerEffect]) -> None:
+        """A sequence has ended; if it was on its way, nobody waits for its blocks any more."""
+        incoming = self._by_sequence.get(s.number)
+        if incoming is not None:
+            self._close(incoming, "cancelled", now, out)
+
+    def expire(self, now: float, out: list[WorkerEffect]) -> None:
+        """Give up what is late, and try again for whoever lacks room."""
+        if now >= self._due_s:
+            for incoming in [i for i in self._open.values() if i.due_s <= now]:
+                self._cancel(incoming, "late", now, out)
+            self._due_s = min((i.due_s for i in self._open.values()), default=inf)
+        if self._short:
+            self._reserve(out)
+
+    def next_due_s(self) -> float | None:
+        return None if self._due_s == inf else self._due_s
+
+    def give_up_latest(self, now: float, out: list[WorkerEffect]) -> bool:
+        """Memory is short: end the hand-off that came last. False where none is, or blocks are coming back anyway."""
+        if not self._open or len(self._quarantine):
+            return False
+        self._cancel(max(self._open.values(), key=lambda i: i.sequence.key), "memory", now, out)
+        return True
+
+    # --- one hand-off ---
+
+    def _submit(self, incoming: Incoming) -> Submit:
+        s = incoming.sequence
+        asked = s.submit
+        return Submit(
+            handle=incoming.handle,
+            request_id=asked.request_id,
+            choice=asked.choice,
+            attempt=asked.attempt,
+            prompt=bytes(s.history[:-TOKEN_BYTES]),
+            output=b"",
+            sampling=Sampling(temperature=0.0),
+            stopping=Stopping(max_tokens=0),
+            tenant=asked.tenant,
+            salt=asked.salt,
+            priority=asked.priority,
+            budget_s=None,
+            output_hint=None,
+            number=incoming.handle,
+            push=Push(self._card.layout, incoming.start, incoming.remote.compute),
+        )
+
+    def _granted(self, granted: Granted, now: float, out: list[WorkerEffect]) -> None:
+        incoming = self._open.get(granted.handle)
+        if incoming is None or incoming.stage is not Stage.ASKED:
+            return
+        incoming.move("grant")
+        s = incoming.sequence
+        s.cached_tokens = max(s.cached_tokens, min(granted.cached, s.known - 1))
+        incoming.until = min(granted.until, s.known - 1)
+        if incoming.until <= incoming.start:
+            self._close(incoming, "", now, out)
+            return
+        self._expect(incoming, now)
+        self._reserve(out)
+
+    def _reserve(self, out: list[WorkerEffect]) -> None:
+        """Give writers room, the oldest hand-off first: no later one takes what it lacks."""
+        size, self._short = self._booking.block_size, False
+        for incoming in self._open.values():
+            if incoming.stage is not Stage.GRANTED or not (missing := incoming.missing(size)):
+                continue
+            blocks = self._pool.take(min(missing, self._room())) or []
+            if blocks:
+                first = incoming.first + len(incoming.blocks)
+                incoming.blocks += blocks
+                self._batch.reserved += len(blocks)
+                out.append(ToWorkerEffect(incoming.remote.worker, Reserve(incoming.handle, first, list(blocks))))
+            if len(blocks) < missing:
+                self._short = True
+                return
+
+    def _room(self) -> int:
+        """Blocks that may be reserved now."""
+        running, pool = self._batch.running, self._pool
+        lodged = self.reserved_blocks + sum(len(s.blocks) for s in self._batch.arriving.values())
+        spare = pool.available_blocks - int(pool.capacity * MARGIN) - running
+        return max(0, min(self._share_blocks() - lodged, spare))
+
+    def _share_blocks(self) -> int:
+        return int(self._pool.capacity * self._config.handoff_share)
+
+    def _pushed(self, pushed: Pushed, now: float, out: list[WorkerEffect]) -> None:
+        incoming = self._open.get(pushed.handle)
+        if incoming is None or incoming.stage is not Stage.GRANTED:
+            return
+        s, size = incoming.sequence, self._booking.block_size
+        tokens = min(pushed.tokens, incoming.until)
+        if tokens <= s.scheduled or (tokens % size and tokens < incoming.until):
+            return  # a duplicate, or no whole block
+        if self._booking.blocks_for(tokens) > incoming.first + len(incoming.blocks):
+            self._cancel(incoming, "refused", now, out)  # it claims to have written what it was never given
+            return
+        arrived = incoming.commit(tokens, size)
+        self._batch.reserved -= len(arrived)
+        self._booking.land(s, arrived, tokens)
+        if tokens >= incoming.until:
+            self._close(incoming, "", now, out)
+        else:
+            self._expect(incoming, now)
+
+    def _expect(self, incoming: Incoming, now: float) -> None:
+        patience_s = max(self._config.handoff_patience_s, LATE_FACTOR * incoming.remote.expected_s)
+        incoming.due_s = now + patience_s
+        self._due_s = min(self._due_s, incoming.due_s)
+
+    def _cancel(self, incoming: Incoming, cause: str, now: float, out: list[WorkerEffect]) -> None:
+        out.append(ToWorkerEffect(incoming.remote.worker, Cancel([incoming.handle])))
+        self._close(incoming, cause, now, out, told=True)
+
+    def _close(self, incoming: Incoming, cause: str, now: float, out: list[WorkerEffect], told: bool = False) -> None:
+        """It is over: what came stays, what is still reserved waits for the writer's last word."""
+        incoming.move("close")
+        s = incoming.sequence
+        del self._open[incoming.handle], self._by_sequence[s.number]
+        if cause == "cancelled" and not told:
+            out.append(ToWorkerEffect(incoming.remote.worker, Cancel([incoming.handle])))
+        self._quarantine.put(incoming.remote.worker, incoming.handle, incoming.blocks)
+        if s.number in self._batch.arriving:
+            self._batch.arrive(s)
+        out.append(Note(_told(incoming, cause, now)))
+
+    def _give_back(self, handle: Handle) -> None:
+        blocks = self._quarantine.take(handle)
+        self._batch.reserved -= len(blocks)
+        self._pool.release(None, blocks)
+
+    def reserved(self) -> Iterator[list[BlockIndex]]:
+        """For checking."""
+        yield from (incoming.blocks for incoming in self._open.values())
+        yield from self._quarantine.everything()
+
+    def check(self) -> None:
+        assert {i.sequence.number for i in self._open.values()} == self._by_sequence.keys()
+        assert all(self._by_sequence[n].sequence.number == n for n in self._by_sequence)
+        assert all(i.stage is not Stage.CLOSED and i.due_s >= self._due_s for i in self._open.values())
+        assert all(i.first == len(i.sequence.blocks) for i in self._open.values())
+
+
+def _told(incoming: Incoming, cause: str, now: float) -> HandedOff:
+    s, remote = incoming.sequence, incoming.remote
+    return HandedOff(
+        s.submit.request_id,
+        s.submit.choice,
+        remote.worker,
+        remote.compute,
+        incoming.done_tokens,
+        incoming.arrived,
+        s.known - 1 - incoming.start,
+        cause,
+        now - incoming.asked_s,
+    )

@@ -1,0 +1,140 @@
+"""At the worker that prefills: sequences computed for other workers, whose blocks are pushed as they are finished.
+
+Promises: nothing is pushed before the step that computes it has ended, nor to a block that the asker has not given;
+what is being read stays as it is until the move has ended; `Released` is the last word of every hand-off, and true.
+"""
+
+from jedlik.core.config import WorkerConfig
+from jedlik.core.effects import ToGatewayEffect, WorkerEffect
+from jedlik.core.errors import Fault
+from jedlik.core.ids import GatewayId, Handle, WorkerId
+from jedlik.core.moves import DEVICE, CancelMove, Move, Moved, Place
+from jedlik.core.protocol import Card, Granted, Pushed, Released, Reserve, Submit
+from jedlik.moving.handoff import Outgoing
+from jedlik.nodes.worker_moves import Moves
+from jedlik.nodes.worker_peers import Peer
+from jedlik.scheduling.batch import Batch
+from jedlik.scheduling.booking import Booking
+from jedlik.scheduling.sequence import Phase, Sequence
+
+DEADLINE_FACTOR = 5.0
+"""A push that has not begun after this many times the asker's patience need not begin any more."""
+
+
+class Pushes:
+    """See the module. Whoever ends a sequence of these says so to `ended`."""
+
+    def __init__(self, card: Card, config: WorkerConfig, batch: Batch, booking: Booking, moves: Moves) -> None:
+        self._card, self._batch, self._booking, self._moves = card, batch, booking, moves
+        self._deadline_s = DEADLINE_FACTOR * config.handoff_patience_s
+        self._open: dict[int, Outgoing] = {}
+        """By the sequence's number."""
+        self._barriers: list[tuple[int, Sequence]] = []
+        """What is cached may be in the making by steps up to this one: (step, sequence)."""
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def fault(self, submit: Submit) -> Fault | None:
+        """Why this worker can't prefill for the asker; None if it can."""
+        push = submit.push
+        if push is None or push.layout == self._card.layout:
+            return None
+        return Fault("invalid", f"the asker's blocks are {push.layout}, these are {self._card.layout}", code="layout")
+
+    def begin(self, s: Sequence, last_step: int, out: list[WorkerEffect]) -> bool:
+        """Take on a new sequence. True: it needs no computing, only what is cached is to be sent."""
+        outgoing = self._open[s.number] = Outgoing(s, self._booking.block_size)
+        push = s.submit.push
+        if push is None or push.compute:
+            return False
+        self._booking.open(s)
+        outgoing.until = s.cached_tokens = self._booking.adopt(s)
+        self._batch.depart(s)
+        self._grant(outgoing, out)
+        self._barriers.append((last_step, s))
+        return True
+
+    def reserve(self, s: Sequence | None, reserve: Reserve, out: list[WorkerEffect]) -> None:
+        """The asker gives blocks to write to."""
+        outgoing = None if s is None else self._open.get(s.number)
+        if outgoing is not None and outgoing.reserve(reserve.first, reserve.blocks):
+            self._push(outgoing, out)
+
+    def advance(self, landed: int, out: list[WorkerEffect]) -> list[Sequence]:
+        """Tell whose turn has come, push what is ready; `landed` is the last step that ended. Returns who is done."""
+        if self._barriers:
+            for _, s in [b for b in self._barriers if b[0] <= landed]:
+                s.computed = s.scheduled
+            self._barriers = [b for b in self._barriers if b[0] > landed]
+        done = []
+        for outgoing in self._open.values():
+            s = outgoing.sequence
+            if not outgoing.granted and s.phase in (Phase.PREFILL, Phase.DECODE):
+                self._grant(outgoing, out)
+            self._push(outgoing, out)
+            if outgoing.granted and not outgoing.moving and outgoing.pushed >= outgoing.until:
+                done.append(s)
+        return done
+
+    def ended(self, s: Sequence, out: list[WorkerEffect]) -> None:
+        """A sequence ends, for whatever reason: say the last word, now or when the move under way has ended."""
+        outgoing = self._open.pop(s.number, None)
+        if outgoing is None:
+            return
+        self._barriers = [b for b in self._barriers if b[1] is not s]
+        if outgoing.moving:
+            out.append(CancelMove(outgoing.moving))
+        else:
+            out.append(_released(s.gateway, s.handle))
+
+    def _grant(self, outgoing: Outgoing, out: list[WorkerEffect]) -> None:
+        s = outgoing.sequence
+        outgoing.granted = True
+        out.append(ToGatewayEffect(s.gateway, Granted(s.handle, s.cached_tokens, outgoing.until)))
+
+    def _push(self, outgoing: Outgoing, out: list[WorkerEffect]) -> None:
+        s = outgoing.sequence
+        first, last = outgoing.ready(self._booking.block_size)
+        if outgoing.moving or first >= last or last > len(s.blocks):
+            return
+        target = outgoing.slots[first - outgoing.first : last - outgoing.first]
+        source: list[int] = list(s.blocks[first:last])
+        tokens = min(last * self._booking.block_size, outgoing.until)
+        move = Move(0, DEVICE, source, _device_of(s.gateway), target, [], None, self._deadline_s, s.handle)
+        self._batch.hold(s)
+
+        def moved(moved: Moved, now: float, out: list[WorkerEffect]) -> None:
+            self._batch.let_go(s)
+            if self._open.get(s.number) is not outgoing:
+                out.append(_released(s.gateway, s.handle))  # it ended meanwhile
+                return
+            outgoing.moving = 0
+            if moved.cause:
+                outgoing.until = -1
+                return
+            outgoing.pushed = tokens
+            out.append(ToGatewayEffect(s.gateway, Pushed(s.handle, tokens)))
+
+        outgoing.moving = self._moves.begin(move, moved, out)
+
+    def failed(self) -> list[Sequence]:
+        """Whose blocks did not get through."""
+        return [o.sequence for o in self._open.values() if o.until < 0]
+
+    def check(self) -> None:
+        assert all(o.sequence.phase is not Phase.ENDED for o in self._open.values())
+        assert all(o.sequence.in_flight for o in self._open.values() if o.moving)
+
+
+def refused(peer: Peer, handle: Handle) -> ToGatewayEffect:
+    """The last word of a hand-off that never began."""
+    return _released(peer.gateway, handle)
+
+
+def _released(asker: GatewayId, handle: Handle) -> ToGatewayEffect:
+    return ToGatewayEffect(asker, Released([handle]))
+
+
+def _device_of(asker: GatewayId) -> Place:
+    return Place("device", WorkerId(asker))
