@@ -13,7 +13,7 @@ from jedlik.core.errors import PeerError
 from jedlik.core.ids import Handle
 from jedlik.core.protocol import Cancel
 from jedlik.core.wire import decode_to_worker, encode
-from jedlik.net.authenticate import AuthenticationError, Handshake
+from jedlik.core.authenticate import AuthenticationError, Handshake
 from jedlik.net.streams import Connection, connect, serve
 
 

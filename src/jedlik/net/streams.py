@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Protocol, cast
 
 from jedlik.core.errors import PeerError
-from jedlik.net.authenticate import Handshake
+from jedlik.core.authenticate import Handshake
 from jedlik.net.frames import FrameParser
 
 MAX_UNSENT_BYTES = 64 << 20

@@ -1,0 +1,123 @@
+"""A worker's memory for blocks: one region of shared memory, faulted in at start, that peers of the host can map.
+
+Three parts, each beginning at a multiple of 4096: `device` (the engine's cache where that is host memory), `host` (the
+host tier), and a scratch that only probes use. A peer maps it by a handle that names process, file and inode: memory of
+a process that has ended, or of one that has taken its pid, is refused.
+"""
+
+import contextlib
+import mmap
+import os
+
+import msgspec
+import numpy as np
+
+from jedlik.core.errors import ConfigError, PeerError
+from jedlik.transfer.processes import ProcessName, start_ticks, this_process
+from jedlik.transfer.region import Bytes, Mapped
+
+PAGE_BYTES = 4096
+SCRATCH_BYTES = 8 << 20
+MADV_POPULATE_WRITE = 23
+"""Since Linux 5.14; Python has no name for it."""
+
+
+class Handle(msgspec.Struct, frozen=True, array_like=True):
+    """How a process of the same host finds an arena."""
+
+    process: ProcessName
+    fd: int
+    inode: int
+    block_bytes: int
+    device_blocks: int
+    host_blocks: int
+
+
+class Parts(msgspec.Struct, frozen=True):
+    """Where an arena's parts begin, in bytes."""
+
+    host_at: int
+    scratch_at: int
+    size: int
+
+
+def parts(block_bytes: int, device_blocks: int, host_blocks: int) -> Parts:
+    host_at = _page_up(device_blocks * block_bytes)
+    scratch_at = host_at + _page_up(host_blocks * block_bytes)
+    return Parts(host_at, scratch_at, scratch_at + SCRATCH_BYTES)
+
+
+def _page_up(size: int) -> int:
+    return -(-size // PAGE_BYTES) * PAGE_BYTES
+
+
+class Mapping:
+    """An arena's parts, as this process sees them."""
+
+    def __init__(self, fd: int, block_bytes: int, device_blocks: int, host_blocks: int) -> None:
+        self.block_bytes = block_bytes
+        where = parts(block_bytes, device_blocks, host_blocks)
+        self._mapped = mmap.mmap(fd, where.size)
+        self.whole: Bytes = np.frombuffer(self._mapped, np.uint8)
+        self.device = Mapped(self.whole[: device_blocks * block_bytes], block_bytes)
+        self.host = Mapped(self.whole[where.host_at : where.host_at + host_blocks * block_bytes], block_bytes)
+        self.scratch: Bytes = self.whole[where.scratch_at :]
+
+    def fault_in(self) -> None:
+        """Touch every page now, not in the middle of a step. Raises ConfigError where there is not that much memory."""
+        with contextlib.suppress(OSError):
+            self._mapped.madvise(mmap.MADV_HUGEPAGE)
+        try:
+            self._mapped.madvise(MADV_POPULATE_WRITE)
+        except OSError as error:
+            if error.errno not in (22, 38):  # EINVAL, ENOSYS: an older kernel
+                raise ConfigError(
+                    f"{len(self.whole) >> 20} MiB of memory for KV blocks can't be had: {error.strerror}; "
+                    "lower --kv-cache-bytes or --kv-host-bytes"
+                ) from error
+            self.whole[::PAGE_BYTES] = 0
+
+
+class Arena(Mapping):
+    """Made by the worker that owns it, before its engine and its carrier; both get it handed in.
+
+    `device` and `host` are `Mapped`; `arena.device.array` is uint8 [device_blocks * block_bytes], C-contiguous, for the
+    engine to view as [device_blocks, ...]. Give device_blocks=0 where the engine's cache is a GPU's.
+    """
+
+    def __init__(self, block_bytes: int, device_blocks: int, host_blocks: int = 0) -> None:
+        """Zeroed. Raises ConfigError where memory is short."""
+        self._fd = os.memfd_create("jedlik-kv", os.MFD_CLOEXEC)
+        try:
+            os.ftruncate(self._fd, parts(block_bytes, device_blocks, host_blocks).size)
+            super().__init__(self._fd, block_bytes, device_blocks, host_blocks)
+            self.fault_in()
+        except BaseException:
+            os.close(self._fd)
+            raise
+        self.handle = Handle(
+            this_process(), self._fd, os.fstat(self._fd).st_ino, block_bytes, device_blocks, host_blocks
+        )
+
+    def close(self) -> None:
+        """Peers can't map it any more. The memory goes when the last view of it does."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+def attach(handle: Handle) -> Mapping:
+    """Another process's arena, mapped. Raises PeerError if it is not there (any more)."""
+    process = handle.process
+    try:
+        fd = os.open(f"/proc/{process.pid}/fd/{handle.fd}", os.O_RDWR | os.O_CLOEXEC)
+    except OSError as error:
+        raise PeerError(f"memory of process {process.pid} can't be opened: {error.strerror}") from error
+    try:
+        size = parts(handle.block_bytes, handle.device_blocks, handle.host_blocks).size
+        found = os.fstat(fd)
+        if start_ticks(process.pid) != process.started or (found.st_ino, found.st_size) != (handle.inode, size):
+            raise PeerError(f"process {process.pid} is not the one whose memory was meant")
+        return Mapping(fd, handle.block_bytes, handle.device_blocks, handle.host_blocks)
+    finally:
+        os.close(fd)

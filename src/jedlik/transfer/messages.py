@@ -1,0 +1,193 @@
+"""What agents say to each other, and the stream they say it on: msgpack by schema, then raw bytes where announced.
+
+A frame is `length (4 bytes, big endian) | msgpack`. Nothing received is executed or allocated before it was checked.
+Every connection begins with Hello and Welcome (or Refused); whoever connected asks, the other side answers in order.
+"""
+
+import socket
+import struct
+from collections.abc import Sequence
+from typing import Literal, TypeVar
+
+import msgspec
+
+from jedlik.core.errors import PeerError
+from jedlik.core.ids import Handle as Ticket
+from jedlik.core.ids import WorkerId
+from jedlik.core.moves import Cause
+from jedlik.transfer.arena import Handle
+from jedlik.transfer.processes import ProcessName
+
+SCHEMA = 1
+MAX_MESSAGE_BYTES = 4 << 20
+MAX_PARTS = 512
+"""Buffers of one system call (the kernel takes 1024)."""
+MemoryTier = Literal["device", "host"]
+
+
+class NixlCard(msgspec.Struct, frozen=True, array_like=True):
+    """How to reach an arena through NIXL."""
+
+    name: str
+    metadata: bytes
+    backend: str
+    device_at: int
+    """Address of the first device block in the owner's process."""
+    host_at: int
+
+
+class Card(msgspec.Struct, frozen=True, array_like=True):
+    """Who an agent is and what memory it has."""
+
+    schema: int
+    worker: WorkerId
+    process: ProcessName
+    block_bytes: int
+    device_blocks: int
+    host_blocks: int
+    arena: Handle | None = None
+    """Where processes of its host may map it."""
+    nixl: NixlCard | None = None
+
+
+class Hello(msgspec.Struct, frozen=True, tag="hello"):
+    card: Card
+    to: WorkerId
+    """Whom the sender believes to talk to."""
+    use: Literal["control", "data"]
+
+
+class Welcome(msgspec.Struct, frozen=True, tag="welcome"):
+    card: Card
+    stopped: list[Ticket]
+    """Tickets for which the sender of this takes no writes of the other."""
+
+
+class Refused(msgspec.Struct, frozen=True, tag="refused"):
+    cause: Cause
+    reason: str
+
+
+class Stop(msgspec.Struct, frozen=True, tag="stop"):
+    """Write no more for these tickets; say Stopped when that is certain."""
+
+    tickets: list[Ticket]
+
+
+class Stopped(msgspec.Struct, frozen=True, tag="stopped"):
+    tickets: list[Ticket]
+
+
+class Put(msgspec.Struct, frozen=True, tag="put"):
+    """These blocks' bytes follow, one behind the other."""
+
+    ticket: Ticket
+    tier: MemoryTier
+    blocks: list[int]
+    sums: list[int]
+    """xxh3_64 of each."""
+
+
+class Landed(msgspec.Struct, frozen=True, tag="landed"):
+    """Answer to Put."""
+
+    blocks: int
+    """How many of the first are in place, verified."""
+    cause: Cause = ""
+
+
+class Get(msgspec.Struct, frozen=True, tag="get"):
+    tier: MemoryTier
+    blocks: list[int]
+
+
+class Sent(msgspec.Struct, frozen=True, tag="sent"):
+    """Answer to Get; the bytes of so many blocks follow."""
+
+    sums: list[int]
+    cause: Cause = ""
+
+
+class Trial(msgspec.Struct, frozen=True, tag="trial"):
+    """So many parts of so many bytes follow, to be thrown away: measures a path. Answered by Landed."""
+
+    parts: int
+    part_bytes: int
+
+
+ToAgent = Hello | Stop | Put | Get | Trial
+FromAgent = Welcome | Refused | Stopped | Landed | Sent
+
+M = TypeVar("M")
+_length = struct.Struct(">I")
+_encoder = msgspec.msgpack.Encoder()
+_to_agent: msgspec.msgpack.Decoder[ToAgent] = msgspec.msgpack.Decoder(ToAgent)
+_from_agent: msgspec.msgpack.Decoder[FromAgent] = msgspec.msgpack.Decoder(FromAgent)
+
+
+class Wire:
+    """One connected stream socket. Blocking; `cut` from another thread ends whatever waits."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+
+    def send(self, message: ToAgent | FromAgent, payload: Sequence[memoryview] = ()) -> None:
+        """Message and bytes, in as few system calls as the kernel takes. Raises PeerError."""
+        body = _encoder.encode(message)
+        self._send_all([memoryview(_length.pack(len(body)) + body), *payload])
+
+    def receive_request(self) -> ToAgent:
+        """Raises PeerError, also at the end of the stream."""
+        return self._decode(_to_agent)
+
+    def receive_answer(self) -> FromAgent:
+        """Raises PeerError, also at the end of the stream."""
+        return self._decode(_from_agent)
+
+    def receive_into(self, view: memoryview) -> None:
+        """Fill it. Raises PeerError."""
+        while view:
+            try:
+                count = self.sock.recv_into(view, 0, socket.MSG_WAITALL)
+            except OSError as error:
+                raise PeerError(f"connection lost: {error.strerror or error}") from error
+            if not count:
+                raise PeerError("connection closed by the peer")
+            view = view[count:]
+
+    def cut(self) -> None:
+        """End both directions; the owner of the wire closes it."""
+        try:
+            self.sock.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass  # the peer was first
+
+    def close(self) -> None:
+        self.sock.close()
+
+    def _decode(self, decoder: "msgspec.msgpack.Decoder[M]") -> M:
+        head = bytearray(_length.size)
+        self.receive_into(memoryview(head))
+        (size,) = _length.unpack(head)
+        if size > MAX_MESSAGE_BYTES:
+            raise PeerError(f"message of {size} bytes; at most {MAX_MESSAGE_BYTES} are accepted")
+        body = bytearray(size)
+        self.receive_into(memoryview(body))
+        try:
+            return decoder.decode(body)
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+            raise PeerError(f"bad message from another agent: {error}") from error
+
+    def _send_all(self, buffers: list[memoryview]) -> None:
+        at = 0
+        try:
+            while at < len(buffers):
+                some = buffers[at : at + MAX_PARTS]
+                sent = self.sock.sendmsg(some)
+                while at < len(buffers) and sent >= len(buffers[at]):
+                    sent -= len(buffers[at])
+                    at += 1
+                if sent:
+                    buffers[at] = buffers[at][sent:]
+        except OSError as error:
+            raise PeerError(f"connection lost: {error.strerror or error}") from error

@@ -1,0 +1,75 @@
+"""Which process is meant, and whether it has ended for certain: pid and start time together, never a pid alone.
+
+Says nothing about processes that hang: those may still write.
+"""
+
+import contextlib
+import os
+import select
+from pathlib import Path
+
+import msgspec
+
+
+class ProcessName(msgspec.Struct, frozen=True, array_like=True):
+    """One process, for ever: pids are used again, start times are not."""
+
+    host: str
+    pid: int
+    started: int
+    """In clock ticks since boot."""
+
+
+def host_name() -> str:
+    """Same for processes that can open each other's memory: one boot of one machine, one pid namespace."""
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return f"{boot}/{os.stat('/proc/self/ns/pid').st_ino}"
+
+
+def start_ticks(pid: int) -> int | None:
+    """When a process started, None if it is dead (a zombie is dead)."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] in (b"Z", b"X") else int(fields[19])
+
+
+def this_process() -> ProcessName:
+    return ProcessName(host_name(), os.getpid(), start_ticks(os.getpid()) or 0)
+
+
+class Pulse:
+    """Tells whether a process of this host has ended. Costs one system call to ask."""
+
+    def __init__(self, process: ProcessName) -> None:
+        self._here = process.host == host_name()
+        self._dead = False
+        self._fd = -1
+        self._poll = select.poll()
+        if self._here:
+            self._watch(process)
+
+    def fileno(self) -> int:
+        """Readable once it has ended; -1: nothing to wait for."""
+        return self._fd
+
+    def dead(self) -> bool:
+        """Certain that it has ended. Of processes of other hosts: never."""
+        if self._here and not self._dead and self._poll.poll(0):
+            self._dead = True
+        return self._dead
+
+    def _watch(self, process: ProcessName) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            self._fd = os.pidfd_open(process.pid)
+        if self._fd >= 0 and start_ticks(process.pid) != process.started:
+            self.close()  # another process has its pid now
+        self._dead = self._fd < 0
+        if not self._dead:
+            self._poll.register(self._fd, select.POLLIN)
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1

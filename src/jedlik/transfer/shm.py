@@ -1,0 +1,81 @@
+"""To a peer of this host: its arena is mapped here, blocks are copied straight into place.
+
+The peer takes no part. It is looked after each call whether it still lives: bytes put into a dead worker's memory harm
+nobody and have not arrived.
+"""
+
+import threading
+import time
+from collections.abc import Sequence
+
+import numpy as np
+
+from jedlik.core.errors import PeerError
+from jedlik.core.ids import Handle as Ticket
+from jedlik.transfer.arena import Handle, Mapping, attach
+from jedlik.transfer.messages import MemoryTier
+from jedlik.transfer.processes import Pulse
+from jedlik.transfer.region import Copier, Mapped, Region
+from jedlik.transfer.store import Done, Stop
+
+
+class ShmRoute:
+    """A `Route`."""
+
+    path = "shm"
+    slice_bytes = 8 << 20
+
+    def __init__(self, handle: Handle, pulse: Pulse, copier: Copier) -> None:
+        """Maps the peer's arena. Raises PeerError."""
+        self._mapping: Mapping | None = attach(handle)
+        self._pulse = pulse
+        self._copier = copier
+        self._trials = threading.Lock()
+
+    def push(
+        self,
+        source: Region,
+        source_blocks: Sequence[int],
+        tier: MemoryTier,
+        target_blocks: Sequence[int],
+        ticket: Ticket,
+        stop: Stop,
+    ) -> Done:
+        theirs = self._theirs(tier)
+        if theirs is None or self._pulse.dead():
+            return 0, "gone"
+        self._copier.copy(source, source_blocks, theirs, target_blocks)
+        return self._result(len(source_blocks))
+
+    def pull(
+        self, tier: MemoryTier, source_blocks: Sequence[int], target: Region, target_blocks: Sequence[int], stop: Stop
+    ) -> Done:
+        theirs = self._theirs(tier)
+        if theirs is None or self._pulse.dead():
+            return 0, "gone"
+        self._copier.copy(theirs, source_blocks, target, target_blocks)
+        return self._result(len(source_blocks))
+
+    def trial(self, parts: int, part_bytes: int) -> float:
+        mapping = self._mapping
+        if mapping is None:
+            raise PeerError("the peer has gone")
+        with self._trials:
+            scratch = Mapped(mapping.scratch[: parts * part_bytes], part_bytes)
+            ours = Mapped(np.ones(parts * part_bytes, np.uint8), part_bytes)
+            indices = list(range(parts))
+            # Every other part first, so that no two neighbours are copied as one.
+            order = indices[::2] + indices[1::2]
+            began_s = time.perf_counter()
+            self._copier.copy(ours, order, scratch, indices)
+            return time.perf_counter() - began_s
+
+    def close(self) -> None:
+        self._mapping = None  # unmapped when the last call has let go of it
+
+    def _theirs(self, tier: MemoryTier) -> Mapped | None:
+        mapping = self._mapping
+        return None if mapping is None else (mapping.device if tier == "device" else mapping.host)
+
+    def _result(self, count: int) -> Done:
+        return (0, "gone") if self._pulse.dead() else (count, "")

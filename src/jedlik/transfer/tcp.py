@@ -1,0 +1,203 @@
+"""To a peer by stream socket: blocks are sent from where they lie and received where they belong, each with a checksum.
+
+One stream per peer. Where it breaks, a call returns only once it is certain that nothing of it lands any more: the peer
+has welcomed a new stream (it ends the old one first), nobody listens there, or the peer has ended.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from xxhash import xxh3_64_intdigest
+
+from jedlik.core.errors import PeerError
+from jedlik.core.ids import Handle as Ticket
+from jedlik.core.moves import Cause
+from jedlik.transfer.dial import NobodyListens, NotWelcome
+from jedlik.transfer.messages import MAX_PARTS, Get, Landed, MemoryTier, Put, Sent, Trial, Wire
+from jedlik.transfer.region import Region, staging_buffers
+from jedlik.transfer.store import Done, Stop
+
+FRAME_BYTES = 4 << 20
+"""Of blocks in one message: they are verified and answered together."""
+WINDOW = 6
+"""Messages sent and not yet answered."""
+REDIAL_S = 0.2
+
+
+class TcpRoute:
+    """A `Route`."""
+
+    path = "tcp"
+    slice_bytes = 1 << 40
+
+    def __init__(self, dial: Callable[[], Wire], ended: Callable[[], bool]) -> None:
+        """`dial` makes a stream that was welcomed; `ended` says whether the peer has, for certain."""
+        self._dial = dial
+        self._ended = ended
+        self._lock = threading.Lock()
+        self._wire: Wire | None = None
+        self._closed = threading.Event()
+
+    def push(
+        self,
+        source: Region,
+        source_blocks: Sequence[int],
+        tier: MemoryTier,
+        target_blocks: Sequence[int],
+        ticket: Ticket,
+        stop: Stop,
+    ) -> Done:
+        def ask(wire: Wire, first: int, end: int) -> None:
+            views, parts = _outgoing(source, source_blocks[first:end])
+            sums = [xxh3_64_intdigest(view) for view in views]
+            wire.send(Put(ticket, tier, list(target_blocks[first:end]), sums), parts)
+
+        def take(wire: Wire, first: int, end: int) -> Done:
+            answer = wire.receive_answer()
+            if not isinstance(answer, Landed):
+                raise PeerError(f"{type(answer).__name__} in answer to Put")
+            return answer.blocks, answer.cause
+
+        return self._exchange(len(source_blocks), source.block_bytes, ask, take, stop)
+
+    def pull(
+        self, tier: MemoryTier, source_blocks: Sequence[int], target: Region, target_blocks: Sequence[int], stop: Stop
+    ) -> Done:
+        def ask(wire: Wire, first: int, end: int) -> None:
+            wire.send(Get(tier, list(source_blocks[first:end])))
+
+        def take(wire: Wire, first: int, end: int) -> Done:
+            answer = wire.receive_answer()
+            if not isinstance(answer, Sent):
+                raise PeerError(f"{type(answer).__name__} in answer to Get")
+            return _take_sent(wire, answer, target, target_blocks[first:end])
+
+        return self._exchange(len(source_blocks), target.block_bytes, ask, take, stop)
+
+    def trial(self, parts: int, part_bytes: int) -> float:
+        payload = [memoryview(np.ones(part_bytes, np.uint8).data)] * parts
+        with self._lock:
+            wire = self._connected()
+            began_s = time.perf_counter()
+            try:
+                for view in payload:
+                    xxh3_64_intdigest(view)
+                wire.send(Trial(parts, part_bytes), payload)
+                wire.receive_answer()
+            except PeerError:
+                self._drop()
+                raise
+            return time.perf_counter() - began_s
+
+    def close(self) -> None:
+        self._closed.set()
+        wire = self._wire
+        if wire is not None:
+            wire.cut()
+        with self._lock:  # whoever was inside comes out now
+            self._drop()
+
+    def _exchange(
+        self,
+        blocks: int,
+        block_bytes: int,
+        ask: Callable[[Wire, int, int], None],
+        take: Callable[[Wire, int, int], Done],
+        stop: Stop,
+    ) -> Done:
+        with self._lock:
+            count = [0]
+            try:
+                return _windowed(self._connected(), count, _frames(blocks, block_bytes), ask, take, stop)
+            except NotWelcome as error:
+                return 0, error.cause
+            except PeerError:
+                self._drop()
+                self._settle()
+                return count[0], "gone"
+
+    def _connected(self) -> Wire:
+        if self._wire is None and not self._closed.is_set():
+            self._wire = self._dial()
+        if self._wire is None or self._closed.is_set():
+            raise NobodyListens("the route is closed")
+        return self._wire
+
+    def _drop(self) -> None:
+        wire, self._wire = self._wire, None
+        if wire is not None:
+            wire.close()
+
+    def _settle(self) -> None:
+        """Wait until nothing of the broken stream can land any more."""
+        while not self._closed.wait(0) and not self._ended():
+            try:
+                self._connected()
+                return
+            except (NobodyListens, NotWelcome):
+                return
+            except PeerError:
+                self._closed.wait(REDIAL_S)
+
+
+def _frames(blocks: int, block_bytes: int) -> list[tuple[int, int]]:
+    step = min(MAX_PARTS - 1, max(1, FRAME_BYTES // block_bytes))
+    return [(first, min(blocks, first + step)) for first in range(0, blocks, step)]
+
+
+def _windowed(
+    wire: Wire,
+    count: list[int],
+    frames: list[tuple[int, int]],
+    ask: Callable[[Wire, int, int], None],
+    take: Callable[[Wire, int, int], Done],
+    stop: Stop,
+) -> Done:
+    """Ask for frame after frame with a few of them unanswered; `count[0]`: blocks that are there, in a row."""
+    cause: Cause = ""
+    asked = taken = 0
+    while taken < asked or (asked < len(frames) and not cause and not stop()):
+        if asked < len(frames) and asked - taken < WINDOW and not cause and not stop():
+            ask(wire, *frames[asked])
+            asked += 1
+            continue
+        first, end = frames[taken]
+        done, why = take(wire, first, end)
+        taken += 1
+        if not cause:
+            count[0] = first + done
+            cause = why
+    return count[0], cause or ("" if taken == len(frames) else "cancelled")
+
+
+def _outgoing(source: Region, blocks: Sequence[int]) -> tuple[list[memoryview], list[memoryview]]:
+    """One view per block, and the same bytes with neighbours joined."""
+    mapped = source.mapped
+    if mapped is not None:
+        return mapped.views(blocks), mapped.run_views(blocks)
+    staging = staging_buffers(len(blocks), source.block_bytes)
+    source.read(blocks, staging)
+    return staging, staging
+
+
+def verified(views: Sequence[memoryview], sums: Sequence[int]) -> Done:
+    """How many of the first blocks are what was sent."""
+    for i, (view, expected) in enumerate(zip(views, sums, strict=True)):
+        if xxh3_64_intdigest(view) != expected:
+            return i, "corrupt"
+    return len(views), ""
+
+
+def _take_sent(wire: Wire, answer: Sent, target: Region, blocks: Sequence[int]) -> Done:
+    if len(answer.sums) > len(blocks):
+        raise PeerError("more blocks sent than asked for")
+    some, mapped = blocks[: len(answer.sums)], target.mapped
+    views = mapped.views(some) if mapped is not None else staging_buffers(len(some), target.block_bytes)
+    for part in mapped.run_views(some) if mapped is not None else views:
+        wire.receive_into(part)
+    done, cause = verified(views, answer.sums)
+    if mapped is None:
+        target.write(some[:done], views[:done])
+    return done, cause or answer.cause

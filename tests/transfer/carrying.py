@@ -1,0 +1,118 @@
+"""What tests of the transfer layer share: agents with small arenas, and what they told."""
+
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from jedlik.core.ids import BlockId, Handle, WorkerId
+from jedlik.core.moves import Move, Moved, Place, Revoked
+from jedlik.transfer.agent import Agent, Options
+from jedlik.transfer.arena import Arena
+from jedlik.transfer.ledger import Told
+from jedlik.transfer.region import Bytes
+from jedlik.transfer.store import Store
+
+T = TypeVar("T", bound=Told)
+HANG_S = 30.0
+"""Nothing waits longer: a limit that only catches a hang."""
+
+
+class Ear:
+    """Hears what an agent tells."""
+
+    def __init__(self) -> None:
+        self.told: list[Told] = []
+        self._changed = threading.Condition()
+
+    def __call__(self, told: Told) -> None:
+        with self._changed:
+            self.told.append(told)
+            self._changed.notify_all()
+
+    def moved(self, number: int) -> Moved:
+        """Waits for it."""
+        return self.heard(Moved, lambda told: told.number == number)
+
+    def revoked(self, worker: str) -> Revoked:
+        """Waits for it."""
+        return self.heard(Revoked, lambda told: told.worker == worker)
+
+    def heard(self, kind: type[T], wanted: Callable[[T], bool] = lambda _: True) -> T:
+        """Waits for the first of this kind that is wanted."""
+        found: list[T] = []
+
+        def there() -> bool:
+            found.extend(told for told in self.told if isinstance(told, kind) and wanted(told))
+            return bool(found)
+
+        with self._changed:
+            assert self._changed.wait_for(there, HANG_S), f"never told; told so far: {self.told}"
+        return found[0]
+
+    def numbers(self) -> list[int]:
+        """Of the moves told so far, sorted."""
+        return sorted(told.number for told in self.told if isinstance(told, Moved))
+
+
+class Carrying:
+    """An agent with its arena and its ear. Close it."""
+
+    def __init__(
+        self,
+        worker: str,
+        folder: Path,
+        blocks: int = 32,
+        block_bytes: int = 4096,
+        paths: Sequence[str] = ("shm",),
+        stores: Sequence[Store] = (),
+        listen: str = "",
+        key: bytes = b"",
+    ) -> None:
+        self.worker = WorkerId(worker)
+        self.arena = Arena(block_bytes, blocks, blocks)
+        options = Options(listen=listen or f"unix:{folder}/{worker}.data", paths=tuple(paths), probe=False, key=key)
+        self.agent = Agent(self.worker, self.arena, options, stores)
+        self.ear = Ear()
+        self.agent.start(self.ear)
+
+    def fill(self, seed: int) -> None:
+        """Every device block different from every other one."""
+        self.device[:] = np.random.default_rng(seed).integers(0, 256, self.device.shape, np.uint8)
+
+    @property
+    def device(self) -> Bytes:
+        """[blocks, block_bytes]"""
+        return self.arena.device.array.reshape(-1, self.arena.block_bytes)
+
+    @property
+    def host(self) -> Bytes:
+        return self.arena.host.array.reshape(-1, self.arena.block_bytes)
+
+    def meet(self, other: "Carrying") -> None:
+        self.agent.met(other.worker, other.agent.address)
+        other.agent.met(self.worker, self.agent.address)
+
+    def close(self) -> None:
+        self.agent.close()
+        self.arena.close()
+
+
+def ids(count: int) -> list[BlockId]:
+    return [BlockId(i.to_bytes(16, "little")) for i in range(count)]
+
+
+def move(
+    number: int,
+    source: Place,
+    source_blocks: list[int],
+    target: Place,
+    target_blocks: list[int],
+    *,
+    deadline_s: float = 60.0,
+    ticket: int = 0,
+) -> Move:
+    names = ids(max(len(source_blocks), len(target_blocks)))
+    return Move(number, source, source_blocks, target, target_blocks, names, None, deadline_s, Handle(ticket))
