@@ -171,6 +171,21 @@ def test_a_dropped_chain_goes_first_but_for_what_others_begin_with(order: OrderN
 
 
 @pytest.mark.parametrize("order", ORDERS)
+def test_a_dropped_chain_of_several_runs_goes_leaf_first(order: OrderName) -> None:
+    pool = BlockPool(6, order)
+    beginning, whole = chain(1, 1, 2, 2), chain(1, 1, 2, 2, 3, 3)
+    let_go(pool, fill(pool, chain(9, 9)))
+    first, last = fill(pool, beginning), fill(pool, whole)
+    let_go(pool, first)
+    let_go(pool, last)
+    pool.drop(last.run)
+    pool.check([])
+    pool.take_changes()
+    assert pool.take(1 + 3) is not None
+    assert pool.take_changes() == [Evicted([key_of(b) for b in reversed(whole)])]
+
+
+@pytest.mark.parametrize("order", ORDERS)
 def test_dropped_and_asked_for_again_is_dropped_no_more(order: OrderName) -> None:
     pool = BlockPool(5, order)
     wanted, other = chain(1, 1, 2, 2), chain(3, 3, 4, 4)
@@ -198,15 +213,43 @@ def test_s3fifo_keeps_what_is_read_again_from_what_passes_once() -> None:
     assert kept == {"lru": 0, "s3fifo": 3}
 
 
-def test_s3fifo_lets_go_of_what_was_read_again_when_it_is_not_any_more() -> None:
+@pytest.mark.parametrize(("reads", "spared"), [(2, 0), (3, 1), (4, 2), (5, 3), (20, 3)])
+def test_s3fifo_spares_what_was_read_often_a_few_times(reads: int, spared: int) -> None:
     pool = BlockPool(9, "s3fifo")
     old, new = chain(1, 1, 2, 2, 3, 3, 4, 4), chain(5, 5, 6, 6, 7, 7, 8, 8)
-    for ids in (old, old, old, new, new):
+    for ids in [old] * reads:
         let_go(pool, fill(pool, ids))
-    assert pool.take(4) is not None
-    assert (pool.match(old)[0], pool.match(new)[0]) == (4, 0)  # spared once, for its second hit
-    let_go(pool, fill(pool, new))
-    assert (pool.match(old)[0], pool.match(new)[0]) == (0, 4)
+    rounds = 0
+    while pool.match(old)[0]:
+        for ids in (new, new):
+            let_go(pool, fill(pool, ids))
+        taken = pool.take(4)
+        assert taken is not None
+        pool.release(None, taken)
+        pool.check([])
+        rounds += 1
+    assert rounds == 1 + spared
+
+
+def test_s3fifo_counts_what_is_shared_while_somebody_holds_it() -> None:
+    pool = BlockPool(9, "s3fifo")
+    hot = chain(1, 1, 2, 2)
+    for table in (fill(pool, hot), fill(pool, hot)):
+        let_go(pool, table)
+    for at in range(20):
+        let_go(pool, fill(pool, chain(10 + at, 0)))
+    assert pool.match(hot) == (2, 0)
+
+
+def test_s3fifo_takes_a_beginning_that_is_shared_for_read_and_the_rest_not() -> None:
+    pool = BlockPool(9, "s3fifo")
+    whole = chain(1, 1, 2, 2, 3, 3, 4, 4)
+    let_go(pool, fill(pool, whole))
+    let_go(pool, fill(pool, whole[:2]))
+    for at in range(20):
+        let_go(pool, fill(pool, chain(10 + at, 0)))
+        pool.check([])
+    assert pool.match(whole) == (2, 0)
 
 
 def test_s3fifo_remembers_what_it_evicted_unread() -> None:
@@ -223,18 +266,37 @@ def test_s3fifo_remembers_what_it_evicted_unread() -> None:
     assert pool.match(back) == (2, 0)
 
 
+def test_s3fifo_forgets_what_it_evicted_from_the_main_queue() -> None:
+    pool = BlockPool(9, "s3fifo")
+    old, new = chain(1, 1, 2, 2, 3, 3, 4, 4), chain(5, 5, 6, 6, 7, 7, 8, 8)
+    for ids in (old, old, new, new):
+        let_go(pool, fill(pool, ids))
+    taken = pool.take(4)
+    assert taken is not None
+    assert pool.match(old) == (0, 0)
+    pool.release(None, taken)
+    let_go(pool, fill(pool, old))
+    for at in range(20):
+        let_go(pool, fill(pool, chain(10 + at, 0)))
+    assert (pool.match(old)[0], pool.match(new)[0]) == (0, 4)
+
+
 def test_s3fifo_evicts_what_follows_before_what_it_follows() -> None:
-    """The beginning is older in its queue than what follows, and colder by its own count."""
-    pool = BlockPool(7, "s3fifo")
-    beginning, whole = chain(1, 1, 2, 2), chain(1, 1, 2, 2, 3, 3, 4, 4)
-    let_go(pool, fill(pool, beginning))
-    let_go(pool, fill(pool, whole))
-    let_go(pool, fill(pool, chain(1, 1, 2, 2, 5, 5, 6, 6)))
-    for left in range(5, 0, -1):
-        assert pool.take(1) is not None
+    """The beginning is the oldest of the main queue, whose turn it is; what follows it is in the small one."""
+    pool = BlockPool(41, "s3fifo")
+    whole, hot = chain(1, 1, 2, 2, 3, 3), chain(*(5 for _ in range(60)))
+    let_go(pool, fill(pool, whole[:2]))
+    for at in (3, 4):
+        first, second = fill(pool, whole[:2]), fill(pool, chain(1, 1, 2, 2, at, at))
+        let_go(pool, first)
+        let_go(pool, second)
+    for _ in range(6):
+        let_go(pool, fill(pool, hot))
+    for left in (4, 3, 2, 1, 0):
         pool.check()
-        assert pool.cached_blocks == left
-        assert pool.match(beginning)[0] == min(2, left)
+        assert pool.match(whole)[0] == min(3 if left == 4 else 2, left)
+        assert pool.match(hot)[0] == 30
+        assert pool.take(pool.free_blocks + 1) is not None
 
 
 @pytest.mark.parametrize("order", ORDERS)
@@ -262,16 +324,16 @@ def test_a_pool_is_restored_from_what_its_memory_had(order: OrderName) -> None:
 
 
 def test_what_can_not_be_restored_is_left_out() -> None:
-    pool = BlockPool(6)
+    pool = BlockPool(7)
     ids, orphan, twin = chain(*range(12)), chain(90, 90, 91, 91, 92, 92), chain(80, 80, 81, 81)
     pool.restore(
         [
             StoredRun(None, ids[:2], [1, 2]),
             StoredRun(None, ids[:3], [3, 4, 5]),  # two are here already: only the third is taken from it
             StoredRun(orphan[0], orphan[1:], [3, 4]),
-            StoredRun(ids[2], ids[3:], [6, 4, 3]),  # no slot of this pool, and so nothing after it
+            StoredRun(ids[2], ids[3:], [7, 4, 3]),  # no slot of this pool, and so nothing after it
             StoredRun(None, twin, [4, 2]),  # the second slot is taken
-            StoredRun(None, [orphan[0], orphan[0]], [3, 0]),  # nonsense
+            StoredRun(None, [orphan[0], orphan[0]], [3, 6]),  # nonsense
             StoredRun(orphan[0], orphan[1:], []),
         ]
     )
@@ -279,7 +341,7 @@ def test_what_can_not_be_restored_is_left_out() -> None:
     assert pool.lookup(ids) == [1, 2, 5]
     assert pool.lookup(twin) == [4]
     assert pool.lookup(orphan) == [3]
-    assert pool.free_blocks == 0
+    assert pool.take(1) == [6]
     with pytest.raises(Bug, match="restoring"):
         pool.restore([])
 

@@ -57,6 +57,7 @@ def test_the_nearer_of_two_tiers_alike_is_taken() -> None:
 def test_a_cheaper_tier_farther_away_is_taken() -> None:
     known = paths(host=MIDDLE, disk=FAST)
     assert planned(known, ("host", 80), ("disk", 90)) == [Part("disk", 0, 90)]
+    assert planned(known, ("host", 90), ("disk", 60)) == [Part("disk", 0, 60), Part("host", 60, 90)]
 
 
 def test_the_last_token_is_always_computed() -> None:
@@ -91,6 +92,8 @@ def test_a_part_is_cut_where_a_step_less_is_needed() -> None:
     assert planned(known, ("disk", 60), costs=steps) == [Part("disk", 0, 37)]  # of 1601 tokens 1009 are left: 2 steps
     assert planned(known, ("disk", 30), costs=steps) == [Part("disk", 0, 5)]
     assert planned(known, ("disk", 3), costs=steps) == []
+    known = paths(disk=0.04 / BLOCK_BYTES)  # the first step is saved by 5 blocks, each further one costs 32
+    assert planned(known, ("disk", 60), costs=steps) == [Part("disk", 0, 5)]
 
 
 def test_a_closed_path_is_left_out() -> None:

@@ -85,6 +85,8 @@ def test_a_probe_replaces_what_was_learnt() -> None:
     assert ratio(paths) > 6 * 2
     paths.measured(PathCosts("tcp", 0.0, 5e-9))
     assert paths.seconds("tcp", 1, BLOCK) == pytest.approx(6 * BLOCK * 5e-9)  # what is in flight stays so
+    paths.ended("tcp", 5, 5 * BLOCK, 5 * BLOCK * 5e-9, True, 60.0)
+    assert paths.seconds("tcp", 1, BLOCK) == pytest.approx(BLOCK * 5e-9)
 
 
 @pytest.mark.parametrize("blocks", [1, 10, 1000])
@@ -109,23 +111,25 @@ def test_a_path_that_is_slower_for_good_is_believed_in_time() -> None:
     assert ratio(paths) == pytest.approx(10.0, rel=0.1)
 
 
-@given(st.integers(0, 1 << 30), st.sampled_from([0.5, 1.0, 2.5]), st.booleans())
-def test_moves_that_share_a_path_are_not_counted_twice(seed: int, slowness: float, together: bool) -> None:
-    """Three at a time, one after the other or all with a third of the speed: the path is as fast as it is."""
+@given(st.integers(0, 1 << 30), st.sampled_from([0.5, 1.0, 2.5]), st.sampled_from([2, 3, 12]), st.booleans())
+def test_moves_that_share_a_path_are_not_counted_twice(
+    seed: int, slowness: float, at_once: int, together: bool
+) -> None:
+    """Several at a time, one after the other or all with a share of the speed: the path is as fast as it is."""
     paths, random, now = probed(), Random(seed), 0.0
     for _ in range(150):
-        sizes = sorted(random.randint(1, 20) for _ in range(3))
+        sizes = sorted(random.randint(1, 20) for _ in range(at_once))
         for blocks in sizes:
             paths.began("tcp", blocks, blocks * BLOCK)
         done = 0.0
         for place, blocks in enumerate(sizes):
             before = sizes[place - 1] if place else 0
-            took = (blocks - before) * (3 - place) if together else blocks
+            took = (blocks - before) * (at_once - place) if together else blocks
             done += took * BLOCK_S * slowness
             elapsed_s = done if together else took * BLOCK_S * slowness
             paths.ended("tcp", blocks, blocks * BLOCK, elapsed_s, True, now + done)
         now += done + random.random()
-    assert ratio(paths) == pytest.approx(slowness, rel=0.15)
+    assert ratio(paths) == pytest.approx(slowness, rel=0.25)  # counted twice it would be half as much again, or more
 
 
 def test_a_path_that_nobody_measured_is_learnt_from_what_moves() -> None:
@@ -161,6 +165,8 @@ def test_failures_in_a_row_close_a_path_and_one_trial_decides() -> None:
     again = 10.0 + BACKOFF_S
     assert paths.usable("tcp", again)
     assert paths.costs(again)[0].open
+    fail(paths, 1, again)
+    again += 2 * BACKOFF_S
     paths.began("tcp", 1, BLOCK)
     assert not paths.usable("tcp", again + 100.0)  # one trial, however long it takes
     paths.ended("tcp", 1, BLOCK, BLOCK_S, True, again + 100.0)

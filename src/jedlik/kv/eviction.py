@@ -17,6 +17,7 @@ OrderName = Literal["lru", "s3fifo"]
 
 SMALL_SHARE = 0.1
 """Of the blocks cached: what the small queue has above it goes first, then the main one's."""
+DROPPED = -1
 MOST_HITS = 4
 """The first takes a run to the main queue, each further one spares it once."""
 
@@ -25,14 +26,14 @@ class Order(Protocol):
     """What a pool asks of its order."""
 
     def add(self, run: Run, first: bool = False) -> None:
-        """Nobody holds this run any more; those below it were added before. `first`: it goes before all others now,
-        whether it was here already or not."""
+        """Nobody holds this run any more; those below it were added before. `first`: it goes before all that were added
+        otherwise, even if it was here already."""
 
     def remove(self, run: Run) -> None:
-        """It is held again: it was asked for."""
+        """It is held again."""
 
-    def cut(self, run: Run, upper: Run) -> None:
-        """The first blocks of a run became another, `upper`, which is held now: they were asked for."""
+    def shrink(self, run: Run, blocks: int) -> None:
+        """So many of its first blocks became a run that is held now."""
 
     def evict(self, most: int) -> tuple[Run, int]:
         """A run without children, and how many of its first blocks stay: the rest, `most` at most, is evicted."""
@@ -60,7 +61,7 @@ class Lru:
     def remove(self, run: Run) -> None:
         del self._runs[run]
 
-    def cut(self, run: Run, upper: Run) -> None:
+    def shrink(self, run: Run, blocks: int) -> None:
         """Its place stays."""
 
     def evict(self, most: int) -> tuple[Run, int]:
@@ -95,8 +96,7 @@ class Queue:
 
 
 class S3Fifo:
-    """`Run.rank` is how often it was asked for since it came: 0 in the small queue, more in the main one, less in that
-    of runs which go first."""
+    """By `Run.hits` a run is in the small queue (0), the main one (more), or that of runs which go first (less)."""
 
     def __init__(self, capacity: int) -> None:
         self._small, self._main, self._dropped = Queue(), Queue(), Queue()
@@ -112,24 +112,23 @@ class S3Fifo:
         ghost = self._ghosts.pop(run.ids[0], 0)
         if ghost:
             self._ghost_blocks -= ghost
-            run.rank = max(1, run.rank)
+            run.hits += 1
+        run.hits = min(MOST_HITS, run.hits)
         self._queue(run).add(run)
 
     def _drop(self, run: Run) -> None:
         queue = self._queue(run)
         if run in queue.runs:
             queue.remove(run)
-        run.rank = -1
+        run.hits = DROPPED
         self._dropped.add(run)
-        self._dropped.runs.move_to_end(run, last=False)
 
     def remove(self, run: Run) -> None:
         self._queue(run).remove(run)
-        run.rank = min(MOST_HITS, max(0, run.rank) + 1)
+        run.hits = max(0, run.hits)
 
-    def cut(self, run: Run, upper: Run) -> None:
-        self._queue(run).blocks -= len(upper.ids)
-        upper.rank = min(MOST_HITS, max(0, run.rank) + 1)
+    def shrink(self, run: Run, blocks: int) -> None:
+        self._queue(run).blocks -= blocks
 
     def evict(self, most: int) -> tuple[Run, int]:
         run = self._victim()
@@ -146,8 +145,8 @@ class S3Fifo:
     def _victim(self) -> Run:
         """The next of its queue, or what follows it in its chain: that is not kept without it."""
         run = next(iter(self._dropped.runs), None)
-        while run is None:
-            run = self._unread() if self._small_is_due() else self._seldom_read()
+        if run is None:
+            run = next(iter(self._small.runs)) if self._small_is_due() else self._seldom_read()
         while run.children:
             run = next(iter(run.children.values()))
         return run
@@ -156,24 +155,13 @@ class S3Fifo:
         small, main = self._small, self._main
         return not main.runs or small.blocks > SMALL_SHARE * (small.blocks + main.blocks)
 
-    def _unread(self) -> Run | None:
-        """The oldest of the small queue; None: it was the beginning of others, and has gone to the main one."""
-        run = next(iter(self._small.runs))
-        if not run.children:
-            return run
-        self._small.remove(run)
-        run.rank = 1
-        self._main.add(run)
-        return None
-
-    def _seldom_read(self) -> Run | None:
-        """The oldest of the main queue; None: it was spared once more."""
-        run = next(iter(self._main.runs))
-        if run.rank == 1:
-            return run
-        run.rank -= 1
-        self._main.runs.move_to_end(run)
-        return None
+    def _seldom_read(self) -> Run:
+        """The oldest of the main queue that is not to be spared once more."""
+        main = self._main.runs
+        while (run := next(iter(main))).hits > 1:
+            run.hits -= 1
+            main.move_to_end(run)
+        return run
 
     def _remember(self, first: BlockId, blocks: int) -> None:
         self._ghost_blocks += blocks - self._ghosts.pop(first, 0)
@@ -182,9 +170,9 @@ class S3Fifo:
             self._ghost_blocks -= self._ghosts.popitem(last=False)[1]
 
     def _queue(self, run: Run) -> Queue:
-        if run.rank > 0:
+        if run.hits > 0:
             return self._main
-        return self._dropped if run.rank else self._small
+        return self._dropped if run.hits else self._small
 
     def check(self, unheld: Collection[Run]) -> None:
         queues = self._small, self._main, self._dropped
@@ -192,5 +180,5 @@ class S3Fifo:
         for queue in queues:
             assert queue.blocks == sum(len(run.ids) for run in queue.runs)
             assert all(self._queue(run) is queue for run in queue.runs)
-        assert all(run.rank <= MOST_HITS for run in unheld)
+        assert all(run.hits <= MOST_HITS for run in unheld)
         assert self._ghost_blocks == sum(self._ghosts.values()) <= self._most_ghost_blocks

@@ -79,6 +79,7 @@ class BlockPool:
                 self._order.remove(run)
                 self.cached_blocks -= shared
             run.refs += 1
+            run.hits += 1
             gained += run.blocks
             above = run
         return above, gained
@@ -217,13 +218,12 @@ class BlockPool:
     def _cut(self, run: Run, length: int) -> Run:
         """Make a run of the first blocks of another; its holders hold both. The new one is not cached: it is wanted."""
         upper = Run(run.ids[:length], run.blocks[:length], run.parent, run.refs)
-        upper.rank = run.rank
         del run.ids[:length], run.blocks[:length]
         self._attach(upper)
         run.parent = upper
         self._attach(run)
         if not run.refs:
-            self._order.cut(run, upper)
+            self._order.shrink(run, length)
             self.cached_blocks -= length
         return upper
 

@@ -204,7 +204,7 @@ class PrefixIndex:
 
     def match(self, keys: Sequence[int]) -> Match:
         """How deep each worker holds the chain `keys`."""
-        spans = self._closed.match(keys, self._alive_closed)
+        spans = self._closed.match(keys, self._alive_closed) if self._alive_closed else []
         if self._alive_open:
             spans += self._open.match(keys, self._alive_open)
             spans.sort()

@@ -30,7 +30,6 @@ class SecondTouch:
         return seen or fill_share < ROOMY_SHARE
 
     def _touch(self, block: BlockId) -> None:
-        self._old.discard(block)
         if block not in self._young and len(self._young) >= self._half:
             self._old, self._young = self._young, set()
         self._young.add(block)
