@@ -1,5 +1,8 @@
 """What tests of the transfer layer share: agents with small arenas, and what they told."""
 
+import contextlib
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -70,13 +73,14 @@ class Carrying:
         stores: Sequence[Store] = (),
         listen: str = "",
         key: bytes = b"",
+        tell: Callable[[Told], None] | None = None,
     ) -> None:
         self.worker = WorkerId(worker)
         self.arena = Arena(block_bytes, blocks, blocks)
         options = Options(listen=listen or f"unix:{folder}/{worker}.data", paths=tuple(paths), probe=False, key=key)
         self.agent = Agent(self.worker, self.arena, options, stores)
         self.ear = Ear()
-        self.agent.start(self.ear)
+        self.agent.start(tell or self.ear)
 
     def fill(self, seed: int) -> None:
         """Every device block different from every other one."""
@@ -116,3 +120,39 @@ def move(
 ) -> Move:
     names = ids(max(len(source_blocks), len(target_blocks)))
     return Move(number, source, source_blocks, target, target_blocks, names, None, deadline_s, Handle(ticket))
+
+
+class OtherWorker:
+    """A worker in a process of its own, that may be killed. Close it."""
+
+    def __init__(self, worker: str, folder: Path, path: str, blocks: int, block_bytes: int, seed: int) -> None:
+        self.worker = WorkerId(worker)
+        script = Path(__file__).with_name("other_worker.py")
+        told = [str(value) for value in (worker, folder, path, blocks, block_bytes, seed)]
+        self.process = subprocess.Popen(
+            [sys.executable, str(script), *told], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        self.address = self.line()
+
+    def line(self) -> str:
+        """What it says next."""
+        assert self.process.stdout is not None
+        return self.process.stdout.readline().strip()
+
+    def say(self, *words: object) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(" ".join(map(str, words)) + "\n")
+        self.process.stdin.flush()
+
+    def kill(self) -> None:
+        """SIGKILL; returns when it is dead."""
+        self.process.kill()
+        self.process.wait()
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.kill()
+        for pipe in (self.process.stdin, self.process.stdout):
+            with contextlib.suppress(BrokenPipeError):
+                if pipe is not None:
+                    pipe.close()
