@@ -1,9 +1,9 @@
 """Engines by kind: each is loaded only in the worker process that runs it, and told apart here alone.
 
-What comes out is the same for all: something that fulfils `live/worker.Engine`, and the card's facts about it.
+What comes out is the same for all: something that fulfils `live/worker.Engine`, the card's facts about it, and the
+memory its blocks are in.
 """
 
-import mmap
 import os
 import re
 from collections.abc import Callable
@@ -11,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 
+from jedlik.cli import tiers
 from jedlik.cli.process import ProcessConfig
 from jedlik.cli.sizing import Sizes, available_bytes, gpu_bytes, gpu_share, host_share, sizes, threads
 from jedlik.core.config import ServeConfig
@@ -25,8 +26,13 @@ from jedlik.perf.model import LinearModel, StepModel
 from jedlik.perf.profile import Profile
 from jedlik.perf.profile import model as step_model
 from jedlik.profiles.catalogue import lookup
+from jedlik.transfer.arena import Arena
+from jedlik.transfer.processes import host_name
+from jedlik.transfer.region import Region
 
 Status = Callable[[str], None]
+STAND_IN_BYTES = 64
+"""Of a simulated engine's block, which holds nothing: so many zeros are moved in its place, in as many moves."""
 WORD = re.compile("[Ġ▁]?[A-Za-z]{2,12}")
 
 
@@ -35,6 +41,10 @@ class Loaded(msgspec.Struct, frozen=True):
 
     engine: Engine
     card: Card
+    arena: Arena
+    """Its cache, where that is host memory, and the host tier."""
+    device: Region | None = None
+    """Its cache elsewhere."""
 
 
 def load(told: ProcessConfig, status: Status) -> Loaded:
@@ -67,7 +77,8 @@ def _simulated(told: ProcessConfig, path: Path, model: models.ModelInfo) -> Load
     steps: StepModel = step_model(profile) if profile else LinearModel(DEFAULT_COSTS)
     engine = SimulatedEngine(steps, config.speedup, words(path))
     card = _card(told, model, layout, size, CAPABILITIES)
-    return Loaded(engine, msgspec.structs.replace(card, revision=f"simulated {told.model_name}", engine="simulated"))
+    shown = msgspec.structs.replace(card, revision=f"simulated {told.model_name}", engine="simulated")
+    return Loaded(engine, shown, Arena(STAND_IN_BYTES, size.total_blocks, host_blocks(card)))
 
 
 def simulated_share(profile: Profile | None, layout: Layout) -> int | None:
@@ -85,6 +96,7 @@ def _torch(told: ProcessConfig, path: Path, model: models.ModelInfo, status: Sta
     os.environ["OMP_NUM_THREADS"] = str(compute_threads)  # read once, when torch's thread pool is made
     status("importing torch")
     try:
+        from jedlik.engines.torch.device_region import DeviceRegion
         from jedlik.engines.torch.engine import Buffer, TorchEngine, device_of
         from jedlik.engines.torch.pool import allocate
     except ModuleNotFoundError as error:
@@ -108,24 +120,36 @@ def _torch(told: ProcessConfig, path: Path, model: models.ModelInfo, status: Sta
     def progress(done: int, total: int) -> None:
         status(f"loading weights, {done / 1e6:.0f} of {total / 1e6:.0f} MB")
 
+    card = _card(told, model, layout, size, Capabilities())
+    status("taking memory")
+    arena = Arena(layout.block_bytes, size.total_blocks if device == "cpu" else 0, host_blocks(card))
+    regions: list[Region] = []
+
     def memory(_: Layout, where: str) -> Buffer:
-        """On a CPU, pages that come when they are first written: an idle cache costs nothing."""
-        return (
-            memoryview(mmap.mmap(-1, size.kv_cache_bytes)) if where == "cpu" else allocate(size.kv_cache_bytes, where)
-        )
+        if where == "cpu":
+            return arena.device.array.data
+        cache = allocate(size.kv_cache_bytes, where)
+        regions.append(DeviceRegion(cache, layout.block_bytes))
+        return cache
 
     engine = TorchEngine(path, options, memory, progress)
     facts = engine.facts
     status("hashing weights")
-    card = _card(told, model, facts.layout, size, facts.capabilities)
     shown = msgspec.structs.replace(
         card,
+        layout=facts.layout,
+        capabilities=facts.capabilities,
         revision=models.revision(path, facts.layout.dtype),
         total_blocks=facts.total_blocks,
         vocab_size=facts.vocab_size,
         engine=f"torch {facts.device} {facts.layout.dtype} {facts.attention}",
     )
-    return Loaded(engine, shown)
+    return Loaded(engine, shown, arena, regions[0] if regions else None)
+
+
+def host_blocks(card: Card) -> int:
+    """Of the host tier; 0 where there is none."""
+    return next((tier.blocks for tier in card.tiers if tier.tier == "host"), 0)
 
 
 def _share(told: ProcessConfig, model: models.ModelInfo, device: str) -> int:
@@ -153,6 +177,9 @@ def _card(
         eos_token_ids=model.eos_token_ids,
         hash_check=hash_check(told.cluster_key),
         capabilities=capabilities,
+        handoffs=("slots",),
+        host=host_name(),
+        tiers=tiers.sizes(told.config, layout),
     )
 
 

@@ -8,6 +8,7 @@ import importlib.util
 import os
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -15,8 +16,11 @@ from jedlik.cli.sizing import available_bytes, host_share
 from jedlik.cli.units import shown, size_bytes
 from jedlik.core.config import ServeConfig
 from jedlik.core.errors import ConfigError
-from jedlik.core.protocol import Layout, TierSize
+from jedlik.core.protocol import Card, Layout, TierSize
 from jedlik.models.cache import home
+
+if TYPE_CHECKING:
+    from jedlik.transfer.store import Store
 
 OBJECT_SCHEMES = ("s3", "gs", "az", "file")
 OBJECT_BLOCKS = 1 << 40
@@ -89,6 +93,25 @@ def sizes(config: ServeConfig, layout: Layout) -> tuple[TierSize, ...]:
     if config.kv_object is not None:
         tiers.append(TierSize("object", OBJECT_BLOCKS))
     return tuple(tiers)
+
+
+def stores(config: ServeConfig, worker: str, card: Card, block_bytes: int) -> "list[Store]":
+    """What keeps the blocks of a worker's tiers that are not memory; `block_bytes` is what is moved of each.
+
+    Raises ConfigError.
+    """
+    from jedlik.transfer.checksum import fingerprint
+    from jedlik.transfer.file import FileStore
+    from jedlik.transfer.object import object_store
+
+    kept: list[Store] = []
+    means = fingerprint(card.layout, card.revision, card.hash_check)
+    slots = {tier.tier: tier.blocks for tier in card.tiers}
+    if (found := disk(config)) is not None:
+        kept.append(FileStore(found.of(worker), slots["disk"], block_bytes, means))
+    if config.kv_object is not None:
+        kept.append(object_store(config.kv_object, block_bytes, means))
+    return kept
 
 
 def key_folder(config: ServeConfig) -> Path | None:

@@ -7,13 +7,15 @@ import sys
 from jedlik.cli.engines import Loaded, Status, load, profiled_costs
 from jedlik.cli.event_log import make_worker, worker_log
 from jedlik.cli.process import ProcessConfig, run
+from jedlik.cli.tiers import stores
 from jedlik.core.errors import Bug
-from jedlik.live.worker import WorkerDriver
-from jedlik.models.info import block_bytes
-from jedlik.net.discovery.local import Announcement, Record, start_ticks
+from jedlik.live.peers import PeerLinks
+from jedlik.live.worker import Reach, WorkerDriver
+from jedlik.net.discovery.local import Announcement, LocalDiscovery, Record, start_ticks
 from jedlik.net.streams import serve
 from jedlik.telemetry.kv import KvCounts
 from jedlik.telemetry.log import Log
+from jedlik.transfer.agent import Agent, Options
 
 
 async def work(told: ProcessConfig, log: Log, stop: asyncio.Event) -> None:
@@ -21,15 +23,18 @@ async def work(told: ProcessConfig, log: Log, stop: asyncio.Event) -> None:
     loaded = await _load(told, stop)
     card, costs = loaded.card, profiled_costs(told.config)
     node, recorder = make_worker(told, card, costs), worker_log(told, card, costs)
-    driver = WorkerDriver(node, loaded.engine, card, KvCounts(), recorder)
+    agent = _agent(told, loaded, log)
+    reach = Reach(agent, PeerLinks(card, LocalDiscovery(told.run.records), told.cluster_key, agent.met))
+    driver = WorkerDriver(node, loaded.engine, card, KvCounts(), recorder, reach)
     server, address = await serve(f"unix:{told.run.socket(told.id)}", driver.listener, told.cluster_key)
-    announcement = Announcement(told.run.records, _record(told, address))
+    announcement = Announcement(told.run.records, _record(told, address, agent.address))
     running = asyncio.create_task(driver.run(), name="driver")
     stopping = asyncio.create_task(stop.wait(), name="stop")
     announcement.publish()
     _status(told)("")
-    cache_mib = card.total_blocks * block_bytes(card.layout) >> 20
-    log.line("ready", engine=card.engine, kv_cache_mib=cache_mib, max_model_len=card.max_model_len)
+    cache_mib = card.total_blocks * card.layout.block_bytes >> 20
+    tiers = {f"{tier.tier}_blocks": tier.blocks for tier in card.tiers if tier.tier != "object"}
+    log.line("ready", engine=card.engine, kv_cache_mib=cache_mib, max_model_len=card.max_model_len, **tiers)
     try:
         await asyncio.wait((running, stopping), return_when=asyncio.FIRST_COMPLETED)
         announcement.withdraw()
@@ -41,7 +46,9 @@ async def work(told: ProcessConfig, log: Log, stop: asyncio.Event) -> None:
         running.cancel()
         stopping.cancel()
         results = await asyncio.gather(running, stopping, return_exceptions=True)
-        told.run.socket(told.id).unlink(missing_ok=True)
+        loaded.arena.close()
+        for name in (told.id, data_name(told)):
+            told.run.socket(name).unlink(missing_ok=True)
     if isinstance(results[0], Exception):
         raise results[0]
 
@@ -57,6 +64,22 @@ async def _load(told: ProcessConfig, stop: asyncio.Event) -> Loaded:
     return await loading
 
 
+def data_name(told: ProcessConfig) -> str:
+    """Of the socket on which other workers' agents are heard."""
+    return f"{told.id}.data"
+
+
+def _agent(told: ProcessConfig, loaded: Loaded, log: Log) -> Agent:
+    """What carries this worker's blocks, with the stores that its card names as tiers."""
+    options = Options(listen=f"unix:{told.run.socket(data_name(told))}", key=told.cluster_key)
+
+    def complain(text: str) -> None:
+        log.line("blocks", problem=text)
+
+    kept = stores(told.config, told.name, loaded.card, loaded.arena.block_bytes)
+    return Agent(loaded.card.worker, loaded.arena, options, kept, loaded.device, complain)
+
+
 def _status(told: ProcessConfig) -> Status:
     """Progress for the supervisor to show."""
     path = told.run.status / told.name
@@ -67,11 +90,11 @@ def _status(told: ProcessConfig) -> Status:
     return tell
 
 
-def _record(told: ProcessConfig, address: str) -> Record:
+def _record(told: ProcessConfig, address: str, data: str) -> Record:
     started = start_ticks(os.getpid())
     if started is None:
         raise Bug("this process does not exist")
-    return Record(told.id, told.name, os.getpid(), started, address)
+    return Record(told.id, told.name, os.getpid(), started, address, data)
 
 
 if __name__ == "__main__":
