@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -15,7 +16,7 @@ from jedlik.cli import tiers
 from jedlik.cli.process import ProcessConfig
 from jedlik.cli.sizing import Sizes, available_bytes, gpu_bytes, gpu_share, host_share, sizes, threads
 from jedlik.core.config import ServeConfig
-from jedlik.core.errors import ConfigError
+from jedlik.core.errors import Bug, ConfigError
 from jedlik.core.ids import WorkerId
 from jedlik.core.protocol import SCHEMA_VERSION, Capabilities, Card, Layout, StepCosts
 from jedlik.kv.hashing import hash_check
@@ -29,6 +30,9 @@ from jedlik.profiles.catalogue import lookup
 from jedlik.transfer.arena import Arena
 from jedlik.transfer.processes import host_name
 from jedlik.transfer.region import Region
+
+if TYPE_CHECKING:
+    from jedlik.engines.torch.engine import Buffer
 
 Status = Callable[[str], None]
 STAND_IN_BYTES = 64
@@ -96,9 +100,7 @@ def _torch(told: ProcessConfig, path: Path, model: models.ModelInfo, status: Sta
     os.environ["OMP_NUM_THREADS"] = str(compute_threads)  # read once, when torch's thread pool is made
     status("importing torch")
     try:
-        from jedlik.engines.torch.device_region import DeviceRegion
-        from jedlik.engines.torch.engine import Buffer, TorchEngine, device_of
-        from jedlik.engines.torch.pool import allocate
+        from jedlik.engines.torch.engine import TorchEngine, device_of
     except ModuleNotFoundError as error:
         raise ConfigError(
             f"{error.name} is not installed: pip install 'jedlik[torch]', or --engine simulated"
@@ -122,17 +124,8 @@ def _torch(told: ProcessConfig, path: Path, model: models.ModelInfo, status: Sta
 
     card = _card(told, model, layout, size, Capabilities())
     status("taking memory")
-    arena = Arena(layout.block_bytes, size.total_blocks if device == "cpu" else 0, host_blocks(card))
-    regions: list[Region] = []
-
-    def memory(_: Layout, where: str) -> Buffer:
-        if where == "cpu":
-            return arena.device.array.data
-        cache = allocate(size.kv_cache_bytes, where)
-        regions.append(DeviceRegion(cache, layout.block_bytes))
-        return cache
-
-    engine = TorchEngine(path, options, memory, progress)
+    memory = _Memory(card, size, on_host=device == "cpu")
+    engine = TorchEngine(path, options, memory.of, progress)
     facts = engine.facts
     status("hashing weights")
     shown = msgspec.structs.replace(
@@ -144,7 +137,28 @@ def _torch(told: ProcessConfig, path: Path, model: models.ModelInfo, status: Sta
         vocab_size=facts.vocab_size,
         engine=f"torch {facts.device} {facts.layout.dtype} {facts.attention}",
     )
-    return Loaded(engine, shown, arena, regions[0] if regions else None)
+    return Loaded(engine, shown, memory.arena, memory.device)
+
+
+class _Memory:
+    """Where a torch engine's cache is: in the arena, or in a GPU's memory beside it."""
+
+    def __init__(self, card: Card, size: Sizes, *, on_host: bool) -> None:
+        self._size_bytes = size.kv_cache_bytes
+        self.arena = Arena(card.layout.block_bytes, size.total_blocks if on_host else 0, host_blocks(card))
+        self.device: Region | None = None
+
+    def of(self, layout: Layout, where: str) -> "Buffer":
+        from jedlik.engines.torch.device_region import DeviceRegion
+        from jedlik.engines.torch.pool import allocate
+
+        if layout.block_bytes != self.arena.block_bytes:
+            raise Bug(f"the engine's blocks are {layout}, of another size than the arena's")
+        if where == "cpu":
+            return self.arena.device.array.data
+        cache = allocate(self._size_bytes, where)
+        self.device = DeviceRegion(cache, layout.block_bytes)
+        return cache
 
 
 def host_blocks(card: Card) -> int:
