@@ -125,7 +125,6 @@ class S3Fifo:
 
     def remove(self, run: Run) -> None:
         self._queue(run).remove(run)
-        run.hits = max(0, run.hits)
 
     def shrink(self, run: Run, blocks: int) -> None:
         self._queue(run).blocks -= blocks
@@ -152,8 +151,7 @@ class S3Fifo:
         return run
 
     def _small_is_due(self) -> bool:
-        small, main = self._small, self._main
-        return not main.runs or small.blocks > SMALL_SHARE * (small.blocks + main.blocks)
+        return self._small.blocks > SMALL_SHARE * (self._small.blocks + self._main.blocks)
 
     def _seldom_read(self) -> Run:
         """The oldest of the main queue that is not to be spared once more."""

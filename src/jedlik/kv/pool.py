@@ -188,6 +188,25 @@ class BlockPool:
         ids = run.ids[known : known + len(blocks)]
         place.update(dict.fromkeys(ids, self.publish(above, ids, blocks)))
 
+    def forget(self, ids: Sequence[BlockId], known: int) -> None:
+        """What a chain has here after its first `known` blocks is not what it should be: it goes, and all that follows.
+
+        But for what somebody holds: whoever reads that will find out by himself.
+        """
+        at, run = 0, self._heads.get(ids[0]) if ids else None
+        while run is not None and at + len(run.ids) <= known:
+            at += len(run.ids)
+            run = self._heads.get(ids[at]) if at < len(ids) else None
+        if run is None or run.refs or run.ids[known - at] != ids[known]:
+            return
+        below = list(self._walk(run.children.values() if at < known else [run]))
+        for gone in reversed(below):
+            self._order.remove(gone)
+            self._free += self._unname(gone, 0)
+        if at < known:
+            self._order.shrink(run, len(run.ids) - (known - at))
+            self._free += self._unname(run, known - at)
+
     def lookup(self, ids: Sequence[BlockId]) -> list[BlockIndex]:
         """Where a chain's first blocks are, as far as they are here. Nothing is held: they may be gone after `take`."""
         found = list[BlockIndex]()
@@ -229,7 +248,10 @@ class BlockPool:
 
     def _evict(self, most: int) -> list[BlockIndex]:
         """Take blocks from the end of the run whose turn it is."""
-        run, kept = self._order.evict(most)
+        return self._unname(*self._order.evict(most))
+
+    def _unname(self, run: Run, kept: int) -> list[BlockIndex]:
+        """Forget an unheld run's blocks but for the first `kept`, and tell; returns them, the last one first."""
         if run.children:
             raise Bug("a run is to be evicted before what follows it")
         taken, keys = run.blocks[kept:], keys_of(b"".join(run.ids[kept:]))
