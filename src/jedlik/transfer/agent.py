@@ -96,7 +96,7 @@ class Agent:
                 if (found := self._ledger.find(effect.number)) is not None:
                     self._ledger.stop(found, "cancelled")
             case Revoke():
-                self._revoke(effect)
+                self._ledger.later(lambda: self._revoke(effect))
 
     def met(self, worker: WorkerId, address: str | None) -> None:
         """Connect there ahead of need; None: its process has ended, for certain."""
@@ -183,10 +183,11 @@ class Agent:
         return not stored or len(move.ids) == move.blocks
 
     def _revoke(self, effect: Revoke) -> None:
+        """On the ledger's thread: closing the gate may take a moment."""
         if self._gates.of(effect.worker).close(effect.tickets):
             self._peer(effect.worker).revoke(effect.tickets)
         else:
-            self._ledger.later(lambda: self._ledger.say(Revoked(effect.worker, effect.tickets)))
+            self._ledger.say(Revoked(effect.worker, effect.tickets))
 
     def _peer(self, worker: WorkerId) -> Peer:
         with self._lock:

@@ -6,6 +6,8 @@ a process that has ended, or of one that has taken its pid, is refused.
 """
 
 import contextlib
+import ctypes
+import errno
 import mmap
 import os
 
@@ -63,19 +65,17 @@ class Mapping:
         self.host = Mapped(self.whole[where.host_at : where.host_at + host_blocks * block_bytes], block_bytes)
         self.scratch: Bytes = self.whole[where.scratch_at :]
 
-    def fault_in(self) -> None:
-        """Touch every page now, not in the middle of a step. Raises ConfigError where there is not that much memory."""
+    def fault_in(self) -> int:
+        """Have every page here now, not in the middle of a step; 0, or why the kernel could not.
+
+        By libc, because Python's own `madvise` would stop every other thread meanwhile.
+        """
         with contextlib.suppress(OSError):
             self._mapped.madvise(mmap.MADV_HUGEPAGE)
-        try:
-            self._mapped.madvise(MADV_POPULATE_WRITE)
-        except OSError as error:
-            if error.errno not in (22, 38):  # EINVAL, ENOSYS: an older kernel
-                raise ConfigError(
-                    f"{len(self.whole) >> 20} MiB of memory for KV blocks can't be had: {error.strerror}; "
-                    "lower --kv-cache-bytes or --kv-host-bytes"
-                ) from error
-            self.whole[::PAGE_BYTES] = 0
+        madvise = ctypes.CDLL(None, use_errno=True).madvise
+        madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+        done = madvise(self.whole.ctypes.data, self.whole.nbytes, MADV_POPULATE_WRITE)
+        return ctypes.get_errno() if done else 0
 
 
 class Arena(Mapping):
@@ -91,13 +91,23 @@ class Arena(Mapping):
         try:
             os.ftruncate(self._fd, parts(block_bytes, device_blocks, host_blocks).size)
             super().__init__(self._fd, block_bytes, device_blocks, host_blocks)
-            self.fault_in()
+            self._have_all()
         except BaseException:
             os.close(self._fd)
             raise
         self.handle = Handle(
             this_process(), self._fd, os.fstat(self._fd).st_ino, block_bytes, device_blocks, host_blocks
         )
+
+    def _have_all(self) -> None:
+        why = self.fault_in()
+        if why in (errno.EINVAL, errno.ENOSYS):  # an older kernel
+            self.whole[::PAGE_BYTES] = 0
+        elif why:
+            raise ConfigError(
+                f"{len(self.whole) >> 20} MiB of memory for KV blocks can't be had: {os.strerror(why)}; "
+                "lower --kv-cache-bytes or --kv-host-bytes"
+            )
 
     def close(self) -> None:
         """Peers can't map it any more. The memory goes when the last view of it does."""
@@ -118,6 +128,8 @@ def attach(handle: Handle) -> Mapping:
         found = os.fstat(fd)
         if start_ticks(process.pid) != process.started or (found.st_ino, found.st_size) != (handle.inode, size):
             raise PeerError(f"process {process.pid} is not the one whose memory was meant")
-        return Mapping(fd, handle.block_bytes, handle.device_blocks, handle.host_blocks)
+        mapping = Mapping(fd, handle.block_bytes, handle.device_blocks, handle.host_blocks)
+        mapping.fault_in()  # where it can't, pages come as they are touched
+        return mapping
     finally:
         os.close(fd)

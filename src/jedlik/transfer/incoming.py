@@ -1,12 +1,11 @@
 """Serves other agents: lets their blocks land, sends them ours, stops writing for tickets they revoke.
 
-Bytes land straight in their blocks, a piece at a time, each piece only if the gate is open at that moment for that
-ticket; what may not land is read and thrown away. One thread per connection; a peer's new data stream ends its old one.
+Bytes land straight in their blocks if the gate is open for their ticket; closing it cuts the stream they come from.
+What may not land is read and thrown away. One thread per connection; a peer's new data stream ends its old one.
 """
 
 import contextlib
 import secrets
-import select
 import socket
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -35,6 +34,7 @@ from jedlik.transfer.messages import (
     Wire,
 )
 from jedlik.transfer.region import Region, staging_buffers
+from jedlik.transfer.store import Done
 from jedlik.transfer.tcp import verified
 
 SINK_BYTES = 256 << 10
@@ -136,8 +136,6 @@ class Serving:
         self.use = ""
         self._owner = owner
         self._ours = owner.hosting
-        self._poll = select.poll()
-        self._poll.register(sock, select.POLLIN)
         self.thread = threading.Thread(target=self._run, name="jedlik-serving", daemon=True)
 
     def _run(self) -> None:
@@ -214,40 +212,25 @@ class Serving:
         region = self._region(put.tier, put.blocks)
         if len(put.sums) != len(put.blocks):
             raise PeerError("as many checksums as blocks are needed")
-        mapped = region.mapped
-        views = mapped.views(put.blocks) if mapped else staging_buffers(len(put.blocks), region.block_bytes)
-        landed = True
-        for part in mapped.run_views(put.blocks) if mapped else views:
-            landed &= self._land(part, gate, put.ticket)
-        if not landed:
+        if not gate.enter(self.wire, put.ticket):
+            self._sink(len(put.blocks) * region.block_bytes)
             return Landed(0, "stale")
-        done, cause = verified(views, put.sums)
-        if mapped is None:
-            with gate.lock:
-                if not gate.open_for(put.ticket):
-                    return Landed(0, "stale")
-                region.write(put.blocks[:done], views[:done])
-        return Landed(done, cause)
+        try:
+            done, cause = self._land(put, region)
+        finally:
+            still_open = gate.leave(self.wire)
+        return Landed(done, cause) if still_open else Landed(0, "stale")
 
-    def _land(self, view: memoryview, gate: Gate, ticket: Ticket) -> bool:
-        """Receive into `view` while the gate is open for the ticket; whether it was until the end."""
-        sock = self.wire.sock
-        while view:
-            try:
-                with gate.lock:
-                    if not gate.open_for(ticket):
-                        break
-                    count = sock.recv_into(view, 0, socket.MSG_DONTWAIT)
-            except BlockingIOError:
-                self._poll.poll()
-                continue
-            except OSError as error:
-                raise PeerError(f"connection lost: {error}") from error
-            if not count:
-                raise PeerError("connection closed by the peer")
-            view = view[count:]
-        self._sink(len(view))
-        return not view
+    def _land(self, put: Put, region: Region) -> Done:
+        mapped = region.mapped
+        if mapped is not None:
+            self.wire.receive_into(*mapped.run_views(put.blocks))
+            return verified(mapped.views(put.blocks), put.sums)
+        staging = staging_buffers(len(put.blocks), region.block_bytes)
+        self.wire.receive_into(*staging)
+        done, cause = verified(staging, put.sums)
+        region.write(put.blocks[:done], staging[:done])
+        return done, cause
 
     def _sink(self, size: int) -> None:
         trash = memoryview(bytearray(min(size, SINK_BYTES)))

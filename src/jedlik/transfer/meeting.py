@@ -78,5 +78,6 @@ class Meeting:
     def _data_wire(self, peer: Peer) -> Wire:
         if peer.address is None:
             raise PeerError("nobody has said where it listens")
-        wire, _ = dial(peer.address, self._options.key, Hello(self._card, peer.worker, "data"))
+        wire, welcome = dial(peer.address, self._options.key, Hello(self._card, peer.worker, "data"))
+        peer.ways.stopped.update(welcome.stopped)
         return wire

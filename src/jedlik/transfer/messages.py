@@ -144,16 +144,18 @@ class Wire:
         """Raises PeerError, also at the end of the stream."""
         return self._decode(_from_agent)
 
-    def receive_into(self, view: memoryview) -> None:
-        """Fill it. Raises PeerError."""
-        while view:
-            try:
-                count = self.sock.recv_into(view, 0, socket.MSG_WAITALL)
-            except OSError as error:
-                raise PeerError(f"connection lost: {error.strerror or error}") from error
-            if not count:
-                raise PeerError("connection closed by the peer")
-            view = view[count:]
+    def receive_into(self, *views: memoryview) -> None:
+        """Fill them, one after the other. Raises PeerError."""
+        waiting = list(views)
+        try:
+            while waiting:
+                some = waiting[:MAX_PARTS]
+                count = self.sock.recvmsg_into(some, 0, socket.MSG_WAITALL)[0]
+                if not count:
+                    raise PeerError("connection closed by the peer")
+                waiting = _rest(waiting, count)
+        except OSError as error:
+            raise PeerError(f"connection lost: {error.strerror or error}") from error
 
     def cut(self) -> None:
         """End both directions; the owner of the wire closes it."""
@@ -179,15 +181,17 @@ class Wire:
             raise PeerError(f"bad message from another agent: {error}") from error
 
     def _send_all(self, buffers: list[memoryview]) -> None:
-        at = 0
         try:
-            while at < len(buffers):
-                some = buffers[at : at + MAX_PARTS]
-                sent = self.sock.sendmsg(some)
-                while at < len(buffers) and sent >= len(buffers[at]):
-                    sent -= len(buffers[at])
-                    at += 1
-                if sent:
-                    buffers[at] = buffers[at][sent:]
+            while buffers:
+                buffers = _rest(buffers, self.sock.sendmsg(buffers[:MAX_PARTS]))
         except OSError as error:
             raise PeerError(f"connection lost: {error.strerror or error}") from error
+
+
+def _rest(buffers: list[memoryview], count: int) -> list[memoryview]:
+    """What is left after so many bytes."""
+    for at, buffer in enumerate(buffers):
+        if count < len(buffer):
+            return [buffer[count:], *buffers[at + 1 :]]
+        count -= len(buffer)
+    return []

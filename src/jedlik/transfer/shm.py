@@ -23,7 +23,7 @@ class ShmRoute:
     """A `Route`."""
 
     path = "shm"
-    slice_bytes = 8 << 20
+    slice_bytes = 16 << 20
 
     def __init__(self, handle: Handle, pulse: Pulse, copier: Copier) -> None:
         """Maps the peer's arena. Raises PeerError."""

@@ -19,7 +19,7 @@ from jedlik.transfer.messages import MAX_PARTS, Get, Landed, MemoryTier, Put, Se
 from jedlik.transfer.region import Region, staging_buffers
 from jedlik.transfer.store import Done, Stop
 
-FRAME_BYTES = 4 << 20
+FRAME_BYTES = 2 << 20
 """Of blocks in one message: they are verified and answered together."""
 WINDOW = 6
 """Messages sent and not yet answered."""
@@ -195,8 +195,7 @@ def _take_sent(wire: Wire, answer: Sent, target: Region, blocks: Sequence[int]) 
         raise PeerError("more blocks sent than asked for")
     some, mapped = blocks[: len(answer.sums)], target.mapped
     views = mapped.views(some) if mapped is not None else staging_buffers(len(some), target.block_bytes)
-    for part in mapped.run_views(some) if mapped is not None else views:
-        wire.receive_into(part)
+    wire.receive_into(*(mapped.run_views(some) if mapped is not None else views))
     done, cause = verified(views, answer.sums)
     if mapped is None:
         target.write(some[:done], views[:done])

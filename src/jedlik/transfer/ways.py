@@ -88,6 +88,8 @@ class PeerWork:
             return "failed"
         done, cause = self._call(route, job, slice(job.done, slice_end(job, route.slice_bytes)))
         job.done += done
+        if cause == "gone" and self._pushing and job.move.ticket in self._ways.stopped:
+            return "stale"  # that is why the stream was cut
         if cause in ("gone", "failed") and not job.stopping and self._next_way(job, cause):
             return None
         return (job.stopping or cause) if cause == "cancelled" else (cause or whole(job))

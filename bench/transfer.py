@@ -1,0 +1,209 @@
+"""Ways between workers against the plain copy of the same shape, in one run, interleaved round by round.
+
+    .venv/bin/python bench/transfer.py [shm] [tcp] [nixl] [--rounds 15]
+
+shm against memcpy (one `memmove` per block or per run of neighbours), tcp against a plain socket (sendall and recv_into
+of the same blocks, no checksum, no tickets), nixl against NIXL used bare. The other worker is another process. 64 MiB a
+move in blocks of 64 KiB and 1 MiB, in a row and in random slots. Printed: the median of the rounds' ratios (their
+quartiles), and medians in GB/s. Floors: shm 0.9 (1 MiB in a row), 0.8 random; tcp 0.9 (1 MiB), 0.7 (64 KiB); nixl 0.95.
+"""
+
+import argparse
+import contextlib
+import ctypes
+import os
+import random
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+from jedlik.core.ids import Handle, WorkerId
+from jedlik.core.moves import Move, Moved, Place
+from jedlik.transfer.agent import Agent, Options
+from jedlik.transfer.arena import Arena, attach
+from jedlik.transfer.dial import tune
+from jedlik.transfer.ledger import Told
+from jedlik.transfer.region import Mapped, paired_runs
+
+MOVE_BYTES = 64 << 20
+DEVICE = Place("device")
+Times = tuple[float, float]
+Trial = Callable[[list[int], list[int]], float]
+
+
+def worker(name: str, folder: str, block_bytes: int, path: str) -> tuple[Agent, Arena]:
+    """Twice as many blocks as move at a time, so that random slots are sparse."""
+    arena = Arena(block_bytes, 2 * MOVE_BYTES // block_bytes)
+    return Agent(WorkerId(name), arena, Options(listen=f"unix:{folder}/{name}", paths=(path,), probe=False)), arena
+
+
+def other(folder: str, block_bytes: int, path: str) -> None:
+    """The other worker's process: until stdin ends."""
+    agent, arena = worker("other@1", folder, block_bytes, path)
+    agent.start(lambda told: None)
+    plain = socket.socket(socket.AF_UNIX)
+    plain.bind(f"{folder}/plain")
+    plain.listen()
+    threading.Thread(target=sink, args=(plain, arena.device), daemon=True).start()
+    print(agent.address, arena.handle.process.pid, arena.handle.fd, arena.handle.inode, flush=True)
+    sys.stdin.read()
+    agent.close()
+
+
+def sink(listening: socket.socket, region: Mapped) -> None:
+    """The plain socket's far side: the same slots, in the same order, one answer at the end."""
+    sock, _ = listening.accept()
+    tune(sock)
+    count = MOVE_BYTES // region.block_bytes
+    while order := sock.recv(8 * count, socket.MSG_WAITALL):
+        slots = [int.from_bytes(order[i : i + 8], "little") for i in range(0, len(order), 8)]
+        for view in region.run_views(slots):
+            sock.recv_into(view, 0, socket.MSG_WAITALL)
+        sock.sendall(b"k")
+
+
+@contextlib.contextmanager
+def pair(block_bytes: int, path: str) -> Iterator[tuple[Agent, Arena, str, "subprocess.Popen[str]", list[str]]]:
+    with tempfile.TemporaryDirectory() as folder:
+        told = [sys.executable, __file__, "--other", folder, str(block_bytes), path]
+        process = subprocess.Popen(told, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        assert process.stdin is not None
+        assert process.stdout is not None
+        words = process.stdout.readline().split()
+        agent, arena = worker("here@1", folder, block_bytes, path)
+        arena.device.array[:] = 7
+        yield agent, arena, folder, process, words
+        agent.close()
+        process.stdin.close()
+        process.wait()
+
+
+class Ours:
+    """A move through the agent, from `perform` to `Moved`."""
+
+    def __init__(self, agent: Agent, address: str) -> None:
+        self._agent = agent
+        self._number = 0
+        self._told = threading.Event()
+        self._moved: Moved | None = None
+        agent.start(self._tell)
+        agent.met(WorkerId("other@1"), address)
+
+    def __call__(self, sources: list[int], targets: list[int]) -> float:
+        self._number += 1
+        self._told.clear()
+        began_s = time.perf_counter()
+        there = Place("device", WorkerId("other@1"))
+        self._agent.perform(Move(self._number, DEVICE, sources, there, targets, [], None, 60.0, Handle(1)))
+        self._told.wait()
+        elapsed_s = time.perf_counter() - began_s
+        assert self._moved is not None
+        assert self._moved.cause == "", self._moved
+        return elapsed_s
+
+    def _tell(self, told: Told) -> None:
+        if isinstance(told, Moved):
+            self._moved = told
+            self._told.set()
+
+
+def memcpy(source: Mapped, target: Mapped) -> Trial:
+    """`memmove` per run of neighbours, lists prepared before the clock starts."""
+    move, size = ctypes.memmove, source.block_bytes
+
+    def copy(sources: list[int], targets: list[int]) -> float:
+        runs = [
+            (target.address + to * size, source.address + first * size, count * size)
+            for first, to, count in paired_runs(sources, targets)
+        ]
+        began_s = time.perf_counter()
+        for to, first, length in runs:
+            move(to, first, length)
+        return time.perf_counter() - began_s
+
+    return copy
+
+
+def plain_socket(folder: str, source: Mapped) -> Trial:
+    sock = socket.socket(socket.AF_UNIX)
+    tune(sock)
+    sock.connect(f"{folder}/plain")
+
+    def copy(sources: list[int], targets: list[int]) -> float:
+        order = b"".join(slot.to_bytes(8, "little") for slot in targets)
+        views = source.run_views(sources)
+        began_s = time.perf_counter()
+        sock.sendall(order)
+        for view in views:
+            sock.sendall(view)
+        sock.recv(1)
+        return time.perf_counter() - began_s
+
+    return copy
+
+
+def measure(path: str, rounds: int) -> None:
+    for block_bytes in (1 << 20, 64 << 10):
+        with pair(block_bytes, path) as (agent, arena, folder, _, words):
+            ours = Ours(agent, words[0])
+            bare = baseline(path, arena, folder, words)
+            for slots in ("in a row", "random"):
+                compare(path, block_bytes, slots, ours, bare, rounds)
+
+
+def baseline(path: str, arena: Arena, folder: str, words: list[str]) -> Trial:
+    if path == "tcp":
+        return plain_socket(folder, arena.device)
+    theirs = arena.handle
+    pid, fd, inode = map(int, words[1:])
+    process = type(theirs.process)(theirs.process.host, pid, _started(pid))
+    handle = type(theirs)(process, fd, inode, theirs.block_bytes, theirs.device_blocks, theirs.host_blocks)
+    return memcpy(arena.device, attach(handle).device)
+
+
+def _started(pid: int) -> int:
+    from jedlik.transfer.processes import start_ticks
+
+    return start_ticks(pid) or 0
+
+
+def compare(path: str, block_bytes: int, slots: str, ours: Trial, bare: Trial, rounds: int) -> None:
+    count, rng = MOVE_BYTES // block_bytes, random.Random(1)
+    results: list[Times] = []
+    for number in range(rounds + 2):
+        sources, targets = list(range(count)), list(range(count))
+        if slots == "random":
+            sources, targets = (rng.sample(range(2 * count), count) for _ in range(2))
+        pairs = [(ours, bare), (bare, ours)][number % 2]
+        taken = {trial: trial(sources, targets) for trial in pairs}
+        results.append((taken[ours], taken[bare]))
+    results = results[2:]  # page tables, connections
+    ratios = statistics.quantiles([bare_s / ours_s for ours_s, bare_s in results], n=4)
+    speeds = [MOVE_BYTES / statistics.median(times) / 1e9 for times in zip(*results, strict=True)]
+    print(
+        f"{path:5} {block_bytes >> 10:5} KiB {slots:9} ratio {ratios[1]:.2f} ({ratios[0]:.2f} to {ratios[2]:.2f})   "
+        f"{speeds[0]:.2f} GB/s, plain {speeds[1]:.2f} GB/s",
+        flush=True,
+    )
+
+
+def main() -> None:
+    if sys.argv[1:2] == ["--other"]:
+        other(sys.argv[2], int(sys.argv[3]), sys.argv[4])
+        return
+    parser = argparse.ArgumentParser()
+    parser.add_argument("paths", nargs="*", default=["shm", "tcp"])
+    parser.add_argument("--rounds", type=int, default=15)
+    asked = parser.parse_args()
+    print(f"{os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f}, {MOVE_BYTES >> 20} MiB a move, {asked.rounds} rounds")
+    for path in asked.paths:
+        measure(path, asked.rounds)
+
+
+if __name__ == "__main__":
+    main()
