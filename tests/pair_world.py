@@ -20,7 +20,7 @@ from jedlik.core.events import (
     WorkerLost,
 )
 from jedlik.core.facts import Fact
-from jedlik.core.ids import GatewayId, Handle, WorkerId
+from jedlik.core.ids import BlockId, GatewayId, Handle, WorkerId
 from jedlik.core.moves import CancelMove, Move, Moved, Revoke, Revoked
 from jedlik.core.protocol import (
     Ack,
@@ -30,6 +30,7 @@ from jedlik.core.protocol import (
     Load,
     Snapshot,
     Started,
+    StepCosts,
     Submit,
     ToGateway,
     Tokens,
@@ -44,13 +45,15 @@ from worker_world import GATEWAY, KEY, MemoryEngine
 class Worker:
     """One node, its engine, and what waits to be done."""
 
-    def __init__(self, card: Card, config: WorkerConfig) -> None:
+    def __init__(self, card: Card, config: WorkerConfig, costs: StepCosts | None) -> None:
         self.card = card
-        self.node = WorkerNode(card, config, BlockHasher(KEY, "r", config.block_size))
+        self.node = WorkerNode(card, config, BlockHasher(KEY, "r", config.block_size), profile=costs)
         self.engine = MemoryEngine(card)
         self.steps: deque[Step] = deque()
         self.alive = True
         self.wake_at: float | None = None
+        self.shelves: dict[tuple[str, int | bytes], tuple[bytes, list[int]]] = {}
+        """Tier and slot (or name): what is said to be there, and what is."""
 
 
 class Answers:
@@ -65,9 +68,10 @@ class Answers:
 class Cluster:
     """Workers by name; `jobs` are things that could happen next, in any order that keeps each channel's own."""
 
-    def __init__(self, cards: list[Card], config: WorkerConfig) -> None:
+    def __init__(self, cards: list[Card], config: WorkerConfig, costs: StepCosts | None = None) -> None:
         self.now = 0.0
-        self.workers = {card.worker: Worker(card, config) for card in cards}
+        self.workers = {card.worker: Worker(card, config, costs) for card in cards}
+        self.told: dict[WorkerId, list[ToGateway]] = {card.worker: [] for card in cards}
         self.channels: dict[tuple[str, str], deque[object]] = {}
         self.moves: list[tuple[WorkerId, Move]] = []
         self.cancelled: set[tuple[WorkerId, int]] = set()
@@ -209,10 +213,32 @@ class Cluster:
         elif target in self.dead:
             self.send(name, Moved(move.number, 0, "gone", "test"))
         else:
-            source, sink = self.workers[name].engine.memory, self.workers[target].engine.memory
-            for one, other in zip(move.source_blocks, move.target_blocks, strict=True):
-                sink[other] = list(source[one])
+            self.spread(name, move, move.blocks)
             self.send(name, Moved(move.number, move.blocks, "", "test", 100 * move.blocks, 0.0, 0.001))
+
+    def spread(self, name: WorkerId, move: Move, count: int) -> None:
+        """Copy a move's first blocks. What a tier gives back must be what it was asked for."""
+        worker = self.workers[name]
+        for at in range(count):
+            if move.source.tier == "device":
+                content = list(worker.engine.memory[move.source_blocks[at]])
+            else:
+                told, content = worker.shelves[_shelf(move.source.tier, move.source_blocks, move.ids, at)]
+                assert told == move.ids[at], "this slot holds another block"
+            if move.target.tier == "device":
+                self.workers[move.target.worker or name].engine.memory[move.target_blocks[at]] = list(content)
+            else:
+                worker.shelves[_shelf(move.target.tier, move.target_blocks, move.ids, at)] = move.ids[at], content
+
+    def fail(self, choice: tuple[str, object], rng: Random) -> None:
+        """A move ends before its time."""
+        assert isinstance(choice[1], tuple)
+        name, move = choice[1]
+        self.moves.remove((name, move))
+        count = rng.randrange(move.blocks)
+        self.spread(name, move, count)
+        cause = rng.choice(["failed", "corrupt", "late", "missing"] if move.source.tier != "device" else ["failed"])
+        self.send(name, Moved(move.number, count, cause, "test"))
 
     def _acknowledge(self, name: WorkerId) -> None:
         heard = self.heard[name]
@@ -221,6 +247,7 @@ class Cluster:
             self.send(name, FromGateway(GATEWAY, Ack(open_ones, [len(heard.tokens[h]) for h in open_ones])))
 
     def _hear(self, name: WorkerId, message: ToGateway) -> None:
+        self.told[name].append(message)
         heard = self.heard[name]
         if isinstance(message, Tokens):
             for started in message.started:
@@ -235,3 +262,7 @@ class Cluster:
         else:
             assert not isinstance(message, Card)
             assert isinstance(message, Facts | Snapshot) or message is not None
+
+
+def _shelf(tier: str, slots: list[int], ids: list[BlockId], at: int) -> tuple[str, int | bytes]:
+    return tier, slots[at] if slots else ids[at]

@@ -144,7 +144,7 @@ def test_a_pull_waits_for_the_step_that_computes_what_is_wanted() -> None:
 
 def test_another_layout_is_refused_with_the_reason() -> None:
     world = Cluster([card(P), card(D)], WorkerConfig(block_size=4, max_sequences=8, max_step_tokens=8))
-    world.workers[P].node._outgoing._card = replace(card(P), layout=Layout("bfloat16", 1, 1, 1, 4))
+    world.workers[P].node._movement._outgoing._card = replace(card(P), layout=Layout("bfloat16", 1, 1, 1, 4))
     world.submit(D, handed(1, PROMPT))
     world.settle()
     assert world.heard[D].tokens[1] == continuation(PROMPT, STOPPING, 128)

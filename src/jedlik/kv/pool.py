@@ -193,7 +193,7 @@ class BlockPool:
 
         But for what somebody holds: whoever reads that will find out by himself.
         """
-        at, run = 0, self._heads.get(ids[0]) if ids else None
+        at, run = 0, self._heads.get(ids[0]) if known < len(ids) else None
         while run is not None and at + len(run.ids) <= known:
             at += len(run.ids)
             run = self._heads.get(ids[at]) if at < len(ids) else None

@@ -13,27 +13,26 @@ from jedlik.core.errors import Fault
 from jedlik.core.events import (
     Drain,
     FromGateway,
-    FromWorker,
     GatewayJoined,
     GatewayLost,
     StepEnded,
     Woken,
     WorkerEvent,
-    WorkerLost,
 )
 from jedlik.core.facts import StepRan
 from jedlik.core.ids import GatewayId
-from jedlik.core.moves import Moved, PathsMeasured, Revoked, TierOpened
 from jedlik.core.protocol import (
     Ack,
     AssumeRole,
     Cancel,
     Card,
+    Facts,
     FinishReason,
     Goodbye,
     Load,
     Reserve,
     Resync,
+    Snapshot,
     State,
     StepCosts,
     Submit,
@@ -43,11 +42,10 @@ from jedlik.core.tokens import pack
 from jedlik.kv.hashing import Names
 from jedlik.kv.pool import BlockPool
 from jedlik.nodes.worker_flights import Flights
-from jedlik.nodes.worker_incoming import Arrivals
 from jedlik.nodes.worker_intake import Intake
 from jedlik.nodes.worker_load import load_of
-from jedlik.nodes.worker_moves import Moves
-from jedlik.nodes.worker_outgoing import Pushes, refused
+from jedlik.nodes.worker_movement import Movement
+from jedlik.nodes.worker_outgoing import refused
 from jedlik.nodes.worker_pace import Pace
 from jedlik.nodes.worker_peers import Peer
 from jedlik.nodes.worker_reports import CacheReport, LoadTimes
@@ -77,16 +75,14 @@ class WorkerNode:
         self._intake = Intake(card)
         self._pool = BlockPool(card.total_blocks)
         self._booking = Booking(self._pool, hasher)
-        self._batch = Batch(config, self._booking, leaps.longest)
+        self._batch = Batch(config, self._booking, leaps.longest, keeps=bool(card.tiers))
         self._cache = CacheReport(self._pool)
         self._times = LoadTimes(config)
         self._pace = Pace(profile)
         self._state = State(1, role)
         self._peers: dict[GatewayId, Peer] = {}
         self._flights = Flights(self._batch, self._pace, 1 + config.run_ahead)
-        self._moves = Moves(card.layout.block_bytes)
-        self._incoming = Arrivals(card, config, self._batch, self._booking)
-        self._outgoing = Pushes(card, config, self._batch, self._booking, self._moves)
+        self._movement = Movement(card, config, self._batch, self._booking)
         self._arrived = self._landed = 0
         """How many sequences ever came; the last step that ended."""
         self._wake_at: float | None = None
@@ -112,7 +108,7 @@ class WorkerNode:
         elif isinstance(event, Drain):
             self._change(State(self._state.epoch + 1, self._state.role, True), out)
         else:
-            self._moved(event, now, out)
+            self._movement.take(event, now, out)
         self._advance(now, out)
         return out
 
@@ -137,32 +133,13 @@ class WorkerNode:
             for handle in message.handles:
                 self._drop(peer, peer.sequences.get(handle), now, out)
         elif isinstance(message, Reserve):
-            self._outgoing.reserve(peer.sequences.get(message.handle), message, out)
+            self._movement.reserve(peer.sequences.get(message.handle), message, out)
         elif isinstance(message, Resync):
-            out += [ToGatewayEffect(peer.gateway, chunk) for chunk in self._cache.snapshot()]
+            out += [ToGatewayEffect(peer.gateway, chunk) for chunk in self._snapshot()]
         elif isinstance(message, AssumeRole):
             self._change(State(self._state.epoch + 1, message.role, self._state.draining), out)
         elif isinstance(message, Goodbye):
             self._lose(event.gateway, now, out)
-
-    def _moved(
-        self,
-        event: FromWorker | WorkerLost | Moved | Revoked | PathsMeasured | TierOpened,
-        now: float,
-        out: list[WorkerEffect],
-    ) -> None:
-        """What concerns blocks on the move."""
-        if isinstance(event, Moved):
-            self._moves.end(event, now, out)
-        elif isinstance(event, FromWorker):
-            self._incoming.take(event.worker, event.message, now, out)
-        elif isinstance(event, WorkerLost):
-            self._incoming.lost(event.worker, now, out)
-        elif isinstance(event, Revoked):
-            self._incoming.revoked(event)
-        elif isinstance(event, PathsMeasured):
-            for costs in event.paths:
-                self._moves.paths.measured(costs)
 
     def _submit(self, peer: Peer, submit: Submit, now: float, out: list[WorkerEffect]) -> None:
         peer.last_submit = max(peer.last_submit, submit.number)
@@ -172,7 +149,7 @@ class WorkerNode:
             self._refuse(peer, submit, Fault("invalid", "this attempt is not newer than the one that runs"), out)
             return
         self._drop(peer, older, now, out)
-        fault = self._intake.fault(submit) or self._outgoing.fault(submit) or self._unwilling()
+        fault = self._intake.fault(submit) or self._movement.fault(submit) or self._unwilling()
         if fault is not None:
             self._refuse(peer, submit, fault, out)
             return
@@ -184,9 +161,7 @@ class WorkerNode:
             peer.finish(submit.handle, "length")  # it had all its tokens when its last worker was lost
             return
         peer.own(sequence)
-        if submit.push is not None and self._outgoing.begin(sequence, self._batch.steps, out):
-            return
-        if not self._incoming.ask(sequence, now, out):
+        if not self._movement.begin(sequence, self._batch.steps, self._pace.costs, now, out):
             self._batch.add(sequence)
 
     def _refuse(self, peer: Peer, submit: Submit, fault: Fault, out: list[WorkerEffect]) -> None:
@@ -211,7 +186,10 @@ class WorkerNode:
         if not peer.follows:
             return
         out.append(ToGatewayEffect(gateway, self._load(peer.last_submit, now)))
-        out += [ToGatewayEffect(gateway, chunk) for chunk in self._cache.snapshot()]
+        out += [ToGatewayEffect(gateway, chunk) for chunk in self._snapshot()]
+
+    def _snapshot(self) -> list[Snapshot]:
+        return [*self._cache.snapshot(), *self._movement.tiers.snapshot()]
 
     def _lose(self, gateway: GatewayId, now: float, out: list[WorkerEffect]) -> None:
         peer = self._peers.pop(gateway, None)
@@ -227,11 +205,9 @@ class WorkerNode:
 
     def _end(self, sequence: Sequence, now: float, out: list[WorkerEffect]) -> None:
         self._times.changed = True
-        if len(self._incoming):
-            self._incoming.ended(sequence, now, out)
+        self._movement.leaving(sequence, now, out)
         self._batch.end(sequence)
-        if len(self._outgoing):
-            self._outgoing.ended(sequence, out)
+        self._movement.left(sequence, out)
 
     def _change(self, state: State, out: list[WorkerEffect]) -> None:
         self._state = state
@@ -369,30 +345,36 @@ class WorkerNode:
             peer = self._peers[sequence.gateway]
             peer.refuse(sequence.handle, Fault("timeout", "no place in the batch within the request's deadline"))
             self._drop(peer, sequence, now, out)
-        self._incoming.expire(now, out)
+        self._movement.advance(now, out)
         self._hand_off(now, out)
         self._flights.plan(now, out)
         if self._batch.short:
             self._make_room(now, out)
         self._hand_off(now, out)
+        self._movement.settle(now, out)
         for peer in self._peers.values():
             if (tokens := peer.flush(self._pace.steps)) is not None:
                 out.append(ToGatewayEffect(peer.gateway, tokens))
         if (facts := self._cache.facts()) is not None:
-            out += [ToGatewayEffect(peer.gateway, facts) for peer in self._peers.values() if peer.follows]
+            self._tell_all(facts, out)
+        if self._movement.tiers:
+            for facts in self._movement.tiers.facts():
+                self._tell_all(facts, out)
         self._report(now, out)
-        if self._state.draining and not (self._drained or self._flights or len(self._moves)) and self._batch.idle:
+        if self._state.draining and not (self._drained or self._flights) and self._batch.idle and self._movement.idle:
             self._drained = True
             out.append(Drained())
         self._set_wake(now, out)
 
+    def _tell_all(self, facts: Facts, out: list[WorkerEffect]) -> None:
+        out += [ToGatewayEffect(peer.gateway, facts) for peer in self._peers.values() if peer.follows]
+
     def _hand_off(self, now: float, out: list[WorkerEffect]) -> None:
         """Tell those whose prefill has begun, push what is computed, end what is done or can't be."""
-        if not len(self._outgoing):
-            return
-        for s in self._outgoing.advance(self._landed, out):
+        done, failed = self._movement.push(self._landed, out)
+        for s in done:
             self._finish(self._peers[s.gateway], s, "length", None, now, out)
-        for s in self._outgoing.failed():
+        for s in failed:
             peer = self._peers[s.gateway]
             peer.refuse(s.handle, Fault("unavailable", "the blocks could not be sent"))
             self._drop(peer, s, now, out)
@@ -400,7 +382,9 @@ class WorkerNode:
     def _make_room(self, now: float, out: list[WorkerEffect]) -> None:
         """Somebody who runs lacks blocks that belong to what is on its way: have them back, or preempt."""
         self._batch.short = False
-        if not self._incoming.give_up_latest(now, out):
+        if self._movement.make_room(now, out):
+            self._flights.plan(now, out)
+        elif not self._movement.give_up_latest(now, out):
             self._batch.starved = True
             self._flights.plan(now, out)
             self._batch.starved = self._batch.short = False
@@ -412,7 +396,7 @@ class WorkerNode:
 
     def _due_s(self) -> float | None:
         """When somebody waits in vain."""
-        waiting_s, arriving_s = self._batch.waiting.next_due_s(), self._incoming.next_due_s()
+        waiting_s, arriving_s = self._batch.waiting.next_due_s(), self._movement.next_due_s()
         return waiting_s if arriving_s is None else min(arriving_s, inf if waiting_s is None else waiting_s)
 
     def _report(self, now: float, out: list[WorkerEffect]) -> None:
@@ -425,7 +409,9 @@ class WorkerNode:
         self._times.sent(now)
 
     def _load(self, last_submit: int, now: float) -> Load:
-        return load_of(self._batch, self._pool, self._pace, self._flights.running, self._moves.paths, last_submit, now)
+        return load_of(
+            self._batch, self._pool, self._pace, self._flights.running, self._movement.moves.paths, last_submit, now
+        )
 
     def _set_wake(self, now: float, out: list[WorkerEffect]) -> None:
         """One timer for the next report and the next deadline. One that is set too early only costs a look."""
@@ -439,10 +425,8 @@ class WorkerNode:
 
     def check(self) -> None:
         """Assert the invariants of the node and everything below it."""
-        self._batch.check(self._incoming.reserved())
-        assert self._batch.reserved == self._incoming.reserved_blocks
-        self._incoming.check()
-        self._outgoing.check()
+        self._batch.check(self._movement.reserved())
+        self._movement.check()
         owned = 0
         for peer in self._peers.values():
             peer.check()

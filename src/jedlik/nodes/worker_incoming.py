@@ -24,8 +24,6 @@ from jedlik.scheduling.sequence import Sequence
 
 LATE_FACTOR = 3.0
 """A hand-off without progress for this many times what it should take in all is late."""
-MARGIN = 0.02
-"""Of the pool: left to those that run."""
 
 
 class Arrivals:
@@ -56,11 +54,12 @@ class Arrivals:
         remote = s.submit.remote
         if remote is None or s.reads_prompt or remote.worker == self._card.worker:
             return False
+        cached = self._pool.match(self._booking.names(s))[0]
+        wanted = self._booking.blocks_for(s.known - 1)
+        if wanted <= cached or wanted > self._batch.most_lodged or not self._batch.may_adopt(s):
+            return False
         self._booking.open(s)
         s.cached_tokens += self._booking.adopt(s)
-        lacking = self._booking.blocks_for(s.known - 1) - len(s.blocks)
-        if lacking <= 0 or self._booking.blocks_for(s.known) > self._share_blocks():
-            return False
         self._last_handle += 1
         incoming = Incoming(s, remote, Handle(self._last_handle), now)
         self._open[incoming.handle] = self._by_sequence[s.number] = incoming
@@ -165,7 +164,7 @@ class Arrivals:
         for incoming in self._open.values():
             if incoming.stage is not Stage.GRANTED or not (missing := incoming.missing(size)):
                 continue
-            blocks = self._pool.take(min(missing, self._room())) or []
+            blocks = self._pool.take(min(missing, self._batch.room())) or []
             if blocks:
                 first = incoming.first + len(incoming.blocks)
                 incoming.blocks += blocks
@@ -174,16 +173,6 @@ class Arrivals:
             if len(blocks) < missing:
                 self._short = True
                 return
-
-    def _room(self) -> int:
-        """Blocks that may be reserved now."""
-        running, pool = self._batch.running, self._pool
-        lodged = self.reserved_blocks + sum(len(s.blocks) for s in self._batch.arriving.values())
-        spare = pool.available_blocks - int(pool.capacity * MARGIN) - running
-        return max(0, min(self._share_blocks() - lodged, spare))
-
-    def _share_blocks(self) -> int:
-        return int(self._pool.capacity * self._config.handoff_share)
 
     def _pushed(self, pushed: Pushed, now: float, out: list[WorkerEffect]) -> None:
         incoming = self._open.get(pushed.handle)

@@ -10,9 +10,11 @@ from msgspec.structs import replace
 from jedlik.core.effects import Note, WorkerEffect
 from jedlik.core.errors import Bug
 from jedlik.core.facts import Carried
-from jedlik.core.moves import Move, Moved, Place
+from jedlik.core.moves import TIERS, Move, Moved, Place
 from jedlik.perf.paths import Paths
 
+BLAMELESS = ("cancelled", "corrupt", "stale", "missing")
+"""Causes that say nothing of the path; nor does a peer that is gone."""
 Ended = Callable[[Moved, float, list[WorkerEffect]], None]
 
 
@@ -48,17 +50,18 @@ class Moves:
         if path is None:  # which way it would take was the carrier's choice
             path = moved.path
             self.paths.began(path, move.blocks, move.blocks * self.block_bytes)
-        well = moved.cause in ("", "cancelled", "corrupt", "stale", "missing")
+        blameless = moved.cause in BLAMELESS or (moved.cause == "gone" and own_path(move) is None)
+        well = None if blameless else not moved.cause
         self.paths.ended(path, move.blocks, move.blocks * self.block_bytes, moved.elapsed_s, well, now)
         out.append(Note(_carried(move, moved)))
         ended(moved, now, out)
 
 
 def own_path(move: Move) -> str | None:
-    """Under which name the costs of a move within this worker are kept; None for one to another worker."""
+    """Under which name the costs of a move within this worker are kept: its farther tier's. None: to another worker."""
     if move.source.worker is not None or move.target.worker is not None:
         return None
-    return move.target.tier if move.source.tier == "device" else move.source.tier
+    return max(move.source.tier, move.target.tier, key=TIERS.index)
 
 
 def _carried(move: Move, moved: Moved) -> Carried:

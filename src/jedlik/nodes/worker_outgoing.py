@@ -17,6 +17,8 @@ from jedlik.scheduling.batch import Batch
 from jedlik.scheduling.booking import Booking
 from jedlik.scheduling.sequence import Phase, Sequence
 
+FAILED = -1
+"""As far as a hand-off goes whose blocks do not get through."""
 DEADLINE_FACTOR = 5.0
 """A push that has not begun after this many times the asker's patience need not begin any more."""
 
@@ -49,7 +51,7 @@ class Pushes:
         if push is None or push.compute:
             return False
         self._booking.open(s)
-        outgoing.until = s.cached_tokens = self._booking.adopt(s)
+        outgoing.until = s.cached_tokens = self._booking.adopt(s) if self._batch.may_adopt(s) else 0
         self._batch.depart(s)
         self._grant(outgoing, out)
         self._barriers.append((last_step, s))
@@ -73,7 +75,7 @@ class Pushes:
             if not outgoing.granted and s.phase in (Phase.PREFILL, Phase.DECODE):
                 self._grant(outgoing, out)
             self._push(outgoing, out)
-            if outgoing.granted and not outgoing.moving and outgoing.pushed >= outgoing.until:
+            if outgoing.granted and not outgoing.moving and 0 <= outgoing.until <= outgoing.pushed:
                 done.append(s)
         return done
 
@@ -111,7 +113,7 @@ class Pushes:
                 return
             outgoing.moving = 0
             if moved.cause:
-                outgoing.until = -1
+                outgoing.until = FAILED
                 return
             outgoing.pushed = tokens
             out.append(ToGatewayEffect(s.gateway, Pushed(s.handle, tokens)))
@@ -120,7 +122,7 @@ class Pushes:
 
     def failed(self) -> list[Sequence]:
         """Whose blocks did not get through."""
-        return [o.sequence for o in self._open.values() if o.until < 0]
+        return [o.sequence for o in self._open.values() if o.until == FAILED]
 
     def check(self) -> None:
         assert all(o.sequence.phase is not Phase.ENDED for o in self._open.values())

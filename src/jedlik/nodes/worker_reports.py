@@ -11,10 +11,10 @@ SNAPSHOT_KEYS = 8192
 
 
 class CacheReport:
-    """Numbers the changes of one pool."""
+    """Numbers the changes of one pool: the device's, or that of another tier (its place in core/moves.TIERS)."""
 
-    def __init__(self, pool: BlockPool) -> None:
-        self._pool = pool
+    def __init__(self, pool: BlockPool, tier: int = 0) -> None:
+        self._pool, self._tier = pool, tier
         self._number = 0
 
     def facts(self) -> Facts | None:
@@ -23,13 +23,13 @@ class CacheReport:
         if not changes:
             return None
         self._number += 1
-        return Facts(self._number, changes, self._pool.digest)
+        return Facts(self._number, changes, self._pool.digest, self._tier)
 
     def snapshot(self) -> Iterator[Snapshot]:
         """All that is cached now. The last facts have been taken: deltas follow with the next number."""
         chunks = list(chunked(self._pool.runs(), SNAPSHOT_KEYS))
         for at, runs in enumerate(chunks):
-            yield Snapshot(self._number, at, at == len(chunks) - 1, runs, self._pool.digest)
+            yield Snapshot(self._number, at, at == len(chunks) - 1, runs, self._pool.digest, self._tier)
 
 
 def chunked(runs: list[Stored], keys: int) -> Iterator[list[Stored]]:

@@ -26,6 +26,9 @@ from jedlik.scheduling.sequence import Phase, Sequence
 WATERMARK = 0.01
 """Share of the pool that admissions leave to running sequences, to grow into."""
 
+MARGIN = 0.02
+"""And so much at least is left to them by what is on its way."""
+
 
 class Batch:
     """Every sequence of one worker that waits or runs."""
@@ -53,6 +56,10 @@ class Batch:
         self._keeps = keeps
         self.short = False
         """Somebody could not grow for want of blocks that `arriving` or `kept` ones hold."""
+        self.most_lodged = int(booking.pool.capacity * config.handoff_share)
+        """Blocks of what is on its way, at most."""
+        self._promised = 0
+        """Blocks that the leap under way may still take."""
         self.reserved = 0
         """Blocks that moves fill: nobody's yet."""
         self.starved = False
@@ -161,6 +168,19 @@ class Batch:
         else:
             self._booking.release(sequence)
 
+    def room(self) -> int:
+        """Blocks that may be reserved now for what is on its way: within its share, some left to those that run."""
+        pool = self._booking.pool
+        lodged = self.reserved + sum(len(s.blocks) for s in self.arriving.values())
+        spare = pool.available_blocks - max(int(pool.capacity * MARGIN) + self.running, self._promised)
+        return max(0, min(self.most_lodged - lodged, spare))
+
+    def may_adopt(self, sequence: Sequence) -> bool:
+        """Whether what is cached of its history can be held now, outside of a plan: a leap was promised its memory."""
+        pool = self._booking.pool
+        found, held = pool.match(self._booking.names(sequence))
+        return found - held <= pool.available_blocks - self._promised
+
     @property
     def steps(self) -> int:
         """Planned so far: the number of the last one."""
@@ -192,6 +212,8 @@ class Batch:
         steps -= self._config.run_ahead
         if steps > 1:
             plan.repeat, plan.head = steps, self.waiting.peek()
+            most = len(plan.decoded) * (steps // self._booking.block_size + 1)
+            self._promised = min(most, self._booking.pool.available_blocks)
             self._stretch(plan, steps - 1)
 
     def unplanned(self, plan: Plan) -> bool:
@@ -200,6 +222,7 @@ class Batch:
 
     def shorten(self, plan: Plan, steps: int) -> None:
         """Only so many steps of a leap are (or were) run."""
+        self._promised = 0
         self._stretch(plan, steps - plan.repeat)
         plan.repeat = steps
 
@@ -210,6 +233,7 @@ class Batch:
 
     def take_leap(self, plan: Plan) -> None:
         """A leap has ended: the blocks of all its steps but the first are taken now, in the order of stepping."""
+        self._promised = 0
         for s in plan.decoded:
             if s.phase is Phase.DECODE and self._booking.grow(s, s.scheduled) < s.scheduled:
                 raise Bug(f"a leap of {plan.repeat} steps was planned without memory for it")

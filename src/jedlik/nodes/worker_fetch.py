@@ -1,0 +1,210 @@
+"""Fetching from lower tiers: a sequence whose prompt is held there waits for its blocks instead of for its turn.
+
+Promises: fetched only where that is expected to be faster than computing (`moving/fetch`); committed in order, and
+only what arrived whole; what fails or is late is a miss, and computed; blocks that a late load may still write to are
+nobody's until it has ended. What a tier could not give back is forgotten there.
+"""
+
+from collections.abc import Iterator
+from math import inf
+
+from jedlik.core.config import WorkerConfig
+from jedlik.core.effects import Note, WorkerEffect
+from jedlik.core.facts import Fetched
+from jedlik.core.ids import BlockIndex
+from jedlik.core.moves import DEVICE, CancelMove, Move, Moved
+from jedlik.core.protocol import StepCosts
+from jedlik.kv.runs import Run
+from jedlik.moving.fetch import Part, plan
+from jedlik.nodes.worker_moves import Moves
+from jedlik.nodes.worker_tiers import Store, Tiers
+from jedlik.scheduling.batch import Batch
+from jedlik.scheduling.booking import Booking
+from jedlik.scheduling.sequence import Sequence
+
+BAD = ("corrupt", "stale", "missing")
+"""What such a load says of the tier: it does not hold what it was thought to."""
+
+
+class Load:
+    """One part of one fetch: blocks [first, last) of the chain, from one tier."""
+
+    __slots__ = ("blocks", "came", "cause", "held", "move", "part", "store")
+
+    def __init__(self, part: Part, store: Store, held: Run | None, blocks: list[BlockIndex]) -> None:
+        self.part, self.store, self.held, self.blocks = part, store, held, blocks
+        self.came = 0
+        self.cause: str | None = None
+        """None: under way."""
+        self.move = 0
+
+
+class Fetch:
+    """One sequence's."""
+
+    __slots__ = ("began_s", "due_s", "loads", "sequence")
+
+    def __init__(self, sequence: Sequence, now: float, due_s: float) -> None:
+        self.sequence, self.began_s, self.due_s = sequence, now, due_s
+        self.loads: list[Load] = []
+
+
+class Fetches:
+    """Of one worker."""
+
+    def __init__(self, config: WorkerConfig, batch: Batch, booking: Booking, tiers: Tiers, moves: Moves) -> None:
+        self._batch, self._booking, self._tiers, self._moves = batch, booking, tiers, moves
+        self._pool, self._config = booking.pool, config
+        self._open: dict[int, Fetch] = {}
+        """By the sequence's number."""
+        self._loads: dict[int, Load] = {}
+        """Under way, by move; of fetches that were given up, too."""
+        self._due_s = inf
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    @property
+    def reserved_blocks(self) -> int:
+        return sum(len(blocks) for blocks in self.reserved())
+
+    def begin(self, s: Sequence, costs: StepCosts | None, now: float, out: list[WorkerEffect]) -> bool:
+        """Fetch what a new sequence can have sooner than compute. False: nothing, or there is no room for it."""
+        parts = self._planned(s, costs, now)
+        room = self._batch.room()
+        if not parts or not room or not self._batch.may_adopt(s):
+            return False
+        self._booking.open(s)
+        s.cached_tokens += self._booking.adopt(s)
+        fetch = self._open[s.number] = Fetch(s, now, now + self._config.load_deadline_s)
+        self._due_s = min(self._due_s, fetch.due_s)
+        self._batch.depart(s)
+        for path, first, last in parts:
+            count = min(last - first, room)
+            if count:
+                room -= count
+                self._load(fetch, Part(path, first, first + count), out)
+        return True
+
+    def ended(self, s: Sequence, out: list[WorkerEffect]) -> None:
+        """The sequence has ended: nobody waits for its blocks any more."""
+        fetch = self._open.pop(s.number, None)
+        if fetch is not None:
+            self._give_up(fetch, out)
+
+    def expire(self, now: float, out: list[WorkerEffect]) -> None:
+        """What is late is a miss."""
+        if now < self._due_s:
+            return
+        for fetch in [fetch for fetch in self._open.values() if fetch.due_s <= now]:
+            for load in fetch.loads:
+                if load.cause is None:
+                    self._tell(fetch, load, 0, "late", now, out)
+            self._give_up(fetch, out)
+            self._arrive(fetch)
+        self._due_s = min((fetch.due_s for fetch in self._open.values()), default=inf)
+
+    def next_due_s(self) -> float | None:
+        return None if self._due_s == inf else self._due_s
+
+    def _planned(self, s: Sequence, costs: StepCosts | None, now: float) -> list[Part]:
+        if s.reads_prompt or not len(self._tiers):
+            return []
+        names = self._booking.names(s)
+        return plan(
+            self._pool.match(names)[0],
+            self._tiers.depths(names),
+            s.known,
+            self._booking.block_size,
+            self._moves.block_bytes,
+            costs,
+            self._moves.paths,
+            now,
+            self._config.max_step_tokens,
+        )
+
+    def _load(self, fetch: Fetch, part: Part, out: list[WorkerEffect]) -> None:
+        s, store = fetch.sequence, self._tiers.named(part.path)
+        names = s.block_ids[: part.last]
+        held, slots = store.pool.share(None, names)
+        blocks = self._pool.take(part.last - part.first) or []
+        load = Load(part, store, held, blocks)
+        fetch.loads.append(load)
+        self._batch.reserved += len(blocks)
+        parent = names[part.first - 1] if part.first else None
+        move = Move(
+            0,
+            store.place,
+            store.slots(slots[part.first : part.last]),
+            DEVICE,
+            list(blocks),
+            names[part.first :],
+            parent,
+            max(0.0, fetch.due_s - fetch.began_s),
+        )
+
+        def moved(moved: Moved, now: float, out: list[WorkerEffect]) -> None:
+            del self._loads[load.move]
+            store.pool.release(load.held, [])
+            load.came, load.cause = moved.blocks, moved.cause or ""
+            if moved.cause in BAD:
+                store.pool.forget(names, part.first + moved.blocks)
+            if self._open.get(s.number) is fetch:
+                self._tell(fetch, load, moved.blocks, moved.cause, now, out)
+                self._commit(fetch, out)
+            else:
+                self._free(load)
+
+        load.move = self._moves.begin(move, moved, out)
+        self._loads[load.move] = load
+
+    def _commit(self, fetch: Fetch, out: list[WorkerEffect]) -> None:
+        """Hand over what has arrived, in order; the sequence goes on once nothing more can come."""
+        s, size = fetch.sequence, self._booking.block_size
+        while fetch.loads and fetch.loads[0].cause is not None:
+            load = fetch.loads.pop(0)
+            arrived, load.blocks = load.blocks[: load.came], load.blocks[load.came :]
+            self._batch.reserved -= len(arrived)
+            if arrived:
+                self._booking.land(s, arrived, (load.part.first + load.came) * size)
+                s.cached_tokens += load.came * size
+            self._free(load)
+            if load.cause:
+                self._give_up(fetch, out)
+        if not fetch.loads:
+            self._open.pop(s.number, None)
+            self._arrive(fetch)
+
+    def _give_up(self, fetch: Fetch, out: list[WorkerEffect]) -> None:
+        """What is under way still is nobody's; its blocks come back when it has ended."""
+        self._open.pop(fetch.sequence.number, None)
+        for load in fetch.loads:
+            if load.cause is None:
+                out.append(CancelMove(load.move))
+            else:
+                self._free(load)
+        fetch.loads = []
+
+    def _arrive(self, fetch: Fetch) -> None:
+        if fetch.sequence.number in self._batch.arriving:
+            self._batch.arrive(fetch.sequence)
+
+    def _free(self, load: Load) -> None:
+        self._batch.reserved -= len(load.blocks)
+        self._pool.release(None, load.blocks)
+        load.blocks = []
+
+    def _tell(self, fetch: Fetch, load: Load, blocks: int, cause: str, now: float, out: list[WorkerEffect]) -> None:
+        wanted = load.part.last - load.part.first
+        request_id = fetch.sequence.submit.request_id
+        out.append(Note(Fetched(request_id, load.store.tier, wanted, blocks, cause, now - fetch.began_s)))
+
+    def reserved(self) -> Iterator[list[BlockIndex]]:
+        """For checking: blocks that loads may write to, or that have arrived out of turn."""
+        yield from (load.blocks for load in self._loads.values())
+        for fetch in self._open.values():
+            yield from (load.blocks for load in fetch.loads if load.cause is not None)
+
+    def check(self) -> None:
+        assert all(f.sequence.number == number and f.loads for number, f in self._open.items())
+        assert all(f.due_s >= self._due_s for f in self._open.values())

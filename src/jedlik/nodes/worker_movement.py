@@ -1,0 +1,128 @@
+"""Everything of a worker that concerns blocks on the move, composed: hand-offs both ways, fetches, offloads, tiers.
+
+What the worker node asks of it: begin with a new sequence, take leave of one that ends, take an event, move on, make
+room.
+"""
+
+from collections.abc import Iterator
+
+from jedlik.core.config import WorkerConfig
+from jedlik.core.effects import WorkerEffect
+from jedlik.core.errors import Fault
+from jedlik.core.events import FromWorker, WorkerLost
+from jedlik.core.ids import BlockIndex
+from jedlik.core.moves import Moved, PathsMeasured, Revoked, TierOpened
+from jedlik.core.protocol import Card, Reserve, StepCosts, Submit
+from jedlik.nodes.worker_fetch import Fetches
+from jedlik.nodes.worker_incoming import Arrivals
+from jedlik.nodes.worker_moves import Moves
+from jedlik.nodes.worker_offload import Offloads
+from jedlik.nodes.worker_outgoing import Pushes
+from jedlik.nodes.worker_tiers import Tiers
+from jedlik.scheduling.batch import Batch
+from jedlik.scheduling.booking import Booking
+from jedlik.scheduling.sequence import Sequence
+
+MoveEvent = FromWorker | WorkerLost | Moved | Revoked | PathsMeasured | TierOpened
+
+
+class Movement:
+    """See the module."""
+
+    def __init__(self, card: Card, config: WorkerConfig, batch: Batch, booking: Booking) -> None:
+        self._batch = batch
+        self.moves = Moves(card.layout.block_bytes)
+        self.tiers = Tiers(card, config)
+        self._incoming = Arrivals(card, config, batch, booking)
+        self._outgoing = Pushes(card, config, batch, booking, self.moves)
+        self._fetches = Fetches(config, batch, booking, self.tiers, self.moves)
+        self._offloads = Offloads(config, batch, booking.pool, self.tiers, self.moves)
+
+    @property
+    def idle(self) -> bool:
+        """Nothing is under way."""
+        return not len(self.moves) and not len(self._offloads)
+
+    def take(self, event: MoveEvent, now: float, out: list[WorkerEffect]) -> None:
+        """Something has happened to blocks on the move, or to who sends them."""
+        match event:
+            case Moved():
+                self.moves.end(event, now, out)
+            case FromWorker():
+                self._incoming.take(event.worker, event.message, now, out)
+            case WorkerLost():
+                self._incoming.lost(event.worker, now, out)
+            case Revoked():
+                self._incoming.revoked(event)
+            case TierOpened():
+                self.tiers.opened(event)
+            case PathsMeasured():
+                for costs in event.paths:
+                    self.moves.paths.measured(costs)
+
+    def fault(self, submit: Submit) -> Fault | None:
+        """Why this worker can't take part in what is asked."""
+        return self._outgoing.fault(submit)
+
+    def begin(self, s: Sequence, last_step: int, costs: StepCosts | None, now: float, out: list[WorkerEffect]) -> bool:
+        """A new sequence. True: its blocks are on their way, and it will wait for its turn when they are here."""
+        if s.pushes and self._outgoing.begin(s, last_step, out):
+            return True
+        return self._incoming.ask(s, now, out) or self._fetches.begin(s, costs, now, out)
+
+    def reserve(self, s: Sequence | None, reserve: Reserve, out: list[WorkerEffect]) -> None:
+        """Blocks of the worker for which a sequence is computed."""
+        self._outgoing.reserve(s, reserve, out)
+
+    def leaving(self, s: Sequence, now: float, out: list[WorkerEffect]) -> None:
+        """A sequence is about to end."""
+        self._incoming.ended(s, now, out)
+        self._fetches.ended(s, out)
+
+    def left(self, s: Sequence, out: list[WorkerEffect]) -> None:
+        """It has ended."""
+        self._outgoing.ended(s, out)
+
+    def advance(self, now: float, out: list[WorkerEffect]) -> None:
+        """Time has passed, sequences have ended: give up what is late, copy what is left behind."""
+        self._incoming.expire(now, out)
+        self._fetches.expire(now, out)
+        if self._batch.kept or len(self._offloads):
+            self._offloads.advance(now, out)
+
+    def settle(self, now: float, out: list[WorkerEffect]) -> None:
+        """Look after what sequences have left behind since."""
+        if self._batch.kept:
+            self._offloads.advance(now, out)
+
+    def push(self, landed: int, out: list[WorkerEffect]) -> tuple[list[Sequence], list[Sequence]]:
+        """Push what is computed. Returns sequences for other workers that are done, and those that can't be."""
+        if not len(self._outgoing):
+            return [], []
+        return self._outgoing.advance(landed, out), self._outgoing.failed()
+
+    def make_room(self, now: float, out: list[WorkerEffect]) -> bool:
+        """Somebody who runs lacks blocks. True: some were freed at once. False: see `awaited`."""
+        return self._offloads.make_room(now, out)
+
+    def give_up_latest(self, now: float, out: list[WorkerEffect]) -> bool:
+        """As above, and there are none to be had at once. True: some will come back soon."""
+        return bool(self._batch.kept) or self._incoming.give_up_latest(now, out)
+
+    def next_due_s(self) -> float | None:
+        """When something is late."""
+        due = [at for at in (self._incoming.next_due_s(), self._fetches.next_due_s()) if at is not None]
+        return min(due, default=None)
+
+    def reserved(self) -> Iterator[list[BlockIndex]]:
+        """Blocks that belong to moves: for checking."""
+        yield from self._incoming.reserved()
+        yield from self._fetches.reserved()
+
+    def check(self) -> None:
+        assert self._batch.reserved == sum(len(blocks) for blocks in self.reserved())
+        self._incoming.check()
+        self._outgoing.check()
+        self._fetches.check()
+        self._offloads.check()
+        self.tiers.check()

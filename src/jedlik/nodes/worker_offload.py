@@ -1,0 +1,171 @@
+"""Write-behind: what a sequence leaves behind is copied to lower tiers before its blocks may be used again.
+
+Promises: never on the way of a step: an ended sequence keeps its blocks until they are copied, and gives them up at
+once where memory is short and the copy has not begun; what waits is bounded. A block is in a tier only once its copy
+has ended well. Chains are copied from their beginning on, so that every tier is closed by itself.
+"""
+
+from collections import deque
+from collections.abc import Iterator
+
+from jedlik.core.config import WorkerConfig
+from jedlik.core.effects import Note, WorkerEffect
+from jedlik.core.facts import Offloaded
+from jedlik.core.ids import BlockId
+from jedlik.core.moves import DEVICE, Move, Moved
+from jedlik.kv.pool import BlockPool
+from jedlik.nodes.worker_moves import Moves
+from jedlik.nodes.worker_tiers import Store, Tiers
+from jedlik.scheduling.batch import Batch
+from jedlik.scheduling.sequence import Sequence
+
+UNDER_WAY = 256
+"""Blocks that are copied at one time, about: more would make fetches wait."""
+COPY_DEADLINE_S = 30.0
+
+
+class Copy:
+    """One chain on its way down: from the device (then `sequence` holds it), or from the tier before."""
+
+    __slots__ = ("began_s", "ids", "sequence", "source", "targets")
+
+    def __init__(self, sequence: Sequence | None, ids: list[BlockId], targets: list[Store]) -> None:
+        self.sequence, self.ids, self.targets = sequence, ids, targets
+        self.source: Store | None = None
+        self.began_s = 0.0
+
+
+class Offloads:
+    """Of one worker."""
+
+    def __init__(self, config: WorkerConfig, batch: Batch, pool: BlockPool, tiers: Tiers, moves: Moves) -> None:
+        self._batch, self._pool, self._tiers, self._moves = batch, pool, tiers, moves
+        self._most = config.offload_blocks
+        self._waiting: deque[Copy] = deque()
+        self._queued = self._copying = 0
+        """Blocks."""
+        self._known: set[int] = set()
+        """Numbers of kept sequences that are looked after."""
+
+    def __len__(self) -> int:
+        return len(self._waiting) + self._copying
+
+    def advance(self, now: float, out: list[WorkerEffect]) -> None:
+        """Take on sequences that have ended since, and begin what may begin."""
+        for s in [s for s in self._batch.kept.values() if s.number not in self._known]:
+            self._take_on(s, now, out)
+        while self._waiting and self._copying < UNDER_WAY:
+            copy = self._waiting.popleft()
+            self._queued -= len(copy.ids)
+            self._next(copy, now, out)
+
+    def make_room(self, now: float, out: list[WorkerEffect]) -> bool:
+        """Memory is short: what has not begun to be copied is let go. False: there was no such thing."""
+        dropped = [copy for copy in self._waiting if copy.sequence is not None]
+        for copy in dropped:
+            self._waiting.remove(copy)
+            self._queued -= len(copy.ids)
+            self._tell(copy, copy.targets[0], len(copy.ids), 0, "dropped", now, out)
+            self._let_go(copy)
+        return bool(dropped)
+
+    def _take_on(self, s: Sequence, now: float, out: list[WorkerEffect]) -> None:
+        self._known.add(s.number)
+        ids = s.block_ids[: s.published]
+        copy = Copy(s, ids, list(self._tiers))
+        hint = s.submit.hint
+        if not copy.targets or not ids or not (s.admitted and s.computed) or (hint is not None and hint.final):
+            self._let_go(copy)
+        elif self._queued + len(ids) > self._most:
+            self._tell(copy, copy.targets[0], len(ids), 0, "dropped", now, out)
+            self._let_go(copy)
+        else:
+            self._waiting.append(copy)
+            self._queued += len(ids)
+
+    def _next(self, copy: Copy, now: float, out: list[WorkerEffect]) -> None:
+        """On to the next tier down, past those that have it all or do not want it."""
+        copy.began_s = now
+        while copy.targets:
+            store = copy.targets.pop(0)
+            ids = copy.ids[: store.admitted(copy.ids)]
+            found = store.pool.match(ids)[0]
+            if found < len(ids) and self._begin(copy, store, ids, found, now, out):
+                return
+            held = store.pool.share(None, ids[:found])[0]
+            store.pool.release(held, [])  # what is asked for again stays longer
+            if store.tier == "host" and found == len(copy.ids):
+                self._comes_from(copy, store)
+        self._let_go(copy)
+
+    def _begin(
+        self, copy: Copy, store: Store, ids: list[BlockId], found: int, now: float, out: list[WorkerEffect]
+    ) -> bool:
+        pool, source = store.pool, copy.source
+        above = pool.share(None, ids[:found])[0]
+        wanted = len(ids) - found
+        slots = pool.take(min(wanted, pool.available_blocks)) or []
+        if not slots:
+            pool.release(above, [])
+            self._tell(copy, store, wanted, 0, "full", now, out)
+            return False
+        ids = ids[: found + len(slots)]
+        held, blocks = None, list[int]()
+        if source is not None:
+            held, at = source.pool.share(None, ids)
+            blocks = source.slots(at[found:])
+            if len(at) < len(ids):  # it left that tier meanwhile
+                source.pool.release(held, [])
+                pool.release(above, slots)
+                return False
+        elif copy.sequence is not None:
+            blocks = list(copy.sequence.blocks[found : len(ids)])
+        place = DEVICE if source is None else source.place
+        parent = ids[found - 1] if found else None
+        move = Move(0, place, blocks, store.place, store.slots(slots), ids[found:], parent, COPY_DEADLINE_S)
+        self._copying += len(slots)
+
+        def moved(moved: Moved, now: float, out: list[WorkerEffect]) -> None:
+            self._copying -= len(slots)
+            if source is not None:
+                source.pool.release(held, [])
+            kept, run = moved.blocks, None
+            if kept:
+                run = pool.publish(above, ids[found : found + kept], slots[:kept])
+            pool.release(run or above, slots[kept:] if run else slots)
+            self._tell(copy, store, wanted, kept, moved.cause, now, out)
+            if store.tier == "host" and found + kept == len(copy.ids):
+                self._comes_from(copy, store)
+            self._next(copy, now, out)
+
+        self._moves.begin(move, moved, out)
+        return True
+
+    def _comes_from(self, copy: Copy, store: Store) -> None:
+        """All of it is in host memory: from there on down, and the device's blocks are free."""
+        copy.source = store
+        self._let_go(copy)
+
+    def _let_go(self, copy: Copy) -> None:
+        s, copy.sequence = copy.sequence, None
+        if s is None:
+            return
+        self._known.discard(s.number)
+        last, hint = s.run, s.submit.hint
+        self._batch.free(s)
+        if hint is not None and hint.final:
+            self._pool.drop(last)
+
+    def _tell(
+        self, copy: Copy, store: Store, wanted: int, blocks: int, cause: str, now: float, out: list[WorkerEffect]
+    ) -> None:
+        out.append(Note(Offloaded(store.tier, wanted, blocks, cause, now - copy.began_s)))
+
+    def check(self) -> None:
+        assert self._known == self._batch.kept.keys()
+        assert self._queued == sum(len(copy.ids) for copy in self._waiting)
+        assert self._copying >= 0
+
+    def waiting(self) -> Iterator[int]:
+        """Blocks of each chain that waits: for reports."""
+        return (len(copy.ids) for copy in self._waiting)

@@ -1,0 +1,88 @@
+"""What a worker keeps beyond its device: host memory, disk, object storage, each accounted for like the device's cache.
+
+A tier is a pool whose blocks are slots somewhere else. It is closed by itself: whoever holds block i of a chain in a
+tier holds 0..i-1 there. Disk and object storage outlive the worker and take part from when they are said to be open.
+"""
+
+from collections.abc import Iterator, Sequence
+
+from jedlik.core.config import WorkerConfig
+from jedlik.core.ids import BlockId
+from jedlik.core.moves import TIERS, Place, Tier, TierOpened
+from jedlik.core.protocol import Card, Facts, Snapshot
+from jedlik.kv.pool import BlockPool
+from jedlik.moving.admission import SecondTouch
+from jedlik.moving.fetch import Depth
+from jedlik.nodes.worker_reports import CacheReport
+
+REMEMBERED = 8
+"""Ids of blocks seen once are kept for so many times the tier's blocks, within the next limit."""
+MOST_REMEMBERED = 1 << 20
+
+
+class Store:
+    """One tier."""
+
+    def __init__(self, tier: Tier, blocks: int, config: WorkerConfig) -> None:
+        self.tier: Tier = tier
+        self.place = Place(tier)
+        self.pool = BlockPool(blocks, config.host_eviction if tier == "host" else "lru")
+        self.report = CacheReport(self.pool, TIERS.index(tier))
+        self.open = tier == "host"
+        picky = tier != "host" and (tier == "object" or config.disk_admission == "second_touch")
+        self._admission = SecondTouch(min(MOST_REMEMBERED, REMEMBERED * blocks)) if picky else None
+
+    def admitted(self, ids: Sequence[BlockId]) -> int:
+        """How many of a chain's first blocks are worth keeping here. They count as touched."""
+        if self._admission is None:
+            return len(ids)
+        fill = 1.0 if self.tier == "object" else 1 - self.pool.free_blocks / self.pool.capacity
+        worth = [self._admission.admit(block, fill) for block in ids]
+        return worth.index(False) if False in worth else len(ids)
+
+    def slots(self, blocks: Sequence[int]) -> list[int]:
+        """As moves name them: objects have names only."""
+        return [] if self.tier == "object" else list(blocks)
+
+
+class Tiers:
+    """All of one worker's, nearest first."""
+
+    def __init__(self, card: Card, config: WorkerConfig) -> None:
+        self._stores = [Store(size.tier, size.blocks, config) for size in card.tiers if size.blocks > 1]
+
+    def __len__(self) -> int:
+        return len(self._stores)
+
+    def __iter__(self) -> Iterator[Store]:
+        """Those that take part."""
+        return (store for store in self._stores if store.open)
+
+    def opened(self, event: TierOpened) -> None:
+        """A tier is ready, with what it had."""
+        for store in self._stores:
+            if store.tier == event.tier and not store.open:
+                store.open = True
+                store.pool.restore(event.runs)
+
+    def depths(self, ids: Sequence[BlockId]) -> list[Depth]:
+        """How deep each holds a chain."""
+        return [Depth(store.tier, store.pool.match(ids)[0]) for store in self]
+
+    def named(self, tier: str) -> Store:
+        return next(store for store in self._stores if store.tier == tier)
+
+    def facts(self) -> list[Facts]:
+        """What changed since the last call."""
+        found = [store.report.facts() for store in self._stores]
+        return [facts for facts in found if facts is not None]
+
+    def snapshot(self) -> Iterator[Snapshot]:
+        """All that they hold; an empty tier has one, too."""
+        for store in self._stores:
+            yield from store.report.snapshot()
+
+    def check(self) -> None:
+        """Every pool is sound."""
+        for store in self._stores:
+            store.pool.check()
