@@ -198,6 +198,35 @@ def test_dropped_and_asked_for_again_is_dropped_no_more(order: OrderName) -> Non
     assert (pool.match(wanted), pool.match(other)) == ((2, 0), (0, 0))
 
 
+@pytest.mark.parametrize("order", ORDERS)
+def test_what_is_not_as_it_should_be_is_forgotten_with_all_that_follows(order: OrderName) -> None:
+    pool = BlockPool(12, order)
+    long, fork, other = chain(1, 1, 2, 2, 3, 3, 4, 4), chain(1, 1, 2, 2, 9, 9), chain(7, 7, 8, 8)
+    for ids in (long, fork, other):
+        let_go(pool, fill(pool, ids))
+    pool.take_changes()
+    pool.forget(chain(1, 1, 2, 2, 5, 5), 2)  # that is not here
+    pool.forget(long, 4)
+    pool.forget([], 0)
+    assert pool.take_changes() == []
+    pool.forget(long, 3)
+    assert (pool.match(long), pool.match(fork)) == ((3, 0), (3, 0))
+    held = fill(pool, other)
+    pool.forget(other, 1)
+    assert pool.match(other) == (2, 2)
+    let_go(pool, held)
+    pool.take_changes()
+    pool.forget(long, 1)
+    assert (pool.match(long), pool.match(fork), pool.match(other)) == ((1, 0), (1, 0), (2, 0))
+    (gone,) = pool.take_changes()
+    assert isinstance(gone, Evicted)
+    assert sorted(gone.keys) == sorted(key_of(b) for b in (long[1], long[2], fork[2]))
+    assert gone.keys[-1] == key_of(long[1])
+    pool.forget(long, 0)
+    assert (pool.cached_blocks, pool.free_blocks) == (2, 9)
+    pool.check([])
+
+
 def test_s3fifo_keeps_what_is_read_again_from_what_passes_once() -> None:
     """Where the least recently used goes first, a scan of twice the pool leaves nothing."""
     hot = chain(1, 1, 2, 2, 3, 3)
@@ -387,6 +416,14 @@ class Use(RuleBasedStateMachine):
         let_go(self.pool, table)
         if final:
             self.pool.drop(table.run)
+
+    @rule(tokens=TOKENS, known=st.integers(0, 6))
+    def forget(self, tokens: list[int], known: int) -> None:
+        ids = chain(*(t for t in tokens for _ in range(2)))
+        found, held = self.pool.match(ids)
+        self.pool.forget(ids, known)
+        assert held <= self.pool.match(ids)[0] <= found
+        assert held > known or self.pool.match(ids)[0] <= max(held, known)
 
     @rule()
     def restart(self) -> None:

@@ -207,6 +207,19 @@ def test_a_probe_closes_and_opens_a_path() -> None:
     assert paths.usable("tcp", 0.0)
 
 
+def test_what_says_nothing_of_a_path_changes_nothing_but_what_is_in_flight() -> None:
+    paths = probed()
+    fail(paths, TRIPS - 1, 0.0)
+    paths.began("tcp", 9, 9 * BLOCK)
+    paths.ended("tcp", 9, 9 * BLOCK, 0.0, None, 1.0)
+    assert ratio(paths) == pytest.approx(1.0)
+    fail(paths, 1, 2.0)  # still in a row
+    assert not paths.usable("tcp", 2.0)
+    paths.began("tcp", 1, BLOCK)
+    paths.ended("tcp", 1, BLOCK, 0.0, None, 2.0 + BACKOFF_S)
+    assert paths.usable("tcp", 2.0 + BACKOFF_S)  # another trial may go
+
+
 def test_a_failure_says_nothing_about_speed() -> None:
     paths = probed()
     fail(paths, 2, 100.0)

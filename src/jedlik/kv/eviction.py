@@ -33,7 +33,7 @@ class Order(Protocol):
         """It is held again."""
 
     def shrink(self, run: Run, blocks: int) -> None:
-        """So many of its first blocks became a run that is held now."""
+        """It lost so many blocks: they became a run that is held now, or are no more."""
 
     def evict(self, most: int) -> tuple[Run, int]:
         """A run without children, and how many of its first blocks stay: the rest, `most` at most, is evicted."""

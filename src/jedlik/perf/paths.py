@@ -161,7 +161,8 @@ class Paths:
         found.breaker.began()
 
     def ended(self, path: str, blocks: int, size_bytes: int, elapsed_s: float, ok: bool | None, now: float) -> None:
-        """It is over. `ok`: all arrived; False: and the path is to blame for it; None: it says nothing about the path."""
+        """What `began` with these very figures is over. `ok`: True: all arrived; False: the path is to blame; None: it
+        says nothing of the path (cancelled, not there)."""
         found = self._path(path)
         found.ended(blocks, size_bytes)
         if ok:
