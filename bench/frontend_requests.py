@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from jedlik.core.config import FrontendConfig
+from jedlik.core.config import FrontendConfig, Role
 from jedlik.core.effects import Deliver, StreamEnded, StreamStarted
 from jedlik.core.events import Abandoned, Arrived, Consumed, Cut
 from jedlik.core.facts import Routed
@@ -30,6 +30,16 @@ from jedlik.frontend.port import DeliverTo
 WORKER = WorkerId("w0@1")
 ABLE = Capabilities(frozenset(Sampling.__struct_fields__ + Stopping.__struct_fields__), 20)
 CARD = Card(1, WORKER, "w0", "m", "r", Layout("f", 1, 1, 8, 16), 9, 1 << 17, 64, 512, 1 << 20, (2,), "h", ABLE)
+
+
+class NoRoles:
+    """Nothing to change here."""
+
+    def roles(self) -> list[dict[str, object]]:
+        return []
+
+    def flip(self, worker: WorkerId, role: Role) -> str | None:
+        return "there are no workers"
 
 
 class InstantPort:
@@ -83,6 +93,7 @@ def build(directory: Path, script: Sequence[int]) -> Application:
     return build_app(
         FrontendParts(
             port=InstantPort(script),
+            roles=NoRoles(),
             model_dir=directory,
             served=("m",),
             config=FrontendConfig(),

@@ -12,7 +12,7 @@ import msgspec
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from jedlik.core import tokens
-from jedlik.core.config import FrontendConfig
+from jedlik.core.config import FrontendConfig, Role
 from jedlik.core.effects import Deliver, StreamEnded, StreamStarted
 from jedlik.core.errors import Fault
 from jedlik.core.events import Abandoned, Arrived, Consumed, Cut
@@ -23,6 +23,7 @@ from jedlik.core.requests import Request, Sampling, Stopping
 from jedlik.core.step import TokenLogprobs
 from jedlik.frontend.app import Application, FrontendParts, build_app
 from jedlik.frontend.port import DeliverTo, GatewayPort
+from jedlik.frontend.roles import RolesPort
 from jedlik.frontend.text.samples import SAMPLES
 
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
@@ -263,13 +264,35 @@ class ScriptedPort:
         return [] if count is None else [(stream, self._one(token, count)) for token in given]
 
 
+class FixedRoles:
+    """Workers that do as they are told, but for one that may not."""
+
+    def __init__(self) -> None:
+        self.known = [("w0@1", "w0"), ("w0@2", "w0"), ("w1@1", "w1"), ("w2@1", "w2")]
+        self.told: list[tuple[str, str]] = []
+
+    def roles(self) -> list[dict[str, object]]:
+        return [{"worker": worker, "name": name, "role": "both", "epoch": 0} for worker, name in self.known]
+
+    def flip(self, worker: WorkerId, role: Role) -> str | None:
+        if worker == "w2@1":
+            return "nobody would be left to decode for model 'm'"
+        self.told.append((worker, role))
+        return None
+
+
 def application(
-    directory: Path, port: GatewayPort, config: FrontendConfig | None = None, keys: dict[str, str] | None = None
+    directory: Path,
+    port: GatewayPort,
+    config: FrontendConfig | None = None,
+    keys: dict[str, str] | None = None,
+    roles: RolesPort | None = None,
 ) -> Application:
     numbers = iter(range(1, 1_000_000))
     return build_app(
         FrontendParts(
             port=port,
+            roles=roles or FixedRoles(),
             model_dir=directory,
             served=("tiny",),
             config=config or FrontendConfig(),

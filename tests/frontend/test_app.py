@@ -76,8 +76,9 @@ def test_explain_tells_costs_the_shadow_and_what_happened(model_dir: Path) -> No
     assert post(application, CHAT, BODY, headers={"x-request-id": "abc"}).status == 200
     [decision] = get(application, "/explain/abc").json()["decisions"]
     costs = {"wait": 0.25, "prefill": 0.75}
+    alone = {"remote": None, "compute": True, "instead": None, "tier_tokens": 0}
     assert decision["candidates"] == [
-        {"worker": "w0@1", "cost_s": 1.0, "cached_tokens": 3, "parts": costs, "excluded": None}
+        {"worker": "w0@1", "cost_s": 1.0, "cached_tokens": 3, "parts": costs, "excluded": None} | alone
     ]
     assert (decision["policy"], decision["unit"], decision["failure"]) == ("jedlik", "s", "")
     assert (decision["predicted_ttft_s"], decision["observed_ttft_s"]) == (1.0, 1.5)

@@ -10,7 +10,7 @@ from frontend_world import ABLE, HELLO, ScriptedPort, application, card, post
 from jedlik.core import tokens
 from jedlik.core.events import Arrived
 from jedlik.core.protocol import Capabilities
-from jedlik.core.requests import Request
+from jedlik.core.requests import KvHint, Request
 from jedlik.frontend.openai.schema import NEUTRAL, WITHOUT_EFFECT, Body
 
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
@@ -59,6 +59,10 @@ TAKES_EFFECT: list[tuple[str, Any, Any]] = [
     ("cache_salt", "mine", lambda r: r.salt == "mine"),
     ("prompt_cache_key", "talk", lambda r: bool(r.session)),
     ("user", "ann", lambda r: bool(r.session)),
+    ("kv_hint", {"pin_s": 30, "next_turn_s": 12.5}, lambda r: r.hint == KvHint(30.0, 12.5)),
+    ("kv_hint", {"final": True}, lambda r: r.hint == KvHint(final=True)),
+    ("kv_hint", {"next_turn_s": 0}, lambda r: r.hint == KvHint(next_turn_s=0.0)),
+    ("kv_hint", {}, lambda r: r.hint == KvHint()),
 ]
 
 
@@ -221,3 +225,23 @@ def test_capabilities_are_the_least_of_all(model_dir: Path) -> None:
     port.card_list = (card("a"), card("b", able=msgspec.structs.replace(ABLE, choices=2)), card("c", length=64))
     assert refused(model_dir, CHAT, port, n=3)[0] == "n"
     assert refused(model_dir, TEXT, port, prompt=[5] * 64)[1] == "context_length_exceeded"
+
+
+@pytest.mark.parametrize(
+    ("hint", "param"),
+    [
+        ({"pin_s": -1}, "kv_hint.pin_s"),
+        ({"pin_s": 3601}, "kv_hint.pin_s"),
+        ({"next_turn_s": -0.5}, "kv_hint.next_turn_s"),
+        ({"next_turn_s": 1e9}, "kv_hint.next_turn_s"),
+        ({"pin_s": "long"}, "kv_hint.pin_s"),
+        ({"final": 1}, "kv_hint.final"),
+        ({"final": True, "pin_s": 5}, "kv_hint.final"),
+        ({"final": True, "next_turn_s": 5}, "kv_hint.final"),
+        ({"keep": 5}, "kv_hint.keep"),
+        (5, "kv_hint"),
+    ],
+)
+def test_a_hint_that_makes_no_sense_is_refused_by_name(model_dir: Path, hint: object, param: str) -> None:
+    for path in (CHAT, TEXT):
+        assert refused(model_dir, path, **named("kv_hint", hint))[0] == param

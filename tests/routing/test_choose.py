@@ -11,11 +11,12 @@ from msgspec.structs import replace
 from jedlik.core.facts import Candidate
 from jedlik.core.ids import WorkerId
 from jedlik.core.protocol import Load
-from jedlik.routing.choose import MAX_OFFERS, Held, Policies, choose
+from jedlik.routing.choose import MAX_OFFERS, Policies, choose
 from jedlik.routing.cost import Demand, first_token_s
 from jedlik.routing.policies.named import POLICIES, make
 from jedlik.routing.policies.plugged import Plugged
 from jedlik.routing.policy import Ask, Offer, Refuse, Scored, Wait
+from jedlik.routing.reach import Held
 from jedlik.routing.view import Fleet
 
 TIMED = replace(IDLE, costs=COSTS)

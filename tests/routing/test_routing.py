@@ -10,11 +10,12 @@ from jedlik.core.errors import Bug
 from jedlik.core.ids import RequestId, WorkerId
 from jedlik.core.protocol import Load, State
 from jedlik.routing.admit import no_worker, retry_after_s, too_late, too_many
-from jedlik.routing.choose import MAX_HOLDERS, MAX_IDLE, Choice, Held, Policies
+from jedlik.routing.choose import MAX_HOLDERS, MAX_IDLE, Choice, Policies
 from jedlik.routing.choose import choose as choose_among
 from jedlik.routing.cost import Demand, backlog_s, cost_seconds, cost_tokens, first_token_s, missing_tokens
 from jedlik.routing.policies.named import make
 from jedlik.routing.policy import Ask
+from jedlik.routing.reach import Held
 from jedlik.routing.view import SEQUENCE_TOKENS, Booking, Fleet, WorkerView
 
 TIMED = replace(IDLE, costs=COSTS)

@@ -90,6 +90,7 @@ def _application(told: ProcessConfig, driver: GatewayDriver, metrics: GatewayMet
     prefix, numbers = secrets.token_hex(6), count(1)
     parts = FrontendParts(
         port=driver,
+        roles=driver,
         model_dir=Path(told.model_path),
         served=(told.model_name,),
         config=told.config.frontend,

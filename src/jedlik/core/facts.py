@@ -101,6 +101,7 @@ class FirstToken(msgspec.Struct, frozen=True, tag="first_token"):
     request_id: RequestId
     choice: int
     worker: WorkerId
+    """That prefilled it: whose step model was tried."""
     predicted_s: float
     observed_s: float
     """From the choice of the worker."""

@@ -14,7 +14,7 @@ from jedlik.core.config import Role
 from jedlik.core.errors import Fault
 from jedlik.core.ids import GatewayId, Handle, RequestId, WorkerId
 from jedlik.core.moves import PathCosts, Tier
-from jedlik.core.requests import Sampling, Stopping
+from jedlik.core.requests import KvHint, Sampling, Stopping
 from jedlik.core.step import TokenLogprobs
 
 SCHEMA_VERSION = 1
@@ -128,17 +128,6 @@ class Push(msgspec.Struct, frozen=True, array_like=True):
     start: int
     """Tokens, whole blocks: what comes before is there already."""
     compute: bool = True
-
-
-class KvHint(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
-    """What a client knows of its conversation."""
-
-    pin_s: float = 0.0
-    """Keep this prompt's and answer's blocks at hand for so long after the answer."""
-    next_turn_s: float | None = None
-    """A follow-up is expected in so many seconds: have the blocks on the device by then."""
-    final: bool = False
-    """No follow-up will come: the blocks may go first."""
 
 
 class Submit(msgspec.Struct, frozen=True, array_like=True, tag="submit"):

@@ -47,6 +47,17 @@ class Stopping(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True)
     """Tokens the client named. The model's own EOS ids come from the worker's card."""
 
 
+class KvHint(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
+    """What a client knows of its conversation."""
+
+    pin_s: float = 0.0
+    """Keep this prompt's and answer's blocks at hand for so long after the answer."""
+    next_turn_s: float | None = None
+    """A follow-up is expected in so many seconds: have the blocks on the device by then."""
+    final: bool = False
+    """No follow-up will come: the blocks may go first."""
+
+
 class Request(msgspec.Struct, frozen=True):
     """One prompt with n choices. A batch of prompts is several requests of one HTTP call."""
 
@@ -71,3 +82,5 @@ class Request(msgspec.Struct, frozen=True):
     """Expected output tokens, where somebody knows."""
     session: str = ""
     """Requests of one conversation have the same; empty: unknown. A hint for routing, nothing else."""
+    hint: KvHint | None = None
+    """Of the client, about its conversation's KV."""

@@ -24,6 +24,7 @@ from jedlik.frontend.openai.limits import LimitsBook
 from jedlik.frontend.openai.plan import Planner
 from jedlik.frontend.pages import Pages
 from jedlik.frontend.port import GatewayPort
+from jedlik.frontend.roles import RolePages, RolesPort
 from jedlik.frontend.text.model import load_text
 
 Access = Literal["open", "key", "local"]
@@ -34,6 +35,7 @@ class FrontendParts(msgspec.Struct, frozen=True, kw_only=True):
     """What `cli` hands in."""
 
     port: GatewayPort
+    roles: RolesPort
     model_dir: Path
     """A Hugging Face directory; only its text side is read (tokenizer.json, its config, the chat template)."""
     served: tuple[str, ...]
@@ -61,7 +63,7 @@ class Route(msgspec.Struct, frozen=True):
     answer: Callable[[Web], Awaitable[None]]
 
 
-def routes(generation: Generation, pages: Pages) -> tuple[Route, ...]:
+def routes(generation: Generation, pages: Pages, roles: RolePages) -> tuple[Route, ...]:
     """All that can be reached."""
     return (
         Route("POST", "/v1/chat/completions", "key", generation.chat),
@@ -69,6 +71,8 @@ def routes(generation: Generation, pages: Pages) -> tuple[Route, ...]:
         Route("GET", "/v1/models", "key", pages.models),
         Route("GET", "/v1/models/", "key", pages.model),
         Route("GET", "/explain/", "key", pages.explain),
+        Route("GET", "/roles", "key", roles.show),
+        Route("POST", "/roles", "key", roles.change),
         Route("POST", "/tokenize", "key", pages.tokenize),
         Route("POST", "/detokenize", "key", pages.detokenize),
         Route("GET", "/version", "key", pages.version),
@@ -175,7 +179,7 @@ def build_app(parts: FrontendParts) -> Application:
     desk = Desk(parts.port, hub, text, LimitsBook(parts.served), planner, parts.config)
     pages = Pages(desk, parts.metrics, parts.wall())
     generation = Generation(desk, parts.fresh_id, parts.wall)
-    return Application(routes(generation, pages), Keys(parts.api_keys), hub, parts.fresh_id)
+    return Application(routes(generation, pages, RolePages(parts.roles)), Keys(parts.api_keys), hub, parts.fresh_id)
 
 
 __all__ = ["Application", "FrontendParts", "Route", "build_app"]

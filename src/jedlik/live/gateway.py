@@ -1,4 +1,4 @@
-"""The gateway node on asyncio: fulfils `frontend/port.GatewayPort` around `nodes/gateway`.
+"""The gateway node on asyncio: fulfils `frontend/port.GatewayPort` and `RolesPort` around `nodes/gateway`.
 
 It performs effects and nothing else: messages go to workers, deliveries to the frontend, facts to telemetry, a kicked
 worker is cut off and killed. What is decided, and when, is the node's.
@@ -8,9 +8,21 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from jedlik.core.config import Role
 from jedlik.core.effects import Deliver, Drained, GatewayEffect, Kick, Note, ToWorkerEffect, Wake
 from jedlik.core.errors import Bug
-from jedlik.core.events import Abandoned, Arrived, Consumed, Cut, Drain, FromWorker, GatewayEvent, Woken, WorkerLost
+from jedlik.core.events import (
+    Abandoned,
+    Arrived,
+    Consumed,
+    Cut,
+    Drain,
+    Flip,
+    FromWorker,
+    GatewayEvent,
+    Woken,
+    WorkerLost,
+)
 from jedlik.core.facts import Fact, Routed
 from jedlik.core.ids import GatewayId, RequestId, WorkerId
 from jedlik.core.protocol import Card, Counters, Load
@@ -27,6 +39,10 @@ class GatewayDecider(Protocol):
     def cards(self) -> Sequence[Card]: ...
 
     def explain(self, request_id: RequestId) -> Sequence[Routed]: ...
+
+    def roles(self) -> list[dict[str, object]]: ...
+
+    def flip_refusal(self, worker: WorkerId, role: Role) -> str | None: ...
 
     def health(self) -> dict[str, object]: ...
 
@@ -78,6 +94,15 @@ class GatewayDriver:
 
     def explain(self, request_id: RequestId) -> Sequence[Routed]:
         return self._node.explain(request_id)
+
+    def roles(self) -> list[dict[str, object]]:
+        return self._node.roles()
+
+    def flip(self, worker: WorkerId, role: Role) -> str | None:
+        refusal = self._node.flip_refusal(worker, role)
+        if refusal is None:
+            self._turn.send(Flip(worker, role))
+        return refusal
 
     def health(self) -> dict[str, object]:
         return self._node.health()

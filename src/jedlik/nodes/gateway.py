@@ -8,7 +8,7 @@ that a parked stream finds a worker in time. Text, HTTP and connections are othe
 from collections.abc import Sequence
 from math import inf
 
-from jedlik.core.config import GatewayConfig, WorkerConfig
+from jedlik.core.config import GatewayConfig, Role, WorkerConfig
 from jedlik.core.effects import Drained, GatewayEffect, StreamEnded, Wake
 from jedlik.core.errors import Fault
 from jedlik.core.events import (
@@ -17,6 +17,7 @@ from jedlik.core.events import (
     Consumed,
     Cut,
     Drain,
+    Flip,
     FromWorker,
     GatewayEvent,
     Said,
@@ -140,6 +141,14 @@ class GatewayNode:
             "workers": self._workers.health(),
         }
 
+    def roles(self) -> list[dict[str, object]]:
+        """JSON-able: {worker, name, role, epoch} of every worker, and `told` while it has not yet answered a flip."""
+        return self._workers.roles()
+
+    def flip_refusal(self, worker: WorkerId, role: Role) -> str | None:
+        """Why `Flip` would be ignored; None if it would not."""
+        return self._workers.flip_refusal(worker, role)
+
     def held_back(self) -> int:
         """Choices that wait here for a better moment."""
         return self._attempts.held_back()
@@ -165,6 +174,8 @@ class GatewayNode:
                 self._abandoned(event.request_id, now, out)
             case WorkerJoined():
                 self._workers.joined(event.card, now, out)
+            case Flip():
+                self._workers.flip(event.worker, event.role, out)
             case WorkerLost():
                 self._workers.lost(event.worker, event.reason, now, out)
             case Drain():
@@ -256,6 +267,7 @@ class GatewayNode:
             return
         out.effects += acks_of(peer)
         for stream in take_started(peer.attempts, message, out, now):
+            self._attempts.supplied(stream, stream.handle)
             self._router.first_token(stream, now, out)
         finished = take_rest(peer.attempts, message, out)
         take_tokens(peer.attempts, message, out.streams, out.tokens)

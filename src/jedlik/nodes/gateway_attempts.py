@@ -13,18 +13,21 @@ import msgspec
 from jedlik.core.config import GatewayConfig
 from jedlik.core.effects import StreamEnded
 from jedlik.core.errors import Bug, Fault
-from jedlik.core.facts import Candidate, Migrated, Routed
+from jedlik.core.facts import Migrated, Routed
 from jedlik.core.ids import Handle, RequestId, StreamId, WorkerId
-from jedlik.core.protocol import FinishReason, Submit
+from jedlik.core.protocol import FinishReason, Remote, Submit
 from jedlik.core.requests import Request
 from jedlik.core.tokens import pack
 from jedlik.nodes.gateway_outbox import Outbox
 from jedlik.nodes.gateway_peers import Peer
 from jedlik.nodes.gateway_route import Router
-from jedlik.nodes.gateway_streams import NO_HANDLE, Stream, Streams
+from jedlik.nodes.gateway_streams import NO_HANDLE, Modelled, Stream, Streams
 from jedlik.routing.admit import no_worker, refused, too_late
-from jedlik.routing.choose import Choice, Held
-from jedlik.routing.policy import Refuse, Wait
+from jedlik.routing.choose import Choice
+from jedlik.routing.cost import Demand, own_work
+from jedlik.routing.pairs import first_token_s
+from jedlik.routing.policy import Offer, Pair, Refuse, Wait
+from jedlik.routing.reach import Held
 from jedlik.routing.view import Booking, Fleet
 
 MAX_LOOKS = 4
@@ -75,7 +78,7 @@ class Attempts:
 
     def retry_parked(self, now: float, out: Outbox) -> None:
         """A worker may have become available."""
-        if not any(peer.view.ready() for peer in self.peers.values()):
+        if not any(peer.view.trusted() for peer in self.peers.values()):
             return
         for stream in list(self.parked.values()):
             if stream.id not in self.parked:
@@ -124,8 +127,17 @@ class Attempts:
         peer.view.unbook(stream.number)
         if peer.id in self.peers:
             self._fleet.moved(peer.view)
+        self.supplied(stream, handle)
         stream.peer, stream.handle = None, NO_HANDLE
         return handle
+
+    def supplied(self, stream: Stream, handle: Handle) -> None:
+        """What another worker was to prefill for an attempt is done, or not wanted any more. Else a no-op."""
+        view, stream.errand = stream.errand, None
+        if view is not None:
+            view.unlend(handle)
+            if view.card.worker in self.peers:
+                self._fleet.moved(view)
 
     def end(self, stream: Stream, fault: Fault, now: float, out: Outbox) -> None:
         """End a stream with a fault."""
@@ -192,10 +204,12 @@ class Attempts:
             self.end(stream, late, now, out)
             return
         self._tell(routed, out)
-        stream.routed, stream.modelled_s = routed, choice.first_token_s
-        self._submit(stream, choice.chosen, now, out)
+        stream.routed = routed
+        assert choice.offer is not None
+        stream.model = modelled(choice.offer, choice.first_token_s)
+        self._submit(stream, choice.offer, now, out)
         if stream.request.choices > 1 and stream.request.sampling.prompt_logprobs is None:
-            self._share(stream, choice.chosen, held)
+            self._share(stream, choice.offer, held)
 
     def _hold(self, choices: list[Stream], held: Wait | Refuse, routed: Routed, now: float, out: Outbox) -> None:
         """Nowhere now: wait for a better moment, or end them if there will be none in time."""
@@ -231,14 +245,16 @@ class Attempts:
         self._router.remember(routed)
         out.note(routed)
 
-    def _share(self, stream: Stream, chosen: Candidate, held: Held) -> None:
-        """What this attempt will compute is as good as cached for the request's next choices."""
-        size = self.peers[chosen.worker].view.card.layout.block_size
+    def _share(self, stream: Stream, chosen: Offer, held: Held) -> None:
+        """What this attempt will compute is as good as cached for the request's next choices, where it is computed."""
+        pair = chosen.pair
+        worker = chosen.worker if pair is None or not pair.compute else pair.worker
+        size = chosen.view.card.layout.block_size
         cached = stream.history_tokens() // size * size
-        held.shared[chosen.worker] = held.shared.get(chosen.worker, 0) + max(0, cached - chosen.cached_tokens)
-        held.cached[chosen.worker] = cached
+        held.shared[worker] = held.shared.get(worker, 0) + max(0, cached - held.cached.get(worker, 0))
+        held.cached[worker] = cached
 
-    def _submit(self, stream: Stream, chosen: Candidate, now: float, out: Outbox) -> None:
+    def _submit(self, stream: Stream, chosen: Offer, now: float, out: Outbox) -> None:
         request, peer = stream.request, self.peers[chosen.worker]
         if stream.attempt:
             moved = Migrated(request.request_id, stream.attempt + 1, len(stream.output), stream.reason)
@@ -247,11 +263,22 @@ class Attempts:
         self._last_handle += 1
         stream.attempt += 1
         stream.handle, stream.peer = Handle(self._last_handle), peer
-        stream.number = peer.view.book(Booking(max(1, history - chosen.cached_tokens), history))
+        stream.number = peer.view.book(booking(chosen, history))
         stream.acked = len(stream.output)
         peer.attempts[stream.handle] = stream
         self._fleet.moved(peer.view)
-        out.send(peer.id, submit_of(stream, now))
+        pair = chosen.pair
+        if pair is not None:
+            self._lend(stream, pair, history)
+        out.send(peer.id, submit_of(stream, pair, now))
+
+    def _lend(self, stream: Stream, pair: Pair, history: int) -> None:
+        """Book what another worker has to compute for an attempt; sending what it has is no work."""
+        if pair.compute:
+            cached = history - 1 - pair.computed_tokens
+            stream.errand = pair.source
+            pair.source.lend(stream.handle, Booking(pair.computed_tokens, 0, cached))
+            self._fleet.moved(pair.source)
 
     def _do_without(self, stream: Stream, fault: Fault | None, now: float, out: Outbox) -> None:
         """There is no worker for a stream: wait for one if that may help, else end it."""
@@ -277,8 +304,12 @@ class Attempts:
                 raise Bug(f"gateway: an attempt at {peer.id} belongs to a stream that is elsewhere")
             if not peer.view.bookings.keys() <= {s.number for s in peer.attempts.values()}:
                 raise Bug(f"gateway: bookings at {peer.id} without an attempt")
+            if not peer.view.errands.keys() <= {s.handle for s in self.streams if s.errand is peer.view}:
+                raise Bug(f"gateway: {peer.id} is booked for prefills that no attempt waits for")
             if not peer.acks.keys() <= peer.attempts.keys():
                 raise Bug(f"gateway: acknowledgements at {peer.id} without an attempt")
+        if any(s.errand is not None and s.peer is None for s in self.streams):
+            raise Bug("gateway: somebody prefills for a stream without an attempt")
         for request_id, choices in self.waiting.items():
             if not choices or any(s.attempt or s.id in self.parked for s in choices):
                 raise Bug(f"gateway: {request_id} waits though it was taken in, is parked or has nothing left")
@@ -289,7 +320,29 @@ class Attempts:
             raise Bug(f"gateway: {len(self.streams)} streams, {at_work} at work, {idle}")
 
 
-def submit_of(stream: Stream, now: float) -> Submit:
+def booking(chosen: Offer, history: int) -> Booking:
+    """What a dispatch will be to the worker that decodes it, until its reports say."""
+    pair, load = chosen.pair, chosen.view.load
+    if pair is not None:
+        return Booking(max(0, history - 1 - pair.supplied_tokens), history)
+    cached = chosen.cached_tokens
+    if chosen.tiers and load is not None and load.costs is not None:
+        cached = own_work(chosen.view, Demand(history, 0, cached, 0, chosen.tiers), load.costs).cached_tokens
+    return Booking(max(1, history - cached), history)
+
+
+def modelled(chosen: Offer, first_s: float | None) -> Modelled | None:
+    """What the first token's time will say of a step model: of who prefills, where that is one worker and known."""
+    pair, terms = chosen.pair, chosen.terms
+    if pair is None:
+        return None if first_s is None else Modelled(chosen.view, first_s, 0.0)
+    if not pair.compute or not pair.expected_s or terms is None:
+        return None
+    corrected_s = terms["remote_wait"] + terms["remote_prefill"]
+    return Modelled(pair.source, corrected_s / pair.source.correction, first_token_s(terms) - corrected_s)
+
+
+def submit_of(stream: Stream, pair: Pair | None, now: float) -> Submit:
     """The dispatch of a stream's present attempt."""
     request, deadline = stream.request, stream.deadline()
     sampling = request.sampling
@@ -310,4 +363,6 @@ def submit_of(stream: Stream, now: float) -> Submit:
         budget_s=None if deadline is None else max(0.0, deadline - now),
         output_hint=request.output_hint,
         number=stream.number,
+        remote=None if pair is None else Remote(pair.worker, pair.compute, pair.expected_s),
+        hint=request.hint,
     )

@@ -3,7 +3,7 @@
 from jedlik.core.effects import Deliver, GatewayEffect, Note, StreamEnded, StreamStarted, ToWorkerEffect
 from jedlik.core.facts import Fact
 from jedlik.core.ids import StreamId, WorkerId
-from jedlik.core.protocol import Ack, Cancel, Resync, Submit
+from jedlik.core.protocol import Ack, AssumeRole, Cancel, Resync, Submit
 from jedlik.core.step import TokenLogprobs
 
 
@@ -20,7 +20,7 @@ class Outbox:
         self.logprobs: list[tuple[StreamId, TokenLogprobs]] = []
         self.effects: list[GatewayEffect] = []
 
-    def send(self, worker: WorkerId, message: Submit | Cancel | Ack | Resync) -> None:
+    def send(self, worker: WorkerId, message: Submit | Cancel | Ack | Resync | AssumeRole) -> None:
         """To a worker."""
         self.effects.append(ToWorkerEffect(worker, message))
 

@@ -8,7 +8,7 @@ from typing import Generic, Literal, TypeVar
 
 import msgspec
 
-from jedlik.core.config import GatewayConfig, WorkerConfig
+from jedlik.core.config import GatewayConfig, Role, WorkerConfig
 from jedlik.core.effects import GatewayEffect, ToWorkerEffect
 from jedlik.core.ids import Handle, WorkerId
 from jedlik.core.protocol import Ack, Load
@@ -42,7 +42,18 @@ class Verdict(msgspec.Struct, frozen=True):
 class Peer(Generic[StreamT]):
     """One connected worker."""
 
-    __slots__ = ("acks", "attempts", "health", "heard_at", "id", "resync_at", "resync_wait_s", "view", "vocab_size")
+    __slots__ = (
+        "acks",
+        "attempts",
+        "health",
+        "heard_at",
+        "id",
+        "resync_at",
+        "resync_wait_s",
+        "told",
+        "view",
+        "vocab_size",
+    )
 
     def __init__(self, view: WorkerView, now: float) -> None:
         self.id: WorkerId = view.card.worker
@@ -57,6 +68,12 @@ class Peer(Generic[StreamT]):
         self.resync_wait_s = RESYNC_S
         self.resync_at = now + RESYNC_S
         """When a snapshot may be asked for (again)."""
+        self.told: Role | None = None
+        """What it was told to be and has not said yet."""
+
+    def role(self) -> Role:
+        """What it is, or is about to be."""
+        return self.told or self.view.state.role
 
 
 def judge(peer: Peer[StreamT], config: GatewayConfig, watch: WorkerConfig, now: float) -> Verdict:
@@ -95,6 +112,7 @@ def health_of(peer: Peer[StreamT]) -> dict[str, object]:
         "model": view.card.model,
         "health": peer.health,
         "reason": view.suspect or "",
+        "role": view.state.role,
         "draining": view.state.draining,
         "running": load.running if load else None,
         "waiting": load.waiting if load else None,
@@ -105,6 +123,13 @@ def health_of(peer: Peer[StreamT]) -> dict[str, object]:
         "held_blocks": load.held_blocks if load else None,
         "cached_blocks": load.cached_blocks if load else None,
     }
+
+
+def role_of(peer: Peer[StreamT]) -> dict[str, object]:
+    """JSON-able: what a worker is."""
+    view, told = peer.view, {} if peer.told is None else {"told": peer.told}
+    state = view.state
+    return {"worker": peer.id, "name": view.card.name, "role": state.role, "epoch": max(0, state.epoch), **told}
 
 
 def acks_of(peer: Peer[StreamT]) -> list[GatewayEffect]:

@@ -1,8 +1,8 @@
 """From a prompt to a choice of worker: names its blocks, asks the prefix index, asks `routing`; remembers why."""
 
 from collections import OrderedDict, defaultdict
-from collections.abc import Sequence
-from itertools import islice
+from collections.abc import Iterable, Sequence
+from itertools import chain, islice
 from math import inf
 
 from msgspec.structs import replace
@@ -11,6 +11,7 @@ from jedlik.core.config import GatewayConfig
 from jedlik.core.errors import Bug
 from jedlik.core.facts import FirstToken, Routed
 from jedlik.core.ids import RequestId, WorkerId
+from jedlik.core.moves import TIERS
 from jedlik.core.protocol import Card, Facts, Snapshot
 from jedlik.core.tokens import count
 from jedlik.kv.naming import Naming
@@ -19,9 +20,11 @@ from jedlik.kv.prefix_chains import ChainCache
 from jedlik.nodes.gateway_outbox import Outbox
 from jedlik.nodes.gateway_streams import Stream
 from jedlik.routing.calibration import Calibration
-from jedlik.routing.choose import MAX_HOLDERS, MAX_IDLE, Choice, Held, Policies, choose
+from jedlik.routing.choose import MAX_HOLDERS, MAX_IDLE, Choice, Policies, choose
 from jedlik.routing.lengths import OutputLengths
+from jedlik.routing.pairs import first_token_s
 from jedlik.routing.policy import Ask, Refuse
+from jedlik.routing.reach import Held
 from jedlik.routing.reuse import Reuse
 from jedlik.routing.view import Fleet
 
@@ -69,7 +72,7 @@ class Router:
         groups = self._members.setdefault(card.model, {})
         groups[group] = groups.get(group, 0) + 1
         self._calibrations[card.worker] = Calibration()
-        self._index.join(card.worker, card.prefix_closed)
+        self._index.join(card.worker, card.prefix_closed, [TIERS.index(held.tier) for held in card.tiers])
         if group not in self._chains:
             self._chains[group] = self._naming.chains(*group)
 
@@ -105,9 +108,9 @@ class Router:
         At all workers where the policy is offered all. Empty where the request re-uses nothing.
         """
         request = stream.request
-        tokens: dict[WorkerId, int] = {}
-        if request.sampling.prompt_logprobs is not None and not stream.started:
-            return Held(tokens)
+        held = Held({})
+        if stream.alone():
+            return held
         history, everyone = stream.history(), self._policies.serving.everyone
         wanted = False
         for group in self._members.get(request.model, ()):
@@ -117,12 +120,21 @@ class Router:
             wanted |= self._wanted(stream, keys, match, block_size)
             if match.empty():
                 continue
-            for worker, depth in match.deepest(None if everyone else MAX_HOLDERS).items():
-                tokens[worker] = depth * block_size
-            for view in () if everyone else islice(self.fleet.least_loaded(request.model), 2 * MAX_IDLE):
-                if depth := match.depth(view.card.worker):
-                    tokens[view.card.worker] = depth * block_size
-        return Held(tokens, wanted=wanted)
+            deepest = match.deepest(None if everyone else MAX_HOLDERS)
+            if match.tiered:
+                _tell_tiers(held, match, deepest, block_size)
+            else:
+                for worker, depth in deepest.items():
+                    held.cached[worker] = depth * block_size
+            least = () if everyone else islice(self.fleet.least_loaded(request.model), 2 * MAX_IDLE)
+            idle = [view.card.worker for view in chain(least, islice(self.fleet.prefillers(request.model), MAX_IDLE))]
+            if match.tiered:
+                _tell_tiers(held, match, idle, block_size)
+                continue
+            for worker in idle:
+                if depth := match.depth(worker):
+                    held.cached[worker] = depth * block_size
+        return replace(held, wanted=True) if wanted else held
 
     def _workers(self, model: str) -> int:
         return max(1, sum(self._members.get(model, {}).values()))
@@ -145,6 +157,9 @@ class Router:
         worker, predicted = choice.chosen.worker if choice.chosen else None, choice.first_token_s
         if worker is not None and predicted is not None:
             predicted *= self._calibrations[worker].correction
+        offer = choice.offer
+        if offer is not None and offer.pair is not None and offer.terms is not None and offer.pair.expected_s:
+            predicted = first_token_s(offer.terms)
         routed = Routed(
             request_id=request.request_id,
             attempt=stream.attempt + 1,
@@ -162,6 +177,8 @@ class Router:
             held=choice.held.why if choice.held else "",
             shed=choice.held.kind if isinstance(choice.held, Refuse) else "",
             waited_s=0.0 if stream.attempt else now - stream.arrived_at,
+            remote=choice.chosen.remote if choice.chosen else None,
+            compute=choice.chosen is None or choice.chosen.compute,
         )
         return choice, routed
 
@@ -198,6 +215,7 @@ class Router:
             now < learnt.pressed_until,
             0.0 if held.wanted else learnt.reuse.times,
             not fresh,
+            stream.alone(),
         )
 
     def first_token(self, stream: Stream, now: float, out: Outbox) -> None:
@@ -207,13 +225,16 @@ class Router:
             return
         observed_s = now - routed.at
         self._observed(routed, observed_s)
-        if routed.predicted_ttft_s is None or stream.modelled_s is None:
+        if routed.predicted_ttft_s is None or stream.model is None:
             return
-        calibration = self._calibrations[peer.id]
-        calibration.observe(stream.modelled_s, observed_s)
-        peer.view.correction = calibration.correction
-        predicted_s, ratio = routed.predicted_ttft_s, calibration.ratio
-        out.note(FirstToken(routed.request_id, stream.choice, peer.id, predicted_s, observed_s, ratio))
+        predicted_s, model = routed.predicted_ttft_s, stream.model
+        calibration = self._calibrations.get(model.view.card.worker)
+        if calibration is None:
+            return  # who prefilled it has left meanwhile
+        calibration.observe(model.modelled_s, observed_s - model.rest_s)
+        model.view.correction = calibration.correction
+        worker = model.view.card.worker
+        out.note(FirstToken(routed.request_id, stream.choice, worker, predicted_s, observed_s, calibration.ratio))
 
     def _observed(self, routed: Routed, observed_s: float) -> None:
         decisions = self._routed.get(routed.request_id, ())
@@ -244,3 +265,14 @@ class Router:
                 raise Bug(
                     f"gateway: {view.card.worker} is corrected by {view.correction}, {calibration.correction} is due"
                 )
+
+
+def _tell_tiers(held: Held, match: Match, workers: Iterable[WorkerId], block_size: int) -> None:
+    """What these workers hold on their devices and beyond."""
+    for worker in workers:
+        tiers = match.tiers(worker)
+        if tiers:
+            held.tiers[worker] = tuple([(TIERS[tier], depth * block_size) for tier, depth in tiers])
+        device = match.depth(worker)
+        if tiers or device:
+            held.cached[worker] = device * block_size

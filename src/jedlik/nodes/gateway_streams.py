@@ -1,6 +1,7 @@
 """The choices in flight at a gateway: what was delivered, and which attempt is at work on it."""
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from jedlik.core.errors import Bug
 from jedlik.core.facts import Answered, Routed
@@ -8,8 +9,19 @@ from jedlik.core.ids import Handle, RequestId, StreamId, WorkerId
 from jedlik.core.requests import Request
 from jedlik.core.tokens import count, pack
 from jedlik.nodes.gateway_peers import Peer
+from jedlik.routing.view import WorkerView
 
 NO_HANDLE = Handle(0)
+
+
+class Modelled(NamedTuple):
+    """Of a time to first token: the part that one worker's step model predicts."""
+
+    view: WorkerView
+    modelled_s: float
+    """By the model alone, before any correction."""
+    rest_s: float
+    """Predicted for all else."""
 
 
 class Stream:
@@ -22,10 +34,11 @@ class Stream:
         "avoid",
         "cached_tokens",
         "choice",
+        "errand",
         "first_token_at",
         "handle",
         "id",
-        "modelled_s",
+        "model",
         "number",
         "output",
         "park_until",
@@ -65,12 +78,18 @@ class Stream:
         self.park_until = 0.0
         self.routed: Routed | None = None
         """How its present attempt's worker was chosen."""
-        self.modelled_s: float | None = None
-        """Its time to first token there by the step model alone."""
+        self.model: Modelled | None = None
+        """What its time to first token will say about a worker's step model."""
+        self.errand: WorkerView | None = None
+        """Who prefills for its present attempt."""
 
     def history(self) -> bytes:
         """Prompt and delivered output, packed."""
         return self.request.prompt + pack(self.output) if self.output else self.request.prompt
+
+    def alone(self) -> bool:
+        """Its prompt has to be computed where it is decoded, whatever is cached anywhere."""
+        return self.request.sampling.prompt_logprobs is not None and not self.started
 
     def history_tokens(self) -> int:
         return count(self.request.prompt) + len(self.output)

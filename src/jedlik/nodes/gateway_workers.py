@@ -8,15 +8,24 @@ left empty; what a worker was told to be counts for that until it says what it i
 from collections.abc import Sequence
 from math import inf
 
-from jedlik.core.config import GatewayConfig, WorkerConfig
+from jedlik.core.config import GatewayConfig, Role, WorkerConfig
 from jedlik.core.effects import Kick
 from jedlik.core.errors import Bug, Fault
 from jedlik.core.facts import Suspected
 from jedlik.core.ids import WorkerId
-from jedlik.core.protocol import SCHEMA_VERSION, Card, Facts, Resync, Snapshot, State
+from jedlik.core.protocol import SCHEMA_VERSION, AssumeRole, Card, Facts, Resync, Snapshot, State
 from jedlik.nodes.gateway_attempts import Attempts
 from jedlik.nodes.gateway_outbox import Outbox
-from jedlik.nodes.gateway_peers import HEALTH, MAX_RESYNC_S, RESYNC_S, Peer, health_of, judge, next_check_s
+from jedlik.nodes.gateway_peers import (
+    HEALTH,
+    MAX_RESYNC_S,
+    RESYNC_S,
+    Peer,
+    health_of,
+    judge,
+    next_check_s,
+    role_of,
+)
 from jedlik.nodes.gateway_route import Router
 from jedlik.nodes.gateway_streams import Stream
 from jedlik.routing.admit import RESTART_S
@@ -48,8 +57,15 @@ class Workers:
     def cards(self) -> Sequence[Card]:
         """Cards of the workers that something new could go to now, by id."""
         if self._cards is None:
-            self._cards = sorted((view.card for view in self._fleet if view.ready()), key=lambda card: card.worker)
+            self._cards = self._ready()
         return self._cards
+
+    def _ready(self) -> list[Card]:
+        """Those that decode; of a model for which there is none, those that only prefill."""
+        cards = [view.card for view in self._fleet if view.ready()]
+        models = {card.model for card in cards}
+        cards += [view.card for view in self._fleet if view.trusted() and view.card.model not in models]
+        return sorted(cards, key=lambda card: card.worker)
 
     def health(self) -> list[dict[str, object]]:
         """JSON-able: what is known of each."""
@@ -107,8 +123,37 @@ class Workers:
     def state(self, peer: Peer[Stream], state: State, now: float, out: Outbox) -> None:
         """What a worker is now; a larger epoch wins."""
         if state.epoch > peer.view.state.epoch:
-            peer.view.state, self._cards = state, None
+            self._fleet.assume(peer.view, state)
+            peer.told, self._cards = None, None
             self._attempts.retry_parked(now, out)
+
+    def roles(self) -> list[dict[str, object]]:
+        """JSON-able: what each worker is."""
+        return [role_of(peer) for _, peer in sorted(self.peers.items())]
+
+    def flip_refusal(self, worker: WorkerId, role: Role) -> str | None:
+        """Why a worker may not take another role; None if it may."""
+        peer = self.peers.get(worker)
+        if peer is None:
+            return f"no worker {worker!r} is connected"
+        if peer.view.state.draining:
+            return f"{worker} is draining"
+        if peer.role() == role:
+            return f"{worker} has the role {role!r} already" if peer.told is None else f"{worker} was told so already"
+        model = peer.view.card.model
+        fleet = [p for p in self.peers.values() if p.view.card.model == model and p.view.trusted()]
+        left = [role if p is peer else p.role() for p in fleet]
+        if not set(left) - {"prefill"}:
+            return f"nobody would be left to decode for model {model!r}"
+        if "both" not in left and "prefill" not in left:
+            return f"nobody would be left to prefill for model {model!r}"
+        return None
+
+    def flip(self, worker: WorkerId, role: Role, out: Outbox) -> None:
+        """Tell a worker to take another role, if it may."""
+        if self.flip_refusal(worker, role) is None:
+            self.peers[worker].told = role
+            out.send(worker, AssumeRole(role))
 
     def follow(self, peer: Peer[Stream], message: Facts | Snapshot, now: float, out: Outbox) -> None:
         """What a worker says of its caches."""
@@ -160,8 +205,7 @@ class Workers:
         """Fleet, peers and what is kept of both agree."""
         if {view.card.worker for view in self._fleet} != self.peers.keys():
             raise Bug("gateway: fleet and peers differ")
-        ready = {view.card.worker for view in self._fleet if view.ready()}
-        if self._cards is not None and {card.worker for card in self._cards} != ready:
+        if self._cards is not None and self._cards != self._ready():
             raise Bug("gateway: the cards kept are out of date")
         if any((peer.health == "ok") != (peer.view.suspect is None) for peer in self.peers.values()):
             raise Bug("gateway: routing and health disagree about a worker")

@@ -1,20 +1,23 @@
-"""Choose a worker for one attempt: exclude who can't, then the policy's filter, score and pick.
+"""Choose a worker for one attempt: exclude who can't, find each one's best partner, then filter, score and pick.
 
 A policy is offered the workers that hold most of the prompt and those with the least backlog, not all (unless it asks
 for everyone): the cost of choosing does not grow with the fleet. What was scored is reported, and who was excluded with
 the reason, so the choice explains itself. A policy that fails is replaced for that request, and the choice says so.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from heapq import nsmallest
+from itertools import islice
 from operator import attrgetter
 
 import msgspec
+from msgspec.structs import replace
 
 from jedlik.core.facts import Candidate, Shadow
-from jedlik.core.ids import WorkerId
 from jedlik.routing.cost import Demand, first_token_s
+from jedlik.routing.pairs import paired, refusal
 from jedlik.routing.policy import Ask, Offer, Policy, Refuse, Wait
+from jedlik.routing.reach import Held
 from jedlik.routing.view import Fleet, WorkerView
 
 MAX_HOLDERS = 8
@@ -23,16 +26,6 @@ MAX_OFFERS = MAX_HOLDERS + MAX_IDLE
 MAX_EXCLUDED = 8
 MAX_REASON_CHARS = 200
 _cost = attrgetter("cost_s")
-
-
-class Held(msgspec.Struct, frozen=True):
-    """What workers have of the history, in tokens; workers that have nothing are absent."""
-
-    cached: dict[WorkerId, int]
-    shared: dict[WorkerId, int] = msgspec.field(default_factory=dict)
-    """Of what counts as cached: tokens that other choices of the same request are about to compute there."""
-    wanted: bool = False
-    """The prefix is hot: it is to be held by more workers than it is."""
 
 
 class Policies(msgspec.Struct, frozen=True):
@@ -56,8 +49,11 @@ class Choice(msgspec.Struct, frozen=True):
     """Whose choice it is."""
     failure: str = ""
     """Why it is not the serving policy's."""
+    offer: Offer | None = None
+    """What was chosen."""
     first_token_s: float | None = None
-    """Predicted at the chosen worker by its step model, before correction; None where it has told none."""
+    """Predicted at the chosen worker by its step model, before correction; None where it has told none, or where
+    another worker takes part."""
     shadow: Shadow | None = None
     held: Wait | Refuse | None = None
     """Why nobody was chosen, though there are workers that could."""
@@ -79,6 +75,8 @@ def choose(fleet: Fleet, ask: Ask, held: Held, policies: Policies) -> Choice:
     offers, excluded_ones = offers_of(fleet, ask, held, policy.everyone)
     if not offers:
         return Choice(None, excluded_ones, "", policy.name)
+    if few := len(offers) <= MAX_OFFERS:
+        offers = paired(offers, fleet, ask, held)
     try:
         verdict = decide(policy, offers, ask)
     except Exception as error:  # a user's own code: whatever it raises, the request must be served
@@ -88,35 +86,62 @@ def choose(fleet: Fleet, ask: Ask, held: Held, policies: Policies) -> Choice:
     shadow = None if policies.shadow is None else _shadow(policies.shadow, offers, ask)
     if chosen is None:
         reported = (*verdict.passed_over, *excluded_ones)
-        return Choice(None, reported, verdict.unit, policy.name, failure, None, shadow, verdict.held)
-    reported = (*_shown(verdict.scored, chosen), *verdict.passed_over, *excluded_ones)
-    predicted = predicted_s(offers, ask, chosen.worker)
-    return Choice(chosen, reported, verdict.unit, policy.name, failure, predicted, shadow)
+        return Choice(None, reported, verdict.unit, policy.name, failure, shadow=shadow, held=verdict.held)
+    offer = next(offer for offer in offers if offer.worker == chosen.worker)
+    shown = _shown(verdict.scored, chosen)
+    if not few:  # of very many only the one that was chosen gets a partner
+        offer = paired([offer], fleet, ask, held)[0]
+        plain, chosen = chosen, _with_partner(chosen, offer)
+        shown = tuple([chosen if seen is plain else seen for seen in shown])
+    reported = (*shown, *verdict.passed_over, *excluded_ones)
+    predicted = predicted_s(offer, ask)
+    return Choice(chosen, reported, verdict.unit, policy.name, failure, offer, predicted, shadow)
 
 
 def offers_of(fleet: Fleet, ask: Ask, held: Held, everyone: bool) -> tuple[list[Offer], tuple[Candidate, ...]]:
     """Workers that can take the attempt, and some of those that can't with the reason."""
-    cached, shared = held.cached, held.shared
+    cached = held.cached
     offers: list[Offer] = []
     out: list[Candidate] = []
-    for view in fleet.least_loaded(ask.model) if everyone else _nearest(fleet, ask, cached):
+    for view in fleet.least_loaded(ask.model) if everyone else _nearest(fleet, ask, held):
         reason, worker = excluded(view, ask), view.card.worker
         if reason is None:
-            offers.append(Offer(view, cached.get(worker, 0), shared.get(worker, 0)))
+            offers.append(_offer(view, held))
             if len(offers) >= MAX_OFFERS and not everyone:
                 break
         elif len(out) < MAX_EXCLUDED:
             out.append(Candidate(worker, 0.0, cached.get(worker, 0), {}, reason))
+    prefillers = list(islice(fleet.prefillers(ask.model), MAX_OFFERS))
+    if not offers:  # who only prefills can decode, too: better than not to serve
+        offers = [_offer(view, held) for view in prefillers if excluded(view, ask, True) is None]
+    taken = {offer.worker for offer in offers}
+    idle = [view for view in prefillers if view.card.worker not in taken]
+    out += [
+        Candidate(view.card.worker, 0.0, cached.get(view.card.worker, 0), {}, _not_here(view, ask, offers))
+        for view in idle[: MAX_EXCLUDED - len(out)]
+    ]
     return offers, tuple(out)
 
 
-def excluded(view: WorkerView, ask: Ask) -> str | None:
-    """Why a worker can't take this attempt; None if it can."""
+def _offer(view: WorkerView, held: Held) -> Offer:
+    worker = view.card.worker
+    return Offer(view, held.cached.get(worker, 0), held.shared.get(worker, 0), held.tiers.get(worker, ()))
+
+
+def _not_here(view: WorkerView, ask: Ask, offers: Sequence[Offer]) -> str:
+    """Why who prefills does not decode, and if it can't prefill for anybody here, why."""
+    reason = excluded(view, ask) or ""
+    why = [refusal(offer.view.card, view.card) for offer in offers]
+    return f"{reason}, and for nobody here: {why[0]}" if why and all(why) else reason
+
+
+def excluded(view: WorkerView, ask: Ask, decodes: bool = False) -> str | None:
+    """Why a worker can't take this attempt; None if it can. `decodes`: whatever its role is."""
     if view.suspect is not None:
         return view.suspect
     if view.state.draining:
         return "draining"
-    if view.state.role == "prefill":
+    if view.state.role == "prefill" and not decodes:
         return "prefill only"
     if ask.history_tokens + 1 > view.card.max_model_len:
         return f"context of {view.card.max_model_len} tokens is too short"
@@ -131,33 +156,41 @@ def decide(policy: Policy, offers: Sequence[Offer], ask: Ask) -> Verdict:
     if isinstance(kept, Wait | Refuse):
         seen = kept.candidates or _passed_over(offers, (), policy.name)
         return Verdict(None, [], seen, policy.unit(offers), kept)
-    scored = [
-        Candidate(offer.view.card.worker, sum(terms.values()), offer.cached_tokens, terms)
-        for offer, terms in zip(kept, policy.score(kept, ask), strict=True)
-    ]
+    scored = [candidate(offer, terms) for offer, terms in zip(kept, policy.score(kept, ask), strict=True)]
     chosen = policy.pick(scored, ask)
     passed_over = () if len(kept) == len(offers) else _passed_over(offers, kept, policy.name)
     return Verdict(chosen, scored, passed_over, policy.unit(kept))
 
 
-def predicted_s(offers: Sequence[Offer], ask: Ask, worker: WorkerId) -> float | None:
-    """Time to first token at a worker by its step model; None where it has told none."""
-    for offer in offers:
-        if offer.view.card.worker == worker:
-            load = offer.view.load
-            if load is None or load.costs is None:
-                return None
-            demand = Demand(ask.history_tokens, ask.output_tokens, offer.cached_tokens, offer.shared_tokens)
-            return first_token_s(offer.view, demand, load.costs)
-    return None
+def candidate(offer: Offer, terms: dict[str, float]) -> Candidate:
+    """One that was scored."""
+    plain = Candidate(offer.view.card.worker, sum(terms.values()), offer.cached_tokens, terms)
+    return plain if offer.terms is None and not offer.tiers and offer.pair is None else _with_partner(plain, offer)
 
 
-def _nearest(fleet: Fleet, ask: Ask, cached: Mapping[WorkerId, int]) -> Iterator[WorkerView]:
+def _with_partner(plain: Candidate, offer: Offer) -> Candidate:
+    pair, beyond = offer.pair, offer.tiers[-1][1] - offer.cached_tokens if offer.tiers else 0
+    remote, compute = (pair.worker, pair.compute) if pair else (None, True)
+    return replace(plain, remote=remote, compute=compute, instead=offer.instead, tier_tokens=beyond)
+
+
+def predicted_s(offer: Offer, ask: Ask) -> float | None:
+    """Time to first token at a worker by its step model; None where it has told none or does not do it alone."""
+    load = offer.view.load
+    if offer.pair is not None or load is None or load.costs is None:
+        return None
+    demand = Demand(ask.history_tokens, ask.output_tokens, offer.cached_tokens, offer.shared_tokens, offer.tiers)
+    return first_token_s(offer.view, demand, load.costs)
+
+
+def _nearest(fleet: Fleet, ask: Ask, held: Held) -> Iterator[WorkerView]:
     """The best holders, then the others by backlog."""
-    holders = sorted(cached, key=lambda worker: (-cached[worker], worker))[:MAX_HOLDERS] if cached else []
+    cached = held.cached
+    depth = held.depth if held.tiers else cached.__getitem__
+    holders = sorted(cached, key=lambda worker: (-depth(worker), worker))[:MAX_HOLDERS] if cached else []
     for worker in holders:
         view = fleet.get(worker)
-        if view is not None and view.card.model == ask.model:
+        if view is not None and view.card.model == ask.model and view.state.role != "prefill":
             yield view
     for view in fleet.least_loaded(ask.model):
         if view.card.worker not in holders:

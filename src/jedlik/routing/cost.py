@@ -2,7 +2,8 @@
 
 With the worker's `StepCosts` in seconds:
     wait      = the rest of the step in flight, the backlog before it, and a place in the batch where it is full
-    prefill   = time to compute its own uncached tokens
+    fetch     = time to load what a tier of the worker's holds beyond its device, as far as that is quicker
+    prefill   = time to compute the tokens that are cached in neither
     stall     = prefill x sequences decoding there, which all wait for its chunks
     slowdown  = expected output tokens x (its context's and sequence's share of a step) x (the others + itself),
                 plus expected output tokens x what the others' context and sequences add to its steps
@@ -13,13 +14,29 @@ Without a profile, in prefill tokens: wait = backlog (+ 64 for each sequence bey
 batch = 32 for each sequence there, memory = tokens that do not fit.
 """
 
+from typing import NamedTuple
+
 import msgspec
 
 from jedlik.core.protocol import StepCosts
 from jedlik.perf.step import decode_s, prefill_s
+from jedlik.routing.paths import fetch_s
 from jedlik.routing.view import SEQUENCE_TOKENS, WorkerView
 
 FULL_BATCH_TOKENS = 64
+
+
+Tiers = tuple[tuple[str, int], ...]
+"""Tiers of a worker that hold more of a history than its device and the tiers before them, with how many tokens."""
+
+
+class Own(NamedTuple):
+    """How a worker comes by what its device lacks of a history."""
+
+    fetch_s: float
+    prefill_s: float
+    cached_tokens: int
+    """Not to be computed."""
 
 
 class Demand(msgspec.Struct, frozen=True):
@@ -33,6 +50,7 @@ class Demand(msgspec.Struct, frozen=True):
     """Of the history, at this worker."""
     shared_tokens: int = 0
     """Of this worker's backlog: the request's other choices compute them, and they count as cached."""
+    tiers: Tiers = ()
 
     @property
     def uncached_tokens(self) -> int:
@@ -64,29 +82,52 @@ def wait_s(view: WorkerView, demand: Demand, costs: StepCosts) -> float:
     return wait
 
 
+def own_work(view: WorkerView, demand: Demand, costs: StepCosts) -> Own:
+    """What is quickest: to compute what the device lacks, or to load as much as one of the tiers has before."""
+    chunk, device = view.card.max_step_tokens, demand.cached_tokens
+    best = Own(0.0, prefill_s(costs, demand.uncached_tokens, device, chunk), device)
+    loading_s, have = 0.0, device
+    for tier, tokens in demand.tiers:
+        more_s = fetch_s(view, tier, tokens - have)
+        if more_s is None:
+            continue
+        loading_s, have = loading_s + more_s, tokens
+        computing_s = prefill_s(costs, max(1, demand.history_tokens - have), have, chunk)
+        if loading_s + computing_s < best.fetch_s + best.prefill_s:
+            best = Own(loading_s, computing_s, have)
+    return best
+
+
 def first_token_s(view: WorkerView, demand: Demand, costs: StepCosts) -> float:
     """Seconds to the first token by the step model alone, before any correction."""
-    own = prefill_s(costs, demand.uncached_tokens, demand.cached_tokens, view.card.max_step_tokens)
-    return wait_s(view, demand, costs) + own
+    own = own_work(view, demand, costs)
+    return wait_s(view, demand, costs) + own.fetch_s + own.prefill_s
 
 
 def cost_seconds(view: WorkerView, demand: Demand, costs: StepCosts, reuse: float = 0.0) -> dict[str, float]:
     """The parts of the cost, in seconds."""
     card, sequences, output, correction = view.card, view.sequences, demand.output_tokens, view.correction
     in_batch = sequences if sequences < card.max_sequences else card.max_sequences
-    own = prefill_s(costs, demand.uncached_tokens, demand.cached_tokens, card.max_step_tokens)
+    fetch = 0.0
+    if demand.tiers:
+        fetch, own, _ = own_work(view, demand, costs)
+    else:
+        own = prefill_s(costs, demand.uncached_tokens, demand.cached_tokens, card.max_step_tokens)
     others = costs.decode_sequence_s * sequences + costs.context_token_s * view.context_tokens
     share = costs.decode_sequence_s + demand.history_tokens * costs.context_token_s
     missing = missing_tokens(view, demand)
     wait = wait_s(view, demand, costs) * correction
-    return {
+    terms = {
         "wait": wait,
         "prefill": own * correction,
         "stall": own * in_batch,
-        "evicted": reuse * own,
+        "evicted": reuse * (fetch + own),
         "slowdown": output * (others + share * (1 + in_batch)),
         "memory": prefill_s(costs, missing, 0, card.max_step_tokens) if missing else 0.0,
     }
+    if demand.tiers:
+        terms["fetch"] = fetch
+    return terms
 
 
 def cost_tokens(view: WorkerView, demand: Demand) -> dict[str, float]:

@@ -12,9 +12,10 @@ from typing import Literal, Protocol
 import msgspec
 from xxhash import xxh3_64_intdigest
 
-from jedlik.core.facts import Candidate
+from jedlik.core.facts import Candidate, Elsewhere
 from jedlik.core.ids import RequestId, WorkerId
 from jedlik.core.protocol import StepCosts
+from jedlik.routing.cost import Tiers
 from jedlik.routing.lengths import OutputLengths
 from jedlik.routing.view import WorkerView
 
@@ -52,6 +53,8 @@ class Ask(msgspec.Struct, frozen=True):
     """How often a token that is computed is found again, on average; 0 where this prefix is wanted at more workers."""
     taken: bool = False
     """It was taken in before (another attempt, another choice of it): it can neither wait nor be refused."""
+    alone: bool = False
+    """Its prompt has to be computed where it is decoded."""
 
 
 class Wait(msgspec.Struct, frozen=True):
@@ -75,14 +78,41 @@ class Refuse(msgspec.Struct, frozen=True):
     candidates: tuple[Candidate, ...] = ()
 
 
+class Pair(msgspec.Struct, frozen=True):
+    """Another worker that prefills a history for one that decodes it, or sends it what it has cached."""
+
+    source: WorkerView
+    compute: bool
+    """False: it only sends what it has cached."""
+    supplied_tokens: int
+    """Of the history, that the decoding worker need not compute then."""
+    computed_tokens: int = 0
+    """By the source."""
+    own_s: float = 0.0
+    """What the source's prefill takes, by its step model alone; 0 where that is unknown."""
+    expected_s: float = 0.0
+    """Until all is there, queue included; 0 where that is unknown."""
+
+    @property
+    def worker(self) -> WorkerId:
+        return self.source.card.worker
+
+
 class Offer(msgspec.Struct, frozen=True):
     """One worker that could take the attempt."""
 
     view: WorkerView
     cached_tokens: int
-    """Of the history, in its cache."""
+    """Of the history, on its device."""
     shared_tokens: int = 0
     """Of what counts as cached: tokens that other choices of the same request are about to compute there."""
+    tiers: Tiers = ()
+    pair: Pair | None = None
+    """Who else takes part, where that is best for this worker; None: it does all itself."""
+    terms: dict[str, float] | None = None
+    """Its cost in seconds with the best partner or without one, where that was compared (`routing/pairs`)."""
+    instead: Elsewhere | None = None
+    """The best of the places that were not preferred."""
 
     @property
     def worker(self) -> WorkerId:

@@ -16,12 +16,22 @@ from typing import NamedTuple
 from jedlik.core.facts import Candidate
 from jedlik.core.protocol import StepCosts
 from jedlik.perf.step import decode_s
+from jedlik.routing.lengths import OutputLengths
+from jedlik.routing.pairs import first_token_s
 from jedlik.routing.policy import Ask, Offer, Refuse, Wait
+from jedlik.routing.view import WorkerView
 
 LATE_WAIT = 0.1
 """Who is late anyway waits for others to be in time: ten seconds of it weigh as much as one of theirs."""
 LOOK_AGAIN_S = 0.005
 """A wait shorter than this is none."""
+
+
+class Work(NamedTuple):
+    """A prefill that a batch has to bear."""
+
+    prefill_s: float
+    tokens: int
 
 
 class Prospect(NamedTuple):
@@ -30,7 +40,7 @@ class Prospect(NamedTuple):
     offer: Offer
     first_token_s: float
     own_s: float
-    """Of that: its own prefill."""
+    """Of that: all but waiting."""
     total_s: float
     """What it costs everybody."""
     bother_s: float
@@ -72,30 +82,47 @@ def admitted(
 
 def prospect(offer: Offer, costs: StepCosts, terms: dict[str, float], ask: Ask) -> Prospect:
     """Of one worker."""
-    stall_s = terms["prefill"] / offer.view.correction
-    harm = 0.0 if ask.itl_s is None else _harm(offer, stall_s, costs, ask, ask.itl_s)
+    first_s = first_token_s(terms)
+    waits_s = terms["wait"] + terms.get("remote_wait", 0.0)
+    unpriced = offer.pair is not None and "handoff" not in terms
+    own_s = 0.0 if unpriced else terms["prefill"]
+    harm = 0.0 if ask.itl_s is None else _harm(offer, own_s, costs, ask, ask.itl_s)
     total_s = sum(terms.values())
-    bother_s = total_s - (1 - LATE_WAIT) * terms["wait"]
-    return Prospect(offer, terms["wait"] + terms["prefill"], terms["prefill"], total_s, bother_s, harm, terms)
+    bother_s = total_s - (1 - LATE_WAIT) * waits_s
+    return Prospect(offer, first_s, first_s - waits_s, total_s, bother_s, harm, terms)
 
 
-def _harm(offer: Offer, stall_s: float, costs: StepCosts, ask: Ask, itl_s: float) -> float:
-    """Expected answers there that would miss `itl_s` for this dispatch."""
-    view = offer.view
+def _harm(offer: Offer, prefill_s: float, costs: StepCosts, ask: Ask, itl_s: float) -> float:
+    """Expected answers that would miss `itl_s` for this dispatch: where it decodes, and where it is prefilled."""
+    view, pair = offer.view, offer.pair
+    have = pair.supplied_tokens if pair else offer.cached_tokens
+    work = Work(prefill_s / view.correction, max(1, ask.history_tokens - have))
+    harm = _missed(view, costs, 1, ask.history_tokens, work, ask.lengths, itl_s)
+    if pair is not None and pair.compute and pair.source.state.role != "prefill":
+        there = pair.source.load
+        if there is not None and there.costs is not None:
+            work = Work(pair.own_s, pair.computed_tokens)
+            harm += _missed(pair.source, there.costs, 0, 0, work, ask.lengths, itl_s)
+    return harm
+
+
+def _missed(
+    view: WorkerView, costs: StepCosts, joining: int, context: int, work: Work, lengths: OutputLengths, itl_s: float
+) -> float:
+    """Answers at one worker, where `joining` sequences begin to decode after some prefill."""
     sequences = view.sequences
     if not sequences:
         return 0.0
-    step_s = decode_s(costs, sequences + 1, view.context_tokens + ask.history_tokens)
+    step_s = decode_s(costs, sequences + joining, view.context_tokens + context)
     if step_s >= itl_s:
         return float(sequences)
-    bearable = 1 + stall_s / (itl_s - step_s)
+    bearable = 1 + work.prefill_s / (itl_s - step_s)
     load = view.load
-    running = load.running if load else 0
-    harm = running * ask.lengths.shorter_running(bearable) if running else 0.0
+    running = load.running + load.arriving if load else 0
+    harm = running * lengths.shorter_running(bearable) if running else 0.0
     ahead = sequences - running
-    uncached = max(1, ask.history_tokens - offer.cached_tokens)
-    if ahead and view.backlog_tokens + uncached > view.card.max_step_tokens:
-        harm += ahead * ask.lengths.shorter(bearable)
+    if ahead and view.backlog_tokens + work.tokens > view.card.max_step_tokens:
+        harm += ahead * lengths.shorter(bearable)
     return harm
 
 

@@ -1,7 +1,9 @@
 """What a gateway believes about each worker: its last report, plus the gateway's own dispatches since that report.
 
 A report says which of our submits it includes; bookings up to that number end there, the others with their attempt.
-Workers of a model are kept in order of backlog, so that a choice need not look at all of them.
+What a worker prefills for another comes to it from there, so reports can't say: such an errand ends with the second
+report after it, or when it is known to be done. Workers of a model are kept in order of backlog, those that only
+prefill apart from the others, so that a choice need not look at all of them.
 """
 
 from bisect import bisect_left, insort
@@ -10,10 +12,14 @@ from collections.abc import Iterator
 import msgspec
 
 from jedlik.core.errors import Bug
-from jedlik.core.ids import WorkerId
+from jedlik.core.ids import Handle, WorkerId
 from jedlik.core.protocol import Card, Load, State
 from jedlik.perf.step import chunk_pairs
 
+SLOTS = "slots"
+"""The kind of hand-off in which a worker writes blocks into another one's."""
+ERRAND_REPORTS = 2
+"""Reports after which an errand is sure to be included: the first may have been on its way already."""
 SEQUENCE_TOKENS = 32
 """What a sequence in the batch weighs in the order of backlog, in prefill tokens."""
 
@@ -24,18 +30,31 @@ class Booking(msgspec.Struct, frozen=True):
     prefill_tokens: int
     """Not expected in its cache."""
     context_tokens: int
+    cached_tokens: int | None = None
+    """Before those that are prefilled; None: the rest of the context."""
 
     @property
     def pairs(self) -> int:
         """(token to be prefilled, token it attends to)."""
-        return chunk_pairs(self.context_tokens - self.prefill_tokens, self.prefill_tokens)
+        start = self.context_tokens - self.prefill_tokens if self.cached_tokens is None else self.cached_tokens
+        return chunk_pairs(start, self.prefill_tokens)
 
 
 def pairs_of(load: Load) -> int:
     """Of the tokens that wait; as of prompts of equal length where nobody told."""
     if load.waiting_pairs is not None:
         return load.waiting_pairs
-    return chunk_pairs(0, load.waiting_tokens) // max(1, load.waiting)
+    return chunk_pairs(0, load.waiting_tokens) // max(1, load.waiting - load.arriving)
+
+
+class Errand:
+    """A prefill for another worker, until a report includes it."""
+
+    __slots__ = ("booking", "reports")
+
+    def __init__(self, booking: Booking) -> None:
+        self.booking = booking
+        self.reports = 0
 
 
 class WorkerView:
@@ -49,6 +68,7 @@ class WorkerView:
         "card",
         "context_tokens",
         "correction",
+        "errands",
         "load",
         "rank",
         "sequences",
@@ -66,6 +86,8 @@ class WorkerView:
         self.submits = 0
         self.bookings: dict[int, Booking] = {}
         """By submit number, oldest first."""
+        self.errands: dict[Handle, Errand] = {}
+        """Prefills for other workers, by the handle of the gateway's attempt there."""
         self.booked_prefill_tokens = 0
         self.sequences = 0
         """Running, waiting and booked."""
@@ -93,27 +115,45 @@ class WorkerView:
             included.append(number)
         for number in included:
             self.unbook(number)
+        if self.errands:
+            self._age()
 
     def book(self, booking: Booking) -> int:
         """Count a dispatch until a report does; returns its submit number."""
         self.submits += 1
         self.bookings[self.submits] = booking
-        self.booked_prefill_tokens += booking.prefill_tokens
-        self.sequences += 1
-        self.backlog_tokens += booking.prefill_tokens
-        self.backlog_pairs += booking.pairs
-        self.context_tokens += booking.context_tokens
+        self._add(booking, 1)
         return self.submits
 
     def unbook(self, number: int) -> None:
         """End a booking; a no-op if a report has ended it."""
         booking = self.bookings.pop(number, None)
         if booking is not None:
-            self.booked_prefill_tokens -= booking.prefill_tokens
-            self.sequences -= 1
-            self.backlog_tokens -= booking.prefill_tokens
-            self.backlog_pairs -= booking.pairs
-            self.context_tokens -= booking.context_tokens
+            self._add(booking, -1)
+
+    def lend(self, handle: Handle, booking: Booking) -> None:
+        """Count a prefill for another worker until reports do."""
+        self.errands[handle] = Errand(booking)
+        self._add(booking, 1)
+
+    def unlend(self, handle: Handle) -> None:
+        """End an errand; a no-op if reports have ended it."""
+        errand = self.errands.pop(handle, None)
+        if errand is not None:
+            self._add(errand.booking, -1)
+
+    def _age(self) -> None:
+        for handle, errand in list(self.errands.items()):
+            errand.reports += 1
+            if errand.reports >= ERRAND_REPORTS:
+                self.unlend(handle)
+
+    def _add(self, booking: Booking, sign: int) -> None:
+        self.booked_prefill_tokens += sign * booking.prefill_tokens
+        self.sequences += sign
+        self.backlog_tokens += sign * booking.prefill_tokens
+        self.backlog_pairs += sign * booking.pairs
+        self.context_tokens += sign * booking.context_tokens
 
     def _count(self, load: Load, sign: int) -> None:
         self.sequences += sign * (load.running + load.waiting)
@@ -121,22 +161,31 @@ class WorkerView:
         self.backlog_pairs += sign * pairs_of(load)
         self.context_tokens += sign * load.context_tokens
 
+    def trusted(self) -> bool:
+        """It works and stays."""
+        return self.suspect is None and not self.state.draining
+
     def ready(self) -> bool:
-        """Something new may go there."""
-        return self.suspect is None and not self.state.draining and self.state.role != "prefill"
+        """Requests may go there."""
+        return self.trusted() and self.state.role != "prefill"
 
     def check(self) -> None:
         """The sums are those of the bookings and the report."""
-        prefill = sum(booking.prefill_tokens for booking in self.bookings.values())
-        context = sum(booking.context_tokens for booking in self.bookings.values())
-        pairs = sum(booking.pairs for booking in self.bookings.values())
-        counted = (len(self.bookings), prefill, pairs, context)
+        booked = [*self.bookings.values(), *(errand.booking for errand in self.errands.values())]
+        prefill = sum(booking.prefill_tokens for booking in booked)
+        context = sum(booking.context_tokens for booking in booked)
+        pairs = sum(booking.pairs for booking in booked)
+        counted = (len(booked), prefill, pairs, context)
         if (load := self.load) is not None:
             told = (load.running + load.waiting, load.waiting_tokens, pairs_of(load), load.context_tokens)
             counted = (counted[0] + told[0], prefill + told[1], pairs + told[2], context + told[3])
         kept = (self.sequences, self.backlog_tokens, self.backlog_pairs, self.context_tokens)
         if kept != counted or prefill != self.booked_prefill_tokens:
-            raise Bug(f"{self.card.worker}: the sums {kept} differ from bookings {self.bookings} and report {load}")
+            raise Bug(f"{self.card.worker}: the sums {kept} differ from bookings {booked} and report {load}")
+
+
+Pool = tuple[str, bool]
+"""Model, and whether its workers only prefill."""
 
 
 class Fleet:
@@ -144,7 +193,8 @@ class Fleet:
 
     def __init__(self) -> None:
         self._views: dict[WorkerId, WorkerView] = {}
-        self._ranked: dict[str, list[tuple[int, WorkerId]]] = {}
+        self._ranked: dict[Pool, list[tuple[int, WorkerId]]] = {}
+        self._movers: dict[str, int] = {}
 
     def __iter__(self) -> Iterator[WorkerView]:
         return iter(self._views.values())
@@ -155,47 +205,77 @@ class Fleet:
     def get(self, worker: WorkerId) -> WorkerView | None:
         return self._views.get(worker)
 
+    def movers(self, model: str) -> int:
+        """Workers of a model that take part in hand-offs."""
+        return self._movers.get(model, 0)
+
     def add(self, card: Card) -> WorkerView:
         """A worker joined. Raises Bug if it is here already."""
         if card.worker in self._views:
             raise Bug(f"{card.worker} is in the fleet already")
         view = self._views[card.worker] = WorkerView(card)
-        insort(self._ranked.setdefault(card.model, []), view.rank)
+        self._rank(view, view.rank)
+        self._movers[card.model] = self.movers(card.model) + (SLOTS in card.handoffs)
         return view
 
     def remove(self, worker: WorkerId) -> None:
         """A worker left; its bookings go with it."""
         view = self._views.pop(worker)
         self._unrank(view)
-        if not self._ranked[view.card.model]:
-            del self._ranked[view.card.model]
+        self._movers[view.card.model] -= SLOTS in view.card.handoffs
 
     def moved(self, view: WorkerView) -> None:
         """A worker's load or bookings changed: put it where it now belongs."""
         rank = (view.backlog_tokens + SEQUENCE_TOKENS * view.sequences, view.card.worker)
         if rank != view.rank:
             self._unrank(view)
-            view.rank = rank
-            insort(self._ranked[view.card.model], rank)
+            self._rank(view, rank)
+
+    def assume(self, view: WorkerView, state: State) -> None:
+        """A worker has another state from now on."""
+        self._unrank(view)
+        view.state = state
+        self._rank(view, view.rank)
 
     def least_loaded(self, model: str) -> Iterator[WorkerView]:
-        """Workers of a model, least backlog first, ties by id."""
-        for _, worker in self._ranked.get(model, ()):
+        """Workers of a model that decode, least backlog first, ties by id."""
+        for _, worker in self._ranked.get((model, False), ()):
             yield self._views[worker]
 
+    def prefillers(self, model: str) -> Iterator[WorkerView]:
+        """Workers of a model that only prefill, in the same order."""
+        for _, worker in self._ranked.get((model, True), ()):
+            yield self._views[worker]
+
+    def _rank(self, view: WorkerView, rank: tuple[int, WorkerId]) -> None:
+        view.rank = rank
+        insort(self._ranked.setdefault(pool_of(view), []), rank)
+
     def _unrank(self, view: WorkerView) -> None:
-        ranked = self._ranked[view.card.model]
+        pool = pool_of(view)
+        ranked = self._ranked.get(pool, [])
         at = bisect_left(ranked, view.rank)
         if at == len(ranked) or ranked[at] != view.rank:
             raise Bug(f"{view.card.worker} is not where its rank {view.rank} says")
         del ranked[at]
+        if not ranked:
+            del self._ranked[pool]
 
     def check(self) -> None:
-        """Every worker is ranked once, in order, and its sums are right."""
+        """Every worker is ranked once, in order, where its role says, and its sums are right."""
         for view in self:
             view.check()
+            if view.rank not in self._ranked.get(pool_of(view), ()):
+                raise Bug(f"{view.card.worker} is not ranked among those of its role")
         for ranked in self._ranked.values():
             if ranked != sorted(ranked):
                 raise Bug("fleet: ranks out of order")
-        if sorted(rank for ranked in self._ranked.values() for rank in ranked) != sorted(v.rank for v in self):
+        if sum(map(len, self._ranked.values())) != len(self._views):
             raise Bug("fleet: ranks differ from the workers'")
+        if sum(self._movers.values()) != sum(SLOTS in view.card.handoffs for view in self):
+            raise Bug("fleet: those that take part in hand-offs are miscounted")
+
+
+def pool_of(view: WorkerView) -> Pool:
+    """Where a worker is ranked."""
+    return view.card.model, view.state.role == "prefill"

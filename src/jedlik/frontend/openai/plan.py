@@ -9,10 +9,18 @@ from jedlik.core import tokens
 from jedlik.core.config import FrontendConfig
 from jedlik.core.errors import RequestError
 from jedlik.core.ids import RequestId, StreamId
-from jedlik.core.requests import Request, Sampling, Stopping
+from jedlik.core.requests import KvHint, Request, Sampling, Stopping
 from jedlik.frontend.openai import sampling
 from jedlik.frontend.openai.limits import ModelLimits
-from jedlik.frontend.openai.schema import CHAT_ONLY, COMPLETION_ONLY, Body, Message, Part, refuse_unserved
+from jedlik.frontend.openai.schema import (
+    CHAT_ONLY,
+    COMPLETION_ONLY,
+    Body,
+    KvHintBody,
+    Message,
+    Part,
+    refuse_unserved,
+)
 from jedlik.frontend.text.model import TextModel
 from jedlik.frontend.text.tokenise import TooLong
 
@@ -22,6 +30,7 @@ ROLES = frozenset({"system", "developer", "user", "assistant"})
 MAX_STREAMS = 1024
 MAX_SALT_CHARS = 1024
 MAX_PRIORITY = 1 << 31
+MAX_HINT_S = 3600
 
 
 class Shape(msgspec.Struct, frozen=True):
@@ -55,6 +64,7 @@ class Plan(msgspec.Struct, frozen=True):
     shape: Shape
     salt: str
     priority: int
+    hint: KvHint | None = None
 
     def requests(self, request_id: RequestId, first: int, tenant: str, session: str = "") -> list[Request]:
         """Core requests on the streams from `first` on. Ids of further prompts are `request_id~1`, `~2`, ..."""
@@ -71,6 +81,7 @@ class Plan(msgspec.Struct, frozen=True):
                 salt=self.salt,
                 priority=self.priority,
                 session=session,
+                hint=self.hint,
             )
             for at, prompt in enumerate(self.prompts)
         ]
@@ -135,6 +146,7 @@ class Planner:
             shape,
             _salt(body),
             _priority(body),
+            _hint(body.kv_hint),
         )
 
     def _prompt(self, body: Body, limits: ModelLimits, ids: bytes, asked: int | None) -> Prompt:
@@ -230,6 +242,18 @@ def _priority(body: Body) -> int:
     if not -MAX_PRIORITY <= priority < MAX_PRIORITY:
         raise sampling.refuse("priority", "must fit 32 bits")
     return priority
+
+
+def _hint(hint: KvHintBody | None) -> KvHint | None:
+    if hint is None:
+        return None
+    for name, value in (("pin_s", hint.pin_s), ("next_turn_s", hint.next_turn_s)):
+        if value is not None and not 0 <= value <= MAX_HINT_S:
+            raise sampling.refuse(f"kv_hint.{name}", f"must be between 0 and {MAX_HINT_S} seconds")
+    final = bool(hint.final)
+    if final and (hint.pin_s or hint.next_turn_s is not None):
+        raise sampling.refuse("kv_hint.final", "says that no turn follows, pin_s or next_turn_s that one does")
+    return KvHint(hint.pin_s or 0.0, hint.next_turn_s, final)
 
 
 def _content(parts: list[Part], param: str) -> str:

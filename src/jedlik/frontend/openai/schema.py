@@ -44,6 +44,14 @@ class StreamOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     continuous_usage_stats: bool | None = None
 
 
+class KvHintBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a client knows of its conversation."""
+
+    pin_s: float | None = None
+    next_turn_s: float | None = None
+    final: bool | None = None
+
+
 class Body(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Every parameter known here. None is "not given"."""
 
@@ -83,6 +91,7 @@ class Body(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     priority: int | None = None
     cache_salt: str | None = None
     prompt_cache_key: str | None = None
+    kv_hint: KvHintBody | None = None
     user: str | None = None
     # accepted without effect
     metadata: object = None

@@ -1,7 +1,8 @@
 """jedlik, the default: the least marginal cost to everybody, in seconds of the workers' own step models.
 
 Own wait and prefill, the stall inflicted on the batch there, the slowdown over the expected output, what memory would
-have to be computed again: `routing/cost` has the terms. Where a worker has no profile yet, all are compared in tokens
+have to be computed again: `routing/cost` has the terms. A worker for which another one would prefill costs what that
+place costs (`routing/pairs`). Where a worker has no profile yet, all are compared in tokens
 of prefill.
 """
 
@@ -27,7 +28,7 @@ class Jedlik(Scored):
         if costs is None:
             return [cost_tokens(offer.view, demand) for offer, demand in zip(offers, demands, strict=True)]
         cases = zip(offers, demands, costs, strict=True)
-        return [cost_seconds(offer.view, demand, known, ask.reuse) for offer, demand, known in cases]
+        return [offer.terms or cost_seconds(offer.view, demand, known, ask.reuse) for offer, demand, known in cases]
 
     def unit(self, offers: Sequence[Offer]) -> str:
         return "tokens" if step_costs(offers) is None else "s"
@@ -38,6 +39,8 @@ def _demands(offers: Sequence[Offer], ask: Ask) -> list[Demand]:
     history, output = ask.history_tokens, ask.output_tokens
     nothing = Demand(history, output, 0)
     return [
-        Demand(history, output, o.cached_tokens, o.shared_tokens) if o.cached_tokens or o.shared_tokens else nothing
+        Demand(history, output, o.cached_tokens, o.shared_tokens, o.tiers)
+        if o.cached_tokens or o.shared_tokens or o.tiers
+        else nothing
         for o in offers
     ]
