@@ -352,6 +352,14 @@ def test_a_pool_is_restored_from_what_its_memory_had(order: OrderName) -> None:
     pool.check()
 
 
+def test_what_has_names_and_no_slots_is_restored_into_any() -> None:
+    pool = BlockPool(6)
+    ids, other = chain(*range(8)), chain(*range(90, 98))
+    pool.restore([StoredRun(None, ids[:2], []), StoredRun(None, ids[:4], []), StoredRun(None, other, [])])
+    pool.check([])
+    assert (pool.lookup(ids), pool.lookup(other)) == ([1, 2, 3, 4], [5])
+
+
 def test_what_can_not_be_restored_is_left_out() -> None:
     pool = BlockPool(7)
     ids, orphan, twin = chain(*range(12)), chain(90, 90, 91, 91, 92, 92), chain(80, 80, 81, 81)
@@ -363,7 +371,6 @@ def test_what_can_not_be_restored_is_left_out() -> None:
             StoredRun(ids[2], ids[3:], [7, 4, 3]),  # no slot of this pool, and so nothing after it
             StoredRun(None, twin, [4, 2]),  # the second slot is taken
             StoredRun(None, [orphan[0], orphan[0]], [3, 6]),  # nonsense
-            StoredRun(orphan[0], orphan[1:], []),
         ]
     )
     pool.check([])

@@ -150,21 +150,25 @@ class BlockPool:
         """Fill an empty pool with what its memory had before: cached, held by nobody, told as stored.
 
         Parents come before children, what was used longest ago first. Left out: a run that follows nothing here, and
-        the rest of a run from a slot on that is no slot of this pool or taken by an earlier block.
+        the rest of a run from a slot on that is no slot of this pool or taken by an earlier block. A run without slots
+        (of a tier where names are enough) gets any.
         """
         if len(self._free) != self.capacity:
             raise Bug(f"restoring into a pool of which {self.capacity - len(self._free)} blocks are in use")
         free, place = set(self._free), dict[BlockId, Run | None]()
-        for known in stored:
-            self._restore_run(known, free, place)
+        spare = (index for index in reversed(self._free) if index in free)
+        for run in stored:
+            self._restore_run(run, spare, free, place)
         self._free = sorted(free, reverse=True)
         for root in self._roots.values():
-            for run in reversed(list(self._walk([root]))):
-                run.refs = 0
-                self._order.add(run)
-                self.cached_blocks += len(run.ids)
+            for restored in reversed(list(self._walk([root]))):
+                restored.refs = 0
+                self._order.add(restored)
+                self.cached_blocks += len(restored.ids)
 
-    def _restore_run(self, run: StoredRun, free: set[BlockIndex], place: dict[BlockId, Run | None]) -> None:
+    def _restore_run(
+        self, run: StoredRun, spare: Iterable[int], free: set[BlockIndex], place: dict[BlockId, Run | None]
+    ) -> None:
         """Under a reference of nobody's; `place` says which run has a block."""
         known = 0
         while known < len(run.ids) and run.ids[known] in place:
@@ -174,7 +178,8 @@ class BlockPool:
         if parent is not None and above is None:
             return
         blocks = list[BlockIndex]()
-        for name, slot in zip(run.ids[known:], run.slots[known:], strict=False):
+        slots = run.slots[known:] if run.slots else spare
+        for name, slot in zip(run.ids[known:], slots, strict=False):
             if name in place or slot not in free:
                 break
             blocks.append(BlockIndex(slot))
