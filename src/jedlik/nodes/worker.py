@@ -27,7 +27,6 @@ from jedlik.core.protocol import (
     Cancel,
     Card,
     Facts,
-    FinishReason,
     Goodbye,
     Load,
     Reserve,
@@ -38,9 +37,9 @@ from jedlik.core.protocol import (
     Submit,
 )
 from jedlik.core.step import StepDone
-from jedlik.core.tokens import pack
 from jedlik.kv.hashing import Names
 from jedlik.kv.pool import BlockPool
+from jedlik.nodes.worker_answers import Answers, Ending
 from jedlik.nodes.worker_flights import Flights
 from jedlik.nodes.worker_intake import Intake
 from jedlik.nodes.worker_load import load_of
@@ -82,6 +81,7 @@ class WorkerNode:
         self._state = State(1, role)
         self._peers: dict[GatewayId, Peer] = {}
         self._flights = Flights(self._batch, self._pace, 1 + config.run_ahead)
+        self._answers = Answers(self._peers, self._batch, self._booking)
         self._movement = Movement(card, config, self._batch, self._booking)
         self._arrived = self._landed = 0
         """How many sequences ever came; the last step that ended."""
@@ -224,103 +224,18 @@ class WorkerNode:
             self._break(done.error, plan, now, out)
             return
         self._pace.ended(plan, done, now)
-        if done.logprobs or done.prompt_logprobs:
-            self._take_logprobs(plan, done)
-        for sequence, chunk in zip(plan.chunked, plan.prefills, strict=True):
-            sequence.computed = chunk.start + chunk.length
-            if not chunk.sample:
-                self._chunk_ended(sequence, now, out)
-        prefilled = len(plan.prefill_sampled)
-        if prefilled:
-            self._take_tokens(plan.prefill_sampled, done.tokens[:prefilled], now, out)
-        if done.steps > 1:
-            self._take_leap(plan, done, now, out)
-        else:
-            self._take_tokens(plan.decoded, done.tokens[prefilled:] if prefilled else done.tokens, now, out)
+        for ending in self._answers.take(plan, done):
+            self._finish(self._peers[ending.sequence.gateway], ending, now, out)
         if plan.prefills or plan.preempted:
             self._times.changed = True
         ran = StepRan(done.step_id, done.elapsed_s, plan.prefill_tokens, len(plan.decodes), plan.preempted, done.steps)
         out.append(Note(ran))
 
-    def _take_tokens(self, sequences: list[Sequence], tokens: list[int], now: float, out: list[WorkerEffect]) -> None:
-        """The hot loop: one new token each."""
-        peers, ended, leaving = self._peers, Phase.ENDED, Phase.LEAVING
-        for s, token in zip(sequences, tokens, strict=True):
-            s.in_flight -= 1
-            phase = s.phase
-            if phase is ended:  # a dead token
-                if not s.in_flight:
-                    self._batch.settle(s)
-                continue
-            s.history += token.to_bytes(4, "little")
-            s.known = known = s.known + 1
-            peer = peers[s.gateway]
-            peer.handles.append(s.handle)
-            peer.tokens.append(token)
-            if not s.started:
-                peer.start(s)
-            if known >= s.publish_at:
-                self._booking.publish(s)
-            if token in s.stops and known > s.min_length:
-                self._finish(peer, s, "stop", token, now, out)
-            elif known >= s.end_at:
-                self._finish(peer, s, "length", None, now, out)
-            elif phase is leaving and not s.in_flight:
-                self._batch.settle(s)
-
-    def _take_leap(self, plan: Plan, done: StepDone, now: float, out: list[WorkerEffect]) -> None:
-        """Several tokens in a row for each; nobody's stop token is among them."""
-        self._batch.take_leap(plan)
-        peers, steps, tokens = self._peers, done.steps, done.tokens
-        for at, s in enumerate(plan.decoded):
-            s.in_flight -= 1
-            if s.phase is Phase.ENDED:
-                if not s.in_flight:
-                    self._batch.settle(s)
-                continue
-            run = tokens[at * steps : (at + 1) * steps]
-            s.history += pack(run)
-            s.known += steps
-            peer = peers[s.gateway]
-            peer.handles.append(s.handle)
-            peer.tokens += run
-            peer.each = steps
-            self._booking.publish(s)
-            if s.known >= s.end_at:
-                self._finish(peer, s, "length", None, now, out)
-
-    def _chunk_ended(self, s: Sequence, now: float, out: list[WorkerEffect]) -> None:
-        s.in_flight -= 1
-        if s.in_flight:
-            return  # its next chunk is under way
-        if s.phase in (Phase.ENDED, Phase.LEAVING):
-            self._batch.settle(s)
-        elif s.phase is Phase.DECODE and s.known >= s.end_at and not s.pushes:  # asked only for its prompt
-            peer = self._peers[s.gateway]
-            peer.start(s)
-            self._finish(peer, s, "length", None, now, out)
-
-    def _finish(
-        self,
-        peer: Peer,
-        s: Sequence,
-        reason: FinishReason,
-        stop_token: int | None,
-        now: float,
-        out: list[WorkerEffect],
-    ) -> None:
-        peer.finish(s.handle, reason, stop_token)
+    def _finish(self, peer: Peer, ending: Ending, now: float, out: list[WorkerEffect]) -> None:
+        s = ending.sequence
+        peer.finish(s.handle, ending.reason, ending.stop_token)
         peer.forget(s)
         self._end(s, now, out)
-
-    def _take_logprobs(self, plan: Plan, done: StepDone) -> None:
-        for s in plan.chunked:
-            if s.prompt_logprobs is not None and s.phase is not Phase.ENDED:
-                s.prompt_logprobs += done.prompt_logprobs.get(s.lane, [])
-        for lane, s in zip(done.lanes, plan.prefill_sampled + plan.decoded, strict=True):
-            logprobs = done.logprobs.get(lane)
-            if logprobs is not None and s.phase is not Phase.ENDED:
-                self._peers[s.gateway].explain(s.handle, logprobs)
 
     def _break(self, error: str, failed: Plan, now: float, out: list[WorkerEffect]) -> None:
         """The engine is gone: everybody's answer ends, and the process should leave."""
@@ -373,7 +288,7 @@ class WorkerNode:
         """Tell those whose prefill has begun, push what is computed, end what is done or can't be."""
         done, failed = self._movement.push(self._landed, out)
         for s in done:
-            self._finish(self._peers[s.gateway], s, "length", None, now, out)
+            self._finish(self._peers[s.gateway], Ending(s, "length"), now, out)
         for s in failed:
             peer = self._peers[s.gateway]
             peer.refuse(s.handle, Fault("unavailable", "the blocks could not be sent"))
