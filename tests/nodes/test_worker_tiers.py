@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from jedlik.core.config import WorkerConfig
-from jedlik.core.events import FromGateway
+from jedlik.core.events import FromGateway, Woken
 from jedlik.core.facts import Fetched, Offloaded
 from jedlik.core.ids import BlockId, Handle, WorkerId
 from jedlik.core.moves import Cause, Moved, PathCosts, PathsMeasured, StoredRun, Tier, TierOpened
@@ -217,4 +217,43 @@ def test_any_order_of_events_gives_the_right_answers(seed: int) -> None:
     for handle, prompt in asked.items():
         if handle not in cancelled:
             assert world.heard[W].tokens[handle] == continuation(prompt, STOPPING, 128)
+    world.rest()
+
+
+def test_what_is_pinned_stays_on_the_device_until_its_time_is_over_or_memory_is_short() -> None:
+    world = alone(blocks=40, host=64)
+    ask(world, 1, text(1), KvHint(pin_s=60.0))
+    assert world.workers[W].node.load(world.now).held_blocks == 6
+    for other in range(2, 8):
+        ask(world, other, text(other))
+    before = len(of(world, Fetched))
+    ask(world, 9, text(1))
+    assert len(of(world, Fetched)) == before
+    world.now += 100
+    world.send(W, Woken())
+    assert world.workers[W].node.load(world.now).held_blocks == 0
+
+
+def test_a_pin_gives_way_where_memory_is_short() -> None:
+    world = alone(blocks=32)
+    ask(world, 1, text(1), KvHint(pin_s=1e9))
+    ask(world, 2, text(2, 100))
+    prompt = text(3, 116)
+    ask(world, 3, prompt)
+    assert world.workers[W].node.load(world.now).held_blocks == 0
+
+
+def test_an_announced_turn_finds_its_blocks_on_the_device() -> None:
+    world = alone(blocks=16, host=64)
+    ask(world, 1, text(1), KvHint(next_turn_s=30.0))
+    for other in range(2, 6):
+        ask(world, other, text(other))
+    assert not of(world, Fetched)
+    world.now += 29.9
+    world.send(W, Woken())
+    world.settle()
+    assert len(of(world, Fetched)) == 1
+    ask(world, 9, text(1))
+    assert len(of(world, Fetched)) == 1
+    assert world.heard[W].started[9].cached_tokens == 24
     world.rest()

@@ -260,7 +260,7 @@ class WorkerNode:
             peer = self._peers[sequence.gateway]
             peer.refuse(sequence.handle, Fault("timeout", "no place in the batch within the request's deadline"))
             self._drop(peer, sequence, now, out)
-        self._movement.advance(now, out)
+        self._movement.advance(self._pace.costs, now, out)
         self._hand_off(now, out)
         self._flights.plan(now, out)
         if self._batch.short:
@@ -347,6 +347,6 @@ class WorkerNode:
             peer.check()
             owned += len(peer.sequences)
         alive = len(self._batch.waiting) + len(self._batch.parked)
-        alive += sum(s.phase not in (Phase.ENDED, Phase.WAITING) for s in self._batch.everyone())
+        alive += sum(s.phase not in (Phase.ENDED, Phase.WAITING) and s.number > 0 for s in self._batch.everyone())
         assert owned == alive
         self._flights.check()

@@ -186,8 +186,13 @@ class Fetches:
         fetch.loads = []
 
     def _arrive(self, fetch: Fetch) -> None:
-        if fetch.sequence.number in self._batch.arriving:
-            self._batch.arrive(fetch.sequence)
+        s = fetch.sequence
+        if s.number not in self._batch.arriving:
+            return
+        if s.number < 0:  # fetched ahead, for nobody yet
+            self._batch.end(s)
+        else:
+            self._batch.arrive(s)
 
     def _free(self, load: Load) -> None:
         self._batch.reserved -= len(load.blocks)

@@ -14,6 +14,7 @@ from jedlik.core.ids import BlockIndex
 from jedlik.core.moves import Moved, PathsMeasured, Revoked, TierOpened
 from jedlik.core.protocol import Card, Reserve, StepCosts, Submit
 from jedlik.nodes.worker_fetch import Fetches
+from jedlik.nodes.worker_hints import Hints
 from jedlik.nodes.worker_incoming import Arrivals
 from jedlik.nodes.worker_moves import Moves
 from jedlik.nodes.worker_offload import Offloads
@@ -36,7 +37,8 @@ class Movement:
         self._incoming = Arrivals(card, config, batch, booking)
         self._outgoing = Pushes(card, config, batch, booking, self.moves)
         self._fetches = Fetches(config, batch, booking, self.tiers, self.moves)
-        self._offloads = Offloads(config, batch, booking.pool, self.tiers, self.moves)
+        self._hints = Hints(batch, booking.pool, self._fetches.begin)
+        self._offloads = Offloads(config, batch, self._hints, self.tiers, self.moves)
 
     @property
     def idle(self) -> bool:
@@ -83,10 +85,11 @@ class Movement:
         """It has ended."""
         self._outgoing.ended(s, out)
 
-    def advance(self, now: float, out: list[WorkerEffect]) -> None:
+    def advance(self, costs: StepCosts | None, now: float, out: list[WorkerEffect]) -> None:
         """Time has passed, sequences have ended: give up what is late, copy what is left behind."""
         self._incoming.expire(now, out)
         self._fetches.expire(now, out)
+        self._hints.expire(costs, now, out)
         if self._batch.kept or len(self._offloads):
             self._offloads.advance(now, out)
 
@@ -102,17 +105,17 @@ class Movement:
         return self._outgoing.advance(landed, out), self._outgoing.failed()
 
     def make_room(self, now: float, out: list[WorkerEffect]) -> bool:
-        """Somebody who runs lacks blocks. True: some were freed at once. False: see `awaited`."""
-        return self._offloads.make_room(now, out)
+        """Somebody who runs lacks blocks. True: some were freed at once. False: see `give_up_latest`."""
+        return self._offloads.make_room(now, out) or self._hints.make_room()
 
     def give_up_latest(self, now: float, out: list[WorkerEffect]) -> bool:
         """As above, and there are none to be had at once. True: some will come back soon."""
-        return bool(self._batch.kept) or self._incoming.give_up_latest(now, out)
+        return self._offloads.holding or self._incoming.give_up_latest(now, out)
 
     def next_due_s(self) -> float | None:
         """When something is late."""
-        due = [at for at in (self._incoming.next_due_s(), self._fetches.next_due_s()) if at is not None]
-        return min(due, default=None)
+        due = (self._incoming.next_due_s(), self._fetches.next_due_s(), self._hints.next_due_s())
+        return min((at for at in due if at is not None), default=None)
 
     def reserved(self) -> Iterator[list[BlockIndex]]:
         """Blocks that belong to moves: for checking."""
@@ -125,4 +128,5 @@ class Movement:
         self._outgoing.check()
         self._fetches.check()
         self._offloads.check()
+        self._hints.check()
         self.tiers.check()

@@ -6,14 +6,13 @@ has ended well. Chains are copied from their beginning on, so that every tier is
 """
 
 from collections import deque
-from collections.abc import Iterator
 
 from jedlik.core.config import WorkerConfig
 from jedlik.core.effects import Note, WorkerEffect
 from jedlik.core.facts import Offloaded
 from jedlik.core.ids import BlockId
 from jedlik.core.moves import DEVICE, Move, Moved
-from jedlik.kv.pool import BlockPool
+from jedlik.nodes.worker_hints import Hints
 from jedlik.nodes.worker_moves import Moves
 from jedlik.nodes.worker_tiers import Store, Tiers
 from jedlik.scheduling.batch import Batch
@@ -38,8 +37,8 @@ class Copy:
 class Offloads:
     """Of one worker."""
 
-    def __init__(self, config: WorkerConfig, batch: Batch, pool: BlockPool, tiers: Tiers, moves: Moves) -> None:
-        self._batch, self._pool, self._tiers, self._moves = batch, pool, tiers, moves
+    def __init__(self, config: WorkerConfig, batch: Batch, hints: Hints, tiers: Tiers, moves: Moves) -> None:
+        self._batch, self._hints, self._tiers, self._moves = batch, hints, tiers, moves
         self._most = config.offload_blocks
         self._waiting: deque[Copy] = deque()
         self._queued = self._copying = 0
@@ -50,9 +49,15 @@ class Offloads:
     def __len__(self) -> int:
         return len(self._waiting) + self._copying
 
+    @property
+    def holding(self) -> bool:
+        """Blocks of ended sequences are being copied: they come back soon."""
+        return bool(self._known)
+
     def advance(self, now: float, out: list[WorkerEffect]) -> None:
         """Take on sequences that have ended since, and begin what may begin."""
-        for s in [s for s in self._batch.kept.values() if s.number not in self._known]:
+        looked_after = self._known.union(self._hints.pinned())
+        for s in [s for s in self._batch.kept.values() if s.number not in looked_after]:
             self._take_on(s, now, out)
         while self._waiting and self._copying < UNDER_WAY:
             copy = self._waiting.popleft()
@@ -66,7 +71,7 @@ class Offloads:
             self._waiting.remove(copy)
             self._queued -= len(copy.ids)
             self._tell(copy, copy.targets[0], len(copy.ids), 0, "dropped", now, out)
-            self._let_go(copy)
+            self._let_go(copy, now)
         return bool(dropped)
 
     def _take_on(self, s: Sequence, now: float, out: list[WorkerEffect]) -> None:
@@ -75,10 +80,10 @@ class Offloads:
         copy = Copy(s, ids, list(self._tiers))
         hint = s.submit.hint
         if not copy.targets or not ids or not (s.admitted and s.computed) or (hint is not None and hint.final):
-            self._let_go(copy)
+            self._let_go(copy, now)
         elif self._queued + len(ids) > self._most:
             self._tell(copy, copy.targets[0], len(ids), 0, "dropped", now, out)
-            self._let_go(copy)
+            self._let_go(copy, now)
         else:
             self._waiting.append(copy)
             self._queued += len(ids)
@@ -95,8 +100,8 @@ class Offloads:
             held = store.pool.share(None, ids[:found])[0]
             store.pool.release(held, [])  # what is asked for again stays longer
             if store.tier == "host" and found == len(copy.ids):
-                self._comes_from(copy, store)
-        self._let_go(copy)
+                self._comes_from(copy, store, now)
+        self._let_go(copy, now)
 
     def _begin(
         self, copy: Copy, store: Store, ids: list[BlockId], found: int, now: float, out: list[WorkerEffect]
@@ -135,26 +140,22 @@ class Offloads:
             pool.release(run or above, slots[kept:] if run else slots)
             self._tell(copy, store, wanted, kept, moved.cause, now, out)
             if store.tier == "host" and found + kept == len(copy.ids):
-                self._comes_from(copy, store)
+                self._comes_from(copy, store, now)
             self._next(copy, now, out)
 
         self._moves.begin(move, moved, out)
         return True
 
-    def _comes_from(self, copy: Copy, store: Store) -> None:
+    def _comes_from(self, copy: Copy, store: Store, now: float) -> None:
         """All of it is in host memory: from there on down, and the device's blocks are free."""
         copy.source = store
-        self._let_go(copy)
+        self._let_go(copy, now)
 
-    def _let_go(self, copy: Copy) -> None:
+    def _let_go(self, copy: Copy, now: float) -> None:
         s, copy.sequence = copy.sequence, None
-        if s is None:
-            return
-        self._known.discard(s.number)
-        last, hint = s.run, s.submit.hint
-        self._batch.free(s)
-        if hint is not None and hint.final:
-            self._pool.drop(last)
+        if s is not None:
+            self._known.discard(s.number)
+            self._hints.leave(s, now)
 
     def _tell(
         self, copy: Copy, store: Store, wanted: int, blocks: int, cause: str, now: float, out: list[WorkerEffect]
@@ -162,10 +163,6 @@ class Offloads:
         out.append(Note(Offloaded(store.tier, wanted, blocks, cause, now - copy.began_s)))
 
     def check(self) -> None:
-        assert self._known == self._batch.kept.keys()
+        assert self._known.union(self._hints.pinned()) == self._batch.kept.keys()
         assert self._queued == sum(len(copy.ids) for copy in self._waiting)
         assert self._copying >= 0
-
-    def waiting(self) -> Iterator[int]:
-        """Blocks of each chain that waits: for reports."""
-        return (len(copy.ids) for copy in self._waiting)

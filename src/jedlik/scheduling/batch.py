@@ -60,6 +60,8 @@ class Batch:
         """Blocks of what is on its way, at most."""
         self._promised = 0
         """Blocks that the leap under way may still take."""
+        self._cramped = False
+        """They were wanted meanwhile: live would have had some."""
         self.reserved = 0
         """Blocks that moves fill: nobody's yet."""
         self.starved = False
@@ -163,8 +165,10 @@ class Batch:
             self._requeue(sequence)
 
     def _release(self, sequence: Sequence) -> None:
-        if self._keeps and sequence.phase is Phase.ENDED and sequence.run is not None:
+        wanted = self._keeps or sequence.submit.hint is not None
+        if wanted and sequence.phase is Phase.ENDED and sequence.run is not None:
             self.kept[sequence.number] = sequence
+            self._booking.trim(sequence)
         else:
             self._booking.release(sequence)
 
@@ -172,8 +176,10 @@ class Batch:
         """Blocks that may be reserved now for what is on its way: within its share, some left to those that run."""
         pool = self._booking.pool
         lodged = self.reserved + sum(len(s.blocks) for s in self.arriving.values())
-        spare = pool.available_blocks - max(int(pool.capacity * MARGIN) + self.running, self._promised)
-        return max(0, min(self.most_lodged - lodged, spare))
+        spare = pool.available_blocks - int(pool.capacity * MARGIN) - self.running
+        room, unpromised = max(0, min(self.most_lodged - lodged, spare)), pool.available_blocks - self._promised
+        self._cramped |= unpromised < room
+        return min(room, max(0, unpromised))
 
     def may_adopt(self, sequence: Sequence) -> bool:
         """Whether what is cached of its history can be held now, outside of a plan: a leap was promised its memory."""
@@ -218,11 +224,11 @@ class Batch:
 
     def unplanned(self, plan: Plan) -> bool:
         """Whether live would plan otherwise now than it did when this leap was planned."""
-        return bool(self._unsettled) or self.waiting.peek() is not plan.head
+        return self._cramped or bool(self._unsettled) or self.waiting.peek() is not plan.head
 
     def shorten(self, plan: Plan, steps: int) -> None:
         """Only so many steps of a leap are (or were) run."""
-        self._promised = 0
+        self._promised, self._cramped = 0, False
         self._stretch(plan, steps - plan.repeat)
         plan.repeat = steps
 
@@ -233,7 +239,7 @@ class Batch:
 
     def take_leap(self, plan: Plan) -> None:
         """A leap has ended: the blocks of all its steps but the first are taken now, in the order of stepping."""
-        self._promised = 0
+        self._promised, self._cramped = 0, False
         for s in plan.decoded:
             if s.phase is Phase.DECODE and self._booking.grow(s, s.scheduled) < s.scheduled:
                 raise Bug(f"a leap of {plan.repeat} steps was planned without memory for it")

@@ -53,6 +53,11 @@ class Booking:
         sequence.scheduled = sequence.computed = tokens
         self.publish(sequence)
 
+    def trim(self, sequence: Sequence) -> None:
+        """Let go of what nobody else can use: the blocks without a name."""
+        self.pool.release(None, sequence.blocks[sequence.published :])
+        del sequence.blocks[sequence.published :]
+
     def names(self, sequence: Sequence) -> list[BlockId]:
         """Of the full blocks that could be adopted: all but the last token's."""
         self._name(sequence)
