@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
+from prometheus_client.parser import text_string_to_metric_families
 
 from jedlik.net.discovery.local import Record, read, start_ticks
 
@@ -64,16 +65,17 @@ class Stream:
 class Server:
     """One supervisor and its children."""
 
-    def __init__(self, *arguments: str) -> None:
+    def __init__(self, *arguments: str, engine: str = "simulated", home: Path | None = None) -> None:
+        """`home`: where compiled kernels are kept, for servers that share them."""
         self.run_dir = Path(tempfile.mkdtemp(prefix="jt-", dir="/tmp")) / "run"
         self.lines: list[str] = []
-        command = [sys.executable, "-m", "jedlik", "serve", "tiny-random", "--engine", "simulated", "--port", "0"]
+        command = [sys.executable, "-m", "jedlik", "serve", "tiny-random", "--engine", engine, "--port", "0"]
         self.process = subprocess.Popen(
             [*command, "--run-dir", str(self.run_dir), *arguments],
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
-            env=os.environ | {"JEDLIK_HOME": str(self.run_dir.parent / "home"), "PYTHONPATH": str(HURT)},
+            env=os.environ | {"JEDLIK_HOME": str(home or self.run_dir.parent / "home"), "PYTHONPATH": str(HURT)},
         )
         self._reader = threading.Thread(target=self._read)
         self._reader.start()
@@ -120,6 +122,15 @@ class Server:
     def ready_workers(self) -> int:
         workers = self.client.get("/health").json()["workers"]
         return sum(worker["health"] == "ok" for worker in workers)
+
+    def metrics(self) -> dict[str, float]:
+        """Every sample of /metrics: name{label=value,...} to its value."""
+        text = self.client.get("/metrics").text
+        return {
+            f"{s.name}{{{','.join(f'{k}={v}' for k, v in sorted(s.labels.items()))}}}": s.value
+            for family in text_string_to_metric_families(text)
+            for s in family.samples
+        }
 
     def stop(self, number: signal.Signals = signal.SIGTERM, limit_s: float = 20.0) -> int:
         """Stop it; the exit code. What it left behind is removed by `clean`."""
