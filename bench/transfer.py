@@ -1,11 +1,12 @@
 """Ways between workers against the plain copy of the same shape, in one run, interleaved round by round.
 
-    .venv/bin/python bench/transfer.py [shm] [tcp] [nixl] [--rounds 15]
+    .venv/bin/python bench/transfer.py [shm] [tcp] [unix] [nixl] [--rounds 15]
 
-shm against memcpy (one `memmove` per block or per run of neighbours), tcp against a plain socket (sendall and recv_into
-of the same blocks, no checksum, no tickets), nixl against NIXL used bare. The other worker is another process. 64 MiB a
-move in blocks of 64 KiB and 1 MiB, in a row and in random slots. Printed: the median of the rounds' ratios (their
-quartiles), and medians in GB/s. Floors: shm 0.9 (1 MiB in a row), 0.8 random; tcp 0.9 (1 MiB), 0.7 (64 KiB); nixl 0.95.
+shm against memcpy (one `memmove` per run of neighbours); tcp (on loopback; unix: on a unix socket) against a plain socket
+(sendall and recv_into of the same runs: no checksum, no tickets); nixl against NIXL used bare. The other worker is another
+process. 64 MiB a move, in blocks of 64 KiB and 1 MiB, in a row and in random slots. Printed: the median of the rounds'
+ratios (their quartiles), and medians in GB/s. Floors: shm 0.9 (1 MiB in a row), 0.8 random; tcp 0.9 (1 MiB), 0.7 (64
+KiB); nixl 0.95.
 """
 
 import argparse
@@ -26,7 +27,7 @@ from jedlik.core.ids import Handle, WorkerId
 from jedlik.core.moves import Move, Moved, Place
 from jedlik.transfer.agent import Agent, Options
 from jedlik.transfer.arena import Arena, attach
-from jedlik.transfer.dial import tune
+from jedlik.transfer.dial import listen, tune
 from jedlik.transfer.ledger import Told
 from jedlik.transfer.region import Mapped, paired_runs
 
@@ -39,18 +40,18 @@ Trial = Callable[[list[int], list[int]], float]
 def worker(name: str, folder: str, block_bytes: int, path: str) -> tuple[Agent, Arena]:
     """Twice as many blocks as move at a time, so that random slots are sparse."""
     arena = Arena(block_bytes, 2 * MOVE_BYTES // block_bytes)
-    return Agent(WorkerId(name), arena, Options(listen=f"unix:{folder}/{name}", paths=(path,), probe=False)), arena
+    listen = "tcp:127.0.0.1:0" if path == "tcp" else f"unix:{folder}/{name}"
+    way = "tcp" if path == "unix" else path
+    return Agent(WorkerId(name), arena, Options(listen=listen, key=b"key", paths=(way,), probe=False)), arena
 
 
 def other(folder: str, block_bytes: int, path: str) -> None:
     """The other worker's process: until stdin ends."""
     agent, arena = worker("other@1", folder, block_bytes, path)
     agent.start(lambda told: None)
-    plain = socket.socket(socket.AF_UNIX)
-    plain.bind(f"{folder}/plain")
-    plain.listen()
+    plain, address = listen("tcp:127.0.0.1:0" if path == "tcp" else f"unix:{folder}/plain")
     threading.Thread(target=sink, args=(plain, arena.device), daemon=True).start()
-    print(agent.address, arena.handle.process.pid, arena.handle.fd, arena.handle.inode, flush=True)
+    print(agent.address, arena.handle.process.pid, arena.handle.fd, arena.handle.inode, address, flush=True)
     sys.stdin.read()
     agent.close()
 
@@ -68,7 +69,7 @@ def sink(listening: socket.socket, region: Mapped) -> None:
 
 
 @contextlib.contextmanager
-def pair(block_bytes: int, path: str) -> Iterator[tuple[Agent, Arena, str, "subprocess.Popen[str]", list[str]]]:
+def pair(block_bytes: int, path: str) -> Iterator[tuple[Agent, Arena, list[str]]]:
     with tempfile.TemporaryDirectory() as folder:
         told = [sys.executable, __file__, "--other", folder, str(block_bytes), path]
         process = subprocess.Popen(told, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -77,7 +78,7 @@ def pair(block_bytes: int, path: str) -> Iterator[tuple[Agent, Arena, str, "subp
         words = process.stdout.readline().split()
         agent, arena = worker("here@1", folder, block_bytes, path)
         arena.device.array[:] = 7
-        yield agent, arena, folder, process, words
+        yield agent, arena, words
         agent.close()
         process.stdin.close()
         process.wait()
@@ -129,10 +130,11 @@ def memcpy(source: Mapped, target: Mapped) -> Trial:
     return copy
 
 
-def plain_socket(folder: str, source: Mapped) -> Trial:
-    sock = socket.socket(socket.AF_UNIX)
+def plain_socket(address: str, source: Mapped) -> Trial:
+    kind, _, where = address.partition(":")
+    sock = socket.socket(socket.AF_UNIX if kind == "unix" else socket.AF_INET)
     tune(sock)
-    sock.connect(f"{folder}/plain")
+    sock.connect(where if kind == "unix" else ("127.0.0.1", int(where.rpartition(":")[2])))
 
     def copy(sources: list[int], targets: list[int]) -> float:
         order = b"".join(slot.to_bytes(8, "little") for slot in targets)
@@ -149,18 +151,18 @@ def plain_socket(folder: str, source: Mapped) -> Trial:
 
 def measure(path: str, rounds: int) -> None:
     for block_bytes in (1 << 20, 64 << 10):
-        with pair(block_bytes, path) as (agent, arena, folder, _, words):
+        with pair(block_bytes, path) as (agent, arena, words):
             ours = Ours(agent, words[0])
-            bare = baseline(path, arena, folder, words)
+            bare = baseline(path, arena, words)
             for slots in ("in a row", "random"):
                 compare(path, block_bytes, slots, ours, bare, rounds)
 
 
-def baseline(path: str, arena: Arena, folder: str, words: list[str]) -> Trial:
-    if path == "tcp":
-        return plain_socket(folder, arena.device)
+def baseline(path: str, arena: Arena, words: list[str]) -> Trial:
+    if path in ("tcp", "unix"):
+        return plain_socket(words[4], arena.device)
     theirs = arena.handle
-    pid, fd, inode = map(int, words[1:])
+    pid, fd, inode = map(int, words[1:4])
     process = type(theirs.process)(theirs.process.host, pid, _started(pid))
     handle = type(theirs)(process, fd, inode, theirs.block_bytes, theirs.device_blocks, theirs.host_blocks)
     return memcpy(arena.device, attach(handle).device)

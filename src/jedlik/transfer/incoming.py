@@ -10,8 +10,6 @@ import socket
 import threading
 from collections.abc import Callable, Mapping, Sequence
 
-from xxhash import xxh3_64_intdigest
-
 from jedlik.core.authenticate import Handshake
 from jedlik.core.errors import PeerError
 from jedlik.core.ids import Handle as Ticket
@@ -33,11 +31,11 @@ from jedlik.transfer.messages import (
     Welcome,
     Wire,
 )
-from jedlik.transfer.region import Region, staging_buffers
-from jedlik.transfer.store import Done
-from jedlik.transfer.tcp import verified
+from jedlik.transfer.region import Region
+from jedlik.transfer.summed import receive_blocks, send_blocks
+from jedlik.transfer.tcp import incoming, outgoing
 
-SINK_BYTES = 256 << 10
+SINK_BYTES, SUM_BYTES = 256 << 10, 8
 MAX_TRIAL_BYTES = 64 << 20
 
 
@@ -210,27 +208,14 @@ class Serving:
 
     def _put(self, put: Put, gate: Gate) -> Landed:
         region = self._region(put.tier, put.blocks)
-        if len(put.sums) != len(put.blocks):
-            raise PeerError("as many checksums as blocks are needed")
         if not gate.enter(self.wire, put.ticket):
-            self._sink(len(put.blocks) * region.block_bytes)
+            self._sink(len(put.blocks) * (region.block_bytes + SUM_BYTES))
             return Landed(0, "stale")
         try:
-            done, cause = self._land(put, region)
+            done, cause = incoming(self.wire, region, put.blocks)
         finally:
             still_open = gate.leave(self.wire)
         return Landed(done, cause) if still_open else Landed(0, "stale")
-
-    def _land(self, put: Put, region: Region) -> Done:
-        mapped = region.mapped
-        if mapped is not None:
-            self.wire.receive_into(*mapped.run_views(put.blocks))
-            return verified(mapped.views(put.blocks), put.sums)
-        staging = staging_buffers(len(put.blocks), region.block_bytes)
-        self.wire.receive_into(*staging)
-        done, cause = verified(staging, put.sums)
-        region.write(put.blocks[:done], staging[:done])
-        return done, cause
 
     def _sink(self, size: int) -> None:
         trash = memoryview(bytearray(min(size, SINK_BYTES)))
@@ -241,18 +226,11 @@ class Serving:
 
     def _get(self, get: Get) -> None:
         region = self._region(get.tier, get.blocks)
-        mapped = region.mapped
-        views = mapped.views(get.blocks) if mapped else staging_buffers(len(get.blocks), region.block_bytes)
-        if mapped is None:
-            region.read(get.blocks, views)
-        sums = [xxh3_64_intdigest(view) for view in views]
-        self.wire.send(Sent(sums), mapped.run_views(get.blocks) if mapped else views)
+        self.wire.send(Sent())
+        send_blocks(self.wire, outgoing(region, get.blocks))
 
     def _trial(self, trial: Trial) -> None:
         if trial.parts * trial.part_bytes > MAX_TRIAL_BYTES or trial.parts < 0 or trial.part_bytes < 0:
             raise PeerError(f"a trial of {trial.parts} x {trial.part_bytes} bytes is too large")
-        buffer = memoryview(bytearray(trial.part_bytes))
-        for _ in range(trial.parts):
-            self.wire.receive_into(buffer)
-            xxh3_64_intdigest(buffer)
-        self.wire.send(Landed(trial.parts))
+        done, cause = receive_blocks(self.wire, [memoryview(bytearray(trial.part_bytes))] * trial.parts)
+        self.wire.send(Landed(done, cause))

@@ -6,7 +6,6 @@ Every connection begins with Hello and Welcome (or Refused); whoever connected a
 
 import socket
 import struct
-from collections.abc import Sequence
 from typing import Literal, TypeVar
 
 import msgspec
@@ -79,13 +78,11 @@ class Stopped(msgspec.Struct, frozen=True, tag="stopped"):
 
 
 class Put(msgspec.Struct, frozen=True, tag="put"):
-    """These blocks' bytes follow, one behind the other."""
+    """These blocks follow (`summed`)."""
 
     ticket: Ticket
     tier: MemoryTier
     blocks: list[int]
-    sums: list[int]
-    """xxh3_64 of each."""
 
 
 class Landed(msgspec.Struct, frozen=True, tag="landed"):
@@ -102,14 +99,11 @@ class Get(msgspec.Struct, frozen=True, tag="get"):
 
 
 class Sent(msgspec.Struct, frozen=True, tag="sent"):
-    """Answer to Get; the bytes of so many blocks follow."""
-
-    sums: list[int]
-    cause: Cause = ""
+    """Answer to Get; the blocks follow (`summed`)."""
 
 
 class Trial(msgspec.Struct, frozen=True, tag="trial"):
-    """So many parts of so many bytes follow, to be thrown away: measures a path. Answered by Landed."""
+    """So many blocks of so many bytes follow (`summed`), to be thrown away: measures a path. Answered by Landed."""
 
     parts: int
     part_bytes: int
@@ -131,10 +125,19 @@ class Wire:
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
 
-    def send(self, message: ToAgent | FromAgent, payload: Sequence[memoryview] = ()) -> None:
-        """Message and bytes, in as few system calls as the kernel takes. Raises PeerError."""
+    def send(self, message: ToAgent | FromAgent) -> None:
+        """Raises PeerError."""
         body = _encoder.encode(message)
-        self._send_all([memoryview(_length.pack(len(body)) + body), *payload])
+        self.send_bytes(memoryview(_length.pack(len(body)) + body))
+
+    def send_bytes(self, *views: memoryview) -> None:
+        """One after the other. Raises PeerError."""
+        waiting = list(views)
+        try:
+            while waiting:
+                waiting = _rest(waiting, self.sock.sendmsg(waiting[:MAX_PARTS]))
+        except OSError as error:
+            raise PeerError(f"connection lost: {error.strerror or error}") from error
 
     def receive_request(self) -> ToAgent:
         """Raises PeerError, also at the end of the stream."""
@@ -179,13 +182,6 @@ class Wire:
             return decoder.decode(body)
         except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             raise PeerError(f"bad message from another agent: {error}") from error
-
-    def _send_all(self, buffers: list[memoryview]) -> None:
-        try:
-            while buffers:
-                buffers = _rest(buffers, self.sock.sendmsg(buffers[:MAX_PARTS]))
-        except OSError as error:
-            raise PeerError(f"connection lost: {error.strerror or error}") from error
 
 
 def _rest(buffers: list[memoryview], count: int) -> list[memoryview]:

@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from xxhash import xxh3_64_intdigest
 
 from jedlik.core.errors import PeerError
 from jedlik.core.ids import Handle as Ticket
@@ -18,6 +17,7 @@ from jedlik.transfer.dial import NobodyListens, NotWelcome
 from jedlik.transfer.messages import MAX_PARTS, Get, Landed, MemoryTier, Put, Sent, Trial, Wire
 from jedlik.transfer.region import Region, staging_buffers
 from jedlik.transfer.store import Done, Stop
+from jedlik.transfer.summed import receive_blocks, send_blocks
 
 FRAME_BYTES = 2 << 20
 """Of blocks in one message: they are verified and answered together."""
@@ -50,9 +50,8 @@ class TcpRoute:
         stop: Stop,
     ) -> Done:
         def ask(wire: Wire, first: int, end: int) -> None:
-            views, parts = _outgoing(source, source_blocks[first:end])
-            sums = [xxh3_64_intdigest(view) for view in views]
-            wire.send(Put(ticket, tier, list(target_blocks[first:end]), sums), parts)
+            wire.send(Put(ticket, tier, list(target_blocks[first:end])))
+            send_blocks(wire, outgoing(source, source_blocks[first:end]))
 
         def take(wire: Wire, first: int, end: int) -> Done:
             answer = wire.receive_answer()
@@ -72,7 +71,7 @@ class TcpRoute:
             answer = wire.receive_answer()
             if not isinstance(answer, Sent):
                 raise PeerError(f"{type(answer).__name__} in answer to Get")
-            return _take_sent(wire, answer, target, target_blocks[first:end])
+            return incoming(wire, target, target_blocks[first:end])
 
         return self._exchange(len(source_blocks), target.block_bytes, ask, take, stop)
 
@@ -82,9 +81,8 @@ class TcpRoute:
             wire = self._connected()
             began_s = time.perf_counter()
             try:
-                for view in payload:
-                    xxh3_64_intdigest(view)
-                wire.send(Trial(parts, part_bytes), payload)
+                wire.send(Trial(parts, part_bytes))
+                send_blocks(wire, payload)
                 wire.receive_answer()
             except PeerError:
                 self._drop()
@@ -172,31 +170,20 @@ def _windowed(
     return count[0], cause or ("" if taken == len(frames) else "cancelled")
 
 
-def _outgoing(source: Region, blocks: Sequence[int]) -> tuple[list[memoryview], list[memoryview]]:
-    """One view per block, and the same bytes with neighbours joined."""
-    mapped = source.mapped
-    if mapped is not None:
-        return mapped.views(blocks), mapped.run_views(blocks)
+def outgoing(source: Region, blocks: Sequence[int]) -> list[memoryview]:
+    """The blocks' bytes, to be sent."""
+    if source.mapped is not None:
+        return source.mapped.views(blocks)
     staging = staging_buffers(len(blocks), source.block_bytes)
     source.read(blocks, staging)
-    return staging, staging
+    return staging
 
 
-def verified(views: Sequence[memoryview], sums: Sequence[int]) -> Done:
-    """How many of the first blocks are what was sent."""
-    for i, (view, expected) in enumerate(zip(views, sums, strict=True)):
-        if xxh3_64_intdigest(view) != expected:
-            return i, "corrupt"
-    return len(views), ""
-
-
-def _take_sent(wire: Wire, answer: Sent, target: Region, blocks: Sequence[int]) -> Done:
-    if len(answer.sums) > len(blocks):
-        raise PeerError("more blocks sent than asked for")
-    some, mapped = blocks[: len(answer.sums)], target.mapped
-    views = mapped.views(some) if mapped is not None else staging_buffers(len(some), target.block_bytes)
-    wire.receive_into(*(mapped.run_views(some) if mapped is not None else views))
-    done, cause = verified(views, answer.sums)
-    if mapped is None:
-        target.write(some[:done], views[:done])
-    return done, cause or answer.cause
+def incoming(wire: Wire, target: Region, blocks: Sequence[int]) -> Done:
+    """Receive blocks into their places; how many of the first are what was sent. Raises PeerError."""
+    if target.mapped is not None:
+        return receive_blocks(wire, target.mapped.views(blocks))
+    staging = staging_buffers(len(blocks), target.block_bytes)
+    done, cause = receive_blocks(wire, staging)
+    target.write(blocks[:done], staging[:done])
+    return done, cause
