@@ -80,4 +80,5 @@ class Run(msgspec.Struct):
     """At start, by worker index; empty: all do both."""
     busy_s: list[float] = []
     """In steps, by worker index; empty: not known."""
+    block_size: int = 1
     movement: Movement = msgspec.field(default_factory=Movement)

@@ -92,6 +92,7 @@ class Simulation:
             offered=self.clients.offered,
             roles=[slot.pool.role for slot in self.workers.slots],
             busy_s=self.workers.busy_s(),
+            block_size=self._setup.worker.block_size,
             movement=self._moves,
         )
 

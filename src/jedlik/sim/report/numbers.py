@@ -9,6 +9,7 @@ import numpy as np
 
 from jedlik.sim.outcome import Action, Run
 from jedlik.sim.report.columns import Columns, Flags, Floats, Indices, Slo, columns
+from jedlik.sim.report.moving import HandOffs, RoleRow, TierRow, hand_offs, roles, tiers
 
 
 class Spread(msgspec.Struct, frozen=True):
@@ -86,6 +87,10 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     wall_s: float
     events: int
     workers: list[WorkerRow]
+    handoffs: HandOffs | None
+    """null: there were none."""
+    tiers: list[TierRow]
+    roles: list[RoleRow]
 
 
 def summarise(run: Run, slo: Slo, policy: str, seed: int) -> Summary:
@@ -122,6 +127,9 @@ def summarise(run: Run, slo: Slo, policy: str, seed: int) -> Summary:
         wall_s=run.wall_s,
         events=run.events,
         workers=_rows(run, data),
+        handoffs=hand_offs(run),
+        tiers=tiers(run),
+        roles=roles(run),
     )
 
 

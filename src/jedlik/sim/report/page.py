@@ -14,6 +14,7 @@ from jedlik.sim.report import charts
 from jedlik.sim.report.charts import Timeline
 from jedlik.sim.report.columns import Slo, columns
 from jedlik.sim.report.heat import heat
+from jedlik.sim.report.moving import ROLE_HEADS, role_cells
 from jedlik.sim.report.numbers import Summary
 from jedlik.sim.report.series import bins_for, fleet, sample_bins
 from jedlik.sim.report.style import CSS
@@ -97,6 +98,8 @@ def tables(summary: Summary, settings: Rows) -> str:
         rows = [(moment(a.at_s), a.kind, a.worker, a.detail) for a in summary.action_list[:LISTED]]
         parts.append(f"<h2>Faults and actions{_first(summary.actions)}</h2>")
         parts.append(table(("at", "what", "worker", "detail"), rows, "words"))
+    if summary.roles:
+        parts.append(f"<h2>Roles</h2>{table(ROLE_HEADS, [role_cells(row) for row in summary.roles])}")
     parts.append(f"<h2>Workers{_first(len(summary.workers))}</h2>")
     parts.append(table(WORKER_HEADS, [worker_cells(row) for row in summary.workers[:LISTED]]))
     parts.append(f"<h2>Settings</h2>{table((), settings, 'words')}")

@@ -4,6 +4,7 @@ from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
+from jedlik.sim.report.moving import ROLE_HEADS, RoleRow, role_cells, told
 from jedlik.sim.report.numbers import Spread, Summary, WorkerRow
 from jedlik.sim.report.words import moment, number, seconds, share
 
@@ -15,6 +16,8 @@ Row = tuple[str, str]
 def rendered(summary: Summary) -> RenderableType:
     """Everything worth a look; fleets and lists of actions too long for it are in --json."""
     parts: list[RenderableType] = [_pairs(overview(summary)), _latencies(summary)]
+    if summary.roles:
+        parts.append(_roles(summary.roles))
     if len(summary.workers) <= WORKERS_SHOWN:
         parts.append(_workers(summary.workers))
     if summary.actions:
@@ -33,6 +36,7 @@ def overview(summary: Summary) -> list[Row]:
     return [
         *rows,
         ("hit rate", share(summary.hit_rate)),
+        *told(summary.handoffs, summary.tiers),
         ("throughput", f"{number(summary.requests_per_s)} req/s, {number(summary.output_tokens_per_s)} tokens/s"),
         (
             "simulated",
@@ -92,6 +96,13 @@ def _workers(rows: list[WorkerRow]) -> Table:
     table = _table(*WORKER_HEADS)
     for row in rows:
         table.add_row(*worker_cells(row))
+    return table
+
+
+def _roles(rows: list[RoleRow]) -> Table:
+    table = _table(*ROLE_HEADS)
+    for row in rows:
+        table.add_row(*role_cells(row))
     return table
 
 

@@ -1,0 +1,160 @@
+"""The figures of KV on the move: hand-offs, tiers, and how busy each role was.
+
+Keys are documented in docs/simulator.md.
+"""
+
+import msgspec
+import numpy as np
+
+from jedlik.sim.movement import Movement, TierCount
+from jedlik.sim.outcome import Run
+from jedlik.sim.report.words import NOTHING, number, seconds, share
+
+Row = tuple[str, str]
+UNITS = ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
+
+
+class HandOffs(msgspec.Struct, frozen=True, kw_only=True):
+    """KV that came from other workers."""
+
+    count: int
+    """That ended, well or not."""
+    remote_share: float | None
+    """Prompt tokens whose KV came from another worker / prompt tokens."""
+    tokens: int
+    """Whose KV came."""
+    wanted_tokens: int
+    fallbacks: dict[str, int]
+    """Hand-offs of which a part was computed by who decodes, by cause."""
+    bytes: int
+    mean_s: float | None
+    """From asking to the last block, or to giving up."""
+
+
+class TierRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One tier, over all workers."""
+
+    tier: str
+    hit_tokens: int
+    """Whose KV was fetched."""
+    wanted_tokens: int
+    misses: dict[str, int]
+    """Tokens that were wanted and did not come, by cause."""
+    kept_tokens: int
+    """Copied to it."""
+    refused: dict[str, int]
+    """Tokens that were not copied, by cause."""
+    in_bytes: int
+    out_bytes: int
+    fetch_mean_s: float | None
+
+
+class RoleRow(msgspec.Struct, frozen=True, kw_only=True):
+    """The workers that began in one role."""
+
+    role: str
+    workers: int
+    utilisation: float | None
+    """Share of the time in which their engines ran a step."""
+    running_mean: float | None
+    """Sequences in one worker's batch, over the samples."""
+    waiting_mean: float | None
+
+
+def hand_offs(run: Run) -> HandOffs | None:
+    """None: there were none."""
+    movement: Movement = run.movement
+    if not movement.handoffs:
+        return None
+    prompts = sum(outcome.prompt_tokens for outcome in run.outcomes)
+    return HandOffs(
+        count=movement.handoffs,
+        remote_share=movement.handed_tokens / prompts if prompts else None,
+        tokens=movement.handed_tokens,
+        wanted_tokens=movement.wanted_tokens,
+        fallbacks=dict(sorted(movement.fallbacks.items())),
+        bytes=movement.handoff_bytes,
+        mean_s=movement.handoff_s / movement.handoffs,
+    )
+
+
+def tiers(run: Run) -> list[TierRow]:
+    """Those that were used, nearest first."""
+    order = {name: at for at, name in enumerate(("host", "disk", "object"))}
+    names = sorted(run.movement.tiers, key=lambda name: (order.get(name, len(order)), name))
+    return [_tier(name, run.movement.tiers[name], run.block_size) for name in names]
+
+
+def roles(run: Run) -> list[RoleRow]:
+    """Empty where all workers do everything."""
+    if set(run.roles) <= {"both"}:
+        return []
+    running = np.array([sample.running for sample in run.samples]).reshape(-1, len(run.workers))
+    waiting = np.array([sample.waiting for sample in run.samples]).reshape(-1, len(run.workers))
+    rows = []
+    for role in sorted(set(run.roles)):
+        here = [index for index, one in enumerate(run.roles) if one == role]
+        time_s = len(here) * run.duration_s
+        rows.append(
+            RoleRow(
+                role=role,
+                workers=len(here),
+                utilisation=sum(run.busy_s[index] for index in here) / time_s if time_s else None,
+                running_mean=float(running[:, here].mean()) if len(running) else None,
+                waiting_mean=float(waiting[:, here].mean()) if len(waiting) else None,
+            )
+        )
+    return rows
+
+
+def told(handed: HandOffs | None, rows: list[TierRow]) -> list[Row]:
+    """For people: name and value."""
+    found: list[Row] = []
+    if handed is not None:
+        text = f"{number(handed.count)} ({share(handed.remote_share)} of prompt tokens), {size(handed.bytes)}"
+        text += f", {seconds(handed.mean_s)} each on average"
+        found.append(("hand-offs", text + _counts("; computed here after all", handed.fallbacks)))
+    for row in rows:
+        hits = f"{number(row.hit_tokens)} of {number(row.wanted_tokens)} tokens came"
+        moved = f"{size(row.out_bytes)} out, {size(row.in_bytes)} in"
+        found.append((f"KV in {row.tier}", f"{hits}, {moved}{_counts('; misses', row.misses)}"))
+    return found
+
+
+ROLE_HEADS = ("role", "workers", "busy", "batch", "queue")
+
+
+def role_cells(row: RoleRow) -> list[str]:
+    """In the order of `ROLE_HEADS`."""
+    means = (number(row.running_mean), number(row.waiting_mean))
+    return [row.role, number(row.workers), share(row.utilisation), *means]
+
+
+def size(size_bytes: int) -> str:
+    """12.3 GB"""
+    for unit, name in UNITS:
+        if size_bytes >= unit:
+            return f"{number(size_bytes / unit)} {name}"
+    return f"{size_bytes} bytes" if size_bytes else NOTHING
+
+
+def _tier(name: str, counted: TierCount, block_size: int) -> TierRow:
+    def tokens(counts: dict[str, int]) -> dict[str, int]:
+        return {cause: blocks * block_size for cause, blocks in sorted(counts.items())}
+
+    return TierRow(
+        tier=name,
+        hit_tokens=counted.hits * block_size,
+        wanted_tokens=counted.wanted * block_size,
+        misses=tokens(counted.misses),
+        kept_tokens=counted.kept * block_size,
+        refused=tokens(counted.refused),
+        in_bytes=counted.in_bytes,
+        out_bytes=counted.out_bytes,
+        fetch_mean_s=counted.fetch_s / counted.fetches if counted.fetches else None,
+    )
+
+
+def _counts(title: str, counts: dict[str, int]) -> str:
+    listed = ", ".join(f"{number(count)} {cause}" for cause, count in counts.items())
+    return f"{title}: {listed}" if listed else ""

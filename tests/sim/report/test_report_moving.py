@@ -1,0 +1,100 @@
+"""Hand-offs, tiers and roles as reports show them: from what workers told, and nothing where nothing moved."""
+
+import io
+
+import pytest
+from report_runs import outcome, run
+from rich.console import Console
+
+from jedlik.core.facts import Carried, Fetched, HandedOff, Offloaded, Suspected
+from jedlik.core.ids import RequestId, WorkerId
+from jedlik.sim.movement import Movement
+from jedlik.sim.outcome import Run, Sample
+from jedlik.sim.report.columns import Slo
+from jedlik.sim.report.moving import HandOffs, RoleRow, TierRow, size
+from jedlik.sim.report.numbers import Summary, summarise
+from jedlik.sim.report.page import page
+from jedlik.sim.report.table import rendered
+
+P = WorkerId("p/0@1")
+R = RequestId("r")
+
+
+def moved() -> Movement:
+    movement = Movement()
+    for fact in (
+        HandedOff(R, 0, P, True, 80, 5, 80, "", 0.2),
+        HandedOff(R, 0, P, True, 20, 2, 90, "late", 0.6),
+        HandedOff(R, 0, P, False, 0, 0, 10, "late", 0.1),
+        Carried("device", f"device of {P}", "shm", 7, 7_000, "", 0.0, 0.1),
+        Fetched(R, "disk", 4, 4, "", 0.3),
+        Fetched(R, "host", 10, 6, "missing", 0.1),
+        Fetched(R, "host", 3, 0, "late", 0.2),
+        Offloaded("host", 9, 8, "full", 0.1),
+        Carried("device", "host", "host", 8, 8_000, "", 0.0, 0.1),
+        Carried("host", "device", "host", 6, 6_000, "missing", 0.0, 0.1),
+        Carried("host", "disk", "disk", 2, 2_000, "", 0.0, 0.1),
+        Suspected(P, "ok", "of no interest"),
+    ):
+        movement.note(fact)
+    return movement
+
+
+def a_run() -> Run:
+    samples = [Sample(at, [2, 4], [0, 1], [0, 0], [0, 0]) for at in (1.0, 2.0)]
+    given = {"samples": samples, "roles": ["prefill", "decode"], "busy_s": [4.0, 9.0], "block_size": 16}
+    return run([outcome(prompt_tokens=300), outcome(prompt_tokens=100)], movement=moved(), **given)
+
+
+def summary(of: Run) -> Summary:
+    return summarise(of, Slo(), "jedlik", 0)
+
+
+def test_what_was_told_is_summed_up() -> None:
+    told = summary(a_run())
+    assert told.handoffs == HandOffs(
+        count=3,
+        remote_share=0.25,
+        tokens=100,
+        wanted_tokens=180,
+        fallbacks={"late": 2},
+        bytes=7000,
+        mean_s=pytest.approx(0.3),  # type: ignore[arg-type]
+    )
+    host, disk = told.tiers
+    assert host == TierRow(
+        tier="host",
+        hit_tokens=96,
+        wanted_tokens=208,
+        misses={"late": 48, "missing": 64},
+        kept_tokens=128,
+        refused={"full": 16},
+        in_bytes=8000,
+        out_bytes=8000,
+        fetch_mean_s=pytest.approx(0.15),  # type: ignore[arg-type]
+    )
+    assert (disk.tier, disk.hit_tokens, disk.in_bytes, disk.out_bytes, disk.misses) == ("disk", 64, 2000, 0, {})
+    assert told.roles == [
+        RoleRow(role="decode", workers=1, utilisation=0.9, running_mean=4.0, waiting_mean=1.0),
+        RoleRow(role="prefill", workers=1, utilisation=0.4, running_mean=2.0, waiting_mean=0.0),
+    ]
+
+
+def test_where_nothing_moved_nothing_is_said() -> None:
+    told = summary(run([outcome()], roles=["both", "both"], busy_s=[1.0, 1.0]))
+    assert (told.handoffs, told.tiers, told.roles) == (None, [], [])
+
+
+def test_people_see_it_on_the_terminal_and_on_the_page() -> None:
+    result = a_run()
+    out = io.StringIO()
+    Console(file=out, width=160).print(rendered(summary(result)))
+    html = page(result, summary(result), "t", [])
+    for shown in (out.getvalue(), html):
+        for text in ("hand-offs", "3 (25.0 % of prompt tokens), 7 kB, 300 ms each", "2 late", "KV in host", "prefill"):
+            assert text in shown
+        assert "96 of 208 tokens came, 8 kB out, 8 kB in; misses: 48 late, 64 missing" in shown
+
+
+def test_sizes() -> None:
+    assert [size(n) for n in (0, 12, 12_000, 3_400_000_000)] == ["–", "12 bytes", "12 kB", "3.40 GB"]
