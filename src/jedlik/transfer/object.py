@@ -5,6 +5,7 @@ bucket's lifecycle rules. Whoever may write the bucket can serve KV to everybody
 """
 
 import threading
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,8 @@ DEPTH = 16
 TIMEOUT_S = 5.0
 MOST_LISTED = 200_000
 """Blocks that `open` looks at: what a bucket holds beyond is not known to this worker until it writes it itself."""
+LONGEST_LISTING_S = 10.0
+"""Nor does it look for longer than this, a page of 1000 more or less."""
 _PAGE = 1000
 
 
@@ -38,7 +41,13 @@ class ObjectStore:
     kind: Tier = "object"
 
     def __init__(
-        self, bucket: "Bucket", block_bytes: int, fingerprint: bytes, depth: int = DEPTH, most_listed: int = MOST_LISTED
+        self,
+        bucket: "Bucket",
+        block_bytes: int,
+        fingerprint: bytes,
+        depth: int = DEPTH,
+        most_listed: int = MOST_LISTED,
+        longest_listing_s: float = LONGEST_LISTING_S,
     ) -> None:
         self.notes: list[str] = []
         """What the operator should know about how it went, in sentences."""
@@ -47,13 +56,14 @@ class ObjectStore:
         self._folder = folder_of(fingerprint)
         self._depth = depth
         self._most = most_listed
+        self._longest_s = longest_listing_s
         self._parents: dict[BlockId, BlockId | None] = {}
         self._lock = threading.Lock()
         self._errors = bucket_errors()
 
     def open(self) -> list[StoredRun]:
         try:
-            found = self._listed(self._folder, self._most)
+            found, all_of_them = self._listed(self._folder, self._most)
         except self._errors as error:
             raise ConfigError(
                 f"kv_object: can't list {self._bucket!r}: {told(error)}; check the bucket's name, the region "
@@ -61,10 +71,8 @@ class ObjectStore:
             ) from None
         self._parents = found
         self._abreast = Abreast(self._depth, "object")
-        if len(found) == self._most:
-            self.notes.append(
-                f"kv_object: {self._most} blocks found in the bucket; if there are more, they are not known here"
-            )
+        if not all_of_them:
+            self.notes.append(f"kv_object: {len(found)} blocks listed; there may be more in the bucket, not known here")
         return [StoredRun(found[run[0]], run, []) for run in chained(dict(sorted(found.items())))]
 
     def write(
@@ -121,7 +129,7 @@ class ObjectStore:
         with self._lock:
             if block in self._parents:
                 return self._parents[block]
-        found = self._listed(f"{self._folder}/{block.hex()}", 1)
+        found, _ = self._listed(f"{self._folder}/{block.hex()}", 1)
         if block not in found:
             raise FileNotFoundError(block.hex())
         self._remember(block, found[block])
@@ -134,16 +142,20 @@ class ObjectStore:
             if len(self._parents) > self._most:
                 del self._parents[next(iter(self._parents))]
 
-    def _listed(self, prefix: str, most: int) -> dict[BlockId, BlockId | None]:
+    def _listed(self, prefix: str, most: int) -> tuple[dict[BlockId, BlockId | None], bool]:
+        """Blocks and their parents, and whether nothing was left out."""
         import obstore
 
         found: dict[BlockId, BlockId | None] = {}
+        until = time.monotonic() + self._longest_s
         for page in obstore.list(self._bucket, prefix, chunk_size=_PAGE):
+            if found and time.monotonic() > until:
+                return found, False
             for meta in page:
                 names = read_key(meta["path"])
                 whole = meta["size"] == HEADER_BYTES + self._block_bytes
                 if names is not None and whole:
                     found[names[0]] = names[1]
                 if len(found) == most:
-                    return found
-        return found
+                    return found, False
+        return found, True

@@ -10,9 +10,8 @@ import threading
 from pathlib import Path
 
 from jedlik.transfer.private import open_private
-from jedlik.transfer.slots import RECORD_BYTES, Header, SlotTable, read_header
+from jedlik.transfer.slots import RECORD_BYTES, SPARE_RECORDS, Header, SlotTable, read_header
 
-_REWRITE_AT_LEAST = 1024
 _CHUNK_ROWS = 4096
 
 
@@ -22,7 +21,7 @@ class SlotLog:
     def __init__(self, path: Path, header: Header, slots: int) -> None:
         self._path = path
         self._header = header
-        self._most = 2 * slots + _REWRITE_AT_LEAST
+        self._most = 2 * slots + SPARE_RECORDS
         self._log = -1
         self._records = 0
         self._behind = False

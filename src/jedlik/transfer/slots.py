@@ -19,6 +19,8 @@ PAGE_BYTES = 4096
 """What O_DIRECT wants sizes, offsets and addresses to be multiples of."""
 DATA_START = 64 << 10
 """Where slot 0 begins; the header is before it."""
+SPARE_RECORDS = 1024
+"""A log is rewritten when it has this many records beyond two for each slot; the new one has at most one for each."""
 VERSION = 1
 _MAGIC = b"jedlikKV"
 _HEADER = struct.Struct(f"<8sIIQ{FINGERPRINT_BYTES}sQQ")
@@ -35,7 +37,8 @@ def slot_bytes(block_bytes: int) -> int:
 
 def slots_in(size_bytes: int, block_bytes: int) -> int:
     """How many slots a budget of `size_bytes` holds, the log at its longest included; may be 0."""
-    return max(0, (size_bytes - DATA_START) // (slot_bytes(block_bytes) + 4 * RECORD_BYTES))
+    log_bytes = (1 + SPARE_RECORDS) * RECORD_BYTES
+    return max(0, (size_bytes - DATA_START - log_bytes) // (slot_bytes(block_bytes) + 3 * RECORD_BYTES))
 
 
 class Header(msgspec.Struct, frozen=True):
