@@ -118,7 +118,7 @@ class GatewayNode:
             return self._consumed(event.stream, event.position)
         out = Outbox()
         self._dispatch(event, now, out)
-        self._router.sweep()
+        self._index.sweep()
         self._schedule(now, out)
         return out.close()
 
@@ -267,7 +267,8 @@ class GatewayNode:
             return
         out.effects += acks_of(peer)
         for stream in take_started(peer.attempts, message, out, now):
-            self._attempts.supplied(stream, stream.handle)
+            if stream.errand is not None:
+                self._attempts.supplied(stream, stream.handle)
             self._router.first_token(stream, now, out)
         finished = take_rest(peer.attempts, message, out)
         take_tokens(peer.attempts, message, out.streams, out.tokens)

@@ -21,14 +21,14 @@ from jedlik.core.tokens import pack
 from jedlik.nodes.gateway_outbox import Outbox
 from jedlik.nodes.gateway_peers import Peer
 from jedlik.nodes.gateway_route import Router
-from jedlik.nodes.gateway_streams import NO_HANDLE, Modelled, Stream, Streams
+from jedlik.nodes.gateway_streams import NO_HANDLE, Stream, Streams
 from jedlik.routing.admit import no_worker, refused, too_late
 from jedlik.routing.choose import Choice
 from jedlik.routing.cost import Demand, own_work
 from jedlik.routing.pairs import first_token_s
 from jedlik.routing.policy import Offer, Pair, Refuse, Wait
 from jedlik.routing.reach import Held
-from jedlik.routing.view import Booking, Fleet
+from jedlik.routing.view import Booking, Fleet, WorkerView
 
 MAX_LOOKS = 4
 """Waiting requests that are looked at when a worker has changed: who comes first is not overtaken by many."""
@@ -127,7 +127,8 @@ class Attempts:
         peer.view.unbook(stream.number)
         if peer.id in self.peers:
             self._fleet.moved(peer.view)
-        self.supplied(stream, handle)
+        if stream.errand is not None:
+            self.supplied(stream, handle)
         stream.peer, stream.handle = None, NO_HANDLE
         return handle
 
@@ -204,9 +205,11 @@ class Attempts:
             self.end(stream, late, now, out)
             return
         self._tell(routed, out)
-        stream.routed = routed
+        stream.routed, stream.modelled_s, stream.rest_s = routed, choice.first_token_s, 0.0
         assert choice.offer is not None
-        stream.model = modelled(choice.offer, choice.first_token_s)
+        stream.tried = choice.offer.view
+        if choice.offer.pair is not None:
+            stream.tried, stream.modelled_s, stream.rest_s = tried_by(choice.offer, choice.offer.pair)
         self._submit(stream, choice.offer, now, out)
         if stream.request.choices > 1 and stream.request.sampling.prompt_logprobs is None:
             self._share(stream, choice.offer, held)
@@ -259,15 +262,15 @@ class Attempts:
         if stream.attempt:
             moved = Migrated(request.request_id, stream.attempt + 1, len(stream.output), stream.reason)
             out.note(moved)
-        history = stream.history_tokens()
+        history, pair = stream.history_tokens(), chosen.pair
         self._last_handle += 1
         stream.attempt += 1
         stream.handle, stream.peer = Handle(self._last_handle), peer
-        stream.number = peer.view.book(booking(chosen, history))
+        plain = Booking(max(1, history - chosen.cached_tokens), history)
+        stream.number = peer.view.book(booking(chosen, history) if pair or chosen.tiers else plain)
         stream.acked = len(stream.output)
         peer.attempts[stream.handle] = stream
         self._fleet.moved(peer.view)
-        pair = chosen.pair
         if pair is not None:
             self._lend(stream, pair, history)
         out.send(peer.id, submit_of(stream, pair, now))
@@ -331,15 +334,13 @@ def booking(chosen: Offer, history: int) -> Booking:
     return Booking(max(1, history - cached), history)
 
 
-def modelled(chosen: Offer, first_s: float | None) -> Modelled | None:
-    """What the first token's time will say of a step model: of who prefills, where that is one worker and known."""
-    pair, terms = chosen.pair, chosen.terms
-    if pair is None:
-        return None if first_s is None else Modelled(chosen.view, first_s, 0.0)
+def tried_by(chosen: Offer, pair: Pair) -> tuple[WorkerView | None, float | None, float]:
+    """(whose step model the first token of a pair tries, its prediction, prediction for all else)."""
+    terms = chosen.terms
     if not pair.compute or not pair.expected_s or terms is None:
-        return None
+        return None, None, 0.0
     corrected_s = terms["remote_wait"] + terms["remote_prefill"]
-    return Modelled(pair.source, corrected_s / pair.source.correction, first_token_s(terms) - corrected_s)
+    return pair.source, corrected_s / pair.source.correction, first_token_s(terms) - corrected_s
 
 
 def submit_of(stream: Stream, pair: Pair | None, now: float) -> Submit:

@@ -98,10 +98,6 @@ class Router:
         """All that a worker said of its caches has been followed."""
         return self._index.synced(worker)
 
-    def sweep(self) -> None:
-        """Clear up a little behind workers that left."""
-        self._index.sweep()
-
     def held(self, stream: Stream) -> Held:
         """What of a stream's history is cached, at the workers with most of it and at those with the least backlog.
 
@@ -109,8 +105,8 @@ class Router:
         """
         request = stream.request
         held = Held({})
-        if stream.alone():
-            return held
+        if request.sampling.prompt_logprobs is not None and not stream.started:
+            return Held({}, alone=True)
         history, everyone = stream.history(), self._policies.serving.everyone
         wanted = False
         for group in self._members.get(request.model, ()):
@@ -215,7 +211,7 @@ class Router:
             now < learnt.pressed_until,
             0.0 if held.wanted else learnt.reuse.times,
             not fresh,
-            stream.alone(),
+            held.alone,
         )
 
     def first_token(self, stream: Stream, now: float, out: Outbox) -> None:
@@ -225,15 +221,15 @@ class Router:
             return
         observed_s = now - routed.at
         self._observed(routed, observed_s)
-        if routed.predicted_ttft_s is None or stream.model is None:
+        predicted_s, tried = routed.predicted_ttft_s, stream.tried
+        if predicted_s is None or tried is None or stream.modelled_s is None:
             return
-        predicted_s, model = routed.predicted_ttft_s, stream.model
-        calibration = self._calibrations.get(model.view.card.worker)
+        worker = tried.card.worker
+        calibration = self._calibrations.get(worker)
         if calibration is None:
             return  # who prefilled it has left meanwhile
-        calibration.observe(model.modelled_s, observed_s - model.rest_s)
-        model.view.correction = calibration.correction
-        worker = model.view.card.worker
+        calibration.observe(stream.modelled_s, observed_s - stream.rest_s)
+        tried.correction = calibration.correction
         out.note(FirstToken(routed.request_id, stream.choice, worker, predicted_s, observed_s, calibration.ratio))
 
     def _observed(self, routed: Routed, observed_s: float) -> None:

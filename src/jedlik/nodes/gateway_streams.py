@@ -1,7 +1,6 @@
 """The choices in flight at a gateway: what was delivered, and which attempt is at work on it."""
 
 from collections.abc import Iterator
-from typing import NamedTuple
 
 from jedlik.core.errors import Bug
 from jedlik.core.facts import Answered, Routed
@@ -12,16 +11,6 @@ from jedlik.nodes.gateway_peers import Peer
 from jedlik.routing.view import WorkerView
 
 NO_HANDLE = Handle(0)
-
-
-class Modelled(NamedTuple):
-    """Of a time to first token: the part that one worker's step model predicts."""
-
-    view: WorkerView
-    modelled_s: float
-    """By the model alone, before any correction."""
-    rest_s: float
-    """Predicted for all else."""
 
 
 class Stream:
@@ -38,7 +27,7 @@ class Stream:
         "first_token_at",
         "handle",
         "id",
-        "model",
+        "modelled_s",
         "number",
         "output",
         "park_until",
@@ -46,9 +35,11 @@ class Stream:
         "queued_s",
         "reason",
         "request",
+        "rest_s",
         "routed",
         "seen",
         "started",
+        "tried",
     )
 
     def __init__(self, request: Request, choice: int, now: float) -> None:
@@ -78,18 +69,18 @@ class Stream:
         self.park_until = 0.0
         self.routed: Routed | None = None
         """How its present attempt's worker was chosen."""
-        self.model: Modelled | None = None
-        """What its time to first token will say about a worker's step model."""
+        self.modelled_s: float | None = None
+        """Of its time to first token: what one worker's step model predicts, before any correction."""
+        self.rest_s = 0.0
+        """Of the same: what is predicted for all else."""
+        self.tried: WorkerView | None = None
+        """Whose step model that is; None: of nobody alone."""
         self.errand: WorkerView | None = None
         """Who prefills for its present attempt."""
 
     def history(self) -> bytes:
         """Prompt and delivered output, packed."""
         return self.request.prompt + pack(self.output) if self.output else self.request.prompt
-
-    def alone(self) -> bool:
-        """Its prompt has to be computed where it is decoded, whatever is cached anywhere."""
-        return self.request.sampling.prompt_logprobs is not None and not self.started
 
     def history_tokens(self) -> int:
         return count(self.request.prompt) + len(self.output)

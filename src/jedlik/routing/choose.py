@@ -13,7 +13,9 @@ from operator import attrgetter
 import msgspec
 from msgspec.structs import replace
 
+from jedlik.core.errors import Bug
 from jedlik.core.facts import Candidate, Shadow
+from jedlik.core.ids import WorkerId
 from jedlik.routing.cost import Demand, first_token_s
 from jedlik.routing.pairs import paired, refusal
 from jedlik.routing.policy import Ask, Offer, Policy, Refuse, Wait
@@ -75,7 +77,8 @@ def choose(fleet: Fleet, ask: Ask, held: Held, policies: Policies) -> Choice:
     offers, excluded_ones = offers_of(fleet, ask, held, policy.everyone)
     if not offers:
         return Choice(None, excluded_ones, "", policy.name)
-    if few := len(offers) <= MAX_OFFERS:
+    few = len(offers) <= MAX_OFFERS
+    if few and fleet.movers(ask.model) > 1:
         offers = paired(offers, fleet, ask, held)
     try:
         verdict = decide(policy, offers, ask)
@@ -87,9 +90,9 @@ def choose(fleet: Fleet, ask: Ask, held: Held, policies: Policies) -> Choice:
     if chosen is None:
         reported = (*verdict.passed_over, *excluded_ones)
         return Choice(None, reported, verdict.unit, policy.name, failure, shadow=shadow, held=verdict.held)
-    offer = next(offer for offer in offers if offer.worker == chosen.worker)
+    offer = _chosen(offers, chosen.worker)
     shown = _shown(verdict.scored, chosen)
-    if not few:  # of very many only the one that was chosen gets a partner
+    if not few and fleet.movers(ask.model) > 1:  # of very many only the one that was chosen gets a partner
         offer = paired([offer], fleet, ask, held)[0]
         plain, chosen = chosen, _with_partner(chosen, offer)
         shown = tuple([chosen if seen is plain else seen for seen in shown])
@@ -100,32 +103,44 @@ def choose(fleet: Fleet, ask: Ask, held: Held, policies: Policies) -> Choice:
 
 def offers_of(fleet: Fleet, ask: Ask, held: Held, everyone: bool) -> tuple[list[Offer], tuple[Candidate, ...]]:
     """Workers that can take the attempt, and some of those that can't with the reason."""
-    cached = held.cached
+    cached, shared, tiers = held.cached, held.shared, held.tiers
     offers: list[Offer] = []
     out: list[Candidate] = []
     for view in fleet.least_loaded(ask.model) if everyone else _nearest(fleet, ask, held):
         reason, worker = excluded(view, ask), view.card.worker
         if reason is None:
-            offers.append(_offer(view, held))
+            offers.append(Offer(view, cached.get(worker, 0), shared.get(worker, 0), tiers.get(worker, ())))
             if len(offers) >= MAX_OFFERS and not everyone:
                 break
         elif len(out) < MAX_EXCLUDED:
             out.append(Candidate(worker, 0.0, cached.get(worker, 0), {}, reason))
-    prefillers = list(islice(fleet.prefillers(ask.model), MAX_OFFERS))
-    if not offers:  # who only prefills can decode, too: better than not to serve
-        offers = [_offer(view, held) for view in prefillers if excluded(view, ask, True) is None]
-    taken = {offer.worker for offer in offers}
-    idle = [view for view in prefillers if view.card.worker not in taken]
-    out += [
-        Candidate(view.card.worker, 0.0, cached.get(view.card.worker, 0), {}, _not_here(view, ask, offers))
-        for view in idle[: MAX_EXCLUDED - len(out)]
-    ]
+    if fleet.split(ask.model):
+        offers, out = _with_prefillers(fleet, ask, held, offers, out)
     return offers, tuple(out)
 
 
-def _offer(view: WorkerView, held: Held) -> Offer:
-    worker = view.card.worker
-    return Offer(view, held.cached.get(worker, 0), held.shared.get(worker, 0), held.tiers.get(worker, ()))
+def _with_prefillers(
+    fleet: Fleet, ask: Ask, held: Held, offers: list[Offer], out: list[Candidate]
+) -> tuple[list[Offer], list[Candidate]]:
+    """Who only prefills can decode, too, where nobody else can: better than not to serve. Else they are told of."""
+    views, cached = list(islice(fleet.prefillers(ask.model), MAX_OFFERS)), held.cached
+    if not offers:
+        able = [(view, view.card.worker) for view in views if excluded(view, ask, True) is None]
+        offers = [Offer(v, cached.get(w, 0), held.shared.get(w, 0), held.tiers.get(w, ())) for v, w in able]
+    taken = {offer.worker for offer in offers}
+    idle = [view for view in views if view.card.worker not in taken]
+    told = [
+        Candidate(view.card.worker, 0.0, cached.get(view.card.worker, 0), {}, _not_here(view, ask, offers))
+        for view in idle[: MAX_EXCLUDED - len(out)]
+    ]
+    return offers, [*out, *told]
+
+
+def _chosen(offers: Sequence[Offer], worker: WorkerId) -> Offer:
+    for offer in offers:
+        if offer.view.card.worker == worker:
+            return offer
+    raise Bug(f"{worker} was chosen and not offered")
 
 
 def _not_here(view: WorkerView, ask: Ask, offers: Sequence[Offer]) -> str:
@@ -156,19 +171,19 @@ def decide(policy: Policy, offers: Sequence[Offer], ask: Ask) -> Verdict:
     if isinstance(kept, Wait | Refuse):
         seen = kept.candidates or _passed_over(offers, (), policy.name)
         return Verdict(None, [], seen, policy.unit(offers), kept)
-    scored = [candidate(offer, terms) for offer, terms in zip(kept, policy.score(kept, ask), strict=True)]
+    scored = [
+        _with_partner(Candidate(offer.view.card.worker, sum(terms.values()), offer.cached_tokens, terms), offer)
+        if offer.terms or offer.tiers or offer.pair
+        else Candidate(offer.view.card.worker, sum(terms.values()), offer.cached_tokens, terms)
+        for offer, terms in zip(kept, policy.score(kept, ask), strict=True)
+    ]
     chosen = policy.pick(scored, ask)
     passed_over = () if len(kept) == len(offers) else _passed_over(offers, kept, policy.name)
     return Verdict(chosen, scored, passed_over, policy.unit(kept))
 
 
-def candidate(offer: Offer, terms: dict[str, float]) -> Candidate:
-    """One that was scored."""
-    plain = Candidate(offer.view.card.worker, sum(terms.values()), offer.cached_tokens, terms)
-    return plain if offer.terms is None and not offer.tiers and offer.pair is None else _with_partner(plain, offer)
-
-
 def _with_partner(plain: Candidate, offer: Offer) -> Candidate:
+    """What was scored, with who else takes part."""
     pair, beyond = offer.pair, offer.tiers[-1][1] - offer.cached_tokens if offer.tiers else 0
     remote, compute = (pair.worker, pair.compute) if pair else (None, True)
     return replace(plain, remote=remote, compute=compute, instead=offer.instead, tier_tokens=beyond)

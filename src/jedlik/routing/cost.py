@@ -100,19 +100,21 @@ def own_work(view: WorkerView, demand: Demand, costs: StepCosts) -> Own:
 
 def first_token_s(view: WorkerView, demand: Demand, costs: StepCosts) -> float:
     """Seconds to the first token by the step model alone, before any correction."""
+    wait = wait_s(view, demand, costs)
+    if not demand.tiers:
+        return wait + prefill_s(costs, demand.uncached_tokens, demand.cached_tokens, view.card.max_step_tokens)
     own = own_work(view, demand, costs)
-    return wait_s(view, demand, costs) + own.fetch_s + own.prefill_s
+    return wait + own.fetch_s + own.prefill_s
 
 
 def cost_seconds(view: WorkerView, demand: Demand, costs: StepCosts, reuse: float = 0.0) -> dict[str, float]:
     """The parts of the cost, in seconds."""
     card, sequences, output, correction = view.card, view.sequences, demand.output_tokens, view.correction
     in_batch = sequences if sequences < card.max_sequences else card.max_sequences
-    fetch = 0.0
     if demand.tiers:
         fetch, own, _ = own_work(view, demand, costs)
     else:
-        own = prefill_s(costs, demand.uncached_tokens, demand.cached_tokens, card.max_step_tokens)
+        fetch, own = None, prefill_s(costs, demand.uncached_tokens, demand.cached_tokens, card.max_step_tokens)
     others = costs.decode_sequence_s * sequences + costs.context_token_s * view.context_tokens
     share = costs.decode_sequence_s + demand.history_tokens * costs.context_token_s
     missing = missing_tokens(view, demand)
@@ -121,12 +123,13 @@ def cost_seconds(view: WorkerView, demand: Demand, costs: StepCosts, reuse: floa
         "wait": wait,
         "prefill": own * correction,
         "stall": own * in_batch,
-        "evicted": reuse * (fetch + own),
+        "evicted": reuse * own,
         "slowdown": output * (others + share * (1 + in_batch)),
         "memory": prefill_s(costs, missing, 0, card.max_step_tokens) if missing else 0.0,
     }
-    if demand.tiers:
+    if fetch is not None:
         terms["fetch"] = fetch
+        terms["evicted"] += reuse * fetch
     return terms
 
 

@@ -85,7 +85,7 @@ def refusal(decodes: Card, prefills: Card) -> str | None:
 
 def paired(offers: list[Offer], fleet: Fleet, ask: Ask, held: Held) -> list[Offer]:
     """The same offers, each with its best place."""
-    if ask.alone or ask.history_tokens < 2 or fleet.movers(ask.model) < 2:
+    if ask.alone or ask.history_tokens < 2:
         return offers
     prefillers = [_source(view, ask, held) for view in _prefillers(fleet, ask, held)]
     others: list[Source] = []

@@ -13,6 +13,8 @@ class Held(msgspec.Struct, frozen=True):
     """On their devices."""
     shared: dict[WorkerId, int] = msgspec.field(default_factory=dict)
     """Of what counts as cached: tokens that other choices of the same request are about to compute there."""
+    alone: bool = False
+    """It has to be computed where it is decoded, whatever is cached anywhere."""
     wanted: bool = False
     """The prefix is hot: it is to be held by more workers than it is."""
     tiers: dict[WorkerId, Tiers] = msgspec.field(default_factory=dict)

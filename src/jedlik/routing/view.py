@@ -209,6 +209,10 @@ class Fleet:
         """Workers of a model that take part in hand-offs."""
         return self._movers.get(model, 0)
 
+    def split(self, model: str) -> bool:
+        """Some workers of a model only prefill."""
+        return (model, True) in self._ranked
+
     def add(self, card: Card) -> WorkerView:
         """A worker joined. Raises Bug if it is here already."""
         if card.worker in self._views:
@@ -228,8 +232,10 @@ class Fleet:
         """A worker's load or bookings changed: put it where it now belongs."""
         rank = (view.backlog_tokens + SEQUENCE_TOKENS * view.sequences, view.card.worker)
         if rank != view.rank:
-            self._unrank(view)
-            self._rank(view, rank)
+            ranked = self._ranked[view.card.model, view.state.role == "prefill"]
+            _take(ranked, view)
+            view.rank = rank
+            insort(ranked, rank)
 
     def assume(self, view: WorkerView, state: State) -> None:
         """A worker has another state from now on."""
@@ -253,11 +259,8 @@ class Fleet:
 
     def _unrank(self, view: WorkerView) -> None:
         pool = pool_of(view)
-        ranked = self._ranked.get(pool, [])
-        at = bisect_left(ranked, view.rank)
-        if at == len(ranked) or ranked[at] != view.rank:
-            raise Bug(f"{view.card.worker} is not where its rank {view.rank} says")
-        del ranked[at]
+        ranked = self._ranked[pool]
+        _take(ranked, view)
         if not ranked:
             del self._ranked[pool]
 
@@ -274,6 +277,13 @@ class Fleet:
             raise Bug("fleet: ranks differ from the workers'")
         if sum(self._movers.values()) != sum(SLOTS in view.card.handoffs for view in self):
             raise Bug("fleet: those that take part in hand-offs are miscounted")
+
+
+def _take(ranked: list[tuple[int, WorkerId]], view: WorkerView) -> None:
+    at = bisect_left(ranked, view.rank)
+    if at == len(ranked) or ranked[at] != view.rank:
+        raise Bug(f"{view.card.worker} is not where its rank {view.rank} says")
+    del ranked[at]
 
 
 def pool_of(view: WorkerView) -> Pool:

@@ -18,8 +18,7 @@ class Jedlik(Scored):
 
     def filter(self, offers: Sequence[Offer], ask: Ask) -> Sequence[Offer] | Wait | Refuse:
         """Where promises are kept, if any were made and step times are known (`routing/slo`)."""
-        costs = step_costs(offers)
-        if costs is None or ask.ttft_s is None:
+        if ask.ttft_s is None or (costs := step_costs(offers)) is None:
             return offers
         return admitted(offers, costs, self.score(offers, ask), ask, ask.ttft_s)
 
