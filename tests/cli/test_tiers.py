@@ -99,9 +99,11 @@ def test_the_cluster_key_is_kept_where_blocks_are(tmp_path: Path, monkeypatch: p
     assert tiers.key_folder(config(kv_object="s3://b")) == tmp_path / "home"
 
 
-def test_prefill_workers_alone_are_refused() -> None:
+def test_a_role_alone_is_refused() -> None:
     with pytest.raises(ConfigError, match="--decode 1"):
         config(prefill="2")
+    with pytest.raises(ConfigError, match="--prefill 1"):
+        config(decode="2")
     assert config(prefill="2", decode="1").roles == ["prefill", "prefill", "decode"]
     assert config(prefill="1", workers="1").roles == ["prefill", "both"]
 

@@ -75,7 +75,7 @@ class Server:
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
-            env=os.environ | {"JEDLIK_HOME": str(home or self.run_dir.parent / "home"), "PYTHONPATH": str(HURT)},
+            env=os.environ | {"JEDLIK_HOME": str(home or self.run_dir.parent / "home"), "PYTHONPATH": path()},
         )
         self._reader = threading.Thread(target=self._read)
         self._reader.start()
@@ -158,6 +158,11 @@ class Server:
         assert self.process.stderr is not None
         for line in self.process.stderr:
             self.lines.append(line.rstrip("\n"))
+
+
+def path() -> str:
+    """Where the server's processes look for modules first."""
+    return os.pathsep.join(filter(None, (str(HURT), os.environ.get("PYTHONPATH"))))
 
 
 def children_of(parent: int) -> list[int]:

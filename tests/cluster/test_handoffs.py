@@ -31,7 +31,7 @@ def expected(home: Path) -> dict[int, str]:
     """What one worker that does everything itself says."""
     server = Server("--workers", "1", *TORCH, engine="torch", home=home)
     try:
-        return answers(server, range(5 * STREAMS))
+        return answers(server, range(7 * STREAMS))
     finally:
         server.clean()
 
@@ -104,3 +104,29 @@ def test_a_worker_killed_in_the_middle_of_hand_offs(
     assert answers(pair, second) == {n: expected[n] for n in second}
     pair.wait_for(lambda: idle(pair), 10)
     assert total(pair, "jedlik_handoff_completed_total") > before
+
+
+def role(server: Server, worker: str) -> object:
+    return next(w["role"] for w in server.client.get("/roles").json()["workers"] if w["name"] == worker)
+
+
+def flip(server: Server, worker: str, to: str) -> None:
+    reply = server.client.post("/roles", json={"worker": worker, "role": to})
+    assert reply.status_code == 202, reply.text
+    server.wait_for(lambda: role(server, worker) == to, 10)
+
+
+def test_workers_change_places_under_load(pair: Server, expected: dict[int, str]) -> None:
+    first, second = range(5 * STREAMS, 6 * STREAMS), range(6 * STREAMS, 7 * STREAMS)
+    assert pair.client.post("/roles", json={"worker": "worker-1", "role": "prefill"}).status_code == 409
+    with ThreadPoolExecutor(STREAMS) as threads:
+        running = [threads.submit(answer, pair, number) for number in first]
+        pair.wait_for(lambda: total(pair, "jedlik_requests_arriving") > 2, 20)
+        flip(pair, "worker-0", "both")
+        flip(pair, "worker-1", "prefill")
+        flip(pair, "worker-0", "decode")
+        assert [r.result() for r in running] == [expected[n] for n in first]
+    pair.wait_for(lambda: idle(pair), 10)
+    assert answers(pair, second) == {n: expected[n] for n in second}
+    pair.wait_for(lambda: idle(pair), 10)
+    assert pair.metrics()["jedlik_handoff_completed_total{kind=prefill,worker=worker-0}"] > 0

@@ -12,9 +12,9 @@ import pytest
 from cluster_server import Server, gone
 
 from jedlik.cli.event_log import Made, differences, make_worker
-from jedlik.core.effects import Move, Revoke, ToWorkerEffect, WorkerEffect
+from jedlik.core.effects import ToWorkerEffect, WorkerEffect
 from jedlik.core.events import FromWorker, WorkerLost
-from jedlik.core.moves import Moved, Revoked
+from jedlik.core.moves import Move, Moved, Revoke, Revoked
 from jedlik.core.protocol import Pushed
 from jedlik.live.recorder import WorkerTurn, read
 

@@ -148,6 +148,8 @@ def check(config: ServeConfig) -> None:
     tiers.check(config)
     if set(config.roles) == {"prefill"}:
         raise ConfigError("prefill workers alone answer nothing: add --decode 1, or --workers 1")
+    if set(config.roles) == {"decode"}:
+        raise ConfigError("decode workers alone have nobody who prefills: add --prefill 1, or use --workers instead")
     if config.speedup <= 0:
         raise ConfigError(f"speedup is {config.speedup}; it must be more than 0")
     if not loopback(config.host) and not config.api_keys and not config.allow_open:
