@@ -24,11 +24,10 @@ import time
 from collections.abc import Callable, Iterator
 
 from jedlik.core.ids import Handle, WorkerId
-from jedlik.core.moves import Move, Moved, Place
+from jedlik.core.moves import Move, Moved, Place, Told
 from jedlik.transfer.agent import Agent, Options
 from jedlik.transfer.arena import Arena, attach
 from jedlik.transfer.dial import listen, tune
-from jedlik.transfer.ledger import Told
 from jedlik.transfer.region import Mapped, paired_runs
 
 MOVE_BYTES = 64 << 20

@@ -21,7 +21,7 @@ from jedlik.core.events import (
 )
 from jedlik.core.facts import Fact
 from jedlik.core.ids import BlockId, GatewayId, Handle, WorkerId
-from jedlik.core.moves import CancelMove, Move, Moved, Revoke, Revoked
+from jedlik.core.moves import CancelMove, Cause, Compare, Compared, Move, Moved, Revoke, Revoked
 from jedlik.core.protocol import (
     Ack,
     Card,
@@ -100,6 +100,10 @@ class Cluster:
                     worker.steps.append(step)
                 case Move():
                     self.moves.append((name, effect))
+                case Compare(number, _, blocks, computed):
+                    memory = worker.engine.memory
+                    differing = sum(memory[one] != memory[other] for one, other in zip(blocks, computed, strict=True))
+                    self._queue(f"carrier of {name}", name, Compared(number, differing))
                 case CancelMove(number):
                     self.cancelled.add((name, number))
                 case Revoke(other, tickets):
@@ -198,7 +202,7 @@ class Cluster:
     def _deliver(self, source: str, target: str) -> None:
         message = self.channels[source, target].popleft()
         name = WorkerId(target)
-        if isinstance(message, Revoked | WorkerLost | GatewayLost):
+        if isinstance(message, Revoked | Compared | WorkerLost | GatewayLost):
             self.send(name, message)
         elif (source, target) in self.met and isinstance(message, ToWorker):
             self.send(name, FromGateway(GatewayId(source), message))  # type: ignore[arg-type]
@@ -237,7 +241,8 @@ class Cluster:
         self.moves.remove((name, move))
         count = rng.randrange(move.blocks)
         self.spread(name, move, count)
-        cause = rng.choice(["failed", "corrupt", "late", "missing"] if move.source.tier != "device" else ["failed"])
+        causes: list[Cause] = ["failed"] if move.source.tier == "device" else ["failed", "corrupt", "late", "missing"]
+        cause = rng.choice(causes)
         self.send(name, Moved(move.number, count, cause, "test"))
 
     def _acknowledge(self, name: WorkerId) -> None:

@@ -17,7 +17,19 @@ from jedlik.core.errors import Bug
 from jedlik.core.events import FromGateway, FromWorker, GatewayJoined, GatewayLost, WorkerEvent, WorkerLost
 from jedlik.core.facts import Fact
 from jedlik.core.ids import BlockId, GatewayId, Handle, RequestId, WorkerId
-from jedlik.core.moves import DEVICE, CancelMove, Move, Moved, PathCosts, PathsMeasured, Place, Revoke, Revoked
+from jedlik.core.moves import (
+    DEVICE,
+    CancelMove,
+    Move,
+    Moved,
+    Order,
+    PathCosts,
+    PathsMeasured,
+    Place,
+    Revoke,
+    Revoked,
+    Told,
+)
 from jedlik.core.protocol import (
     SCHEMA_VERSION,
     Cancel,
@@ -39,7 +51,7 @@ from jedlik.engines.simulated import CAPABILITIES
 from jedlik.kv.hashing import hash_check
 from jedlik.live.links import Counted, LinkEvent, WorkerLinks
 from jedlik.live.peers import PeerLinks
-from jedlik.live.worker import Carried, Reach, WorkerDriver
+from jedlik.live.worker import Reach, WorkerDriver
 from jedlik.net.discovery.local import Announcement, LocalDiscovery, Record, start_ticks
 from jedlik.net.streams import Connection, serve
 
@@ -78,15 +90,15 @@ class Carrying:
     """A carrier that keeps what it is told, and tells `answers` from a thread of its own."""
 
     def __init__(self) -> None:
-        self.performed: list[Move | CancelMove | Revoke] = []
+        self.performed: list[Order] = []
         self.known: list[tuple[WorkerId, str | None]] = []
         self.closed = False
-        self._tell: Callable[[Carried], None] | None = None
+        self._tell: Callable[[Told], None] | None = None
 
-    def start(self, tell: Callable[[Carried], None]) -> None:
+    def start(self, tell: Callable[[Told], None]) -> None:
         self._tell = tell
 
-    def perform(self, effect: Move | CancelMove | Revoke) -> None:
+    def perform(self, effect: Order) -> None:
         self.performed.append(effect)
 
     def met(self, worker: WorkerId, address: str | None) -> None:
@@ -95,7 +107,7 @@ class Carrying:
     def close(self) -> None:
         self.closed = True
 
-    async def tell(self, event: Carried) -> None:
+    async def tell(self, event: Told) -> None:
         assert self._tell is not None
         await asyncio.to_thread(self._tell, event)
 
@@ -300,8 +312,8 @@ MOVE = Move(1, DEVICE, [1], Place("device", B), [2], [BlockId(b"x" * 16)], None,
 
 
 def test_moves_go_to_the_carrier_and_what_it_tells_from_a_thread_to_the_node() -> None:
-    wanted: list[Move | CancelMove | Revoke] = [MOVE, CancelMove(1), Revoke(B, [Handle(7)])]
-    told: Sequence[Carried] = [
+    wanted: list[Order] = [MOVE, CancelMove(1), Revoke(B, [Handle(7)])]
+    told: Sequence[Told] = [
         Moved(1, 1, path="shm"), Revoked(B, [Handle(7)]), PathsMeasured([PathCosts("shm", 1e-6, 1e-9)]),
     ]  # fmt: skip
 

@@ -9,11 +9,11 @@ from msgspec.structs import replace
 
 from jedlik.core.config import WorkerConfig
 from jedlik.core.events import FromGateway, Woken
-from jedlik.core.facts import Fetched, Offloaded
+from jedlik.core.facts import Fetched, Offloaded, Verified
 from jedlik.core.ids import BlockId, Handle, WorkerId
 from jedlik.core.moves import Cause, Moved, PathCosts, PathsMeasured, StoredRun, Tier, TierOpened
-from jedlik.core.protocol import Cancel, Facts, KvHint, Snapshot, StepCosts, TierSize
-from jedlik.core.requests import Stopping
+from jedlik.core.protocol import Cancel, Facts, Snapshot, StepCosts, TierSize
+from jedlik.core.requests import KvHint, Stopping
 from jedlik.nodes.worker import WorkerNode
 from pair_world import Cluster
 from worker_world import GATEWAY, continuation, make_card, make_submit
@@ -196,6 +196,7 @@ def test_any_order_of_events_gives_the_right_answers(seed: int) -> None:
         host_eviction=rng.choice(["lru", "s3fifo"]),
         max_step_tokens=rng.choice([8, 16, 64]),
         offload_blocks=rng.choice([6, 1000]),
+        verify_share=rng.choice([0.0, 0.3]),
     )
     stems = [text(stem, rng.randint(4, 20)) for stem in range(4)]
     asked: dict[int, list[int]] = {}
@@ -256,4 +257,24 @@ def test_an_announced_turn_finds_its_blocks_on_the_device() -> None:
     ask(world, 9, text(1))
     assert len(of(world, Fetched)) == 1
     assert world.heard[W].started[9].cached_tokens == 24
+    world.rest()
+
+
+@pytest.mark.parametrize("garbled", [False, True])
+def test_a_sample_of_loads_is_computed_as_well_and_compared(garbled: bool) -> None:
+    world = alone(disk=64, disk_admission="all", verify_share=1.0)
+    ask(world, 1, text(1))
+    for other in range(2, 6):
+        ask(world, other, text(other))
+    if garbled:
+        shelves = world.workers[W].shelves
+        for key, (name, _) in list(shelves.items()):
+            shelves[key] = name, [13] * 4
+    world.facts.clear()
+    before = world.workers[W].engine.computed_tokens
+    ask(world, 9, text(1))
+    assert world.workers[W].engine.computed_tokens - before >= 25
+    (verified,) = of(world, Verified)
+    assert isinstance(verified, Verified)
+    assert (verified.tier, verified.blocks, verified.differing) == ("disk", 6, 6 * garbled)
     world.rest()

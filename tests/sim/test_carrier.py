@@ -17,9 +17,10 @@ from jedlik.core.moves import (
     StoredRun,
     Tier,
     TierOpened,
+    Told,
 )
 from jedlik.core.protocol import Card, Layout, TierSize
-from jedlik.sim.carrier import Carriers, Told
+from jedlik.sim.carrier import Carriers
 from jedlik.sim.heap import Heap
 from worker_world import make_card
 

@@ -1,6 +1,7 @@
 """What tests of the transfer layer share: agents with small arenas, and what they told."""
 
 import contextlib
+import importlib.util
 import subprocess
 import sys
 import threading
@@ -9,16 +10,23 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
+import pytest
 
 from jedlik.core.ids import BlockId, Handle, WorkerId
-from jedlik.core.moves import Move, Moved, Place, Revoked
+from jedlik.core.moves import Move, Moved, Place, Revoked, Told
 from jedlik.transfer.agent import Agent, Options
 from jedlik.transfer.arena import Arena
-from jedlik.transfer.ledger import Told
 from jedlik.transfer.region import Bytes
 from jedlik.transfer.store import Store
 
 T = TypeVar("T", bound=Told)
+NO_NIXL = not any(map(importlib.util.find_spec, ("nixl_cu12", "nixl_cu13")))
+WAYS = [
+    "shm",
+    "tcp",
+    pytest.param("nixl", marks=pytest.mark.skipif(NO_NIXL, reason="pip install --no-deps nixl-cu12 to test NIXL")),
+]
+"""Between workers: for the suites that run against all of them."""
 HANG_S = 30.0
 """Nothing waits longer: a limit that only catches a hang."""
 

@@ -9,8 +9,7 @@ from pathlib import Path
 from carrying import Carrying, move
 
 from jedlik.core.ids import WorkerId
-from jedlik.core.moves import Moved, Place
-from jedlik.transfer.ledger import Told
+from jedlik.core.moves import Moved, Place, Told
 
 
 def say(*words: object) -> None:

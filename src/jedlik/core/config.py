@@ -193,8 +193,8 @@ class PoolConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """KV kept in host memory, per worker; 0: none."""
     kv_disk_tokens: int = 0
     """KV kept on disk, per worker."""
-    kv_object: bool = False
-    """KV kept in an object store that the whole fleet shares."""
+    kv_object_tokens: int = 0
+    """KV that a worker keeps account of in an object store; the whole fleet shares it."""
     kv_token_bytes: int | None = None
     """KV of one token over all GPUs of a worker; default: the profile's. Needed where KV moves."""
     start_s: float = 60.0

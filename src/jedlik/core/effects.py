@@ -5,7 +5,7 @@ import msgspec
 from jedlik.core.errors import Fault
 from jedlik.core.facts import Fact
 from jedlik.core.ids import GatewayId, StreamId, WorkerId
-from jedlik.core.moves import CancelMove, Move, Revoke
+from jedlik.core.moves import Order
 from jedlik.core.protocol import (
     Ack,
     AssumeRole,
@@ -114,4 +114,4 @@ class Note(msgspec.Struct, frozen=True, tag="note"):
 
 
 GatewayEffect = Wake | ToWorkerEffect | Deliver | Kick | Drained | Note
-WorkerEffect = Wake | ToGatewayEffect | ToWorkerEffect | RunStep | EndLeap | Move | CancelMove | Revoke | Drained | Note
+WorkerEffect = Wake | ToGatewayEffect | ToWorkerEffect | RunStep | EndLeap | Order | Drained | Note

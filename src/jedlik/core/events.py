@@ -7,7 +7,7 @@ import msgspec
 
 from jedlik.core.config import Role
 from jedlik.core.ids import GatewayId, RequestId, StreamId, WorkerId
-from jedlik.core.moves import Moved, PathsMeasured, Revoked, TierOpened
+from jedlik.core.moves import Compared, Moved, PathsMeasured, Revoked, TierOpened
 from jedlik.core.protocol import (
     Ack,
     AssumeRole,
@@ -135,6 +135,7 @@ WorkerEvent = (
     | FromWorker
     | WorkerLost
     | Moved
+    | Compared
     | Revoked
     | TierOpened
     | PathsMeasured

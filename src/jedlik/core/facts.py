@@ -174,7 +174,7 @@ class Fetched(msgspec.Struct, frozen=True, tag="fetched"):
     blocks: int
     """That came, whole and verified."""
     cause: str
-    """"" if all came, else of the first that did not (core/moves.Cause)."""
+    """"" if all came, else of the first that did not (core/moves.Cause); "shadow" where they are only compared."""
     elapsed_s: float
 
 
@@ -188,6 +188,14 @@ class Offloaded(msgspec.Struct, frozen=True, tag="offloaded"):
     cause: str
     """As of `Fetched`; "full" where nobody could make room, "dropped" where memory was needed before it began."""
     elapsed_s: float
+
+
+class Verified(msgspec.Struct, frozen=True, tag="verified"):
+    """Blocks that a tier gave back were computed as well, and compared."""
+
+    tier: str
+    blocks: int
+    differing: int
 
 
 class Carried(msgspec.Struct, frozen=True, tag="carried"):
@@ -204,4 +212,16 @@ class Carried(msgspec.Struct, frozen=True, tag="carried"):
     elapsed_s: float
 
 
-Fact = Routed | Migrated | FirstToken | Answered | StepRan | Suspected | HandedOff | Fetched | Offloaded | Carried
+Fact = (
+    Routed
+    | Migrated
+    | FirstToken
+    | Answered
+    | StepRan
+    | Suspected
+    | HandedOff
+    | Fetched
+    | Offloaded
+    | Verified
+    | Carried
+)

@@ -67,6 +67,21 @@ class Revoke(msgspec.Struct, frozen=True, tag="revoke"):
     tickets: list[Handle]
 
 
+class Compare(msgspec.Struct, frozen=True, tag="compare"):
+    """Compare what a tier gave back with what was computed here. Told `Compared` once."""
+
+    number: int
+    dtype: str
+    """As of the layout: values are compared as numbers, since two ways to compute one differ in the last bits."""
+    blocks: list[int]
+    computed: list[int]
+    """On the device, both."""
+
+
+Order = Move | CancelMove | Compare | Revoke
+"""What is asked of whoever carries blocks."""
+
+
 class Moved(msgspec.Struct, frozen=True, tag="moved"):
     """A move has ended: neither side's blocks are touched for it any more."""
 
@@ -88,6 +103,12 @@ class Revoked(msgspec.Struct, frozen=True, tag="revoked"):
 
     worker: WorkerId
     tickets: list[Handle]
+
+
+class Compared(msgspec.Struct, frozen=True, tag="compared"):
+    number: int
+    differing: int
+    """Blocks that hold something else, not only rounded otherwise."""
 
 
 class StoredRun(msgspec.Struct, frozen=True, array_like=True):
@@ -121,3 +142,7 @@ class PathsMeasured(msgspec.Struct, frozen=True, tag="paths_measured"):
     """What probes say of this worker's paths: replaces what was known of those named."""
 
     paths: list[PathCosts]
+
+
+Told = Moved | Compared | Revoked | TierOpened | PathsMeasured
+"""What a carrier tells."""

@@ -14,7 +14,14 @@ from jedlik.core.errors import Bug, PeerError
 from jedlik.core.events import Drain, FromGateway, GatewayJoined, GatewayLost, StepEnded, Woken, WorkerEvent
 from jedlik.core.facts import Fact
 from jedlik.core.ids import GatewayId, WorkerId
-from jedlik.core.moves import CancelMove, Move, Moved, PathsMeasured, Revoke, Revoked, TierOpened
+from jedlik.core.moves import (
+    CancelMove,
+    Compare,
+    Move,
+    Order,
+    Revoke,
+    Told,
+)
 from jedlik.core.protocol import SCHEMA_VERSION, Card, Counters, Hello, Load, Submit
 from jedlik.core.step import Step, StepDone
 from jedlik.core.wire import decode_to_worker, encode
@@ -42,16 +49,13 @@ class Engine(Protocol):
         """Stop; no call of `on_done` after it returns."""
 
 
-Carried = Moved | Revoked | TierOpened | PathsMeasured
-
-
 class Carrier(Protocol):
     """What carries blocks between tiers and workers (`transfer/agent`). Calls return at once."""
 
-    def start(self, tell: Callable[[Carried], None]) -> None:
+    def start(self, tell: Callable[[Told], None]) -> None:
         """`tell` may be called from any thread, never inside one of these calls."""
 
-    def perform(self, effect: Move | CancelMove | Revoke) -> None:
+    def perform(self, effect: Order) -> None:
         """As core/moves says: every move is told of once."""
 
     def met(self, worker: WorkerId, address: str | None) -> None:
@@ -176,7 +180,7 @@ class WorkerDriver:
         else:
             self._loop.call_soon_threadsafe(self._step_ended, done)
 
-    def _carried(self, event: Carried) -> None:
+    def _carried(self, event: Told) -> None:
         if threading.get_ident() == self._thread:
             self._turn.send(event)
         else:
@@ -200,7 +204,7 @@ class WorkerDriver:
                 self._timer.set(effect.at)
             case Note():
                 self._telemetry.fact(effect.fact)
-            case Move() | CancelMove() | Revoke():
+            case Move() | CancelMove() | Compare() | Revoke():
                 self._reached().carrier.perform(effect)
             case ToWorkerEffect():
                 self._reached().peers.send(effect.worker, effect.message)

@@ -18,6 +18,7 @@ from jedlik.kv.runs import Run
 from jedlik.moving.fetch import Part, plan
 from jedlik.nodes.worker_moves import Moves
 from jedlik.nodes.worker_tiers import Store, Tiers
+from jedlik.nodes.worker_verify import Verifier
 from jedlik.scheduling.batch import Batch
 from jedlik.scheduling.booking import Booking
 from jedlik.scheduling.sequence import Sequence
@@ -52,8 +53,11 @@ class Fetch:
 class Fetches:
     """Of one worker."""
 
-    def __init__(self, config: WorkerConfig, batch: Batch, booking: Booking, tiers: Tiers, moves: Moves) -> None:
+    def __init__(
+        self, config: WorkerConfig, batch: Batch, booking: Booking, tiers: Tiers, moves: Moves, verifier: Verifier
+    ) -> None:
         self._batch, self._booking, self._tiers, self._moves = batch, booking, tiers, moves
+        self._verifier = verifier
         self._pool, self._config = booking.pool, config
         self._open: dict[int, Fetch] = {}
         """By the sequence's number."""
@@ -149,7 +153,12 @@ class Fetches:
             load.came, load.cause = moved.blocks, moved.cause or ""
             if moved.cause in BAD:
                 store.pool.forget(names, part.first + moved.blocks)
-            if self._open.get(s.number) is fetch:
+            if self._open.get(s.number) is fetch and not moved.cause and self._verifier.wants(store, s):
+                self._verifier.keep(s, store, names, part.first, load.blocks)
+                load.blocks, load.came, load.cause = [], 0, "shadow"
+                self._tell(fetch, load, 0, "shadow", now, out)
+                self._commit(fetch, out)
+            elif self._open.get(s.number) is fetch:
                 self._tell(fetch, load, moved.blocks, moved.cause, now, out)
                 self._commit(fetch, out)
             else:

@@ -22,6 +22,8 @@ from jedlik.scheduling.batch import Batch
 from jedlik.scheduling.booking import Booking
 from jedlik.scheduling.sequence import Sequence
 
+UNKNOWN_FACTOR = 15.0
+"""Where nobody knows what it should take, patience is so many times longer."""
 LATE_FACTOR = 3.0
 """A hand-off without progress for this many times what it should take in all is late."""
 
@@ -194,7 +196,8 @@ class Arrivals:
             self._expect(incoming, now)
 
     def _expect(self, incoming: Incoming, now: float) -> None:
-        patience_s = max(self._config.handoff_patience_s, LATE_FACTOR * incoming.remote.expected_s)
+        patience_s, expected_s = self._config.handoff_patience_s, incoming.remote.expected_s
+        patience_s = max(patience_s, LATE_FACTOR * expected_s) if expected_s > 0 else UNKNOWN_FACTOR * patience_s
         incoming.due_s = now + patience_s
         self._due_s = min(self._due_s, incoming.due_s)
 

@@ -11,7 +11,7 @@ from jedlik.core.effects import WorkerEffect
 from jedlik.core.errors import Fault
 from jedlik.core.events import FromWorker, WorkerLost
 from jedlik.core.ids import BlockIndex
-from jedlik.core.moves import Moved, PathsMeasured, Revoked, TierOpened
+from jedlik.core.moves import Compared, Moved, PathsMeasured, Revoked, TierOpened
 from jedlik.core.protocol import Card, Reserve, StepCosts, Submit
 from jedlik.nodes.worker_fetch import Fetches
 from jedlik.nodes.worker_hints import Hints
@@ -20,11 +20,12 @@ from jedlik.nodes.worker_moves import Moves
 from jedlik.nodes.worker_offload import Offloads
 from jedlik.nodes.worker_outgoing import Pushes
 from jedlik.nodes.worker_tiers import Tiers
+from jedlik.nodes.worker_verify import Verifier
 from jedlik.scheduling.batch import Batch
 from jedlik.scheduling.booking import Booking
 from jedlik.scheduling.sequence import Sequence
 
-MoveEvent = FromWorker | WorkerLost | Moved | Revoked | PathsMeasured | TierOpened
+MoveEvent = FromWorker | WorkerLost | Moved | Compared | Revoked | PathsMeasured | TierOpened
 
 
 class Movement:
@@ -36,7 +37,8 @@ class Movement:
         self.tiers = Tiers(card, config)
         self._incoming = Arrivals(card, config, batch, booking)
         self._outgoing = Pushes(card, config, batch, booking, self.moves)
-        self._fetches = Fetches(config, batch, booking, self.tiers, self.moves)
+        self._verifier = Verifier(config.verify_share, card.layout.dtype, batch, booking.pool, booking.block_size)
+        self._fetches = Fetches(config, batch, booking, self.tiers, self.moves, self._verifier)
         self._hints = Hints(batch, booking.pool, self._fetches.begin)
         self._offloads = Offloads(config, batch, self._hints, self.tiers, self.moves)
 
@@ -54,6 +56,8 @@ class Movement:
                 self._incoming.take(event.worker, event.message, now, out)
             case WorkerLost():
                 self._incoming.lost(event.worker, now, out)
+            case Compared():
+                self._verifier.compared(event, out)
             case Revoked():
                 self._incoming.revoked(event)
             case TierOpened():
@@ -95,6 +99,7 @@ class Movement:
 
     def settle(self, now: float, out: list[WorkerEffect]) -> None:
         """Look after what sequences have left behind since."""
+        self._verifier.advance(out)
         if self._batch.kept:
             self._offloads.advance(now, out)
 
@@ -121,6 +126,7 @@ class Movement:
         """Blocks that belong to moves: for checking."""
         yield from self._incoming.reserved()
         yield from self._fetches.reserved()
+        yield from self._verifier.reserved()
 
     def check(self) -> None:
         assert self._batch.reserved == sum(len(blocks) for blocks in self.reserved())

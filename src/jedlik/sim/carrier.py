@@ -17,8 +17,11 @@ from jedlik.core.moves import (
     TIERS,
     CancelMove,
     Cause,
+    Compare,
+    Compared,
     Move,
     Moved,
+    Order,
     PathCosts,
     PathsMeasured,
     Revoke,
@@ -26,6 +29,7 @@ from jedlik.core.moves import (
     StoredRun,
     Tier,
     TierOpened,
+    Told,
 )
 from jedlik.core.protocol import Card
 from jedlik.core.step import Step, StepDone
@@ -33,7 +37,6 @@ from jedlik.sim.heap import Heap
 
 LOCAL, REMOTE = "shm", "nixl"
 """Between workers of one host, and of two."""
-Told = Moved | Revoked | TierOpened | PathsMeasured
 
 
 class Witness(Protocol):
@@ -114,11 +117,13 @@ class Carrier:
         self._revoked: set[tuple[WorkerId, Handle]] = set()
         self.up, self.frozen = True, False
 
-    def perform(self, effect: Move | CancelMove | Revoke) -> None:
+    def perform(self, effect: Order) -> None:
         """As core/moves says."""
         if isinstance(effect, Move):
             job = self._jobs[effect.number] = Job(effect, self._heap.now)
             self._road(effect).take(job)
+        elif isinstance(effect, Compare):  # nothing is ever garbled here
+            self._heap.after(0.0, self._tell, Compared(effect.number, 0))
         elif isinstance(effect, CancelMove):
             found = self._jobs.get(effect.number)
             if found is not None and found.begun_s is None:

@@ -16,8 +16,9 @@ from typing import cast
 from jedlik.core.errors import JedlikError
 from jedlik.core.ids import Handle as Ticket
 from jedlik.core.ids import WorkerId
-from jedlik.core.moves import CancelMove, Cause, Move, Place, Revoke, Revoked, TierOpened
+from jedlik.core.moves import CancelMove, Cause, Compare, Compared, Move, Order, Place, Revoke, Revoked, TierOpened
 from jedlik.transfer.arena import Arena
+from jedlik.transfer.compare import differing
 from jedlik.transfer.dial import listen
 from jedlik.transfer.gates import Gates
 from jedlik.transfer.incoming import Hosting, Incoming
@@ -26,6 +27,7 @@ from jedlik.transfer.ledger import Job, Ledger, Tell
 from jedlik.transfer.local import CopyWork, StoreWork
 from jedlik.transfer.meeting import Meeting, Options
 from jedlik.transfer.messages import SCHEMA, Card, MemoryTier
+from jedlik.transfer.nixl import NixlEngine, open_engine
 from jedlik.transfer.peers import Ours, Peer
 from jedlik.transfer.processes import this_process
 from jedlik.transfer.region import Copier, Region
@@ -53,6 +55,8 @@ class Agent:
     ) -> None:
         """`device`: the engine's cache where it isn't in the arena (a GPU's). Raises OSError if it can't listen."""
         self.paths = options.paths
+        self.without_nixl = ""
+        """Why there is no NIXL, where it was looked for."""
         self._worker = worker
         self._memory: dict[str, Region] = {"device": device or arena.device, "host": arena.host}
         self._stores = {store.kind: store for store in stores}
@@ -67,10 +71,11 @@ class Agent:
         self._peers: dict[WorkerId, Peer] = {}
         self._lanes: dict[str, Lane] = {}
         sock, self.address = listen(options.listen)
-        card = _card(worker, arena, self._memory, options)
+        nixl = self._open_nixl(arena, options)
+        card = _card(worker, arena, self._memory, options, nixl)
         hosting = Hosting(card, options.key, self._memory, self._gates, self._greeted, self._stop_writing)
         self._incoming = Incoming(sock, hosting)
-        self._meeting = Meeting(card, options, self._ledger, self._copier, self._incoming.cut)
+        self._meeting = Meeting(card, options, self._ledger, self._copier, self._incoming.cut, nixl)
         self._ours = Ours(card, options.key, self._ledger, self._gates, self._meeting)
 
     def start(self, tell: Tell) -> None:
@@ -85,7 +90,7 @@ class Agent:
         self._incoming.start()
         self._ledger.later(self._meeting.measure_own)
 
-    def perform(self, effect: Move | CancelMove | Revoke) -> None:
+    def perform(self, effect: Order) -> None:
         """Returns at once. Whatever is wrong with a move is told by `Moved`."""
         match effect:
             case Move():
@@ -97,6 +102,8 @@ class Agent:
                     self._ledger.stop(found, "cancelled")
             case Revoke():
                 self._ledger.later(lambda: self._revoke(effect))
+            case Compare():
+                self._ledger.later(lambda: self._compare(effect))
 
     def met(self, worker: WorkerId, address: str | None) -> None:
         """Connect there ahead of need; None: its process has ended, for certain."""
@@ -189,6 +196,11 @@ class Agent:
         else:
             self._ledger.say(Revoked(effect.worker, effect.tickets))
 
+    def _compare(self, effect: Compare) -> None:
+        device = self._memory["device"]
+        found = differing(device, effect.blocks, effect.computed, effect.dtype)
+        self._ledger.say(Compared(effect.number, found))
+
     def _peer(self, worker: WorkerId) -> Peer:
         with self._lock:
             if worker not in self._peers:
@@ -201,6 +213,14 @@ class Agent:
     def _stop_writing(self, worker: WorkerId, tickets: list[Ticket]) -> None:
         self._peer(worker).stop_writing(tickets)
 
+    def _open_nixl(self, arena: Arena, options: Options) -> NixlEngine | None:
+        """NIXL, where it was installed and there are peers that can't share memory with us."""
+        needed = options.listen.startswith("tcp:") or "shm" not in options.paths
+        if "nixl" not in options.paths or not needed or self._memory["device"] is not arena.device:
+            return None
+        engine, self.without_nixl = open_engine(self._worker, arena)
+        return engine
+
     def _open(self, store: Store) -> None:
         try:
             runs = store.open()
@@ -211,7 +231,10 @@ class Agent:
         self._ledger.say(TierOpened(store.kind, runs))
 
 
-def _card(worker: WorkerId, arena: Arena, memory: Mapping[str, Region], options: Options) -> Card:
+def _card(
+    worker: WorkerId, arena: Arena, memory: Mapping[str, Region], options: Options, nixl: NixlEngine | None
+) -> Card:
     handle = arena.handle if "shm" in options.paths else None
     blocks = memory["device"].blocks
-    return Card(SCHEMA, worker, this_process(), arena.block_bytes, blocks, arena.host.blocks, handle)
+    nixl_card = None if nixl is None else nixl.card
+    return Card(SCHEMA, worker, this_process(), arena.block_bytes, blocks, arena.host.blocks, handle, nixl_card)

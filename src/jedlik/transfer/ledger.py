@@ -11,10 +11,9 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from jedlik.core.moves import Cause, Move, Moved, PathsMeasured, Revoked, TierOpened
+from jedlik.core.moves import Cause, Move, Moved, Told
 from jedlik.perf.paths import Paths
 
-Told = Moved | Revoked | TierOpened | PathsMeasured
 Tell = Callable[[Told], None]
 BLAMED: frozenset[Cause] = frozenset(("gone", "corrupt", "failed"))
 """Ends that speak against the path."""
