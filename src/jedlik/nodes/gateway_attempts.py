@@ -137,7 +137,7 @@ class Attempts:
         view, stream.errand = stream.errand, None
         if view is not None:
             view.unlend(handle)
-            if view.card.worker in self.peers:
+            if self._fleet.get(view.card.worker) is view:  # else it has left, and perhaps come again
                 self._fleet.moved(view)
 
     def end(self, stream: Stream, fault: Fault, now: float, out: Outbox) -> None:

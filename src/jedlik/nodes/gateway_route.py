@@ -225,9 +225,9 @@ class Router:
         if predicted_s is None or tried is None or stream.modelled_s is None:
             return
         worker = tried.card.worker
-        calibration = self._calibrations.get(worker)
-        if calibration is None:
+        if self.fleet.get(worker) is not tried:
             return  # who prefilled it has left meanwhile
+        calibration = self._calibrations[worker]
         calibration.observe(stream.modelled_s, observed_s - stream.rest_s)
         tried.correction = calibration.correction
         out.note(FirstToken(routed.request_id, stream.choice, worker, predicted_s, observed_s, calibration.ratio))
