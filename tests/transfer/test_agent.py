@@ -95,6 +95,7 @@ class Shelf:
     kind: Tier = "disk"
 
     def __init__(self, error: str = "") -> None:
+        self.notes = ["a shelf"]
         self.kept: dict[int, tuple[BlockId, bytes]] = {}
         self.parents: list[BlockId | None] = []
         self.free = threading.Event()
@@ -136,7 +137,7 @@ class Shelf:
         self.closed = True
 
 
-def test_a_store_is_opened_written_read_and_closed(carrying: Make) -> None:
+def test_a_store_is_opened_written_read_and_closed(carrying: Make, capsys: pytest.CaptureFixture[str]) -> None:
     shelf = Shelf()
     one = carrying("w0@1", stores=[shelf])
     assert one.ear.heard(TierOpened) == TierOpened("disk", [StoredRun(None, ids(1), [0])])
@@ -150,6 +151,7 @@ def test_a_store_is_opened_written_read_and_closed(carrying: Make) -> None:
     assert np.array_equal(one.host[1], one.device[5])
     one.close()
     assert shelf.closed
+    assert "a shelf" in capsys.readouterr().err
 
 
 def test_a_store_that_can_not_be_opened_is_said_and_missed(carrying: Make, capsys: pytest.CaptureFixture[str]) -> None:

@@ -227,6 +227,8 @@ class Agent:
         except JedlikError as error:
             self._complain(f"no {store.kind} tier: {error}")
             return
+        for note in store.notes:
+            self._complain(note)
         self._opened.add(store.kind)
         self._ledger.say(TierOpened(store.kind, runs))
 

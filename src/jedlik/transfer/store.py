@@ -26,6 +26,8 @@ class Store(Protocol):
 
     kind: Tier
     """"disk" or "object"."""
+    notes: list[str]
+    """What the operator should know of how `open` went, in sentences."""
 
     def open(self) -> list[StoredRun]:
         """Once, before anything else, on a thread: make or find what is kept; what is there from before, parents first.
