@@ -1,0 +1,216 @@
+"""Prompts that arrive during decodes: one prefill and one decode worker, against two that do both.
+
+    .venv/bin/python bench/disagg.py                    # about 10 minutes on two cores
+    .venv/bin/python bench/disagg.py --parts overhead   # what a hand-off adds to a request on an idle server
+    .venv/bin/python bench/disagg.py --parts same       # 1,000 greedy requests in fp32: equal answers
+
+Real servers, a real model, a worker's thread for each of two cores. A few streams run all the time; prompts of 1,000 to
+2,000 tokens arrive at a rate that keeps a prefill worker at most 40 % busy, each with a short answer. Told: the 99th
+percentile of the time between tokens of the running streams, time to first token of those that arrive, both as ratios
+of the arms, and the CPU that gateway, workers and this client took. Both arms have the same chunk size and the same requests.
+"""
+
+import argparse
+import asyncio
+import os
+import random
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from served import TOKEN, Exchange, ask, request, serving
+
+ARMS = {"aggregated": ["--workers", "2"], "disaggregated": ["--prefill", "1", "--decode", "1", "--workers", "0"]}
+COMMON = ["--threads", "1", "--kv-cache-bytes", "1GiB"]
+
+
+class Seen(NamedTuple):
+    """One arm in one round."""
+
+    gaps_s: list[float]
+    """Between tokens of the running streams."""
+    ttfts_s: list[float]
+    prefill_busy: float
+    """Share of the time, of the worker that prefilled most."""
+    cpu: dict[str, float]
+    """Cores, by process."""
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    return sorted(values)[min(len(values) - 1, int(len(values) * share))]
+
+
+def words(rng: random.Random, count: int) -> list[int]:
+    return [rng.randrange(100, 30_000) for _ in range(count)]
+
+
+def asked(args: argparse.Namespace, prompt: list[int], tokens: int) -> bytes:
+    body: dict[str, object] = {"model": args.model, "prompt": prompt, "max_tokens": tokens}
+    return request("completions", body | {"temperature": 0, "ignore_eos": True})
+
+
+async def running(args: argparse.Namespace, port: int, rng: random.Random, end_s: float) -> list[Exchange]:
+    """One stream after the other, until it is time."""
+    loop, heard = asyncio.get_running_loop(), []
+    while loop.time() < end_s:
+        heard.append(await ask(port, asked(args, words(rng, 64), args.stream_tokens)))
+    return heard
+
+
+async def load(args: argparse.Namespace, port: int, seed: int) -> tuple[list[float], list[float]]:
+    """(gaps between tokens of running streams, times to first token of prompts that arrived)."""
+    loop, rng = asyncio.get_running_loop(), random.Random(seed)
+    warm = [ask(port, asked(args, words(rng, 1500), 8)) for _ in range(2)]
+    await asyncio.gather(*warm)
+    begin_s, end_s = loop.time(), loop.time() + args.seconds
+    streams = [
+        asyncio.create_task(running(args, port, random.Random(f"{seed}/{n}"), end_s)) for n in range(args.streams)
+    ]
+    arrivals: list[asyncio.Task[Exchange]] = []
+    await asyncio.sleep(1.0)
+    while loop.time() < end_s:
+        arrivals.append(asyncio.create_task(ask(port, asked(args, words(rng, rng.randint(1000, 2000)), 4))))
+        await asyncio.sleep(rng.expovariate(args.rate))
+    ttfts = [(await arrival).answer().ttft_s for arrival in arrivals]
+    gaps: list[float] = []
+    for stream in streams:
+        for exchange in await stream:
+            times = [at_s for at_s, data in exchange.reads if TOKEN.search(data) and begin_s <= at_s <= end_s]
+            gaps += [b - a for a, b in zip(times, times[1:], strict=False)]
+    return gaps, ttfts
+
+
+def cpu_s(parent: int) -> dict[str, float]:
+    """CPU seconds of this process and of a server's, by name."""
+    found = {"client": sum(os.times()[:2])}
+    for folder in Path("/proc").iterdir():
+        if not folder.name.isdigit():
+            continue
+        try:
+            stat = (folder / "stat").read_text().rpartition(")")[2].split()
+            name = (folder / "cmdline").read_bytes().split(b"\0")[0].decode()
+        except OSError:
+            continue
+        if int(stat[1]) == parent and name.startswith("jedlik: "):
+            found[name.removeprefix("jedlik: ")] = (int(stat[11]) + int(stat[12])) / os.sysconf("SC_CLK_TCK")
+    return found
+
+
+def supervisor() -> int:
+    """The server that this process has started."""
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            try:
+                stat = (folder / "stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            if int(stat[1]) == os.getpid() and stat[0] != "Z":
+                return int(folder.name)
+    raise SystemExit("no server")
+
+
+def play(args: argparse.Namespace, arm: str, seed: int) -> Seen:
+    flags = [*ARMS[arm][:-2], *COMMON] if arm == "disaggregated" else COMMON
+    workers = 0 if arm == "disaggregated" else 2
+    with serving(args.model, *flags, "--worker.max-step-tokens", str(args.chunk), workers=workers) as port:
+        time.sleep(2)
+        parent = supervisor()
+        before, began = cpu_s(parent), time.monotonic()
+        gaps, ttfts = asyncio.run(load(args, port, seed))
+        after, took = cpu_s(parent), time.monotonic() - began
+    cpu = {name: (after[name] - before.get(name, 0.0)) / took for name in sorted(after)}
+    return Seen(gaps, ttfts, cpu.get("worker-0", 0.0), cpu)
+
+
+FIGURES: dict[str, Callable[[Seen], float]] = {
+    "ITL p99": lambda seen: percentile(seen.gaps_s, 0.99),
+    "TTFT mean": lambda seen: statistics.fmean(seen.ttfts_s),
+    "TTFT p50": lambda seen: statistics.median(seen.ttfts_s),
+}
+
+
+def streams(args: argparse.Namespace) -> None:
+    rounds: list[dict[str, Seen]] = []
+    for number in range(args.rounds):
+        order = list(ARMS) if number % 2 else list(ARMS)[::-1]
+        seen = {arm: play(args, arm, number) for arm in order}
+        rounds.append(seen)
+        for arm, one in seen.items():
+            cpu = {name: round(cores, 2) for name, cores in one.cpu.items()}
+            print(
+                f"round {number} {arm}: ITL p50 {1e3 * statistics.median(one.gaps_s):.1f} p99 "
+                f"{1e3 * percentile(one.gaps_s, 0.99):.1f} ms of {len(one.gaps_s)}; TTFT mean "
+                f"{statistics.fmean(one.ttfts_s):.3f} p50 {statistics.median(one.ttfts_s):.3f} s of {len(one.ttfts_s)}; "
+                f"cores {cpu}",
+                flush=True,
+            )
+    for what, figure in FIGURES.items():
+        ratios = sorted(round(figure(r["disaggregated"]) / figure(r["aggregated"]), 2) for r in rounds)
+        print(f"{what}, disaggregated over aggregated: median {statistics.median(ratios):.2f}, all {ratios}")
+
+
+async def singles(args: argparse.Namespace, ports: dict[str, int], count: int) -> dict[str, list[tuple[float, str]]]:
+    """Requests one by one, at every arm in turn."""
+    rng, found = random.Random(5), {name: list[tuple[float, str]]() for name in ports}
+    for number in range(count):
+        sent = asked(args, words(rng, rng.randint(*args.lengths)), args.answer)
+        for name in sorted(ports, reverse=bool(number % 2)):
+            answer = (await ask(ports[name], sent)).answer()
+            found[name].append((answer.ttft_s, answer.text))
+    return found
+
+
+def overhead(args: argparse.Namespace) -> None:
+    """The same prompts at an idle aggregated worker and at an idle pair."""
+    args.lengths, args.answer = (1000, 2000), 4
+    found = both(args, args.overhead_requests, "auto")
+    pairs = zip(found["disaggregated"], found["aggregated"], strict=True)
+    extra = sorted(1e3 * (d[0] - a[0]) for d, a in pairs)
+    quartiles = extra[len(extra) // 4], extra[-len(extra) // 4 - 1]
+    base = 1e3 * statistics.median(a[0] for a in found["aggregated"])
+    print(
+        f"hand-off overhead: median {statistics.median(extra):.1f} ms (quartiles {quartiles[0]:.1f}, {quartiles[1]:.1f}) "
+        f"on a TTFT of {base:.0f} ms, {len(extra)} prompts of 1,000 to 2,000 tokens"
+    )
+
+
+def same(args: argparse.Namespace) -> None:
+    """Greedy, fp32: is every answer the same, token by token?"""
+    args.lengths, args.answer = (40, 260), 16
+    found = both(args, args.same_requests, "float32")
+    differ = sum(d[1] != a[1] for d, a in zip(found["disaggregated"], found["aggregated"], strict=True))
+    print(f"greedy fp32: {differ} of {args.same_requests} answers differ")
+
+
+def both(args: argparse.Namespace, count: int, dtype: str) -> dict[str, list[tuple[float, str]]]:
+    chunk = ["--worker.max-step-tokens", str(args.chunk), "--dtype", dtype]
+    with (
+        serving(args.model, *COMMON, *chunk, workers=1) as one,
+        serving(args.model, *ARMS["disaggregated"][:-2], *COMMON, *chunk, workers=0) as other,
+    ):
+        return asyncio.run(singles(args, {"aggregated": one, "disaggregated": other}, count))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="smollm2-135m")
+    parser.add_argument(
+        "--parts", nargs="+", choices=["streams", "overhead", "same"], default=["streams", "overhead", "same"]
+    )
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--streams", type=int, default=4)
+    parser.add_argument("--stream-tokens", type=int, default=300)
+    parser.add_argument("--rate", type=float, default=0.25, help="prompts a second")
+    parser.add_argument("--chunk", type=int, default=256)
+    parser.add_argument("--overhead-requests", type=int, default=30)
+    parser.add_argument("--same-requests", type=int, default=1000)
+    args = parser.parse_args()
+    for part in args.parts:
+        {"streams": streams, "overhead": overhead, "same": same}[part](args)
+
+
+if __name__ == "__main__":
+    main()
