@@ -7,11 +7,12 @@ from io import StringIO
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 from rich.console import Console, Group
 
 from jedlik.cli.explain import Explained, explain, fetch, told
 from jedlik.core.errors import ConfigError
-from jedlik.core.facts import Candidate, Routed, Shadow
+from jedlik.core.facts import Candidate, Elsewhere, Routed, Shadow
 from jedlik.core.ids import RequestId, WorkerId
 
 A, B = WorkerId("worker-0@a"), WorkerId("worker-1@b")
@@ -55,6 +56,26 @@ def shown(routed: Routed) -> list[str]:
     with console.capture() as capture:
         console.print(Group(*told(routed)))
     return [line.rstrip() for line in capture.get().splitlines()]
+
+
+def test_who_prefills_is_shown_with_what_it_was_compared_with() -> None:
+    itself = Elsewhere(None, True, {"wait": 0.0, "prefill": 0.4, "stall": 1.2})
+    near = Candidate(
+        A, 0.5, 64, {"wait": 0.1, "prefill": 0.1, "remote_prefill": 0.3}, remote=B, instead=itself, tier_tokens=32
+    )
+    lines = shown(replace(ROUTED, candidates=(near, FAR), remote=B, shadow=None))
+    [row] = [line for line in lines if line.startswith(A)]
+    assert "64 (50%) + 32 in tiers" in row
+    assert row.endswith("chosen, worker-1@b prefills for it")
+    assert (
+        "worker-1@b prefills for it; the next best place: prefills itself, 1.6000 s (prefill 0.4000, stall 1.2000)"
+    ) in lines
+    pulled = replace(near, remote=B, compute=False, instead=replace(itself, worker=B))
+    lines = shown(replace(ROUTED, candidates=(pulled,), remote=B, compute=False))
+    assert any(
+        line.startswith("worker-1@b sends what it has; the next best place: worker-1@b prefills for it")
+        for line in lines
+    )
 
 
 def test_a_decision_is_shown_whole() -> None:

@@ -18,6 +18,7 @@ from jedlik.routing.paths import between
 from jedlik.routing.policies.named import POLICIES, make
 from jedlik.routing.policy import Ask, Offer, Wait
 from jedlik.routing.reach import Held
+from jedlik.routing.slo import prospect
 from jedlik.routing.view import Booking, Fleet, WorkerView
 
 FLAT = StepCosts(base_s=0.01, prefill_token_s=0.001, prefill_pair_s=0.0, decode_sequence_s=0.002, context_token_s=0.0)
@@ -354,10 +355,24 @@ def test_a_promise_looks_at_the_first_token_of_the_pair_and_at_the_harm_where_it
     assert choice.chosen.remote == "p@1"
     late = decided(fleet, replace(what, ttft_s=0.26, shed=True))  # the pair takes 0.28 s
     assert late.chosen is None
-    fleet.remove(WorkerId("p@1"))
-    joined(fleet, "b", "both", replace(FREE, running=6, context_tokens=600))
-    harmful = decided(fleet, what)
-    assert isinstance(harmful.held, Wait)  # six answers are made where it would be prefilled
+
+
+@pytest.mark.parametrize(("role", "harm"), [("prefill", 0.0), ("both", 5.0)])
+def test_a_remote_prefill_harms_who_decodes_where_it_is_computed(role: Role, harm: float) -> None:
+    lengths = OutputLengths()
+    for _ in range(3000):
+        lengths.observe(5)
+    fleet = Fleet()
+    joined(fleet, "d", "decode", replace(FREE, running=7, context_tokens=700))
+    joined(fleet, "p", role, replace(FREE, running=5, context_tokens=500))
+    what = replace(ask(), itl_s=0.05, lengths=lengths)
+    offers = paired([Offer(view, 0) for view in fleet.least_loaded("m")], fleet, what, held())
+    [offer] = [offer for offer in offers if offer.worker == "d@1"]
+    assert offer.pair is not None
+    assert offer.terms is not None
+    found = prospect(offer, FLAT, offer.terms, what)
+    assert found.first_token_s == pytest.approx(first_token_s(offer.terms))
+    assert found.harm == pytest.approx(harm, abs=0.3)
 
 
 # --- tiers ---

@@ -72,6 +72,7 @@ def told(routed: Routed) -> list[RenderableType]:
     if routed.failure:
         lines.append(Text(routed.failure, style="red"))
     lines.append(candidates(routed.candidates, routed.chosen, routed.unit, routed.prompt_tokens))
+    lines += _places(routed)
     if routed.shadow is not None:
         lines += _shadow(routed.shadow, routed)
     if routed.chosen is not None:
@@ -92,10 +93,32 @@ def candidates(rows: Sequence[Candidate], chosen: str | None, unit: str, prompt_
         cost = _number(row.cost_s) if row.parts or row.excluded is None else ""
         parts = [_number(row.parts[name]) if name in row.parts else "" for name in names]
         share = f"{row.cached_tokens} ({row.cached_tokens / max(1, prompt_tokens):.0%})"
-        mark = "chosen" if row.worker == chosen and row.excluded is None else row.excluded or ""
-        style = "bold" if mark == "chosen" else "dim" if row.excluded else ""
+        if row.tier_tokens:
+            share += f" + {row.tier_tokens} in tiers"
+        is_chosen = row.worker == chosen and row.excluded is None
+        mark = "chosen" if is_chosen else row.excluded or ""
+        if row.remote is not None:
+            mark = ", ".join([*([mark] if mark else []), _place(row.remote, row.compute)])
+        style = "bold" if is_chosen else "dim" if row.excluded else ""
         table.add_row(Text(row.worker), share, cost, *parts, Text(mark), style=style)
     return table
+
+
+def _place(worker: str | None, compute: bool) -> str:
+    if worker is None:
+        return "prefills itself"
+    return f"{worker} prefills for it" if compute else f"{worker} sends what it has"
+
+
+def _places(routed: Routed) -> Iterable[RenderableType]:
+    """Where the prompt of the chosen worker is prefilled, and the best place that was not preferred."""
+    row = next((row for row in routed.candidates if row.worker == routed.chosen and row.excluded is None), None)
+    if row is None or row.instead is None:
+        return
+    other = row.instead
+    terms = ", ".join(f"{name} {_number(value)}" for name, value in other.parts.items() if value)
+    said = f"{_place(row.remote, row.compute)}; the next best place: {_place(other.worker, other.compute)}"
+    yield Text(f"{said}, {_number(sum(other.parts.values()))} s ({terms})")
 
 
 def _shadow(shadow: Shadow, routed: Routed) -> Iterable[RenderableType]:
