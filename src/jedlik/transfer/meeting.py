@@ -9,8 +9,8 @@ from jedlik.core.ids import WorkerId
 from jedlik.transfer.dial import dial
 from jedlik.transfer.ledger import Ledger
 from jedlik.transfer.messages import Card, Hello, Wire
+from jedlik.transfer.nixl import NixlEngine, NixlRoute
 from jedlik.transfer.peers import Peer
-from jedlik.transfer.processes import Pulse
 from jedlik.transfer.region import Copier
 from jedlik.transfer.route import Route
 from jedlik.transfer.shm import ShmRoute
@@ -34,7 +34,13 @@ class Meeting:
     """One agent's (`peers.Calls`)."""
 
     def __init__(
-        self, card: Card, options: Options, ledger: Ledger, copier: Copier, cut: Callable[[WorkerId], None]
+        self,
+        card: Card,
+        options: Options,
+        ledger: Ledger,
+        copier: Copier,
+        cut: Callable[[WorkerId], None],
+        nixl: NixlEngine | None,
     ) -> None:
         """`cut`: ends the connections of a dead worker."""
         self._card = card
@@ -42,6 +48,7 @@ class Meeting:
         self._ledger = ledger
         self._copier = copier
         self._cut = cut
+        self._nixl = nixl
 
     def routes(self, peer: Peer) -> list[Route]:
         theirs = peer.card
@@ -50,9 +57,14 @@ class Meeting:
             return found
         if "shm" in self._options.paths and theirs.arena is not None and self._reaches(theirs):
             try:
-                found.append(ShmRoute(theirs.arena, Pulse(theirs.process), self._copier))
+                found.append(ShmRoute(theirs.arena, peer.dead, self._copier))
             except PeerError:
                 pass  # another way then: same host, but its memory is not for us (user, namespace)
+        if self._nixl is not None and theirs.nixl is not None:
+            try:
+                found.append(NixlRoute(self._nixl, theirs, peer.dead))
+            except PeerError:
+                pass  # no common network: another way then
         if "tcp" in self._options.paths:
             found.append(TcpRoute(lambda: self._data_wire(peer), peer.dead))
         return found
@@ -67,7 +79,9 @@ class Meeting:
         pass
 
     def close(self) -> None:
-        pass
+        """After every route."""
+        if self._nixl is not None:
+            self._nixl.close()
 
     def _reaches(self, theirs: Card) -> bool:
         """Whether all its memory is in the arena (a GPU's is not)."""

@@ -46,7 +46,6 @@ class Pulse:
         self._here = process.host == host_name()
         self._dead = False
         self._fd = -1
-        self._poll = select.poll()
         if self._here:
             self._watch(process)
 
@@ -56,8 +55,10 @@ class Pulse:
 
     def dead(self) -> bool:
         """Certain that it has ended. Of processes of other hosts: never."""
-        if self._here and not self._dead and self._poll.poll(0):
-            self._dead = True
+        if self._here and not self._dead:
+            poll = select.poll()  # one for all threads would not do: they must not use it at once
+            poll.register(self._fd, select.POLLIN)
+            self._dead = bool(poll.poll(0))
         return self._dead
 
     def _watch(self, process: ProcessName) -> None:
@@ -66,8 +67,6 @@ class Pulse:
         if self._fd >= 0 and start_ticks(process.pid) != process.started:
             self.close()  # another process has its pid now
         self._dead = self._fd < 0
-        if not self._dead:
-            self._poll.register(self._fd, select.POLLIN)
 
     def close(self) -> None:
         if self._fd >= 0:

@@ -41,7 +41,7 @@ class Route(Protocol):
     ) -> Done:
         """From the peer's memory to ours."""
 
-    def trial(self, parts: int, part_bytes: int) -> float:
+    def trial(self, count: int, part_bytes: int) -> float:
         """Seconds to push so many parts, into nobody's blocks. At most 8 MiB. Raises PeerError."""
 
     def close(self) -> None:

@@ -6,7 +6,7 @@ nobody and have not arrived.
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -14,7 +14,6 @@ from jedlik.core.errors import PeerError
 from jedlik.core.ids import Handle as Ticket
 from jedlik.transfer.arena import Handle, Mapping, attach
 from jedlik.transfer.messages import MemoryTier
-from jedlik.transfer.processes import Pulse
 from jedlik.transfer.region import Copier, Mapped, Region
 from jedlik.transfer.store import Done, Stop
 
@@ -25,10 +24,10 @@ class ShmRoute:
     path = "shm"
     slice_bytes = 16 << 20
 
-    def __init__(self, handle: Handle, pulse: Pulse, copier: Copier) -> None:
-        """Maps the peer's arena. Raises PeerError."""
+    def __init__(self, handle: Handle, dead: Callable[[], bool], copier: Copier) -> None:
+        """Maps the peer's arena; `dead` says whether the peer has ended. Raises PeerError."""
         self._mapping: Mapping | None = attach(handle)
-        self._pulse = pulse
+        self._dead = dead
         self._copier = copier
         self._trials = threading.Lock()
 
@@ -42,7 +41,7 @@ class ShmRoute:
         stop: Stop,
     ) -> Done:
         theirs = self._theirs(tier)
-        if theirs is None or self._pulse.dead():
+        if theirs is None or self._dead():
             return 0, "gone"
         self._copier.copy(source, source_blocks, theirs, target_blocks)
         return self._result(len(source_blocks))
@@ -51,19 +50,19 @@ class ShmRoute:
         self, tier: MemoryTier, source_blocks: Sequence[int], target: Region, target_blocks: Sequence[int], stop: Stop
     ) -> Done:
         theirs = self._theirs(tier)
-        if theirs is None or self._pulse.dead():
+        if theirs is None or self._dead():
             return 0, "gone"
         self._copier.copy(theirs, source_blocks, target, target_blocks)
         return self._result(len(source_blocks))
 
-    def trial(self, parts: int, part_bytes: int) -> float:
+    def trial(self, count: int, part_bytes: int) -> float:
         mapping = self._mapping
         if mapping is None:
             raise PeerError("the peer has gone")
         with self._trials:
-            scratch = Mapped(mapping.scratch[: parts * part_bytes], part_bytes)
-            ours = Mapped(np.ones(parts * part_bytes, np.uint8), part_bytes)
-            indices = list(range(parts))
+            scratch = Mapped(mapping.scratch[: count * part_bytes], part_bytes)
+            ours = Mapped(np.ones(count * part_bytes, np.uint8), part_bytes)
+            indices = list(range(count))
             # Every other part first, so that no two neighbours are copied as one.
             order = indices[::2] + indices[1::2]
             began_s = time.perf_counter()
@@ -78,4 +77,4 @@ class ShmRoute:
         return None if mapping is None else (mapping.device if tier == "device" else mapping.host)
 
     def _result(self, count: int) -> Done:
-        return (0, "gone") if self._pulse.dead() else (count, "")
+        return (0, "gone") if self._dead() else (count, "")

@@ -75,13 +75,13 @@ class TcpRoute:
 
         return self._exchange(len(source_blocks), target.block_bytes, ask, take, stop)
 
-    def trial(self, parts: int, part_bytes: int) -> float:
-        payload = [memoryview(np.ones(part_bytes, np.uint8).data)] * parts
+    def trial(self, count: int, part_bytes: int) -> float:
+        payload = [memoryview(np.ones(part_bytes, np.uint8).data)] * count
         with self._lock:
             wire = self._connected()
             began_s = time.perf_counter()
             try:
-                wire.send(Trial(parts, part_bytes))
+                wire.send(Trial(count, part_bytes))
                 send_blocks(wire, payload)
                 wire.receive_answer()
             except PeerError:

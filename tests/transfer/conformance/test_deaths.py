@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from carrying import Carrying, OtherWorker, move
+from carrying import WAYS, Carrying, OtherWorker, move
 
 from jedlik.core.ids import Handle
 from jedlik.core.moves import Moved, Place, Revoke, Revoked
@@ -18,7 +18,7 @@ DEVICE = Place("device")
 Spawn = Callable[..., OtherWorker]
 
 
-@pytest.fixture(params=["shm", "tcp"])
+@pytest.fixture(params=WAYS)
 def path(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

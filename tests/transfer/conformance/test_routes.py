@@ -5,7 +5,7 @@ from typing import TypeAlias
 
 import numpy as np
 import pytest
-from carrying import Carrying, move
+from carrying import WAYS, Carrying, move
 
 from jedlik.core.ids import Handle, WorkerId
 from jedlik.core.moves import CancelMove, Place, Revoke
@@ -22,7 +22,7 @@ RUNS = ([0, 1, 2, 10, 11, 12, 5, 6], [20, 21, 22, 23, 24, 25, 1, 0])
 ALL = (list(range(32)), list(range(32)))
 
 
-@pytest.fixture(params=["shm", "tcp"])
+@pytest.fixture(params=WAYS)
 def pair(request: pytest.FixtureRequest, carrying: Callable[..., Carrying]) -> Pair:
     """Two that have met, the first's blocks filled."""
     left, right = (carrying(name, paths=[request.param]) for name in ("left@1", "right@1"))
