@@ -7,7 +7,7 @@
 Real servers, a real model, a worker's thread for each of two cores. A few streams run all the time; prompts of 1,000 to
 2,000 tokens arrive at a rate that keeps a prefill worker at most 40 % busy, each with a short answer. Told: the 99th
 percentile of the time between tokens of the running streams, time to first token of those that arrive, both as ratios
-of the arms, and the CPU that gateway, workers and this client took. Both arms have the same chunk size and the same requests.
+of the arms, and the CPU that gateway, workers and this client took. Chunk size and requests are the same in both arms.
 """
 
 import argparse
@@ -17,6 +17,7 @@ import random
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -78,7 +79,7 @@ async def load(args: argparse.Namespace, port: int, seed: int) -> tuple[list[flo
     for stream in streams:
         for exchange in await stream:
             times = [at_s for at_s, data in exchange.reads if TOKEN.search(data) and begin_s <= at_s <= end_s]
-            gaps += [b - a for a, b in zip(times, times[1:], strict=False)]
+            gaps += [b - a for a, b in pairwise(times)]
     return gaps, ttfts
 
 
@@ -142,7 +143,7 @@ def streams(args: argparse.Namespace) -> None:
             print(
                 f"round {number} {arm}: ITL p50 {1e3 * statistics.median(one.gaps_s):.1f} p99 "
                 f"{1e3 * percentile(one.gaps_s, 0.99):.1f} ms of {len(one.gaps_s)}; TTFT mean "
-                f"{statistics.fmean(one.ttfts_s):.3f} p50 {statistics.median(one.ttfts_s):.3f} s of {len(one.ttfts_s)}; "
+                f"{statistics.fmean(one.ttfts_s):.3f} p50 {statistics.median(one.ttfts_s):.3f} s of {len(one.ttfts_s)} "
                 f"cores {cpu}",
                 flush=True,
             )
@@ -171,7 +172,7 @@ def overhead(args: argparse.Namespace) -> None:
     quartiles = extra[len(extra) // 4], extra[-len(extra) // 4 - 1]
     base = 1e3 * statistics.median(a[0] for a in found["aggregated"])
     print(
-        f"hand-off overhead: median {statistics.median(extra):.1f} ms (quartiles {quartiles[0]:.1f}, {quartiles[1]:.1f}) "
+        f"a hand-off adds {statistics.median(extra):.1f} ms (quartiles {quartiles[0]:.1f}, {quartiles[1]:.1f}), median, "
         f"on a TTFT of {base:.0f} ms, {len(extra)} prompts of 1,000 to 2,000 tokens"
     )
 

@@ -6,11 +6,25 @@ certainty that there is no writer. Records and arithmetic; `nodes/worker_incomin
 """
 
 from enum import Enum
+from typing import Generic, Protocol, TypeVar
 
 from jedlik.core.errors import Bug
 from jedlik.core.ids import BlockIndex, Handle, WorkerId
-from jedlik.core.protocol import Remote
-from jedlik.scheduling.sequence import Sequence
+from jedlik.core.protocol import Remote, Submit
+
+
+class Computed(Protocol):
+    """What a hand-off asks of a sequence; lengths in tokens."""
+
+    submit: Submit
+    known: int
+    scheduled: int
+    computed: int
+    """Whose KV is there for certain."""
+    blocks: list[BlockIndex]
+
+
+S = TypeVar("S", bound=Computed)
 
 
 class Stage(Enum):
@@ -26,7 +40,7 @@ STEPS: dict[tuple[Stage, str], Stage] = {
 }
 
 
-class Incoming:
+class Incoming(Generic[S]):
     """At the side that decodes: a sequence whose blocks another worker sends.
 
     `blocks` are reserved and not yet committed: they take the history from block `first` on.
@@ -46,7 +60,7 @@ class Incoming:
         "until",
     )
 
-    def __init__(self, sequence: Sequence, remote: Remote, handle: Handle, now: float) -> None:
+    def __init__(self, sequence: S, remote: Remote, handle: Handle, now: float) -> None:
         self.sequence, self.remote, self.handle = sequence, remote, handle
         self.stage = Stage.ASKED
         self.start = self.until = sequence.scheduled
@@ -81,7 +95,7 @@ class Incoming:
         return max(0, self.sequence.scheduled - self.start)
 
 
-class Outgoing:
+class Outgoing(Generic[S]):
     """At the side that prefills: a sequence whose blocks go to the asker.
 
     `slots` are blocks of the asker's, for the history's blocks from `first` on.
@@ -89,7 +103,7 @@ class Outgoing:
 
     __slots__ = ("first", "granted", "moving", "pushed", "sequence", "slots", "until")
 
-    def __init__(self, sequence: Sequence, block_size: int) -> None:
+    def __init__(self, sequence: S, block_size: int) -> None:
         start = sequence.submit.push.start if sequence.submit.push else 0
         self.sequence = sequence
         self.first = start // block_size

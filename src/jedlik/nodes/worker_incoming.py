@@ -34,8 +34,8 @@ class Arrivals:
     def __init__(self, card: Card, config: WorkerConfig, batch: Batch, booking: Booking) -> None:
         self._card, self._config, self._batch, self._booking = card, config, batch, booking
         self._pool = booking.pool
-        self._open: dict[Handle, Incoming] = {}
-        self._by_sequence: dict[int, Incoming] = {}
+        self._open: dict[Handle, Incoming[Sequence]] = {}
+        self._by_sequence: dict[int, Incoming[Sequence]] = {}
         self._quarantine = Quarantine()
         self._last_handle = 0
         self._due_s = inf
@@ -125,7 +125,7 @@ class Arrivals:
 
     # --- one hand-off ---
 
-    def _submit(self, incoming: Incoming) -> Submit:
+    def _submit(self, incoming: Incoming[Sequence]) -> Submit:
         s = incoming.sequence
         asked = s.submit
         return Submit(
@@ -195,17 +195,19 @@ class Arrivals:
         else:
             self._expect(incoming, now)
 
-    def _expect(self, incoming: Incoming, now: float) -> None:
+    def _expect(self, incoming: Incoming[Sequence], now: float) -> None:
         patience_s, expected_s = self._config.handoff_patience_s, incoming.remote.expected_s
         patience_s = max(patience_s, LATE_FACTOR * expected_s) if expected_s > 0 else UNKNOWN_FACTOR * patience_s
         incoming.due_s = now + patience_s
         self._due_s = min(self._due_s, incoming.due_s)
 
-    def _cancel(self, incoming: Incoming, cause: str, now: float, out: list[WorkerEffect]) -> None:
+    def _cancel(self, incoming: Incoming[Sequence], cause: str, now: float, out: list[WorkerEffect]) -> None:
         out.append(ToWorkerEffect(incoming.remote.worker, Cancel([incoming.handle])))
         self._close(incoming, cause, now, out, told=True)
 
-    def _close(self, incoming: Incoming, cause: str, now: float, out: list[WorkerEffect], told: bool = False) -> None:
+    def _close(
+        self, incoming: Incoming[Sequence], cause: str, now: float, out: list[WorkerEffect], told: bool = False
+    ) -> None:
         """It is over: what came stays, what is still reserved waits for the writer's last word."""
         incoming.move("close")
         s = incoming.sequence
@@ -234,7 +236,7 @@ class Arrivals:
         assert all(i.first == len(i.sequence.blocks) for i in self._open.values())
 
 
-def _told(incoming: Incoming, cause: str, now: float) -> HandedOff:
+def _told(incoming: Incoming[Sequence], cause: str, now: float) -> HandedOff:
     s, remote = incoming.sequence, incoming.remote
     return HandedOff(
         s.submit.request_id,

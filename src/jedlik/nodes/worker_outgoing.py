@@ -29,7 +29,7 @@ class Pushes:
     def __init__(self, card: Card, config: WorkerConfig, batch: Batch, booking: Booking, moves: Moves) -> None:
         self._card, self._batch, self._booking, self._moves = card, batch, booking, moves
         self._deadline_s = DEADLINE_FACTOR * config.handoff_patience_s
-        self._open: dict[int, Outgoing] = {}
+        self._open: dict[int, Outgoing[Sequence]] = {}
         """By the sequence's number."""
         self._barriers: list[tuple[int, Sequence]] = []
         """What is cached may be in the making by steps up to this one: (step, sequence)."""
@@ -90,12 +90,12 @@ class Pushes:
         else:
             out.append(_released(s.gateway, s.handle))
 
-    def _grant(self, outgoing: Outgoing, out: list[WorkerEffect]) -> None:
+    def _grant(self, outgoing: Outgoing[Sequence], out: list[WorkerEffect]) -> None:
         s = outgoing.sequence
         outgoing.granted = True
         out.append(ToGatewayEffect(s.gateway, Granted(s.handle, s.cached_tokens, outgoing.until)))
 
-    def _push(self, outgoing: Outgoing, out: list[WorkerEffect]) -> None:
+    def _push(self, outgoing: Outgoing[Sequence], out: list[WorkerEffect]) -> None:
         s = outgoing.sequence
         first, last = outgoing.ready(self._booking.block_size)
         if outgoing.moving or first >= last or last > len(s.blocks):
