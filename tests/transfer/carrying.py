@@ -82,10 +82,11 @@ class Carrying:
         listen: str = "",
         key: bytes = b"",
         tell: Callable[[Told], None] | None = None,
+        probe: bool = False,
     ) -> None:
         self.worker = WorkerId(worker)
         self.arena = Arena(block_bytes, blocks, blocks)
-        options = Options(listen=listen or f"unix:{folder}/{worker}.data", paths=tuple(paths), probe=False, key=key)
+        options = Options(listen=listen or f"unix:{folder}/{worker}.data", paths=tuple(paths), probe=probe, key=key)
         self.agent = Agent(self.worker, self.arena, options, stores)
         self.ear = Ear()
         self.agent.start(tell or self.ear)

@@ -6,11 +6,13 @@ import msgspec
 
 from jedlik.core.errors import PeerError
 from jedlik.core.ids import WorkerId
+from jedlik.core.moves import PathCosts, PathsMeasured
 from jedlik.transfer.dial import dial
 from jedlik.transfer.ledger import Ledger
 from jedlik.transfer.messages import Card, Hello, Wire
 from jedlik.transfer.nixl import NixlEngine, NixlRoute
 from jedlik.transfer.peers import Peer
+from jedlik.transfer.probe import CopyTrial, probe
 from jedlik.transfer.region import Copier
 from jedlik.transfer.route import Route
 from jedlik.transfer.shm import ShmRoute
@@ -49,6 +51,7 @@ class Meeting:
         self._copier = copier
         self._cut = cut
         self._nixl = nixl
+        self._probed: set[WorkerId] = set()
 
     def routes(self, peer: Peer) -> list[Route]:
         theirs = peer.card
@@ -70,13 +73,28 @@ class Meeting:
         return found
 
     def welcomed(self, peer: Peer) -> None:
-        pass
+        """Measure the ways to it, the first time."""
+        if not self._options.probe or peer.worker in self._probed:
+            return
+        self._probed.add(peer.worker)
+        told = []
+        for route in peer.ways.routes:
+            costs = probe(route.path, route.trial)
+            with self._ledger.lock:
+                self._ledger.costs.measured(PathCosts(peer.ways.key(route.path), *_figures(costs)))
+            told.append(costs)
+        self._ledger.say(PathsMeasured(told))
 
     def ended(self, peer: Peer) -> None:
         self._cut(peer.worker)
 
     def measure_own(self) -> None:
-        pass
+        """Copies between the memories of this worker."""
+        if self._options.probe:
+            costs = probe("host", CopyTrial(self._copier))
+            with self._ledger.lock:
+                self._ledger.costs.measured(costs)
+            self._ledger.say(PathsMeasured([costs]))
 
     def close(self) -> None:
         """After every route."""
@@ -95,3 +113,7 @@ class Meeting:
         wire, welcome = dial(peer.address, self._options.key, Hello(self._card, peer.worker, "data"))
         peer.ways.stopped.update(welcome.stopped)
         return wire
+
+
+def _figures(costs: PathCosts) -> tuple[float, float, bool]:
+    return costs.block_s, costs.byte_s, costs.open
