@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from handoff_world import WORKER, HandOffs, Moment, a_fleet, a_pool
 from jedlik.core.config import FaultConfig
 from jedlik.core.protocol import AssumeRole
 from jedlik.sim.outcome import Run
 from jedlik.sim.workload.offered import Workload
+from moving_world import WORKER, HandOffs, Moment, a_fleet, a_pool
 from sim_world import Conversations, drawn
 
 STAGES = {

@@ -111,7 +111,7 @@ def test_what_cannot_run_is_named(given: dict[str, object], key: str, text: str)
         (pool(kv_host_tokens=15, kv_token_bytes=1), r"kv_host_tokens: 15 tokens hold no block"),
         (pool(kv_disk_tokens=15, kv_token_bytes=1), r"kv_disk_tokens: 15 tokens hold no block"),
         (pool(kv_host_tokens=64), r"kv_token_bytes: profile p does not say"),
-        (pool(kv_object=True), r"kv_token_bytes: profile p does not say"),
+        (pool(kv_object_tokens=64), r"kv_token_bytes: profile p does not say"),
     ],
 )
 def test_a_cache_that_is_unknown_or_too_small_is_refused(pool: PoolConfig, text: str) -> None:

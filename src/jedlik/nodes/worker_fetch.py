@@ -75,8 +75,9 @@ class Fetches:
     def begin(self, s: Sequence, costs: StepCosts | None, now: float, out: list[WorkerEffect]) -> bool:
         """Fetch what a new sequence can have sooner than compute. False: nothing, or there is no room for it."""
         parts = self._planned(s, costs, now)
-        room = self._batch.room()
-        if not parts or not room or not self._batch.may_adopt(s):
+        found, held = self._pool.match(self._booking.names(s))
+        room = min(self._batch.room(), self._pool.available_blocks - (found - held))  # adopting takes from both
+        if not parts or room <= 0 or not self._batch.may_adopt(s):
             return False
         self._booking.open(s)
         s.cached_tokens += self._booking.adopt(s)

@@ -17,7 +17,6 @@ from jedlik.sim.process import WorkerProcess, World
 from jedlik.sim.setup import Pool, Setup
 
 HANDOFF = "slots"
-ENDLESS = 1 << 40
 KEY = b"a simulated cluster's"
 LONGEST_LEAP = 4096
 LEAPS = Leaps(LONGEST_LEAP, 1 << 40)
@@ -147,7 +146,10 @@ def _card(setup: Setup, slot: Slot) -> Card:
 
 
 def _tiers(pool: Pool, block_size: int) -> tuple[TierSize, ...]:
-    """An object store has room for everything."""
-    sizes: list[tuple[Tier, int]] = [("host", pool.kv_host_tokens), ("disk", pool.kv_disk_tokens)]
-    tiers = [TierSize(tier, tokens // block_size) for tier, tokens in sizes if tokens]
-    return (*tiers, TierSize("object", ENDLESS)) if pool.kv_object else tuple(tiers)
+    """Block 0 of each is not used."""
+    sizes: list[tuple[Tier, int]] = [
+        ("host", pool.kv_host_tokens),
+        ("disk", pool.kv_disk_tokens),
+        ("object", pool.kv_object_tokens),
+    ]
+    return tuple(TierSize(tier, tokens // block_size + 1) for tier, tokens in sizes if tokens)

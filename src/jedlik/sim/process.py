@@ -25,7 +25,7 @@ from jedlik.core.effects import (
 from jedlik.core.events import GatewayEvent, StepEnded, Woken, WorkerEvent
 from jedlik.core.facts import Fact, StepRan
 from jedlik.core.ids import GatewayId, WorkerId
-from jedlik.core.moves import CancelMove, Move, Revoke
+from jedlik.core.moves import Order
 from jedlik.core.protocol import Card
 from jedlik.core.step import StepDone
 from jedlik.nodes.gateway import GatewayNode
@@ -158,7 +158,7 @@ class WorkerProcess(Process[WorkerEvent, WorkerEffect]):
             elif isinstance(effect, Note):
                 if not isinstance(effect.fact, StepRan):  # one a step, and nobody asks
                     self._world.noted(effect.fact, self.card.worker)
-            elif isinstance(effect, Move | CancelMove | Revoke):
+            elif isinstance(effect, Order):
                 self.carrier.perform(effect)
             elif isinstance(effect, ToWorkerEffect):
                 self._world.network.ask(self, effect)

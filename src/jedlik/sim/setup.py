@@ -22,6 +22,7 @@ from jedlik.core.config import (
     WorkerConfig,
 )
 from jedlik.core.errors import ConfigError
+from jedlik.core.moves import TIERS
 from jedlik.perf.model import StepModel
 from jedlik.perf.profile import Profile
 from jedlik.perf.profile import model as step_model
@@ -53,7 +54,7 @@ class Pool(msgspec.Struct, frozen=True):
     kv_token_bytes: int = 2
     kv_host_tokens: int = 0
     kv_disk_tokens: int = 0
-    kv_object: bool = False
+    kv_object_tokens: int = 0
 
     def host_of(self, number: int) -> str:
         """Of one of its workers; / keeps these names apart from those that users give."""
@@ -192,7 +193,7 @@ def _places(key: str, pool: PoolConfig) -> Iterator[Problem]:
         yield Problem(
             f"{key}.workers_per_host", "all workers of this pool are on the host it names: say one of the two"
         )
-    for name, tokens in (("kv_host_tokens", pool.kv_host_tokens), ("kv_disk_tokens", pool.kv_disk_tokens)):
+    for name, tokens in _tiers(pool):
         if tokens < 0:
             yield Problem(f"{key}.{name}", f"{tokens}; 0 (no such tier) or more")
 
@@ -241,7 +242,7 @@ def _pool(number: int, fleet: FleetConfig, profiles: Mapping[str, Profile], bloc
             "raise it, or lower worker.block_size"
         )
     token_bytes = pool.kv_token_bytes or profile.kv_bytes_per_token
-    moves = hands_off(fleet) or pool.kv_host_tokens or pool.kv_disk_tokens or pool.kv_object
+    moves = hands_off(fleet) or any(tokens for _, tokens in _tiers(pool))
     if token_bytes is None and moves:
         raise ConfigError(
             f"fleet.pools[{number}].kv_token_bytes: profile {pool.profile} does not say how large a token's KV is: "
@@ -262,12 +263,19 @@ def _pool(number: int, fleet: FleetConfig, profiles: Mapping[str, Profile], bloc
         kv_token_bytes=token_bytes or 2,
         kv_host_tokens=pool.kv_host_tokens,
         kv_disk_tokens=pool.kv_disk_tokens,
-        kv_object=pool.kv_object,
+        kv_object_tokens=pool.kv_object_tokens,
     )
 
 
+def _tiers(pool: PoolConfig) -> Iterator[tuple[str, int]]:
+    """What is kept where, by key."""
+    for tier in TIERS[1:]:
+        name = f"kv_{tier}_tokens"
+        yield name, getattr(pool, name)
+
+
 def _hold_a_block(number: int, pool: PoolConfig, block_size: int) -> None:
-    for name, tokens in (("kv_host_tokens", pool.kv_host_tokens), ("kv_disk_tokens", pool.kv_disk_tokens)):
+    for name, tokens in _tiers(pool):
         if 0 < tokens < block_size:
             raise ConfigError(
                 f"fleet.pools[{number}].{name}: {tokens} tokens hold no block of {block_size}: "

@@ -1,7 +1,7 @@
-"""Simulated hand-offs with everything checked: each answer token by token, each read of memory, each block at the end.
+"""Simulated moves of KV with everything checked: answers token by token, each read of memory, each block at the end.
 
-Whoever a gateway chooses to decode is told to have its prompts prefilled elsewhere: what a hand-off survives is tested
-apart from when one pays. Something can be done at the n-th time that a stage of a hand-off is reached.
+In `HandOffs` whoever a gateway chooses to decode is told to have its prompts prefilled elsewhere: what a hand-off
+survives is tested apart from when one pays. Something can be done at the n-th time that a stage of a move is reached.
 """
 
 from collections import Counter
@@ -61,7 +61,7 @@ class Moment(NamedTuple):
     """One hand-off where it stands."""
 
     prefiller: str
-    """Names, not ids: pool/number."""
+    """Names, not ids: pool/number. Of a move within a worker both are its name."""
     decoder: str
     request_id: RequestId
 
@@ -87,32 +87,35 @@ class Stages(Memory):
         self.reached[stage] += 1
         act = self._script.pop((stage, self.reached[stage]), None)
         if act is not None:
-            act(Moment(name_of(prefiller), name_of(decoder), self._asked[decoder, handle]))
+            asked = self._asked.get((decoder, handle), RequestId(""))
+            act(Moment(name_of(prefiller), name_of(decoder), asked))
 
     def begun(self, worker: WorkerId, move: Move) -> None:
         super().begun(worker, move)
-        if move.target.worker is not None:
-            self.reach("begun", worker, move.target.worker, move.ticket)
+        self._moves("begun", worker, move)
 
     def landed(self, worker: WorkerId, move: Move, blocks: int) -> None:
         super().landed(worker, move, blocks)
+        self._moves("landed", worker, move)
+
+    def _moves(self, stage: str, worker: WorkerId, move: Move) -> None:
+        """Of a push: begun; of others: fetch begun, offload begun."""
         if move.target.worker is not None:
-            self.reach("landed", worker, move.target.worker, move.ticket)
+            self.reach(stage, worker, move.target.worker, move.ticket)
+        else:
+            self.reach(f"{'fetch' if move.target.tier == 'device' else 'offload'} {stage}", worker, worker, Handle(0))
 
 
 def name_of(worker: str) -> str:
     return worker.partition("@")[0]
 
 
-class HandOffs:
-    """A simulation in which every prompt is to be prefilled by one of `prefillers` (names), in turn."""
+class Watched:
+    """A simulation with a memory, and a hand in it."""
 
-    def __init__(self, setup: Setup, workload: Workload, prefillers: list[str], compute: bool = True) -> None:
+    def __init__(self, setup: Setup, workload: Workload) -> None:
         self.stages = Stages(setup)
         self.simulation = Simulation(setup, workload, witness=self.stages if setup.step_by_step else None)
-        self._prefillers, self._compute, self._turn = prefillers, compute, 0
-        self.ended: list[HandedOff] = []
-        self._spy()
 
     @property
     def now(self) -> float:
@@ -140,6 +143,11 @@ class HandOffs:
         """Its client goes away."""
         self.simulation.heap.after(0.0, self.gateway.send, Abandoned(request_id))
 
+    def abandon_all(self) -> None:
+        """All clients go away."""
+        for request_id in self.simulation.clients._asked:
+            self.abandon(request_id)
+
     def run(self) -> Run:
         """To the last answer and on until all rest; then nothing may be held by anybody."""
         clients = Watch()
@@ -159,6 +167,16 @@ class HandOffs:
             load = process.node.load(self.now)
             held = (load.running, load.waiting, load.arriving, load.held_blocks, load.reserved_blocks)
             assert held == (0, 0, 0, 0, 0), (worker, held)
+
+
+class HandOffs(Watched):
+    """A simulation in which every prompt is to be prefilled by one of `prefillers` (names), in turn."""
+
+    def __init__(self, setup: Setup, workload: Workload, prefillers: list[str], compute: bool = True) -> None:
+        super().__init__(setup, workload)
+        self._prefillers, self._compute, self._turn = prefillers, compute, 0
+        self.ended: list[HandedOff] = []
+        self._spy()
 
     def _spy(self) -> None:
         network = self.simulation.network
