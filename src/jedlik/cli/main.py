@@ -253,10 +253,19 @@ def model_add(model: Annotated[str, typer.Argument(help="An alias, or a GGUF fil
 def doctor(
     model: ModelArgument = None,
     port: Annotated[int, typer.Option(help="That you want to serve on.", envvar="JEDLIK_PORT")] = 8000,
+    links: Annotated[
+        bool, typer.Option("--links", help="Only show what moving KV blocks costs between workers.")
+    ] = False,
+    run_dir: Annotated[
+        str | None, typer.Option(help="With --links: the server's, where it isn't found by port.")
+    ] = None,
 ) -> None:
     """Check this machine: versions, memory, disk, port, compiler, GPU, model. Says what to do about each failure."""
     from jedlik.cli.doctor import examine
+    from jedlik.cli.links import show_links
 
+    if links:
+        raise typer.Exit(0 if show_links(run_dir, port) else 1)
     if not examine(model, port, print):
         raise typer.Exit(1)
 

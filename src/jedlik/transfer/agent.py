@@ -10,23 +10,37 @@ Decides nothing about which blocks go where, checks only that they exist. Thread
 
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import cast
 
 from jedlik.core.errors import JedlikError
 from jedlik.core.ids import Handle as Ticket
 from jedlik.core.ids import WorkerId
-from jedlik.core.moves import CancelMove, Cause, Compare, Compared, Move, Order, Place, Revoke, Revoked, TierOpened
+from jedlik.core.moves import (
+    CancelMove,
+    Cause,
+    Compare,
+    Compared,
+    Move,
+    Order,
+    PathCosts,
+    Place,
+    Revoke,
+    Revoked,
+    TierOpened,
+)
 from jedlik.transfer.arena import Arena
 from jedlik.transfer.compare import differing
 from jedlik.transfer.dial import listen
 from jedlik.transfer.gates import Gates
+from jedlik.transfer.hosts import local_facts
 from jedlik.transfer.incoming import Hosting, Incoming
 from jedlik.transfer.lanes import Lane
 from jedlik.transfer.ledger import Job, Ledger, Tell
 from jedlik.transfer.local import CopyWork, StoreWork
 from jedlik.transfer.meeting import Meeting, Options
-from jedlik.transfer.messages import SCHEMA, Card, MemoryTier
+from jedlik.transfer.messages import SCHEMA, Card, Link, Links, MemoryTier
 from jedlik.transfer.nixl import NixlEngine, open_engine
 from jedlik.transfer.peers import Ours, Peer
 from jedlik.transfer.processes import this_process
@@ -73,7 +87,7 @@ class Agent:
         sock, self.address = listen(options.listen)
         nixl = self._open_nixl(arena, options)
         card = _card(worker, arena, self._memory, options, nixl)
-        hosting = Hosting(card, options.key, self._memory, self._gates, self._greeted, self._stop_writing)
+        hosting = Hosting(card, options.key, self._memory, self._gates, self)
         self._incoming = Incoming(sock, hosting)
         self._meeting = Meeting(card, options, self._ledger, self._copier, self._incoming.cut, nixl)
         self._ours = Ours(card, options.key, self._ledger, self._gates, self._meeting)
@@ -207,11 +221,21 @@ class Agent:
                 self._peers[worker] = Peer(worker, self._ours)
             return self._peers[worker]
 
-    def _greeted(self, card: Card) -> None:
+    def greeted(self, card: Card) -> None:
+        """For connections of other agents."""
         self._peer(card.worker).heard(card)
 
-    def _stop_writing(self, worker: WorkerId, tickets: list[Ticket]) -> None:
+    def stop_writing(self, worker: WorkerId, tickets: list[Ticket]) -> None:
+        """For connections of other agents."""
         self._peer(worker).stop_writing(tickets)
+
+    def links(self) -> Links:
+        """For `jedlik doctor --links`."""
+        with self._ledger.lock:
+            costs = self._ledger.costs.costs(time.monotonic())
+        keys = [(cost, *cost.path.partition(" ")[::2]) for cost in costs]
+        found = [Link(to, PathCosts(path, cost.block_s, cost.byte_s, cost.open)) for cost, path, to in keys]
+        return Links(local_facts(), found)
 
     def _open_nixl(self, arena: Arena, options: Options) -> NixlEngine | None:
         """NIXL, where it was installed and there are peers that can't share memory with us."""

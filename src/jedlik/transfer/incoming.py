@@ -8,7 +8,8 @@ import contextlib
 import secrets
 import socket
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 from jedlik.core.authenticate import Handshake
 from jedlik.core.errors import PeerError
@@ -22,6 +23,8 @@ from jedlik.transfer.messages import (
     Get,
     Hello,
     Landed,
+    Links,
+    Look,
     Put,
     Refused,
     Sent,
@@ -48,16 +51,26 @@ class Hosting:
         key: bytes,
         memory: Mapping[str, Region],
         gates: Gates,
-        greeted: Callable[[Card], None],
-        stop_writing: Callable[[WorkerId, list[Ticket]], None],
+        answers: "Answers",
     ) -> None:
-        """`stop_writing` returns when it is certain that we write no more for these tickets of that worker's."""
         self.card = card
         self.key = key
         self.memory = memory
         self.gates = gates
-        self.greeted = greeted
-        self.stop_writing = stop_writing
+        self.answers = answers
+
+
+class Answers(Protocol):
+    """What only the agent itself can answer. Called from the connections' threads."""
+
+    def greeted(self, card: Card) -> None:
+        """Another agent has connected."""
+
+    def stop_writing(self, worker: WorkerId, tickets: list[Ticket]) -> None:
+        """Returns when it is certain that we write no more for these tickets of that worker's."""
+
+    def links(self) -> Links:
+        """What is known of our ways."""
 
 
 class Incoming:
@@ -160,14 +173,23 @@ class Serving:
             self.wire.send(refused)
             return None
         sock.settimeout(None)
+        if hello.use == "look":
+            self._show()
+            return None
         self.worker, self.use = hello.card.worker, hello.use
         if hello.use == "data":
             self._owner.cut(self.worker, "data", but=self)
         gate = self._ours.gates.of(self.worker)
-        self._ours.greeted(hello.card)
+        self._ours.answers.greeted(hello.card)
         stopped = gate.expose(self._exposes(hello))
         self.wire.send(Welcome(self._ours.card, stopped))
         return gate
+
+    def _show(self) -> None:
+        self.wire.send(Welcome(self._ours.card, []))
+        if not isinstance(self.wire.receive_request(), Look):
+            raise PeerError("who looks may only look")
+        self.wire.send(self._ours.answers.links())
 
     def _refusal(self, hello: Hello) -> Refused | None:
         card = self._ours.card
@@ -175,7 +197,7 @@ class Serving:
             return Refused("failed", f"agent of schema {hello.card.schema}, this is {SCHEMA}: run the same release")
         if hello.to != card.worker:
             return Refused("stale", f"{hello.to} is not here; {card.worker} is")
-        if hello.card.block_bytes != card.block_bytes:
+        if hello.card.block_bytes != card.block_bytes and hello.use != "look":
             text = f"blocks of {hello.card.block_bytes} bytes, here of {card.block_bytes}: layouts differ"
             return Refused("stale", text)
         return None
@@ -195,7 +217,7 @@ class Serving:
             case Trial():
                 self._trial(request)
             case Stop() if self.worker is not None:
-                self._ours.stop_writing(self.worker, request.tickets)
+                self._ours.answers.stop_writing(self.worker, request.tickets)
                 self.wire.send(Stopped(request.tickets))
             case _:
                 raise PeerError(f"{type(request).__name__} is not expected here")

@@ -13,8 +13,9 @@ import msgspec
 from jedlik.core.errors import PeerError
 from jedlik.core.ids import Handle as Ticket
 from jedlik.core.ids import WorkerId
-from jedlik.core.moves import Cause
+from jedlik.core.moves import Cause, PathCosts
 from jedlik.transfer.arena import Handle
+from jedlik.transfer.hosts import HostFacts
 from jedlik.transfer.processes import ProcessName
 
 SCHEMA = 1
@@ -53,7 +54,8 @@ class Hello(msgspec.Struct, frozen=True, tag="hello"):
     card: Card
     to: WorkerId
     """Whom the sender believes to talk to."""
-    use: Literal["control", "data"]
+    use: Literal["control", "data", "look"]
+    """look: from somebody who has no blocks and only asks what ways there are."""
 
 
 class Welcome(msgspec.Struct, frozen=True, tag="welcome"):
@@ -109,8 +111,27 @@ class Trial(msgspec.Struct, frozen=True, tag="trial"):
     part_bytes: int
 
 
-ToAgent = Hello | Stop | Put | Get | Trial
-FromAgent = Welcome | Refused | Stopped | Landed | Sent
+class Look(msgspec.Struct, frozen=True, tag="look"):
+    """What does moving cost, and where is this?"""
+
+
+class Link(msgspec.Struct, frozen=True, array_like=True):
+    """One way of an agent's."""
+
+    to: str
+    """A worker; "": itself."""
+    costs: PathCosts
+
+
+class Links(msgspec.Struct, frozen=True, tag="links"):
+    """Answer to Look."""
+
+    facts: HostFacts
+    links: list[Link]
+
+
+ToAgent = Hello | Stop | Put | Get | Trial | Look
+FromAgent = Welcome | Refused | Stopped | Landed | Sent | Links
 
 M = TypeVar("M")
 _length = struct.Struct(">I")

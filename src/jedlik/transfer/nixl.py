@@ -8,10 +8,12 @@ Calls block (on one host UCX copies inside the call) and belong on threads; erro
 import contextlib
 import importlib
 import logging
+import os
 import secrets
 import threading
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,6 +31,8 @@ MODULES = ("nixl_cu13._api", "nixl_cu12._api")
 PROGRESS_TICK_US = 100_000
 """Its progress thread waits for events; this is how often it looks anyway. Its own default, 0, takes a whole core."""
 LONGEST_NAP_S = 0.001
+INFINIBAND = Path("/sys/class/infiniband")
+"""Where there is none, UCX is told not to look: beside the system's libnl its module crashes the process at exit."""
 _constructing = threading.Lock()
 
 
@@ -79,6 +83,8 @@ def open_engine(worker: WorkerId, arena: Arena) -> tuple[NixlEngine | None, str]
 
 def _agent(api: Any, name: str) -> Any:
     """A NIXL agent whose progress thread does not spin; safe to call from several threads."""
+    if not INFINIBAND.exists():
+        os.environ.setdefault("UCX_MODULES", "^ib")
     api.logger.setLevel(logging.WARNING)  # what it did right it would say on stdout
     bindings = api.nixlBind
     config = api.nixl_agent_config(
