@@ -7,7 +7,7 @@ import pytest
 from jedlik.core.ids import Lane
 from jedlik.core.protocol import StepCosts
 from jedlik.core.step import Chunk, Step
-from jedlik.perf.fit import StepFit
+from jedlik.perf.fit import ONLY_PREFILL_STEPS, StepFit
 from jedlik.perf.step import StepShape, chunk_pairs, decode_s, prefill_s, shape_of, shape_s, step_s
 
 COSTS = StepCosts(
@@ -83,3 +83,18 @@ def test_one_clock_tick_does_not_upset_the_model() -> None:
         fit.observe(shape, 0.0 if at == 200 else shape_s(COSTS, shape))
     assert fit.costs is not None
     assert decode_s(fit.costs, 8, 8000) == pytest.approx(decode_s(COSTS, 8, 8000), rel=0.5)
+
+
+def test_who_only_prefills_learns_that_and_decoding_when_it_begins() -> None:
+    draw, fit = random.Random(5), StepFit()
+    for at in range(ONLY_PREFILL_STEPS):
+        assert fit.costs is None, at
+        length = draw.randint(20, 512)
+        shape = StepShape(length, chunk_pairs(draw.randint(0, 4000), length), 0, 0)
+        fit.observe(shape, shape_s(COSTS, shape))
+    assert fit.costs is not None
+    assert prefill_s(fit.costs, 2000, 0, 512) == pytest.approx(prefill_s(COSTS, 2000, 0, 512), rel=0.1)
+    assert fit.costs.decode_sequence_s == 0.0
+    for shape in shapes(draw, 200):
+        fit.observe(shape, shape_s(COSTS, shape))
+    assert decode_s(fit.costs, 8, 8000) == pytest.approx(decode_s(COSTS, 8, 8000), rel=0.25)

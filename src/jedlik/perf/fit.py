@@ -18,6 +18,7 @@ SWEEPS = 40
 FIRST_SWEEPS = 400
 ENOUGH_STEPS = 8
 ENOUGH_PREFILL_TOKENS = 64
+ONLY_PREFILL_STEPS = 32
 SHORTEST_S = 1e-5
 """Below this a clock says nothing, and a relative error everything."""
 SLOWEST = 3.0
@@ -38,7 +39,11 @@ class StepFit:
 
     @property
     def costs(self) -> StepCosts | None:
-        """None until prefill and decode have both been seen often enough to tell them apart."""
+        """None until prefill and decode have both been seen often enough to tell them apart.
+
+        Or until so much was prefilled without any decode that this seems to be all it does (a prefill worker): then
+        decode terms are 0 until the first decodes.
+        """
         return self._costs
 
     def observe(self, shape: StepShape, elapsed_s: float, steps: int = 1) -> None:
@@ -70,7 +75,7 @@ class StepFit:
             self._seen >= ENOUGH_STEPS
             and self._prefill_seen >= ENOUGH_PREFILL_TOKENS
             and self._decodes_seen >= ENOUGH_STEPS // 2
-        )
+        ) or (self._seen >= ONLY_PREFILL_STEPS and not self._decodes_seen)
 
     def _solve(self) -> None:
         """Coordinate descent from the last solution, each term kept at zero or above."""
