@@ -79,8 +79,13 @@ class Server:
         )
         self._reader = threading.Thread(target=self._read)
         self._reader.start()
-        port = self.wait_for(lambda: next((m[1] for m in map(READY.search, self.lines) if m), None))
-        self.client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30)
+        self.client = httpx.Client(timeout=30)
+        try:
+            port = self.wait_for(self._port)
+        except BaseException:
+            self.clean()
+            raise
+        self.client.base_url = httpx.URL(f"http://127.0.0.1:{port}")
 
     def wait_for(self, find: "Callable[[], object]", limit_s: float = START_S) -> str:
         """Poll until `find` says something. Raises AssertionError with the server's output."""
@@ -153,6 +158,11 @@ class Server:
         if self.process.stderr is not None:
             self.process.stderr.close()
         shutil.rmtree(self.run_dir.parent, ignore_errors=True)
+
+    def _port(self) -> str | None:
+        """Once it is ready. A server that won't be is told at once."""
+        assert not any("crash loop" in line for line in self.lines), "\n".join(self.lines)
+        return next((m[1] for m in map(READY.search, self.lines) if m), None)
 
     def _read(self) -> None:
         assert self.process.stderr is not None

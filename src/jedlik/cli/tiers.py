@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from jedlik.transfer.store import Store
 
 OBJECT_SCHEMES = ("s3", "gs", "az", "file")
-OBJECT_BLOCKS = 1 << 40
-"""An object store has no slots to run out of."""
+OBJECT_BLOCKS = 1 << 18
+"""That a worker knows of in an object store, which itself has no slots to run out of; it forgets the oldest."""
 LEAST_BLOCKS = 2
 
 
