@@ -96,12 +96,12 @@ def test_a_request_goes_to_who_decodes_with_the_word_who_prefills() -> None:
     assert booked(node, B) == (99, 0)
 
 
-def test_what_is_prefilled_elsewhere_is_booked_there_until_two_reports_or_the_first_token() -> None:
+def test_what_is_prefilled_elsewhere_is_booked_there_until_a_report_includes_it_or_the_first_token() -> None:
     node = split()
     [submit] = arrive(node, asked())
-    node.handle(said(B, report()), 0.1)
+    node.handle(said(B, report()), 0.01)
     assert booked(node, B) == (99, 0)
-    node.handle(said(B, report(waiting=1, waiting_tokens=99)), 0.2)
+    node.handle(said(B, report(waiting=1, waiting_tokens=99)), 0.1)
     assert booked(node, B) == (99, 0)
     node.handle(said(A, first(submit.handle, 7)), 0.3)
     node.handle(said(B, report()), 0.3)

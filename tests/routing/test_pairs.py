@@ -19,7 +19,7 @@ from jedlik.routing.policies.named import POLICIES, make
 from jedlik.routing.policy import Ask, Offer, Wait
 from jedlik.routing.reach import Held
 from jedlik.routing.slo import prospect
-from jedlik.routing.view import Booking, Fleet, WorkerView
+from jedlik.routing.view import ERRAND_S, Booking, Fleet, WorkerView
 
 FLAT = StepCosts(base_s=0.01, prefill_token_s=0.001, prefill_pair_s=0.0, decode_sequence_s=0.002, context_token_s=0.0)
 BYTES = card("x").layout.block_bytes
@@ -426,11 +426,23 @@ def test_a_worker_that_holds_a_prompt_in_a_tier_is_found_among_many() -> None:
 # --- what is booked ---
 
 
+def test_an_errand_ends_with_a_report_that_came_well_after_it() -> None:
+    view = WorkerView(card("p"))
+    view.lend(Handle(1), Booking(150, 0, 49), 3.0)
+    view.report(FREE, 3.0 + ERRAND_S / 2)
+    assert view.backlog_tokens == 150
+    view.lend(Handle(2), Booking(10, 0, 0), 3.0 + ERRAND_S)
+    view.report(replace(FREE, waiting=1, waiting_tokens=150), 3.0 + ERRAND_S)
+    assert (view.backlog_tokens, list(view.errands)) == (160, [Handle(2)])
+    view.report(FREE, 3.0 + 2 * ERRAND_S)
+    assert view.errands == {}
+
+
 def test_an_errand_ends_with_the_second_report_or_when_it_is_done() -> None:
     view = WorkerView(card("p"))
     view.report(FREE)
-    view.lend(Handle(1), Booking(150, 0, 49))
-    view.lend(Handle(2), Booking(10, 0, 0))
+    view.lend(Handle(1), Booking(150, 0, 49), 0.0)
+    view.lend(Handle(2), Booking(10, 0, 0), 0.0)
     assert (view.backlog_tokens, view.backlog_pairs, view.sequences, view.context_tokens) == (160, 18730, 2, 0)
     view.unlend(Handle(2))
     view.unlend(Handle(2))

@@ -111,7 +111,7 @@ class GatewayNode:
                 and not self._attempts.waiting
                 and message.step_age_s <= self._watch.hung_step_s
             ):  # the next most common: a report of nothing unusual
-                peer.view.report(message)
+                peer.view.report(message, now)
                 self._fleet.moved(peer.view)
                 return []
         elif isinstance(event, Consumed):
@@ -247,7 +247,7 @@ class GatewayNode:
             case Tokens():
                 self._tokens(peer, message, now, out)
             case Load():
-                peer.view.report(message)
+                peer.view.report(message, now)
                 self._fleet.moved(peer.view)
             case Facts() | Snapshot():
                 self._workers.follow(peer, message, now, out)

@@ -272,15 +272,15 @@ class Attempts:
         peer.attempts[stream.handle] = stream
         self._fleet.moved(peer.view)
         if pair is not None:
-            self._lend(stream, pair, history)
+            self._lend(stream, pair, history, now)
         out.send(peer.id, submit_of(stream, pair, now))
 
-    def _lend(self, stream: Stream, pair: Pair, history: int) -> None:
+    def _lend(self, stream: Stream, pair: Pair, history: int, now: float) -> None:
         """Book what another worker has to compute for an attempt; sending what it has is no work."""
         if pair.compute:
             cached = history - 1 - pair.computed_tokens
             stream.errand = pair.source
-            pair.source.lend(stream.handle, Booking(pair.computed_tokens, 0, cached))
+            pair.source.lend(stream.handle, Booking(pair.computed_tokens, 0, cached), now)
             self._fleet.moved(pair.source)
 
     def _do_without(self, stream: Stream, fault: Fault | None, now: float, out: Outbox) -> None:

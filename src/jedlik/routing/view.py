@@ -1,9 +1,9 @@
 """What a gateway believes about each worker: its last report, plus the gateway's own dispatches since that report.
 
 A report says which of our submits it includes; bookings up to that number end there, the others with their attempt.
-What a worker prefills for another comes to it from there, so reports can't say: such an errand ends with the second
-report after it, or when it is known to be done. Workers of a model are kept in order of backlog, those that only
-prefill apart from the others, so that a choice need not look at all of them.
+What a worker prefills for another comes to it from there, so reports can't say: such an errand ends with a report that
+comes well after it, or the second, or when it is known to be done. Workers of a model are kept in order of backlog,
+those that only prefill apart from the others, so that a choice need not look at all of them.
 """
 
 from bisect import bisect_left, insort
@@ -20,6 +20,8 @@ SLOTS = "slots"
 """The kind of hand-off in which a worker writes blocks into another one's."""
 ERRAND_REPORTS = 2
 """Reports after which an errand is sure to be included: the first may have been on its way already."""
+ERRAND_S = 0.05
+"""Unless it came so much later: then the errand had been brought before."""
 SEQUENCE_TOKENS = 32
 """What a sequence in the batch weighs in the order of backlog, in prefill tokens."""
 
@@ -50,10 +52,11 @@ def pairs_of(load: Load) -> int:
 class Errand:
     """A prefill for another worker, until a report includes it."""
 
-    __slots__ = ("booking", "reports")
+    __slots__ = ("began_at", "booking", "reports")
 
-    def __init__(self, booking: Booking) -> None:
+    def __init__(self, booking: Booking, now: float) -> None:
         self.booking = booking
+        self.began_at = now
         self.reports = 0
 
 
@@ -102,7 +105,7 @@ class WorkerView:
         self.rank = (0, card.worker)
         """Where it stands in the order of backlog; changed by `Fleet` only."""
 
-    def report(self, load: Load) -> None:
+    def report(self, load: Load, now: float = 0.0) -> None:
         """Take a load report: bookings that it includes end."""
         if self.load is not None:
             self._count(self.load, -1)
@@ -116,7 +119,7 @@ class WorkerView:
         for number in included:
             self.unbook(number)
         if self.errands:
-            self._age()
+            self._age(now)
 
     def book(self, booking: Booking) -> int:
         """Count a dispatch until a report does; returns its submit number."""
@@ -131,9 +134,9 @@ class WorkerView:
         if booking is not None:
             self._add(booking, -1)
 
-    def lend(self, handle: Handle, booking: Booking) -> None:
+    def lend(self, handle: Handle, booking: Booking, now: float) -> None:
         """Count a prefill for another worker until reports do."""
-        self.errands[handle] = Errand(booking)
+        self.errands[handle] = Errand(booking, now)
         self._add(booking, 1)
 
     def unlend(self, handle: Handle) -> None:
@@ -142,10 +145,10 @@ class WorkerView:
         if errand is not None:
             self._add(errand.booking, -1)
 
-    def _age(self) -> None:
+    def _age(self, now: float) -> None:
         for handle, errand in list(self.errands.items()):
             errand.reports += 1
-            if errand.reports >= ERRAND_REPORTS:
+            if errand.reports >= ERRAND_REPORTS or now >= errand.began_at + ERRAND_S:
                 self.unlend(handle)
 
     def _add(self, booking: Booking, sign: int) -> None:
