@@ -2,7 +2,7 @@
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from jedlik.core.facts import Carried, Fetched, HandedOff, Offloaded
+from jedlik.core.facts import Carried, Fetched, HandedOff, Offloaded, Verified
 from jedlik.core.ids import Handle, RequestId, WorkerId
 from jedlik.core.protocol import Count, Counters, Layout, Push, Submit
 from jedlik.core.requests import Sampling, Stopping
@@ -66,6 +66,8 @@ def test_tiers_and_paths_are_counted_by_cause() -> None:
     counts = KvCounts()
     counts.fact(Fetched(R, "host", 4, 3, "corrupt", 0.001))
     counts.fact(Fetched(R, "disk", 2, 2, "", 0.001))
+    counts.fact(Fetched(R, "disk", 5, 0, "shadow", 0.001))
+    counts.fact(Verified("disk", 5, 1))
     counts.fact(Offloaded("disk", 9, 4, "full", 0.1))
     counts.fact(Carried("device", "host", "copy", 3, 300, "", 0.01, 0.02))
     counts.fact(Carried("disk", "device", "file", 2, 200, "", 0.0, 0.02))
@@ -74,6 +76,10 @@ def test_tiers_and_paths_are_counted_by_cause() -> None:
     found = values((P, counts.counters()))
     assert found["jedlik_tier_hits_total{tier=host,worker=worker-0}"] == 3
     assert found["jedlik_tier_misses_total{cause=corrupt,tier=host,worker=worker-0}"] == 1
+    assert found["jedlik_tier_hits_total{tier=disk,worker=worker-0}"] == 2
+    assert not [name for name in found if name.startswith("jedlik_tier_misses_total") and "disk" in name]
+    assert found["jedlik_tier_verified_total{tier=disk,worker=worker-0}"] == 5
+    assert found["jedlik_tier_differing_total{tier=disk,worker=worker-0}"] == 1
     assert "jedlik_tier_misses_total{cause=,tier=disk,worker=worker-0}" not in found
     assert found["jedlik_tier_not_stored_total{cause=full,tier=disk,worker=worker-0}"] == 5
     assert found["jedlik_tier_stored_bytes_total{tier=host,worker=worker-0}"] == 300

@@ -13,6 +13,7 @@ from jedlik.core.facts import (
     Routed,
     StepRan,
     Suspected,
+    Verified,
 )
 from jedlik.core.ids import WorkerId
 from jedlik.core.protocol import Counters, Load
@@ -66,7 +67,7 @@ class GatewayTelemetry:
             case Suspected():
                 self._metrics.suspected(fact)
                 self._log.line("worker", worker=fact.worker, health=fact.health, reason=fact.reason)
-            case StepRan() | HandedOff() | Fetched() | Offloaded() | Carried():
+            case StepRan() | HandedOff() | Fetched() | Offloaded() | Verified() | Carried():
                 pass  # a worker's own
 
     def _failed(self, fact: Routed) -> None:

@@ -11,12 +11,14 @@ from typing import NamedTuple
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
-from jedlik.core.facts import Carried, Fact, Fetched, HandedOff, Offloaded
+from jedlik.core.facts import Carried, Fact, Fetched, HandedOff, Offloaded, Verified
 from jedlik.core.moves import TIERS
 from jedlik.core.protocol import Count, Counters, Submit
 
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 OTHER = "other"
+SHADOW = "shadow"
+"""Why blocks came that nobody read: they are compared with computed ones."""
 KNOWN = {
     "kind": ("prefill", "pull"),
     "tier": TIERS[1:],
@@ -50,6 +52,8 @@ FAMILIES = {
     "jedlik_tier_stored": Family("Blocks copied to a tier.", ("tier",)),
     "jedlik_tier_not_stored": Family("Blocks meant for a tier that were not copied there, by why.", ("tier", "cause")),
     "jedlik_tier_stored_bytes": Family("Bytes written to a tier.", ("tier",)),
+    "jedlik_tier_verified": Family("Blocks of a tier that were computed as well, and compared.", ("tier",)),
+    "jedlik_tier_differing": Family("Of those compared: blocks that hold something else.", ("tier",)),
     "jedlik_transfer_blocks": Family("Blocks carried, by what carried them.", ("path",)),
     "jedlik_transfer_bytes": Family("Bytes carried.", ("path",)),
     "jedlik_transfer_failures": Family("Moves that did not bring all their blocks, by why.", ("path", "cause")),
@@ -79,11 +83,14 @@ class KvCounts:
         match fact:
             case HandedOff():
                 self._handed_off(fact)
-            case Fetched():
+            case Fetched() if fact.cause != SHADOW:
                 self._add("jedlik_tier_hits", fact.blocks, fact.tier)
                 if fact.blocks < fact.wanted:
                     self._add("jedlik_tier_misses", fact.wanted - fact.blocks, fact.tier, fact.cause)
                 self._observe("jedlik_tier_load_seconds", fact.elapsed_s, fact.tier)
+            case Verified():
+                self._add("jedlik_tier_verified", fact.blocks, fact.tier)
+                self._add("jedlik_tier_differing", fact.differing, fact.tier)
             case Offloaded():
                 self._add("jedlik_tier_stored", fact.blocks, fact.tier)
                 if fact.blocks < fact.wanted:
