@@ -2,11 +2,11 @@
 
     .venv/bin/python bench/transfer.py [shm] [tcp] [unix] [nixl] [--rounds 15]
 
-shm against memcpy (one `memmove` per run of neighbours); tcp (on loopback; unix: on a unix socket) against a plain socket
-(sendall and recv_into of the same runs: no checksum, no tickets); nixl against NIXL used bare. The other worker is another
-process. 64 MiB a move, in blocks of 64 KiB and 1 MiB, in a row and in random slots. Printed: the median of the rounds'
-ratios (their quartiles), and medians in GB/s. Floors: shm 0.9 (1 MiB in a row), 0.8 random; tcp 0.9 (1 MiB), 0.7 (64
-KiB); nixl 0.95.
+shm against memcpy (one `memmove` per run of neighbours); tcp (on loopback; unix: on a unix socket) against a plain
+socket (sendall and recv_into of the same runs: no checksum, no tickets); nixl against NIXL used bare. The other worker
+is another process. 64 MiB a move, in blocks of 64 KiB and 1 MiB, in a row and in random slots. Printed: the median of
+the rounds' ratios (their quartiles), and medians in GB/s. Floors: shm 0.9 (1 MiB in a row), 0.8 random; tcp 0.9 (1
+MiB), 0.7 (64 KiB); nixl 0.95.
 """
 
 import argparse
@@ -27,11 +27,14 @@ from jedlik.core.ids import Handle, WorkerId
 from jedlik.core.moves import Move, Moved, Place, Told
 from jedlik.transfer.agent import Agent, Options
 from jedlik.transfer.arena import Arena, attach
-from jedlik.transfer.dial import listen, tune
+from jedlik.transfer.dial import dial, listen, tune
+from jedlik.transfer.messages import SCHEMA, Card, Hello
+from jedlik.transfer.nixl import open_engine
+from jedlik.transfer.processes import start_ticks, this_process
 from jedlik.transfer.region import Mapped, paired_runs
 
 MOVE_BYTES = 64 << 20
-DEVICE = Place("device")
+DEVICE, OTHER = Place("device"), WorkerId("other@1")
 Times = tuple[float, float]
 Trial = Callable[[list[int], list[int]], float]
 
@@ -92,13 +95,13 @@ class Ours:
         self._told = threading.Event()
         self._moved: Moved | None = None
         agent.start(self._tell)
-        agent.met(WorkerId("other@1"), address)
+        agent.met(OTHER, address)
 
     def __call__(self, sources: list[int], targets: list[int]) -> float:
         self._number += 1
         self._told.clear()
         began_s = time.perf_counter()
-        there = Place("device", WorkerId("other@1"))
+        there = Place("device", OTHER)
         self._agent.perform(Move(self._number, DEVICE, sources, there, targets, [], None, 60.0, Handle(1)))
         self._told.wait()
         elapsed_s = time.perf_counter() - began_s
@@ -125,6 +128,33 @@ def memcpy(source: Mapped, target: Mapped) -> Trial:
         for to, first, length in runs:
             move(to, first, length)
         return time.perf_counter() - began_s
+
+    return copy
+
+
+def bare_nixl(address: str, arena: Arena) -> Trial:
+    """A NIXL agent of its own that writes into the other worker's memory: prepared lists, one transfer, polled."""
+    wire, welcome = dial(address, b"key", Hello(Card(SCHEMA, WorkerId("bare"), this_process(), 0, 0, 0), OTHER, "look"))
+    wire.close()
+    engine, why = open_engine(WorkerId("bare"), arena)
+    theirs = welcome.card.nixl
+    if engine is None or theirs is None:
+        raise SystemExit(f"no NIXL: {why}")
+    agent, size = engine.agent, arena.block_bytes
+    agent.add_remote_agent(theirs.metadata)
+    blocks = [(theirs.device_at + i * size, size, 0) for i in range(welcome.card.device_blocks)]
+    remote = agent.prep_xfer_dlist(theirs.name, blocks, "DRAM", backends=[theirs.backend])
+
+    def copy(sources: list[int], targets: list[int]) -> float:
+        began_s = time.perf_counter()
+        handle = agent.make_prepped_xfer("WRITE", engine.blocks, sources, remote, targets, backends=[theirs.backend])
+        state = agent.transfer(handle)
+        while state == "PROC":
+            state = agent.check_xfer_state(handle)
+        elapsed_s = time.perf_counter() - began_s
+        assert state == "DONE"
+        handle.release()
+        return elapsed_s
 
     return copy
 
@@ -160,17 +190,13 @@ def measure(path: str, rounds: int) -> None:
 def baseline(path: str, arena: Arena, words: list[str]) -> Trial:
     if path in ("tcp", "unix"):
         return plain_socket(words[4], arena.device)
+    if path == "nixl":
+        return bare_nixl(words[0], arena)
     theirs = arena.handle
     pid, fd, inode = map(int, words[1:4])
-    process = type(theirs.process)(theirs.process.host, pid, _started(pid))
+    process = type(theirs.process)(theirs.process.host, pid, start_ticks(pid) or 0)
     handle = type(theirs)(process, fd, inode, theirs.block_bytes, theirs.device_blocks, theirs.host_blocks)
     return memcpy(arena.device, attach(handle).device)
-
-
-def _started(pid: int) -> int:
-    from jedlik.transfer.processes import start_ticks
-
-    return start_ticks(pid) or 0
 
 
 def compare(path: str, block_bytes: int, slots: str, ours: Trial, bare: Trial, rounds: int) -> None:

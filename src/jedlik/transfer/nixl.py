@@ -119,7 +119,7 @@ class NixlRoute:
     """A `Route`."""
 
     path = "nixl"
-    slice_bytes = 32 << 20
+    slice_bytes = 64 << 20
 
     def __init__(self, engine: NixlEngine, theirs: Card, dead: Callable[[], bool]) -> None:
         """Connects. Raises PeerError."""

@@ -26,6 +26,7 @@ from jedlik.transfer.ways import PeerWork, Ways
 
 RETRY_S = (0.02, 0.05, 0.1, 0.25, 0.5, 1.0)
 """Waits between attempts to connect; the last one again and again."""
+PRUNE_JOBS = 64
 
 
 class Ours:
@@ -75,6 +76,7 @@ class Peer:
         self._refused: Cause = ""
         self._parked: list[tuple[Job, PeerWork]] = []
         self._jobs: dict[int, Job] = {}
+        self._prune_at = PRUNE_JOBS
         self._revoked: list[list[Ticket]] = []
         self._wire: Wire | None = None
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -116,13 +118,19 @@ class Peer:
             if pushing and job.move.ticket in self.ways.stopped:
                 self._ours.ledger.stop(job, "stale")
                 return
-            self._jobs = {number: known for number, known in self._jobs.items() if not known.over.is_set()}
             self._jobs[job.number] = job
+            if len(self._jobs) > self._prune_at:
+                self._prune()
             if not self.ways.routes:
-                self._parked = [(known, its) for known, its in self._parked if not known.over.is_set()]
                 self._parked.append((job, work))
                 return
         self._lane.put(job, work)
+
+    def _prune(self) -> None:
+        """Forget what has ended. Now and then, so that it costs little however much waits."""
+        self._jobs = {number: known for number, known in self._jobs.items() if not known.over.is_set()}
+        self._parked = [(known, its) for known, its in self._parked if not known.over.is_set()]
+        self._prune_at = 2 * len(self._jobs) + PRUNE_JOBS
 
     def revoke(self, tickets: list[Ticket]) -> None:
         """Tell `Revoked` once it has stopped writing for these, or is dead."""

@@ -12,7 +12,7 @@ from xxhash import xxh3_64, xxh3_64_intdigest
 from jedlik.transfer.messages import Wire
 from jedlik.transfer.store import Done
 
-PIECE_BYTES = 256 << 10
+PIECE_BYTES = 1 << 20
 
 
 class Sums:

@@ -19,7 +19,7 @@ from jedlik.transfer.region import Region, staging_buffers
 from jedlik.transfer.store import Done, Stop
 from jedlik.transfer.summed import receive_blocks, send_blocks
 
-FRAME_BYTES = 2 << 20
+FRAME_BYTES = 8 << 20
 """Of blocks in one message: they are verified and answered together."""
 WINDOW = 6
 """Messages sent and not yet answered."""
