@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jedlik.core.authenticate import AuthenticationError, Handshake
 from jedlik.core.errors import PeerError
 from jedlik.core.ids import Handle
 from jedlik.core.protocol import Cancel
 from jedlik.core.wire import decode_to_worker, encode
-from jedlik.core.authenticate import AuthenticationError, Handshake
 from jedlik.net.streams import Connection, connect, serve
 
 

@@ -12,8 +12,8 @@ import socket
 from collections.abc import Callable
 from typing import Protocol, cast
 
-from jedlik.core.errors import PeerError
 from jedlik.core.authenticate import Handshake
+from jedlik.core.errors import PeerError
 from jedlik.net.frames import FrameParser
 
 MAX_UNSENT_BYTES = 64 << 20
