@@ -10,6 +10,7 @@ from jedlik.core.ids import BlockIndex, Lane
 from jedlik.core.requests import Sampling
 from jedlik.core.step import Chunk, Open, Step
 from jedlik.core.tokens import pack
+from jedlik.engines.torch.device_region import DeviceRegion
 from jedlik.engines.torch.engine import TorchEngine
 from jedlik.engines.torch.options import EngineOptions
 from jedlik.engines.torch.pool import allocate
@@ -46,3 +47,18 @@ def test_bfloat16_runs(tmp_path: Path) -> None:
         tmp_path, EngineOptions(cache_dir=str(tmp_path), device="cuda"), lambda _, where: allocate(1 << 20, where)
     )
     assert engine.facts.layout.dtype == "bfloat16"
+
+
+def test_blocks_of_a_gpu_are_read_behind_its_steps_and_written_whole() -> None:
+    size, blocks = 4096, 10_000
+    cache = torch.zeros(size * blocks, dtype=torch.uint8, device="cuda")
+    region = DeviceRegion(cache, size)
+    for round_number in range(1, 6):
+        cache.fill_(round_number)  # queued, perhaps not done: what is read must be what it leaves
+        wanted = list(range(0, blocks, 3))
+        buffers = [bytearray(size) for _ in wanted]
+        region.read(wanted, [memoryview(buffer) for buffer in buffers])
+        assert all(buffer == bytes([round_number]) * size for buffer in buffers)
+    written = [bytes([number % 251]) * size for number in range(blocks)]
+    region.write(list(range(blocks)), [memoryview(block) for block in written])
+    assert cache.cpu().numpy().tobytes() == b"".join(written)

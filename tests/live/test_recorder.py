@@ -2,14 +2,16 @@
 
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from jedlik.core.effects import Deliver, GatewayEffect, StreamEnded, ToWorkerEffect, Wake
 from jedlik.core.events import Arrived, FromWorker, GatewayEvent, Woken
-from jedlik.core.ids import Handle, RequestId, StreamId, WorkerId
-from jedlik.core.protocol import Submit, Tokens
+from jedlik.core.ids import BlockId, Handle, RequestId, StreamId, WorkerId
+from jedlik.core.moves import Move, Place
+from jedlik.core.protocol import Layout, Push, Submit, Tokens
 from jedlik.core.requests import Request, Sampling, Stopping
 from jedlik.core.tokens import pack
 from jedlik.live.recorder import Difference, EventLog, GatewayTurn, Recorded, read, replay
@@ -67,6 +69,17 @@ def test_a_changed_decision_shows_its_difference(tmp_path: Path) -> None:
     assert list(replay(iter(turns), lambda event, now: answers[int(now)])) == [
         Difference(1, 1.0, HISTORY[1][0], list(HISTORY[1][1]), [])
     ]
+
+
+def test_what_workers_ask_of_workers_is_kept_without_token_ids() -> None:
+    redact = Redactor(b"key", 16)
+    push = Push(Layout("float32", 1, 1, 8, 16), 0)
+    asked = redact(ToWorkerEffect(WORKER, msgspec.structs.replace(SUBMIT, push=push)))
+    assert isinstance(asked.message, Submit)
+    assert asked.message.push == push
+    assert asked.message.prompt == redact.packed(SUBMIT.prompt) != SUBMIT.prompt
+    move = Move(1, Place("device"), [1], Place("host"), [2], [BlockId(b"i" * 16)], None, 1.0)
+    assert redact(move) == move  # identities are keyed digests, no tokens
 
 
 @pytest.mark.parametrize("length", [0, 1, 15, 16, 17, 40])
