@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 from served import TOKEN, Exchange, ask, request, serving
 
-ARMS = {"aggregated": ["--workers", "2"], "disaggregated": ["--prefill", "1", "--decode", "1", "--workers", "0"]}
+ARMS: dict[str, list[str]] = {"aggregated": [], "disaggregated": ["--prefill", "1", "--decode", "1"]}
 COMMON = ["--threads", "1", "--kv-cache-bytes", "1GiB"]
 
 
@@ -113,9 +113,8 @@ def supervisor() -> int:
 
 
 def play(args: argparse.Namespace, arm: str, seed: int) -> Seen:
-    flags = [*ARMS[arm][:-2], *COMMON] if arm == "disaggregated" else COMMON
-    workers = 0 if arm == "disaggregated" else 2
-    with serving(args.model, *flags, "--worker.max-step-tokens", str(args.chunk), workers=workers) as port:
+    flags = [*ARMS[arm], *COMMON, "--worker.max-step-tokens", str(args.chunk)]
+    with serving(args.model, *flags, workers=2) as port:
         time.sleep(2)
         parent = supervisor()
         before, began = cpu_s(parent), time.monotonic()
@@ -172,7 +171,7 @@ def overhead(args: argparse.Namespace) -> None:
     quartiles = extra[len(extra) // 4], extra[-len(extra) // 4 - 1]
     base = 1e3 * statistics.median(a[0] for a in found["aggregated"])
     print(
-        f"a hand-off adds {statistics.median(extra):.1f} ms (quartiles {quartiles[0]:.1f}, {quartiles[1]:.1f}), median, "
+        f"a hand-off adds {statistics.median(extra):.1f} ms, median (quartiles {quartiles[0]:.1f} {quartiles[1]:.1f}), "
         f"on a TTFT of {base:.0f} ms, {len(extra)} prompts of 1,000 to 2,000 tokens"
     )
 
@@ -189,7 +188,7 @@ def both(args: argparse.Namespace, count: int, dtype: str) -> dict[str, list[tup
     chunk = ["--worker.max-step-tokens", str(args.chunk), "--dtype", dtype]
     with (
         serving(args.model, *COMMON, *chunk, workers=1) as one,
-        serving(args.model, *ARMS["disaggregated"][:-2], *COMMON, *chunk, workers=0) as other,
+        serving(args.model, *ARMS["disaggregated"], *COMMON, *chunk, workers=2) as other,
     ):
         return asyncio.run(singles(args, {"aggregated": one, "disaggregated": other}, count))
 
@@ -201,11 +200,11 @@ def main() -> None:
         "--parts", nargs="+", choices=["streams", "overhead", "same"], default=["streams", "overhead", "same"]
     )
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--seconds", type=float, default=90.0)
     parser.add_argument("--streams", type=int, default=4)
     parser.add_argument("--stream-tokens", type=int, default=300)
-    parser.add_argument("--rate", type=float, default=0.25, help="prompts a second")
-    parser.add_argument("--chunk", type=int, default=256)
+    parser.add_argument("--rate", type=float, default=0.09, help="prompts a second")
+    parser.add_argument("--chunk", type=int, default=128)
     parser.add_argument("--overhead-requests", type=int, default=30)
     parser.add_argument("--same-requests", type=int, default=1000)
     args = parser.parse_args()

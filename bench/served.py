@@ -14,6 +14,7 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -97,8 +98,9 @@ async def ask(port: int, sent: bytes) -> Exchange:
 
 @contextlib.contextmanager
 def serving(*arguments: str, workers: int) -> Iterator[int]:
-    """`jedlik serve ARGUMENTS`, fresh; gives the port when all workers serve."""
-    command = [sys.executable, "-m", "jedlik", "serve", *arguments, "--workers", str(workers), "--port", "0"]
+    """`jedlik serve ARGUMENTS`, fresh; gives the port when all `workers` serve, those with a role included."""
+    split = sum(int(value) for flag, value in pairwise(arguments) if flag in ("--prefill", "--decode"))
+    command = [sys.executable, "-m", "jedlik", "serve", *arguments, "--workers", str(workers - split), "--port", "0"]
     with tempfile.NamedTemporaryFile(suffix=".log") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log)
         try:
