@@ -131,7 +131,10 @@ class PathCosts(msgspec.Struct, frozen=True, array_like=True):
     """What moving takes on one path: seconds = blocks * block_s + bytes * byte_s, alone on it."""
 
     path: str
-    """Between workers: "shm" (one host), "tcp" or "nixl" (hosts). To own tiers: "host", "disk", "object"."""
+    """Between workers: "shm" (one host), "tcp" or "nixl" (hosts).
+
+    From own tiers: "host", "disk", "object"; to them: "to host", ...
+    """
     block_s: float
     byte_s: float
     open: bool = True

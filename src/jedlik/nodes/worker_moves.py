@@ -58,10 +58,14 @@ class Moves:
 
 
 def own_path(move: Move) -> str | None:
-    """Under which name the costs of a move within this worker are kept: its farther tier's. None: to another worker."""
+    """Under which name the costs of a move within this worker are kept: None for one to another worker.
+
+    Its farther tier's, and apart from reading it what writing it takes.
+    """
     if move.source.worker is not None or move.target.worker is not None:
         return None
-    return max(move.source.tier, move.target.tier, key=TIERS.index)
+    source, target = TIERS.index(move.source.tier), TIERS.index(move.target.tier)
+    return move.source.tier if source > target else f"to {move.target.tier}"
 
 
 def _carried(move: Move, moved: Moved) -> Carried:
