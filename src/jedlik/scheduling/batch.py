@@ -427,6 +427,7 @@ class Batch:
         self.waiting.remove(last)
         self._booking.release(last)
         last.rewind()
+        last.cached_tokens = 0
         self._queue(last)
         return True
 
