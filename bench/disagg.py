@@ -12,11 +12,13 @@ of the arms, and the CPU that gateway, workers and this client took. Chunk size 
 
 import argparse
 import asyncio
+import contextlib
 import os
 import random
 import statistics
 import time
-from collections.abc import Callable, Sequence
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -73,7 +75,7 @@ async def load(args: argparse.Namespace, port: int, seed: int) -> tuple[list[flo
     await asyncio.sleep(1.0)
     while loop.time() < end_s:
         arrivals.append(asyncio.create_task(ask(port, asked(args, words(rng, rng.randint(1000, 2000)), 4))))
-        await asyncio.sleep(rng.expovariate(args.rate))
+        await asyncio.sleep(rng.uniform(0.5, 1.5) / args.rate)
     ttfts = [(await arrival).answer().ttft_s for arrival in arrivals]
     gaps: list[float] = []
     for stream in streams:
@@ -151,25 +153,24 @@ def streams(args: argparse.Namespace) -> None:
         print(f"{what}, disaggregated over aggregated: median {statistics.median(ratios):.2f}, all {ratios}")
 
 
-async def singles(args: argparse.Namespace, ports: dict[str, int], count: int) -> dict[str, list[tuple[float, str]]]:
-    """Requests one by one, at every arm in turn."""
-    rng, found = random.Random(5), {name: list[tuple[float, str]]() for name in ports}
-    for number in range(count):
-        sent = asked(args, words(rng, rng.randint(*args.lengths)), args.answer)
+async def singles(args: argparse.Namespace, ports: dict[str, int]) -> dict[str, list[float]]:
+    """Times to first token of prompts one by one, at every arm in turn."""
+    rng, found = random.Random(5), {name: list[float]() for name in ports}
+    for number in range(args.overhead_requests):
+        sent = asked(args, words(rng, rng.randint(1000, 2000)), 4)
         for name in sorted(ports, reverse=bool(number % 2)):
-            answer = (await ask(ports[name], sent)).answer()
-            found[name].append((answer.ttft_s, answer.text))
+            found[name].append((await ask(ports[name], sent)).answer().ttft_s)
     return found
 
 
 def overhead(args: argparse.Namespace) -> None:
     """The same prompts at an idle aggregated worker and at an idle pair."""
-    args.lengths, args.answer = (1000, 2000), 4
-    found = both(args, args.overhead_requests, "auto")
+    with pair(args, "auto") as ports:
+        found = asyncio.run(singles(args, ports))
     pairs = zip(found["disaggregated"], found["aggregated"], strict=True)
-    extra = sorted(1e3 * (d[0] - a[0]) for d, a in pairs)
+    extra = sorted(1e3 * (d - a) for d, a in pairs)
     quartiles = extra[len(extra) // 4], extra[-len(extra) // 4 - 1]
-    base = 1e3 * statistics.median(a[0] for a in found["aggregated"])
+    base = 1e3 * statistics.median(found["aggregated"])
     print(
         f"a hand-off adds {statistics.median(extra):.1f} ms, median (quartiles {quartiles[0]:.1f} {quartiles[1]:.1f}), "
         f"on a TTFT of {base:.0f} ms, {len(extra)} prompts of 1,000 to 2,000 tokens"
@@ -177,20 +178,42 @@ def overhead(args: argparse.Namespace) -> None:
 
 
 def same(args: argparse.Namespace) -> None:
-    """Greedy, fp32: is every answer the same, token by token?"""
-    args.lengths, args.answer = (40, 260), 16
-    found = both(args, args.same_requests, "float32")
-    differ = sum(d[1] != a[1] for d, a in zip(found["disaggregated"], found["aggregated"], strict=True))
-    print(f"greedy fp32: {differ} of {args.same_requests} answers differ")
+    """Greedy, fp32: is every answer the same, token by token? Several at once, so that batches differ."""
+
+    async def texts(port: int, prompts: list[bytes]) -> list[str]:
+        gate = asyncio.Semaphore(args.at_once)
+
+        async def one(sent: bytes) -> str:
+            async with gate:
+                return (await ask(port, sent)).answer().text
+
+        return await asyncio.gather(*map(one, prompts))
+
+    rng = random.Random(7)
+    prompts = [asked(args, words(rng, rng.randint(40, 140)), 8) for _ in range(args.same_requests)]
+    with pair(args, "float32") as ports:
+        found = [asyncio.run(texts(port, prompts)) for port in ports.values()]
+        handed = handed_off(ports["disaggregated"])
+    differ = sum(one != other for one, other in zip(*found, strict=True))
+    print(f"greedy fp32: {differ} of {len(prompts)} answers differ; {handed:.0f} were handed off")
 
 
-def both(args: argparse.Namespace, count: int, dtype: str) -> dict[str, list[tuple[float, str]]]:
-    chunk = ["--worker.max-step-tokens", str(args.chunk), "--dtype", dtype]
+def handed_off(port: int) -> float:
+    """Hand-offs that a server has completed."""
+    told = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10).read().decode()
+    lines = [line for line in told.splitlines() if line.startswith("jedlik_handoff_completed_total")]
+    return sum(float(line.rpartition(" ")[2]) for line in lines)
+
+
+@contextlib.contextmanager
+def pair(args: argparse.Namespace, dtype: str) -> Iterator[dict[str, int]]:
+    """One aggregated worker, and one pair; their ports."""
+    common = [*COMMON, "--worker.max-step-tokens", str(args.chunk), "--dtype", dtype]
     with (
-        serving(args.model, *COMMON, *chunk, workers=1) as one,
-        serving(args.model, *ARMS["disaggregated"], *COMMON, *chunk, workers=2) as other,
+        serving(args.model, *common, workers=1) as one,
+        serving(args.model, *ARMS["disaggregated"], *common, workers=2) as other,
     ):
-        return asyncio.run(singles(args, {"aggregated": one, "disaggregated": other}, count))
+        yield {"aggregated": one, "disaggregated": other}
 
 
 def main() -> None:
@@ -203,10 +226,11 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=90.0)
     parser.add_argument("--streams", type=int, default=4)
     parser.add_argument("--stream-tokens", type=int, default=300)
-    parser.add_argument("--rate", type=float, default=0.09, help="prompts a second")
+    parser.add_argument("--rate", type=float, default=0.08, help="prompts a second")
     parser.add_argument("--chunk", type=int, default=128)
     parser.add_argument("--overhead-requests", type=int, default=30)
     parser.add_argument("--same-requests", type=int, default=1000)
+    parser.add_argument("--at-once", type=int, default=4)
     args = parser.parse_args()
     for part in args.parts:
         {"streams": streams, "overhead": overhead, "same": same}[part](args)
