@@ -17,7 +17,7 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 
-from jedlik.core.config import NetworkConfig, WorkerConfig
+from jedlik.core.config import NetworkConfig, Role, WorkerConfig
 from jedlik.core.effects import Deliver, GatewayEffect
 from jedlik.core.events import GatewayEvent
 from jedlik.core.ids import StreamId
@@ -152,12 +152,8 @@ def setup(machine: Machine, apart: bool, chunk: int) -> Setup:
         kv_token_bytes=machine.token_bytes,
     )
     one = msgspec.structs.replace(pool, count=1)
-    pools = (pool,)
-    if apart:
-        pools = (
-            msgspec.structs.replace(one, name="prefill", role="prefill"),
-            msgspec.structs.replace(one, name="decode", role="decode"),
-        )
+    roles: tuple[Role, ...] = ("prefill", "decode")
+    pools = tuple(msgspec.structs.replace(one, name=role, role=role) for role in roles) if apart else (pool,)
     worker = WorkerConfig(block_size=16, max_step_tokens=chunk, max_sequences=64)
     return Setup(model="m", pools=pools, worker=worker, network=machine.network, handoffs=apart, step_by_step=True)
 
@@ -172,9 +168,11 @@ def played(machine: Machine, apart: bool, chunk: int, arrivals: Arrivals) -> Res
     assert len(ttft_s) == len(late)
     prompts, movement = sum(outcome.prompt_tokens for outcome in run.outcomes), run.movement
     return Result(
-        *(float(np.percentile(gaps.gaps_s, rank)) for rank in (50, 99)),
+        float(np.percentile(gaps.gaps_s, 50)),
+        float(np.percentile(gaps.gaps_s, 99)),
         float(ttft_s.mean()),
-        *(float(np.percentile(ttft_s, rank)) for rank in (50, 90)),
+        float(np.percentile(ttft_s, 50)),
+        float(np.percentile(ttft_s, 90)),
         movement.handed_tokens / prompts,
         movement.handoff_s / max(movement.handoffs, 1),
         run.busy_s[0] / run.duration_s,

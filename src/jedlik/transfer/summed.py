@@ -1,7 +1,7 @@
 """Blocks on a stream, each with a checksum: the bytes, a piece at a time, then the checksums of all of them.
 
-A piece is summed right after it was sent or received, while it is in the processor's cache. Summed before it is sent, it
-would keep the receiver waiting: measured.
+A piece is summed right after it was sent or received, while it is in the processor's cache. Summed before it is sent,
+it would keep the receiver waiting: measured.
 """
 
 from collections.abc import Iterator, Sequence
