@@ -30,7 +30,7 @@ HISTORY, NEW, ANSWER = 1500, 180, 12
 TALKS, TURNS = 8, 4
 OVER_POOL = 4
 RATES = (0, 25, 50, 75, 100)
-PER_RATE = 16
+PER_RATE, RATE_TALKS = 8, 4
 
 
 class Arm(NamedTuple):
@@ -66,11 +66,11 @@ def conversations(rng: random.Random, talks: int, turns: int) -> list[Turn]:
 
 def at_rate(rng: random.Random, percent: int, requests: int) -> list[Turn]:
     """Requests of one length, so many per cent of which go on from a conversation that had its last turn long ago."""
-    talks = [[rng.randrange(100, 30_000) for _ in range(HISTORY)] for _ in range(TALKS)]
+    talks = [[rng.randrange(100, 30_000) for _ in range(HISTORY)] for _ in range(RATE_TALKS)]
     found = [Turn(list(talk), False) for talk in talks]
     for number in range(requests):
         follows = number * percent // 100 != (number + 1) * percent // 100
-        head = talks[number % TALKS] if follows else [rng.randrange(100, 30_000) for _ in range(HISTORY)]
+        head = talks[number % RATE_TALKS] if follows else [rng.randrange(100, 30_000) for _ in range(HISTORY)]
         found.append(Turn(head + [rng.randrange(100, 30_000) for _ in range(NEW)], follows))
     return found
 
@@ -137,7 +137,7 @@ def rates(args: argparse.Namespace) -> None:
             turns = at_rate(random.Random(percent), percent, PER_RATE)
             heard = asyncio.run(play(ports, args.model, turns))
             for name in ("host", "disk"):
-                pairs = zip(heard[name][TALKS:], heard["none"][TALKS:], strict=True)
+                pairs = zip(heard[name][RATE_TALKS:], heard["none"][RATE_TALKS:], strict=True)
                 found = sorted(a.ttft_s / b.ttft_s for a, b in pairs)
                 middle = statistics.median(found)
                 quartiles = found[len(found) // 4], found[-len(found) // 4 - 1]
@@ -149,7 +149,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="smollm2-135m")
     parser.add_argument("--dtype", default="float32")
-    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--folder", help="where the disk tier lies; default: the temporary folder")
     parser.add_argument("--parts", nargs="+", choices=["tiers", "rates"], default=["tiers", "rates"])
     args = parser.parse_args()
