@@ -27,7 +27,7 @@ from served import Answer, ask, request, serving
 
 BLOCK_SIZE = 16
 HISTORY, NEW, ANSWER = 1500, 180, 12
-TALKS, TURNS = 8, 4
+TALKS, TURNS = 6, 3
 OVER_POOL = 4
 RATES = (0, 25, 50, 75, 100)
 PER_RATE, RATE_TALKS = 8, 4
@@ -148,7 +148,7 @@ def rates(args: argparse.Namespace) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="smollm2-135m")
-    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--dtype", default="bfloat16")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--folder", help="where the disk tier lies; default: the temporary folder")
     parser.add_argument("--parts", nargs="+", choices=["tiers", "rates"], default=["tiers", "rates"])

@@ -278,3 +278,17 @@ def test_a_sample_of_loads_is_computed_as_well_and_compared(garbled: bool) -> No
     assert isinstance(verified, Verified)
     assert (verified.tier, verified.blocks, verified.differing) == ("disk", 6, 6 * garbled)
     world.rest()
+
+
+def test_what_writing_a_tier_takes_says_what_reading_it_might() -> None:
+    world = Cluster(
+        [replace(make_card(16), worker=W, tiers=(TierSize("disk", 64),))],
+        WorkerConfig(block_size=4, max_sequences=8, max_step_tokens=64, disk_admission="all"),
+        COSTS,
+    )
+    world.send(W, TierOpened("disk", []))
+    ask(world, 1, text(1))
+    for other in range(2, 6):
+        ask(world, other, text(other))
+    ask(world, 9, text(1))
+    assert world.heard[W].started[9].cached_tokens == 24

@@ -52,7 +52,12 @@ class Moves:
             self.paths.began(path, move.blocks, move.blocks * self.block_bytes)
         blameless = moved.cause in BLAMELESS or (moved.cause == "gone" and own_path(move) is None)
         well = None if blameless else not moved.cause
-        self.paths.ended(path, move.blocks, move.blocks * self.block_bytes, moved.elapsed_s, well, now)
+        size_bytes = move.blocks * self.block_bytes
+        self.paths.ended(path, move.blocks, size_bytes, moved.elapsed_s, well, now)
+        tier = move.target.tier
+        if well and path.startswith("to ") and self.paths.seconds(tier, 1, self.block_bytes) is None:
+            self.paths.began(tier, move.blocks, size_bytes)  # nothing is known of reading it: about as long as writing
+            self.paths.ended(tier, move.blocks, size_bytes, moved.elapsed_s, well, now)
         out.append(Note(_carried(move, moved)))
         ended(moved, now, out)
 

@@ -25,6 +25,7 @@ from jedlik.core.moves import (
     Move,
     Order,
     PathCosts,
+    PathsMeasured,
     Place,
     Revoke,
     Revoked,
@@ -43,6 +44,7 @@ from jedlik.transfer.meeting import Meeting, Options
 from jedlik.transfer.messages import SCHEMA, Card, Link, Links, MemoryTier
 from jedlik.transfer.nixl import NixlEngine, open_engine
 from jedlik.transfer.peers import Ours, Peer
+from jedlik.transfer.probe import reading_costs
 from jedlik.transfer.processes import this_process
 from jedlik.transfer.region import Copier, Region
 from jedlik.transfer.store import Store
@@ -253,6 +255,8 @@ class Agent:
             return
         for note in store.notes:
             self._complain(note)
+        if (costs := reading_costs(store, runs, self._ledger.block_bytes)) is not None:
+            self._ledger.say(PathsMeasured([costs]))
         self._opened.add(store.kind)
         self._ledger.say(TierOpened(store.kind, runs))
 

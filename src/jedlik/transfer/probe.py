@@ -9,14 +9,16 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from jedlik.core.errors import PeerError
-from jedlik.core.moves import PathCosts
+from jedlik.core.moves import PathCosts, StoredRun
 from jedlik.transfer.arena import SCRATCH_BYTES
 from jedlik.transfer.region import Copier, Mapped
+from jedlik.transfer.store import Store
 
 SMALL_BYTES = 64 << 10
 SHAPES = ((1, SMALL_BYTES), (SCRATCH_BYTES // SMALL_BYTES, SMALL_BYTES), (1, SCRATCH_BYTES))
 """(parts, bytes of each): one small block, many, and as many bytes in one."""
 TRIES = 3
+READ_BLOCKS = 8
 Trial = Callable[[int, int], float]
 """Parts, bytes of each; seconds. Raises PeerError."""
 
@@ -55,3 +57,22 @@ class CopyTrial:
         began_s = time.perf_counter()
         self._copier.copy(source, order[::2] + order[1::2], target, order)
         return time.perf_counter() - began_s
+
+
+def reading_costs(store: Store, runs: Sequence[StoredRun], block_bytes: int) -> PathCosts | None:
+    """What reading takes from a store that has something: its first blocks, best of three. None: it could not be told.
+
+    Of an empty one there is nothing to read; what is written to it will say something.
+    """
+    if not runs:
+        return None
+    ids, slots = runs[0].ids[:READ_BLOCKS], runs[0].slots[:READ_BLOCKS]
+    buffers = [memoryview(bytearray(block_bytes)) for _ in ids]
+    times = []
+    for _ in range(TRIES):
+        began_s = time.perf_counter()
+        done, _ = store.read(slots, ids, buffers, lambda: False)
+        times.append(time.perf_counter() - began_s)
+        if done < len(ids):
+            return None
+    return PathCosts(store.kind, 0.0, min(times) / (len(ids) * block_bytes))
