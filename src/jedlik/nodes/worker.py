@@ -306,13 +306,12 @@ class WorkerNode:
 
     def _only_time_has_passed(self, now: float) -> bool:
         """Nothing can be planned now that could not be planned before: no deadline is over and no leap is late."""
-        due_s = self._due_s()
-        return (due_s is None or due_s > now) and not self._flights.late(now)
+        return self._due_s() > now and not self._flights.late(now)
 
-    def _due_s(self) -> float | None:
-        """When somebody waits in vain."""
+    def _due_s(self) -> float:
+        """When somebody waits in vain; inf: nobody can."""
         waiting_s, arriving_s = self._batch.waiting.next_due_s(), self._movement.next_due_s()
-        return waiting_s if arriving_s is None else min(arriving_s, inf if waiting_s is None else waiting_s)
+        return arriving_s if waiting_s is None else min(arriving_s, waiting_s)
 
     def _report(self, now: float, out: list[WorkerEffect]) -> None:
         """Tell every gateway how much there is to do, if it is time to."""
@@ -330,11 +329,8 @@ class WorkerNode:
 
     def _set_wake(self, now: float, out: list[WorkerEffect]) -> None:
         """One timer for the next report and the next deadline. One that is set too early only costs a look."""
-        due_s = self._due_s()
-        at = self._times.due_s() if self._peers else None
-        if due_s is not None:
-            at = due_s if at is None else min(at, due_s)
-        if at is not None and (self._wake_at is None or at < self._wake_at or self._wake_at <= now):
+        at = min(self._due_s(), self._times.due_s() if self._peers else inf)
+        if at != inf and (self._wake_at is None or at < self._wake_at or self._wake_at <= now):
             self._wake_at = at
             out.append(Wake(at))
 

@@ -109,8 +109,8 @@ class Fetches:
             self._arrive(fetch)
         self._due_s = min((fetch.due_s for fetch in self._open.values()), default=inf)
 
-    def next_due_s(self) -> float | None:
-        return None if self._due_s == inf else self._due_s
+    def next_due_s(self) -> float:
+        return self._due_s
 
     def _planned(self, s: Sequence, costs: StepCosts | None, now: float) -> list[Part]:
         if s.reads_prompt or not len(self._tiers):

@@ -80,8 +80,8 @@ class Hints:
         self._set_next()
         return True
 
-    def next_due_s(self) -> float | None:
-        return None if self._next_s == inf else self._next_s
+    def next_due_s(self) -> float:
+        return self._next_s
 
     def pinned(self) -> Iterator[int]:
         """Numbers of the sequences that are."""

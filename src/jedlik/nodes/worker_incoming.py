@@ -113,8 +113,8 @@ class Arrivals:
         if self._short:
             self._reserve(out)
 
-    def next_due_s(self) -> float | None:
-        return None if self._due_s == inf else self._due_s
+    def next_due_s(self) -> float:
+        return self._due_s
 
     def give_up_latest(self, now: float, out: list[WorkerEffect]) -> bool:
         """Memory is short: end the hand-off that came last. False where none is, or blocks are coming back anyway."""

@@ -117,10 +117,9 @@ class Movement:
         """As above, and there are none to be had at once. True: some will come back soon."""
         return self._offloads.holding or self._incoming.give_up_latest(now, out)
 
-    def next_due_s(self) -> float | None:
-        """When something is late."""
-        due = (self._incoming.next_due_s(), self._fetches.next_due_s(), self._hints.next_due_s())
-        return min((at for at in due if at is not None), default=None)
+    def next_due_s(self) -> float:
+        """When something is late; inf: nothing can be."""
+        return min(self._incoming.next_due_s(), self._fetches.next_due_s(), self._hints.next_due_s())
 
     def reserved(self) -> Iterator[list[BlockIndex]]:
         """Blocks that belong to moves: for checking."""

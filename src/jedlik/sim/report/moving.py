@@ -117,7 +117,7 @@ def told(handed: HandOffs | None, rows: list[TierRow]) -> list[Row]:
     for row in rows:
         hits = f"{number(row.hit_tokens)} of {number(row.wanted_tokens)} tokens came"
         moved = f"{size(row.out_bytes)} out, {size(row.in_bytes)} in"
-        found.append((f"KV in {row.tier}", f"{hits}, {moved}{_counts('; misses', row.misses)}"))
+        found.append((f"KV tier {row.tier}", f"{hits}, {moved}{_counts('; misses', row.misses)}"))
     return found
 
 
