@@ -91,7 +91,13 @@ def test_people_see_it_on_the_terminal_and_on_the_page() -> None:
     Console(file=out, width=160).print(rendered(summary(result)))
     html = page(result, summary(result), "t", [])
     for shown in (out.getvalue(), html):
-        for text in ("hand-offs", "3 (25.0 % of prompt tokens), 7 kB, 300 ms each", "2 late", "KV tier host", "prefill"):
+        for text in (
+            "hand-offs",
+            "3 (25.0 % of prompt tokens), 7 kB, 300 ms each",
+            "2 late",
+            "KV tier host",
+            "prefill",
+        ):
             assert text in shown
         assert "96 of 208 tokens came, 8 kB out, 8 kB in; misses: 48 late, 64 missing" in shown
 
