@@ -63,7 +63,8 @@ class Fetches:
         """By the sequence's number."""
         self._loads: dict[int, Load] = {}
         """Under way, by move; of fetches that were given up, too."""
-        self._due_s = inf
+        self.due_s = inf
+        """Nothing is due before this."""
 
     def __len__(self) -> int:
         return len(self._open)
@@ -82,7 +83,7 @@ class Fetches:
         self._booking.open(s)
         s.cached_tokens += self._booking.adopt(s)
         fetch = self._open[s.number] = Fetch(s, now, now + self._config.load_deadline_s)
-        self._due_s = min(self._due_s, fetch.due_s)
+        self.due_s = min(self.due_s, fetch.due_s)
         self._batch.depart(s)
         for path, first, last in parts:
             count = min(last - first, room)
@@ -99,7 +100,7 @@ class Fetches:
 
     def expire(self, now: float, out: list[WorkerEffect]) -> None:
         """What is late is a miss."""
-        if now < self._due_s:
+        if now < self.due_s:
             return
         for fetch in [fetch for fetch in self._open.values() if fetch.due_s <= now]:
             for load in fetch.loads:
@@ -107,10 +108,7 @@ class Fetches:
                     self._tell(fetch, load, 0, "late", now, out)
             self._give_up(fetch, out)
             self._arrive(fetch)
-        self._due_s = min((fetch.due_s for fetch in self._open.values()), default=inf)
-
-    def next_due_s(self) -> float:
-        return self._due_s
+        self.due_s = min((fetch.due_s for fetch in self._open.values()), default=inf)
 
     def _planned(self, s: Sequence, costs: StepCosts | None, now: float) -> list[Part]:
         if s.reads_prompt or not len(self._tiers):
@@ -222,4 +220,4 @@ class Fetches:
 
     def check(self) -> None:
         assert all(f.sequence.number == number and f.loads for number, f in self._open.items())
-        assert all(f.due_s >= self._due_s for f in self._open.values())
+        assert all(f.due_s >= self.due_s for f in self._open.values())

@@ -36,7 +36,8 @@ class Hints:
         self._pinned: deque[tuple[float, Sequence]] = deque()
         self._pinned_blocks = 0
         self._turns: list[tuple[float, int, Sequence]] = []
-        self._next_s = inf
+        self.due_s = inf
+        """Nothing is due before this."""
         self._phantoms = 0
 
     def leave(self, s: Sequence, now: float) -> None:
@@ -59,7 +60,7 @@ class Hints:
 
     def expire(self, costs: StepCosts | None, now: float, out: list[WorkerEffect]) -> None:
         """Let go of what was pinned long enough, fetch what is announced."""
-        if now < self._next_s:
+        if now < self.due_s:
             return
         kept = deque[tuple[float, Sequence]]()
         for until_s, s in self._pinned:
@@ -80,9 +81,6 @@ class Hints:
         self._set_next()
         return True
 
-    def next_due_s(self) -> float:
-        return self._next_s
-
     def pinned(self) -> Iterator[int]:
         """Numbers of the sequences that are."""
         return (s.number for _, s in self._pinned)
@@ -101,7 +99,7 @@ class Hints:
 
     def _set_next(self) -> None:
         pins = min((until_s for until_s, _ in self._pinned), default=inf)
-        self._next_s = min(pins, self._turns[0][0] if self._turns else inf)
+        self.due_s = min(pins, self._turns[0][0] if self._turns else inf)
 
     def check(self) -> None:
         assert self._pinned_blocks == sum(len(s.blocks) for _, s in self._pinned)

@@ -38,7 +38,7 @@ class Arrivals:
         self._by_sequence: dict[int, Incoming[Sequence]] = {}
         self._quarantine = Quarantine()
         self._last_handle = 0
-        self._due_s = inf
+        self.due_s = inf
         """Nobody is late before this."""
         self._short = False
         """Somebody is granted blocks that there was no room for."""
@@ -106,15 +106,12 @@ class Arrivals:
 
     def expire(self, now: float, out: list[WorkerEffect]) -> None:
         """Give up what is late, and try again for whoever lacks room."""
-        if now >= self._due_s:
+        if now >= self.due_s:
             for incoming in [i for i in self._open.values() if i.due_s <= now]:
                 self._cancel(incoming, "late", now, out)
-            self._due_s = min((i.due_s for i in self._open.values()), default=inf)
+            self.due_s = min((i.due_s for i in self._open.values()), default=inf)
         if self._short:
             self._reserve(out)
-
-    def next_due_s(self) -> float:
-        return self._due_s
 
     def give_up_latest(self, now: float, out: list[WorkerEffect]) -> bool:
         """Memory is short: end the hand-off that came last. False where none is, or blocks are coming back anyway."""
@@ -199,7 +196,7 @@ class Arrivals:
         patience_s, expected_s = self._config.handoff_patience_s, incoming.remote.expected_s
         patience_s = max(patience_s, LATE_FACTOR * expected_s) if expected_s > 0 else UNKNOWN_FACTOR * patience_s
         incoming.due_s = now + patience_s
-        self._due_s = min(self._due_s, incoming.due_s)
+        self.due_s = min(self.due_s, incoming.due_s)
 
     def _cancel(self, incoming: Incoming[Sequence], cause: str, now: float, out: list[WorkerEffect]) -> None:
         out.append(ToWorkerEffect(incoming.remote.worker, Cancel([incoming.handle])))
@@ -232,7 +229,7 @@ class Arrivals:
     def check(self) -> None:
         assert {i.sequence.number for i in self._open.values()} == self._by_sequence.keys()
         assert all(self._by_sequence[n].sequence.number == n for n in self._by_sequence)
-        assert all(i.stage is not Stage.CLOSED and i.due_s >= self._due_s for i in self._open.values())
+        assert all(i.stage is not Stage.CLOSED and i.due_s >= self.due_s for i in self._open.values())
         assert all(i.first == len(i.sequence.blocks) for i in self._open.values())
 
 

@@ -119,7 +119,7 @@ class Movement:
 
     def next_due_s(self) -> float:
         """When something is late; inf: nothing can be."""
-        return min(self._incoming.next_due_s(), self._fetches.next_due_s(), self._hints.next_due_s())
+        return min(self._incoming.due_s, self._fetches.due_s, self._hints.due_s)
 
     def reserved(self) -> Iterator[list[BlockIndex]]:
         """Blocks that belong to moves: for checking."""

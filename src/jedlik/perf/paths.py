@@ -180,6 +180,8 @@ class Paths:
 
     def costs(self, now: float) -> tuple[PathCosts, ...]:
         """What is known, corrected, by name; closed paths may be tried again once their back-off is over."""
+        if not self._paths:
+            return ()
         return tuple(
             PathCosts(name, path.block_s * path.ratio, path.byte_s * path.ratio, path.breaker.usable(now))
             for name, path in sorted(self._paths.items())
