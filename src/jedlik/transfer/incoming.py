@@ -81,6 +81,8 @@ class Incoming:
         self._hosting = hosting
         self._lock = threading.Lock()
         self._servings: set[Serving] = set()
+        self._ending: list[Serving] = []
+        """Out of work, their threads not joined yet."""
         self._closing = False
         self._thread = threading.Thread(target=self._accept, name="jedlik-accept", daemon=True)
 
@@ -101,7 +103,7 @@ class Incoming:
         """Nothing lands after this; only then is the address given up."""
         with self._lock:
             self._closing = True
-            servings = list(self._servings)
+            servings = [*self._servings, *self._ending]
         for serving in servings:
             serving.wire.cut()
         for serving in servings:
@@ -132,6 +134,8 @@ class Incoming:
     def finished(self, serving: "Serving") -> None:
         with self._lock:
             self._servings.discard(serving)
+            self._ending = [ending for ending in self._ending if ending.thread.is_alive()]
+            self._ending.append(serving)
 
     @property
     def hosting(self) -> Hosting:
@@ -157,8 +161,8 @@ class Serving:
         except PeerError:
             pass  # it has gone, or talks nonsense: whoever it is connects again
         finally:
-            self._owner.finished(self)
             self.wire.close()
+            self._owner.finished(self)
 
     def _greet(self) -> Gate | None:
         sock = self.wire.sock
