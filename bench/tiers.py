@@ -133,7 +133,7 @@ def tiers(args: argparse.Namespace) -> None:
 
 def rates(args: argparse.Namespace) -> None:
     with servers(args, ["none", "host", "disk"]) as ports:
-        for percent in RATES:
+        for percent in args.rates:
             turns = at_rate(random.Random(percent), percent, PER_RATE)
             heard = asyncio.run(play(ports, args.model, turns))
             for name in ("host", "disk"):
@@ -151,6 +151,7 @@ def main() -> None:
     parser.add_argument("--dtype", default="bfloat16")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--folder", help="where the disk tier lies; default: the temporary folder")
+    parser.add_argument("--rates", nargs="+", type=int, default=RATES, help="hits, per cent")
     parser.add_argument("--parts", nargs="+", choices=["tiers", "rates"], default=["tiers", "rates"])
     args = parser.parse_args()
     if "tiers" in args.parts:
