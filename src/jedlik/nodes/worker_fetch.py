@@ -66,13 +66,6 @@ class Fetches:
         self.due_s = inf
         """Nothing is due before this."""
 
-    def __len__(self) -> int:
-        return len(self._open)
-
-    @property
-    def reserved_blocks(self) -> int:
-        return sum(len(blocks) for blocks in self.reserved())
-
     def begin(self, s: Sequence, costs: StepCosts | None, now: float, out: list[WorkerEffect]) -> bool:
         """Fetch what a new sequence can have sooner than compute. False: nothing, or there is no room for it."""
         parts = self._planned(s, costs, now)

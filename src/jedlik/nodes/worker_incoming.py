@@ -43,14 +43,6 @@ class Arrivals:
         self._short = False
         """Somebody is granted blocks that there was no room for."""
 
-    def __len__(self) -> int:
-        return len(self._open)
-
-    @property
-    def reserved_blocks(self) -> int:
-        """That belong to nobody yet: on their way, or in quarantine."""
-        return sum(len(i.blocks) for i in self._open.values()) + len(self._quarantine)
-
     def ask(self, s: Sequence, now: float, out: list[WorkerEffect]) -> bool:
         """Have a new sequence prefilled where its gateway said. False: there is nothing to gain, or no room for it."""
         remote = s.submit.remote
@@ -200,16 +192,14 @@ class Arrivals:
 
     def _cancel(self, incoming: Incoming[Sequence], cause: str, now: float, out: list[WorkerEffect]) -> None:
         out.append(ToWorkerEffect(incoming.remote.worker, Cancel([incoming.handle])))
-        self._close(incoming, cause, now, out, told=True)
+        self._close(incoming, cause, now, out)
 
-    def _close(
-        self, incoming: Incoming[Sequence], cause: str, now: float, out: list[WorkerEffect], told: bool = False
-    ) -> None:
+    def _close(self, incoming: Incoming[Sequence], cause: str, now: float, out: list[WorkerEffect]) -> None:
         """It is over: what came stays, what is still reserved waits for the writer's last word."""
         incoming.move("close")
         s = incoming.sequence
         del self._open[incoming.handle], self._by_sequence[s.number]
-        if cause == "cancelled" and not told:
+        if cause == "cancelled":
             out.append(ToWorkerEffect(incoming.remote.worker, Cancel([incoming.handle])))
         self._quarantine.put(incoming.remote.worker, incoming.handle, incoming.blocks)
         if s.number in self._batch.arriving:
