@@ -9,7 +9,7 @@ import typer
 
 from jedlik.cli.fields import Field, fields, type_name
 
-PANELS = {"worker": "Worker", "gateway": "Gateway", "frontend": "HTTP"}
+PANELS = {"worker": "Worker", "gateway": "Gateway", "planner": "Planner", "frontend": "HTTP"}
 FLAGS_FIRST = ("workers", "port", "host", "engine", "device", "dtype", "max_model_len", "kv_cache_bytes")
 
 

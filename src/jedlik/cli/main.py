@@ -147,7 +147,7 @@ def _simulated(
 
 
 app.command("serve")(with_flags(serve))
-app.command("simulate")(with_flags(simulate, ("worker", "gateway")))
+app.command("simulate")(with_flags(simulate, ("worker", "gateway", "planner")))
 config_app.command("explain")(with_flags(explain))
 
 

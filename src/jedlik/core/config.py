@@ -85,6 +85,8 @@ class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Time to first token that counts as good. Set, requests are queued and shed to keep it; None: no such promise."""
     slo_itl_s: float | None = None
     """Mean time between tokens of an answer that counts as good."""
+    report_s: float = 1.0
+    """The planner is told of demand and workers this often; 0: never."""
     shed: bool = True
     """Refuse (429, with Retry-After) what can't keep `slo_ttft_s` because of load; and while that has to be done, also
     prompts too long to keep it on an idle worker. docs/routing.md says exactly when."""
@@ -105,6 +107,44 @@ class FrontendConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     max_stop_strings: int = 32
     max_top_logprobs: int = 20
     log_requests: bool = True
+
+
+PlannerName = Literal["jedlik", "static", "hpa", "kpa", "dynamo"]
+
+
+class PlannerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How many workers there should be, and of which role. Read by `planning/`, `fleet/` and `nodes/planner`.
+
+    The promises are `gateway.slo_ttft_s` and `gateway.slo_itl_s`.
+    """
+
+    mode: Literal["off", "advise", "on"] | None = None
+    """off: as many workers as were started; advise: say what would be done, and why; on: do it. Default: on where a
+    budget is given, else off."""
+    policy: PlannerName = "jedlik"
+    """Who decides: jedlik, or one of those it is compared with (docs/planner.md)."""
+    budget: float | None = None
+    """GPUs, at most, over all workers; where a worker takes none: processes."""
+    min_workers: int = 1
+    """Never fewer: all roles together."""
+    min_prefill: int = 1
+    """Where prefill and decode are apart."""
+    min_decode: int = 1
+    attainment: float = 0.95
+    """Of the requests that could keep the SLOs on an idle worker: the share that should."""
+    start_s: float | None = None
+    """From the order to start a worker until it serves; default: learnt from starts, 30 s before the first."""
+    drain_s: float = 120.0
+    """A worker that is to go may take so long to finish what it has; then its streams go on elsewhere."""
+    tick_s: float = 5.0
+    """How often counts are decided; a backlog that can't wait is answered within a second."""
+    gpu_hour_cost: float | None = None
+    """For reports: what a GPU costs in an hour."""
+
+    @property
+    def acts(self) -> Literal["off", "advise", "on"]:
+        """`mode`, or its default."""
+        return self.mode or ("off" if self.budget is None else "on")
 
 
 class ServeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -162,6 +202,7 @@ class ServeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Keep token ids in the event log: such a log can be replayed exactly, and holds what users wrote."""
     worker: WorkerConfig = WorkerConfig()
     gateway: GatewayConfig = GatewayConfig()
+    planner: PlannerConfig = PlannerConfig()
     frontend: FrontendConfig = FrontendConfig()
 
     @property

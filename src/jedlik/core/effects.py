@@ -2,10 +2,12 @@
 
 import msgspec
 
+from jedlik.core.config import Role
 from jedlik.core.errors import Fault
 from jedlik.core.facts import Fact
 from jedlik.core.ids import GatewayId, StreamId, WorkerId
 from jedlik.core.moves import Order
+from jedlik.core.plans import Report
 from jedlik.core.protocol import (
     Ack,
     AssumeRole,
@@ -83,6 +85,12 @@ class Kick(msgspec.Struct, frozen=True, tag="kick"):
     reason: str
 
 
+class ToPlanner(msgspec.Struct, frozen=True, tag="to_planner"):
+    """What this gateway saw in the period that ends now."""
+
+    report: Report
+
+
 # --- worker ---
 
 
@@ -113,5 +121,42 @@ class Note(msgspec.Struct, frozen=True, tag="note"):
     fact: Fact
 
 
-GatewayEffect = Wake | ToWorkerEffect | Deliver | Kick | Drained | Note
+# --- planner ---
+
+
+class Launch(msgspec.Struct, frozen=True, tag="launch"):
+    """Start a worker at a place. `MemberReady` follows when it serves, or `MemberEnded`."""
+
+    name: str
+    """The place's, and so the worker's."""
+    start: int
+    """Counts the starts at this place, from 1."""
+    role: Role
+
+
+class Retire(msgspec.Struct, frozen=True, tag="retire"):
+    """Have a worker finish what it has and leave; `MemberEnded` follows. It gets nothing new from now on."""
+
+    name: str
+    start: int
+    budget_s: float
+    """Then it is ended (by `End`, which the node sends itself): its streams go on elsewhere."""
+
+
+class End(msgspec.Struct, frozen=True, tag="end"):
+    """End all of a member's processes now."""
+
+    name: str
+    start: int
+
+
+class ChangeRole(msgspec.Struct, frozen=True, tag="change_role"):
+    """Have a gateway tell a worker to take another role."""
+
+    worker: WorkerId
+    role: Role
+
+
+PlannerEffect = Wake | Launch | Retire | End | ChangeRole | Note
+GatewayEffect = Wake | ToWorkerEffect | Deliver | Kick | ToPlanner | Drained | Note
 WorkerEffect = Wake | ToGatewayEffect | ToWorkerEffect | RunStep | EndLeap | Order | Drained | Note

@@ -8,6 +8,7 @@ import msgspec
 from jedlik.core.config import Role
 from jedlik.core.ids import GatewayId, RequestId, StreamId, WorkerId
 from jedlik.core.moves import Compared, Moved, PathsMeasured, Revoked, TierOpened
+from jedlik.core.plans import Cause, Report
 from jedlik.core.protocol import (
     Ack,
     AssumeRole,
@@ -125,6 +126,61 @@ class Drain(msgspec.Struct, frozen=True, tag="drain"):
     """The time for that is over: a gateway ends what still runs with an error."""
 
 
+# --- planner ---
+
+
+class Reported(msgspec.Struct, frozen=True, tag="reported"):
+    """A gateway says what it saw."""
+
+    report: Report
+
+
+class GatewayGone(msgspec.Struct, frozen=True, tag="gateway_gone"):
+    """A gateway has ended: it will report no more, and what it last said is no longer waited for."""
+
+    gateway: GatewayId
+
+
+class MemberReady(msgspec.Struct, frozen=True, tag="member_ready"):
+    """A process of a worker is up; of a gang, the one of this rank. The worker serves when all are."""
+
+    name: str
+    start: int
+    worker: WorkerId
+    rank: int = 0
+
+
+class MemberEnded(msgspec.Struct, frozen=True, tag="member_ended"):
+    """A process of a worker has ended."""
+
+    name: str
+    start: int
+    cause: Cause
+    rank: int = 0
+
+
+class Adopted(msgspec.Struct, frozen=True, tag="adopted"):
+    """Found running when the planner began: it is kept. `MemberReady` follows if and when it serves."""
+
+    name: str
+    start: int
+    role: Role
+
+
+class Scale(msgspec.Struct, frozen=True, tag="scale"):
+    """Somebody wants these counts, whatever the planner thinks; None: the planner decides again."""
+
+    counts: dict[Role, int] | None
+
+
+class Hold(msgspec.Struct, frozen=True, tag="hold"):
+    """Somebody wants no worker at this place (drain it, start none), or wants one there again."""
+
+    name: str
+    held: bool
+
+
+PlannerEvent = Woken | Reported | GatewayGone | MemberReady | MemberEnded | Adopted | Scale | Hold
 GatewayEvent = Woken | Arrived | Abandoned | Cut | Consumed | WorkerJoined | WorkerLost | FromWorker | Flip | Drain
 WorkerEvent = (
     Woken

@@ -2,7 +2,9 @@
 
 import msgspec
 
+from jedlik.core.config import Role
 from jedlik.core.ids import RequestId, WorkerId
+from jedlik.core.plans import Reason
 
 
 class Elsewhere(msgspec.Struct, frozen=True):
@@ -212,6 +214,35 @@ class Carried(msgspec.Struct, frozen=True, tag="carried"):
     elapsed_s: float
 
 
+class Planned(msgspec.Struct, frozen=True, tag="planned"):
+    """A planner has decided, and why. Said when the wish changed or something was done about it, and now and then."""
+
+    at: float
+    planner: str
+    """Its name; "hand" where somebody set the counts."""
+    serving: dict[Role, int]
+    starting: dict[Role, int]
+    draining: dict[Role, int]
+    wanted: dict[Role, int]
+    done: tuple[str, ...]
+    """What is done about it now: "start worker-2 (decode)", "drain worker-0", "worker-1: prefill to decode"."""
+    why: str
+    reasons: tuple[Reason, ...]
+    advice: bool = False
+    """Nothing was done: the mode is `advise`."""
+
+
+class MemberMoved(msgspec.Struct, frozen=True, tag="member_moved"):
+    """A worker of the fleet is in another state: starting, serving, draining, ended, waiting (to be started again)."""
+
+    at: float
+    name: str
+    start: int
+    state: str
+    role: Role
+    why: str
+
+
 Fact = (
     Routed
     | Migrated
@@ -224,4 +255,6 @@ Fact = (
     | Offloaded
     | Verified
     | Carried
+    | Planned
+    | MemberMoved
 )

@@ -1,0 +1,1 @@
+"""F2: how many workers of which role there should be: forecast, requirement, decision; planners compared."""
