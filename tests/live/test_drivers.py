@@ -11,10 +11,10 @@ import pytest
 from jedlik.core.config import GatewayConfig, WorkerConfig
 from jedlik.core.effects import Deliver
 from jedlik.core.errors import Bug, PeerError
-from jedlik.core.events import Arrived
+from jedlik.core.events import Arrived, Said
 from jedlik.core.facts import Fact
 from jedlik.core.ids import GatewayId, RequestId, StreamId, WorkerId
-from jedlik.core.protocol import SCHEMA_VERSION, Card, Counters, Layout, Load
+from jedlik.core.protocol import SCHEMA_VERSION, Card, Counters, Layout
 from jedlik.core.requests import Request, Sampling, Stopping
 from jedlik.core.step import Step, StepDone
 from jedlik.core.tokens import pack
@@ -46,7 +46,7 @@ class Heard:
     def fact(self, fact: Fact) -> None:
         self.facts.append(fact)
 
-    def load(self, worker: WorkerId, load: Load) -> None:
+    def heard(self, worker: WorkerId, message: Said) -> None:
         """Not looked at."""
 
     def counters(self, worker: WorkerId, counters: Counters) -> None:

@@ -5,12 +5,12 @@ from io import StringIO
 from msgspec.structs import replace
 
 from jedlik.core.effects import Deliver, StreamEnded
-from jedlik.core.facts import Answered, FirstToken, Migrated, Routed, Shadow
-from jedlik.core.ids import RequestId, StreamId, WorkerId
-from jedlik.core.protocol import Load
+from jedlik.core.facts import Answered, Candidate, FirstToken, Migrated, Routed, Shadow
+from jedlik.core.ids import Handle, RequestId, StreamId, WorkerId
+from jedlik.core.protocol import Load, Tokens
 from jedlik.telemetry.gateway import GatewayTelemetry
 from jedlik.telemetry.log import Log
-from jedlik.telemetry.metrics import OUTCOMES, SHED, GatewayMetrics
+from jedlik.telemetry.metrics import OUTCOMES, SHED, GatewayMetrics, Promise
 
 
 def answered(outcome: str) -> Answered:
@@ -148,3 +148,41 @@ def test_requests_refused_for_load_are_counted_by_why_and_those_that_wait_are_to
     assert counted == {"late": 2, "long": 0, "harm": 1, "deadline": 0, "policy": 1}
     assert found["jedlik_gateway_requests_waiting"] == 3
     assert found["jedlik_dispatches_total"] == 0
+
+
+def test_requests_are_held_against_what_was_promised() -> None:
+    well = Answered(RequestId("r"), 0, "stop", 100, 64, 11, 1, 0.02, 0.3, 0.8)  # 50 ms a token
+    for promise, kept in (
+        (Promise(), 3),
+        (Promise(ttft_s=0.3), 3),
+        (Promise(ttft_s=0.29), 0),
+        (Promise(itl_s=0.051), 3),
+        (Promise(itl_s=0.049), 1),
+        (Promise(0.3, 0.051, 0.95), 3),
+    ):
+        metrics = GatewayMetrics(dict, promise=promise)
+        for fact in (well, replace(well, outcome="cut"), replace(well, output_tokens=1, duration_s=0.3)):
+            metrics.answered(fact)
+        for outcome in ("overloaded", "internal", "abandoned", "invalid"):
+            metrics.answered(replace(well, outcome=outcome))
+        found = values(metrics)
+        assert found["jedlik_requests_offered_total"] == 5
+        assert found["jedlik_requests_kept_slo_total"] == kept
+        assert found.get('jedlik_slo_seconds{of="ttft"}') == promise.ttft_s
+        assert found.get('jedlik_slo_seconds{of="itl"}') == promise.itl_s
+        assert found.get("jedlik_slo_attainment_target_ratio") == promise.attainment
+
+
+def test_tokens_are_counted_by_the_worker_they_came_from_or_went_to() -> None:
+    metrics = GatewayMetrics(dict)
+    telemetry = GatewayTelemetry(metrics, Log("gateway", "human", StringIO(), lambda: 0.5), log_requests=False)
+    telemetry.heard(WorkerId("a@1"), Tokens(1, [Handle(1), Handle(2)], [7, 8]))
+    telemetry.heard(WorkerId("a@2"), Tokens(1, [Handle(1)], [7, 8, 9], each=3))
+    rows = (Candidate(WorkerId("b@1"), 0.1, 5, {}), Candidate(WorkerId("a@1"), 0.1, 4, {}))
+    telemetry.fact(replace(routed(), candidates=rows))
+    telemetry.fact(replace(routed(), chosen=None, candidates=rows))
+    found = values(metrics)
+    assert found['jedlik_worker_output_tokens_total{worker="a"}'] == 5
+    assert found['jedlik_worker_prompt_tokens_total{worker="a"}'] == 9
+    assert found['jedlik_worker_cached_tokens_total{worker="a"}'] == 4
+    assert not [name for name in found if 'worker="b"' in name]

@@ -26,7 +26,7 @@ from jedlik.live.gateway import GatewayDriver
 from jedlik.net.discovery.local import LocalDiscovery
 from jedlik.telemetry.gateway import GatewayTelemetry
 from jedlik.telemetry.log import Log
-from jedlik.telemetry.metrics import GatewayMetrics
+from jedlik.telemetry.metrics import GatewayMetrics, Promise
 
 FLUSH_S = 2
 """After the last request ended: for answers that are still being written."""
@@ -47,7 +47,8 @@ async def serve(told: ProcessConfig, log: Log, stop: asyncio.Event) -> None:
     config = told.config
     one_thread()
     node = make_gateway(told)
-    metrics = GatewayMetrics(lambda: {card.name: card.total_blocks for card in node.cards()}, node.held_back)
+    promise = Promise(config.gateway.slo_ttft_s, config.gateway.slo_itl_s, config.planner.attainment)
+    metrics = GatewayMetrics(lambda: {card.name: card.total_blocks for card in node.cards()}, node.held_back, promise)
     telemetry = GatewayTelemetry(metrics, log, log_requests=config.frontend.log_requests)
     discovery = LocalDiscovery(told.run.records)
     driver = GatewayDriver(node.gateway, node, discovery, told.cluster_key, telemetry, gateway_log(told))

@@ -20,12 +20,13 @@ from jedlik.core.events import (
     Flip,
     FromWorker,
     GatewayEvent,
+    Said,
     Woken,
     WorkerLost,
 )
 from jedlik.core.facts import Fact, Routed
 from jedlik.core.ids import GatewayId, RequestId, WorkerId
-from jedlik.core.protocol import Card, Counters, Load
+from jedlik.core.protocol import Card, Counters
 from jedlik.live.links import Counted, LinkEvent, WorkerLinks
 from jedlik.live.turn import Recorder, Turn, WakeTimer
 from jedlik.net.discovery.local import LocalDiscovery
@@ -52,7 +53,7 @@ class GatewayTelemetry(Protocol):
 
     def fact(self, fact: Fact) -> None: ...
 
-    def load(self, worker: WorkerId, load: Load) -> None: ...
+    def heard(self, worker: WorkerId, message: Said) -> None: ...
 
     def counters(self, worker: WorkerId, counters: Counters) -> None: ...
 
@@ -132,8 +133,8 @@ class GatewayDriver:
         if isinstance(event, Counted):
             self._telemetry.counters(event.worker, event.counters)
             return
-        if isinstance(event, FromWorker) and isinstance(event.message, Load):
-            self._telemetry.load(event.worker, event.message)
+        if isinstance(event, FromWorker):
+            self._telemetry.heard(event.worker, event.message)
         elif isinstance(event, WorkerLost):
             self._telemetry.left(event.worker)
         self._turn.send(event)

@@ -1,6 +1,7 @@
 """What a gateway tells the world: facts to metrics and, one line a request, to the log."""
 
 from jedlik.core.effects import Deliver
+from jedlik.core.events import Said
 from jedlik.core.facts import (
     Answered,
     Carried,
@@ -16,7 +17,7 @@ from jedlik.core.facts import (
     Verified,
 )
 from jedlik.core.ids import WorkerId
-from jedlik.core.protocol import Counters, Load
+from jedlik.core.protocol import Counters, Load, Tokens
 from jedlik.telemetry.log import Log
 from jedlik.telemetry.metrics import GatewayMetrics
 
@@ -33,8 +34,14 @@ class GatewayTelemetry:
         self._failures: set[str] = set()
         """What has been said of policies that failed: once each, they fail at every request."""
 
-    def load(self, worker: WorkerId, load: Load) -> None:
-        self._metrics.load(worker, load)
+    def heard(self, worker: WorkerId, message: Said) -> None:
+        match message:
+            case Tokens():
+                self._metrics.tokens(worker, len(message.tokens))
+            case Load():
+                self._metrics.load(worker, message)
+            case _:
+                pass  # what these change is seen in the next load report
 
     def counters(self, worker: WorkerId, counters: Counters) -> None:
         self._metrics.counters(worker, counters)

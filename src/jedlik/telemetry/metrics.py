@@ -6,6 +6,7 @@ those. Nothing is computed per request beyond a few additions: families are buil
 """
 
 from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -38,15 +39,27 @@ PRUNE_AFTER_S = 60.0
 Blocks = Callable[[], dict[str, int]]
 
 
+class Promise(NamedTuple):
+    """What is promised of an answer, None: nothing; and of how many that should hold."""
+
+    ttft_s: float | None = None
+    itl_s: float | None = None
+    attainment: float | None = None
+
+
 class GatewayMetrics:
     """Collects for one gateway. `total_blocks` tells, per worker name, the size of its KV cache.
 
-    `held_back` tells how many choices wait at the gateway.
+    `held_back` tells how many choices wait at the gateway; `promise` is what answers are held against.
     """
 
-    def __init__(self, total_blocks: Blocks, held_back: Callable[[], int] = lambda: 0) -> None:
+    def __init__(
+        self, total_blocks: Blocks, held_back: Callable[[], int] = lambda: 0, promise: Promise | None = None
+    ) -> None:
         self._total_blocks = total_blocks
         self._held_back = held_back
+        self._promise = promise or Promise()
+        self._by_worker: dict[str, WorkerTotals] = {}
         self._loads: dict[str, Load] = {}
         self._kv = KvMetrics()
         self._last_token: dict[StreamId, float] = {}
@@ -73,6 +86,10 @@ class GatewayMetrics:
 
     def counters(self, worker: WorkerId, counters: Counters) -> None:
         self._kv.take(name_of(worker), counters)
+
+    def tokens(self, worker: WorkerId, count: int) -> None:
+        """They came from it."""
+        self._totals_of(worker).output += count
 
     def left(self, worker: WorkerId) -> None:
         self._loads.pop(name_of(worker), None)
@@ -107,6 +124,10 @@ class GatewayMetrics:
 
     def routed(self, fact: Routed) -> None:
         self._totals["jedlik_dispatches"] += fact.chosen is not None
+        if fact.chosen is not None:
+            sent = self._totals_of(fact.chosen)
+            sent.prompt += fact.prompt_tokens
+            sent.cached += next((row.cached_tokens for row in fact.candidates if row.worker == fact.chosen), 0)
         self._totals["jedlik_policy_failures"] += bool(fact.failure)
         if fact.shed:
             self._shed[fact.shed if fact.shed in self._shed else "policy"] += 1
@@ -128,6 +149,9 @@ class GatewayMetrics:
 
     def answered(self, fact: Answered) -> None:
         self._outcomes[fact.outcome if fact.outcome in self._outcomes else "other"] += 1
+        if fact.outcome not in NOT_OFFERED:
+            self._totals["jedlik_requests_offered"] += 1
+            self._totals["jedlik_requests_kept_slo"] += kept(fact, self._promise)
         self._totals["jedlik_prefix_cache_queried_tokens"] += fact.prompt_tokens
         self._totals["jedlik_prefix_cache_hit_tokens"] += fact.cached_tokens
         self.duration.observe(fact.duration_s)
@@ -156,9 +180,33 @@ class GatewayMetrics:
         yield GaugeMetricFamily("jedlik_gateway_requests_waiting", text, value=self._held_back())
         for name, text in COUNTERS.items():
             yield CounterMetricFamily(name, text, value=self._totals[name])
+        yield from self._workers()
         yield from self._gauges()
         yield from self._routing()
         yield from self._kv.collect()
+
+    def _totals_of(self, worker: WorkerId) -> "WorkerTotals":
+        name = name_of(worker)
+        found = self._by_worker.get(name)
+        if found is None:
+            found = self._by_worker[name] = WorkerTotals()
+        return found
+
+    def _workers(self) -> Iterable[Metric]:
+        for name, text, value in WORKER_COUNTERS:
+            family = CounterMetricFamily(name, text, labels=["worker"])
+            for worker, totals in sorted(self._by_worker.items()):
+                family.add_metric([worker], value(totals))
+            yield family
+        limits = GaugeMetricFamily("jedlik_slo_seconds", "What is promised of an answer.", labels=["of"])
+        for name, limit_s in (("ttft", self._promise.ttft_s), ("itl", self._promise.itl_s)):
+            if limit_s is not None:
+                limits.add_metric([name], limit_s)
+        yield limits
+        target = GaugeMetricFamily("jedlik_slo_attainment_target_ratio", "Share of requests that should keep it.")
+        if self._promise.attainment is not None:
+            target.add_metric([], self._promise.attainment)
+        yield target
 
     def _gauges(self) -> Iterable[Metric]:
         blocks = self._total_blocks()
@@ -182,7 +230,38 @@ class GatewayMetrics:
         yield decisions
 
 
+class WorkerTotals:
+    """Of one name, all its incarnations."""
+
+    __slots__ = ("cached", "output", "prompt")
+
+    def __init__(self) -> None:
+        self.output = self.prompt = self.cached = 0
+
+
+WORKER_COUNTERS: tuple[tuple[str, str, Callable[[WorkerTotals], int]], ...] = (
+    ("jedlik_worker_output_tokens", "Tokens that came from a worker.", lambda totals: totals.output),
+    ("jedlik_worker_prompt_tokens", "Prompt tokens dispatched to a worker.", lambda totals: totals.prompt),
+    ("jedlik_worker_cached_tokens", "Of those, in its cache as the router saw it.", lambda totals: totals.cached),
+)
+WELL = ("stop", "length", "cut")
+NOT_OFFERED = ("abandoned", "invalid")
+"""The client's own doing: neither kept nor missed."""
+
+
+def kept(fact: Answered, promise: Promise) -> bool:
+    """Ended well within the limits; an answer of one token has no time between tokens."""
+    if fact.outcome not in WELL:
+        return False
+    ttft_s = fact.ttft_s or 0.0
+    itl_s = (fact.duration_s - ttft_s) / (fact.output_tokens - 1) if fact.output_tokens > 1 else 0.0
+    in_time = promise.ttft_s is None or ttft_s <= promise.ttft_s
+    return in_time and (promise.itl_s is None or itl_s <= promise.itl_s)
+
+
 COUNTERS = {
+    "jedlik_requests_offered": "Choices ended that count: all but those a client gave up or got wrong.",
+    "jedlik_requests_kept_slo": "Of those offered: ended well and within the SLOs (all that ended well, without any).",
     "jedlik_output_tokens": "Tokens delivered to clients.",
     "jedlik_prefix_cache_queried_tokens": "Prompt tokens of answered choices.",
     "jedlik_prefix_cache_hit_tokens": "Prompt tokens of answered choices that were found in a KV cache.",
