@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
+import msgspec
 from msgspec.structs import replace
 
 from jedlik.core.config import GatewayConfig
@@ -63,9 +64,14 @@ def card(worker: WorkerId, model: str = "m", max_model_len: int = 400) -> Card:
     )
 
 
-def gateway(*workers: WorkerId, config: GatewayConfig | None = None, now: float = 0.0) -> GatewayNode:
-    """A gateway with these workers joined, idle and in step."""
-    node = GatewayNode(config or GatewayConfig(), GatewayId("g@1"), Naming(KEY))
+def gateway(
+    *workers: WorkerId, config: GatewayConfig | None = None, now: float = 0.0, reports: bool = False
+) -> GatewayNode:
+    """A gateway with these workers joined, idle and in step; it reports to no planner unless `reports`."""
+    config = config or GatewayConfig()
+    if not reports:
+        config = msgspec.structs.replace(config, report_s=0.0)
+    node = GatewayNode(config, GatewayId("g@1"), Naming(KEY))
     for worker in workers:
         node.handle(WorkerJoined(card(worker)), now)
         node.handle(FromWorker(worker, Snapshot(0, 0, True, [], 0)), now)

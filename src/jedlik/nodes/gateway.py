@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from math import inf
 
 from jedlik.core.config import GatewayConfig, Role, WorkerConfig
-from jedlik.core.effects import Drained, GatewayEffect, StreamEnded, Wake
+from jedlik.core.effects import Drained, GatewayEffect, StreamEnded, ToPlanner, Wake
 from jedlik.core.errors import Fault
 from jedlik.core.events import (
     Abandoned,
@@ -190,10 +190,12 @@ class GatewayNode:
         if fault is None:
             self._attempts.arrive(request, now, out)
             return
+        self._attempts.tally.arrived(count(request.prompt), request.choices)
         for choice in range(request.choices):
             out.ended.append(StreamEnded(StreamId(request.first_stream + choice), "abort", None, fault))
-            prompt = count(request.prompt)
-            out.note(Answered(request.request_id, choice, fault.kind, prompt, 0, 0, 0, None, None, 0.0))
+            fact = Answered(request.request_id, choice, fault.kind, count(request.prompt), 0, 0, 0, None, None, 0.0)
+            self._attempts.tally.ended(fact, None, self._fleet)
+            out.note(fact)
 
     def _refusal(self, request: Request) -> Fault | None:
         if self._draining:
@@ -289,9 +291,16 @@ class GatewayNode:
         self._wake_at = inf
         self._workers.look(now, out)
         self._attempts.expire(now, out)
+        if now >= self._report_due(now):
+            peers, attempts = self._peers.values(), self._attempts
+            report = attempts.tally.report(self.gateway, peers, attempts.idle(), len(attempts.streams), now)
+            out.effects.append(ToPlanner(report))
+
+    def _report_due(self, now: float) -> float:
+        return self._attempts.tally.due_s(now, self._config.report_s) if self._config.report_s else inf
 
     def _schedule(self, now: float, out: Outbox) -> None:
-        due = max(now, min(self._workers.due, self._attempts.earliest))
+        due = max(now, min(self._workers.due, self._attempts.earliest, self._report_due(now)))
         if due < self._wake_at:
             self._wake_at = due
             out.effects.append(Wake(due))

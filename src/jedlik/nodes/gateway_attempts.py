@@ -17,7 +17,8 @@ from jedlik.core.facts import Migrated, Routed
 from jedlik.core.ids import Handle, RequestId, StreamId, WorkerId
 from jedlik.core.protocol import FinishReason, Remote, Submit
 from jedlik.core.requests import Request
-from jedlik.core.tokens import pack
+from jedlik.core.tokens import count, pack
+from jedlik.nodes.gateway_demand import Tally
 from jedlik.nodes.gateway_outbox import Outbox
 from jedlik.nodes.gateway_peers import Peer
 from jedlik.nodes.gateway_route import Router
@@ -50,10 +51,12 @@ class Attempts:
         """In order of arrival, with the choices that are still wanted."""
         self.earliest = inf
         """No parked stream or waiting request has to be looked at before this time."""
+        self.tally = Tally(config)
         self._last_handle = 0
 
     def arrive(self, request: Request, now: float, out: Outbox) -> None:
         """Take a request in and send its choices to work."""
+        self.tally.arrived(count(request.prompt), request.choices)
         streams = [Stream(request, choice, now) for choice in range(request.choices)]
         for stream in streams:
             self.streams.add(stream)
@@ -100,6 +103,10 @@ class Attempts:
     def held_back(self) -> int:
         """Choices that wait for a better moment."""
         return sum(map(len, self.waiting.values()))
+
+    def idle(self) -> list[Stream]:
+        """Choices that no worker is at work on: parked, or waiting for a better moment."""
+        return [*self.parked.values(), *(stream for choices in self.waiting.values() for stream in choices)]
 
     def expire(self, now: float, out: Outbox) -> None:
         """Look at waiting requests again that are due, and give up parked streams whose time is over."""
@@ -158,7 +165,9 @@ class Attempts:
             self._unwait(stream)
         self.streams.remove(stream)
         self._router.answered(stream, outcome, output_tokens)
-        out.note(stream.answered(outcome, output_tokens, now))
+        fact = stream.answered(outcome, output_tokens, now)
+        self.tally.ended(fact, stream, self._fleet)
+        out.note(fact)
         return handle
 
     def _begin(self, choices: list[Stream], now: float, out: Outbox) -> None:
