@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from jedlik.core.errors import ConfigError
-from jedlik.live.backoff import HEALTHY_S, SERVED_S, Backoff
+from jedlik.fleet.backoff import HEALTHY_S, SERVED_S, Backoff
 from jedlik.live.child import EXIT_CONFIG, Child
 from jedlik.live.rundir import Owner, make, remove_stale
 from jedlik.net.discovery.local import start_ticks

@@ -11,7 +11,7 @@ from asyncio.subprocess import Process
 from collections.abc import Callable
 
 from jedlik.core.errors import ConfigError
-from jedlik.live.backoff import Backoff, Restart
+from jedlik.fleet.backoff import Backoff, Restart
 
 EXIT_CONFIG = 78
 """EX_CONFIG: the child says that starting it again can't help; its last words are the reason."""
