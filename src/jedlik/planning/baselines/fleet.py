@@ -1,0 +1,65 @@
+"""What baselines have in common: usual lengths so far, counts kept within limits, and the wish that holds."""
+
+from collections.abc import Mapping
+
+from jedlik.core.config import Role
+from jedlik.core.plans import Demand, Reason, Wish, WorkerSeen
+from jedlik.planning.baselines.engine import Asked
+from jedlik.planning.policy import Limits, Situation
+
+
+class Lengths:
+    """Of all that came so far: what somebody who sets a target by hand would know of the workload."""
+
+    def __init__(self) -> None:
+        self._arrived = self._prompt_tokens = 0
+        self._answered = self._output_tokens = 0
+        self._answered_prompts = self._cached_tokens = 0
+
+    def add(self, demand: Demand) -> None:
+        self._arrived += demand.arrived
+        self._prompt_tokens += demand.prompt_tokens
+        self._answered += demand.answered
+        self._output_tokens += demand.output_tokens
+        self._answered_prompts += demand.answered_prompt_tokens
+        self._cached_tokens += demand.cached_tokens
+
+    @property
+    def asked(self) -> Asked | None:
+        """None: no request has been answered yet."""
+        if not self._answered or not self._arrived:
+            return None
+        hit = self._cached_tokens / self._answered_prompts if self._answered_prompts else 0.0
+        return Asked(self._prompt_tokens / self._arrived, self._output_tokens / self._answered, hit)
+
+
+def roles_of(situation: Situation) -> tuple[Role, ...]:
+    return ("prefill", "decode") if situation.split else ("both",)
+
+
+def serving(situation: Situation, role: Role) -> list[WorkerSeen]:
+    """Workers of that role that get requests, by id."""
+    return [seen for seen in situation.workers if seen.role == role and seen.trusted and not seen.draining]
+
+
+def in_flight(situation: Situation, role: Role) -> float:
+    """Requests at the workers of a role; those that wait at gateways wait for their prefill."""
+    here = sum(seen.running + seen.waiting for seen in serving(situation, role))
+    return here + (situation.waiting if role != "decode" else 0)
+
+
+def fitted(counts: Mapping[Role, int], limits: Limits) -> dict[Role, int]:
+    """Within the limits. Both roles shrink in proportion, as Dynamo's budget has it (planner/core/budget.py)."""
+    if "both" in counts:
+        return {"both": max(limits.least, min(counts["both"], limits.most))}
+    prefill, decode = max(limits.least_prefill, counts["prefill"]), max(limits.least_decode, counts["decode"])
+    if prefill + decode > limits.most:
+        share = limits.most / (prefill + decode)
+        prefill = max(limits.least_prefill, min(limits.most - limits.least_decode, int(prefill * share)))
+        decode = max(limits.least_decode, limits.most - prefill)
+    return {"prefill": prefill, "decode": max(decode, limits.least - prefill)}
+
+
+def wish(counts: Mapping[Role, int], why: str, *reasons: Reason) -> Wish:
+    """Of a planner that knows no flips."""
+    return Wish(dict(counts), why, reasons, flips=False)
