@@ -1,0 +1,60 @@
+"""Counts that are wished, kept between a floor and a ceiling. Pure arithmetic on counts by role.
+
+Where both can't hold the ceiling does: a budget is real.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from jedlik.core.config import Role
+from jedlik.core.plans import ROLES, Counts, Place
+
+
+def gpus_of(place: Place) -> float:
+    """What a worker here takes of the budget."""
+    return place.gpus or 1.0
+
+
+def most_workers(places: Sequence[Place], budget: float | None) -> int:
+    """So many workers fit into the budget, in GPUs (None: no limit); never more than there are places."""
+    if budget is None:
+        return len(places)
+    count, used = 0, 0.0
+    for gpus in sorted(gpus_of(place) for place in places):
+        used += gpus
+        if used > budget + 1e-9:
+            break
+        count += 1
+    return count
+
+
+def apportion(parts: Mapping[Role, int], most: int) -> dict[Role, int]:
+    """The parts, cut in proportion to at most so many in all; remainders go to the largest fractions, in role order."""
+    whole = sum(parts.values())
+    if whole <= most:
+        return dict(parts)
+    cut = {role: part * most // whole for role, part in parts.items()}
+    left = most - sum(cut.values())
+    order = sorted(parts, key=lambda role: (-(parts[role] * most % whole), ROLES.index(role)))
+    for role in order[:left]:
+        cut[role] += 1
+    return cut
+
+
+def within(wish: Counts, floors: Counts, least: int, most: int) -> dict[Role, int]:
+    """The wish, raised to the floors and to `least` in all, and cut to `most` in all, floors last."""
+    floor = {role: floors.get(role, 0) for role in ROLES}
+    wanted = {role: max(wish.get(role, 0), floor[role]) for role in ROLES}
+    lacking = min(least, most) - sum(wanted.values())
+    if lacking > 0:
+        wanted[_fill(wanted)] += lacking
+    base = apportion(floor, most)
+    above = apportion({role: wanted[role] - base[role] for role in ROLES}, most - sum(base.values()))
+    return {role: base[role] + above[role] for role in ROLES}
+
+
+def _fill(wanted: Counts) -> Role:
+    """Who gets what lacks in all: the larger pool; of equal ones decode."""
+    if not wanted["prefill"] and not wanted["decode"]:
+        return "both"
+    order: tuple[Role, ...] = ("decode", "prefill", "both")
+    return max(order, key=lambda role: (wanted[role], -order.index(role)))

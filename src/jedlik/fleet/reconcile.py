@@ -1,0 +1,178 @@
+"""The gap between the members that are wanted and those that are there, as steps that close it.
+
+In this order: roles are changed where one has too many and another too few; what is too many leaves, the cheapest
+first; who ended by itself is started again when it may; what still lacks is started where it fits best. Never above
+the budget: what holds GPUs until it has left is waited for. Where nothing lacks or is too many there are no steps.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Literal, NamedTuple
+
+from jedlik.core.config import Role
+from jedlik.core.plans import ROLES, Counts
+from jedlik.fleet.desired import gpus_of
+from jedlik.fleet.members import Member
+from jedlik.fleet.placement import choose
+from jedlik.fleet.worth import Worth
+
+Kind = Literal["turn", "drop", "cancel", "drain", "again", "start", "swap"]
+STAGE = {"waiting": 0, "ending": 1, "starting": 2, "serving": 3}
+"""Who leaves, or changes, first: those with whom nothing is lost."""
+
+
+class Step(NamedTuple):
+    """turn: take this role; drop: wait no longer for its next start; cancel: end it before it serves; drain; again:
+    start it again; start; swap: as drop, because another place takes over from a crash loop."""
+
+    kind: Kind
+    member: Member
+    role: Role
+
+
+class Gap(NamedTuple):
+    """What is wanted, and by which rules."""
+
+    wanted: Counts
+    flips: bool
+    budget: float
+    """GPUs."""
+    worth: Callable[[Member], Worth]
+
+
+class _Seat:
+    """A member as it will be when the steps so far are done."""
+
+    __slots__ = ("leaving", "live", "member", "role", "seated")
+
+    def __init__(self, member: Member) -> None:
+        self.member = member
+        self.role = member.role
+        self.seated = member.committed
+        self.live = member.live
+        self.leaving = False
+
+
+def reconcile(members: Sequence[Member], gap: Gap, now: float) -> list[Step]:
+    """The steps for now. `members` in the order of their places."""
+    seats = [_Seat(member) for member in members]
+    steps: list[Step] = []
+    if gap.flips:
+        steps += _turns(seats, gap)
+    steps += _leavers(seats, gap)
+    steps += _swaps(seats, gap, now)
+    steps += _restarts(seats, gap, now)
+    steps += _starts(seats, gap, now)
+    return steps
+
+
+def _excess(seats: Sequence[_Seat], wanted: Counts) -> dict[Role, int]:
+    """By role; negative: so many lack."""
+    excess = {role: -wanted.get(role, 0) for role in ROLES}
+    for seat in seats:
+        if seat.seated:
+            excess[seat.role] += 1
+    return excess
+
+
+def _turns(seats: Sequence[_Seat], gap: Gap) -> list[Step]:
+    steps = []
+    excess = _excess(seats, gap.wanted)
+    for role in ROLES:
+        while excess[role] < 0 and (old := max(ROLES, key=lambda other: excess[other])) and excess[old] > 0:
+            able = [seat for seat in seats if seat.seated and seat.role == old]
+            seat = min(reversed(able), key=lambda seat: _turning(seat, role, gap))
+            seat.role = role
+            excess[old] -= 1
+            excess[role] += 1
+            steps.append(Step("turn", seat.member, role))
+    return steps
+
+
+def _turning(seat: _Seat, role: Role, gap: Gap) -> tuple[int, int, tuple[int, int, float]]:
+    """Sort key of who changes its role first."""
+    member = seat.member
+    worth = gap.worth(member).turning if member.state == "serving" else (0, 0, 0.0)
+    return STAGE[member.state], 0 if member.place.role in (None, role) else 1, worth
+
+
+def _leavers(seats: Sequence[_Seat], gap: Gap) -> list[Step]:
+    steps = []
+    for role, count in _excess(seats, gap.wanted).items():
+        able = [seat for seat in reversed(seats) if seat.seated and seat.role == role]
+        for seat in sorted(able, key=lambda seat: _leaving(seat, gap))[: max(0, count)]:
+            seat.seated = False
+            steps.append(Step(_way_out(seat), seat.member, role))
+    return steps
+
+
+def _leaving(seat: _Seat, gap: Gap) -> tuple[int, tuple[int, int, float]]:
+    """Sort key of who leaves first: of those that start, the one that began last."""
+    member = seat.member
+    if member.state == "serving":
+        return STAGE["serving"], gap.worth(member).leaving
+    return STAGE[member.state], (0, 0, -member.since)
+
+
+def _way_out(seat: _Seat) -> Kind:
+    ways: dict[str, Kind] = {"serving": "drain", "starting": "cancel"}
+    return ways.get(seat.member.state, "drop")
+
+
+def _swaps(seats: Sequence[_Seat], gap: Gap, now: float) -> list[Step]:
+    """Crash loops that wait give way while there is a place that works, and room for it."""
+    steps = []
+    healthy = sum(_free(seat, now) and not seat.member.looping for seat in seats)
+    for seat in seats:
+        member = seat.member
+        if healthy and seat.seated and member.state == "waiting" and member.looping and member.due > now:
+            seat.seated, seat.leaving = False, True
+            healthy -= 1
+            steps.append(Step("swap", member, member.role))
+    return steps
+
+
+def _restarts(seats: Sequence[_Seat], gap: Gap, now: float) -> list[Step]:
+    steps = []
+    used = sum(gpus_of(seat.member.place) for seat in seats if seat.live)
+    for seat in seats:
+        gpus = gpus_of(seat.member.place)
+        if seat.seated and seat.member.state == "waiting" and seat.member.due <= now and _fits(used + gpus, gap):
+            used += gpus
+            seat.live = True
+            steps.append(Step("again", seat.member, seat.role))
+    return steps
+
+
+def _starts(seats: Sequence[_Seat], gap: Gap, now: float) -> list[Step]:
+    steps: list[Step] = []
+    excess = _excess(seats, gap.wanted)
+    used = sum(gpus_of(seat.member.place) for seat in seats if seat.live or seat.seated)
+    while (role := _neediest(excess, gap.wanted)) is not None:
+        free = [seat for seat in seats if _free(seat, now) and _fits(used + gpus_of(seat.member.place), gap)]
+        quick = min((seat.member.looping for seat in free), default=False)  # crash loops only where all are
+        places = [seat.member.place for seat in free if seat.member.looping == quick]
+        place = choose(places, role, [(seat.member.place, seat.role) for seat in seats if seat.seated])
+        if place is None:
+            break
+        seat = next(seat for seat in free if seat.member.place is place)
+        seat.seated = seat.live = True
+        seat.role = role
+        used += gpus_of(place)
+        excess[role] += 1
+        steps.append(Step("start", seat.member, role))
+    return steps
+
+
+def _free(seat: _Seat, now: float) -> bool:
+    member = seat.member
+    return member.state == "free" and not (seat.seated or seat.leaving or member.hopeless) and member.due <= now
+
+
+def _fits(gpus: float, gap: Gap) -> bool:
+    return gpus <= gap.budget + 1e-9
+
+
+def _neediest(excess: Counts, wanted: Counts) -> Role | None:
+    """The role that lacks the largest share of what is wanted; in role order."""
+    short = [role for role in ROLES if excess[role] < 0]
+    return min(short, key=lambda role: (excess[role] / wanted[role], ROLES.index(role)), default=None)

@@ -1,0 +1,171 @@
+"""What the reports of gateways say together: demand since the planner was last asked, workers as last seen, and
+whether all of that can be believed.
+
+A gateway that has not reported for three of its periods makes all stale, as does having none; a newer incarnation of
+a gateway takes its predecessor's place. Demand is given out only when every gateway that can be believed has reported
+since: half a view is no view.
+"""
+
+from collections.abc import Iterable
+
+from jedlik.core.ids import GatewayId, WorkerId
+from jedlik.core.plans import Demand, Report, WorkerSeen
+from jedlik.fleet.worth import Hits, Worth, cache_s, residual_s
+
+STALE_PERIODS = 3.0
+NOTHING = Demand(0, 0, {}, 0, 0, 0, 0, {}, 0, 0, 0, 0, 0.0, 0.0, 0)
+
+
+class _Gateway:
+    """One gateway: its last report, and what is not given out yet."""
+
+    __slots__ = ("fresh", "heard_at", "last", "period_s")
+
+    def __init__(self, report: Report, now: float) -> None:
+        self.last = report
+        self.heard_at = now
+        self.fresh: list[Demand] = []
+        self.period_s = 0.0
+
+
+class Sight:
+    """Of one fleet."""
+
+    def __init__(self) -> None:
+        self._gateways: dict[GatewayId, _Gateway] = {}
+        self._hits: dict[WorkerId, Hits] = {}
+        self._heard_at: dict[WorkerId, float] = {}
+        self._output_tokens: float | None = None
+        self.last_demand = NOTHING
+        self.last_period_s = 0.0
+
+    def take(self, report: Report, now: float) -> None:
+        """A gateway's period; one that is not newer than its last is dropped."""
+        known = self._gateways.get(report.gateway)
+        if known is not None and report.at <= known.last.at:
+            return
+        if known is None:
+            self._supersede(report.gateway)
+            known = self._gateways[report.gateway] = _Gateway(report, now)
+        known.last, known.heard_at = report, now
+        known.fresh.append(report.demand)
+        known.period_s += report.period_s
+        for seen in report.workers:
+            self._heard_at[seen.worker] = max(self._heard_at.get(seen.worker, now - seen.age_s), now - seen.age_s)
+            self._hits.setdefault(seen.worker, Hits(now)).add(seen.hit_tokens, now)
+
+    def gone(self, gateway: GatewayId) -> None:
+        """It has ended."""
+        self._gateways.pop(gateway, None)
+
+    def forget(self, worker: WorkerId) -> None:
+        """This incarnation has ended."""
+        self._hits.pop(worker, None)
+        self._heard_at.pop(worker, None)
+
+    def stale(self, now: float) -> list[str]:
+        """Gateways that should have reported and have not; "none has reported" where there is none."""
+        if not self._gateways:
+            return ["none has reported"]
+        return [name for name, gateway in sorted(self._gateways.items()) if _late(gateway, now)]
+
+    def heard_at(self, worker: WorkerId) -> float | None:
+        """When any gateway last heard of a worker."""
+        return self._heard_at.get(worker)
+
+    def waiting(self) -> tuple[int, int]:
+        """(choices, prompt tokens) at gateways."""
+        reports = [gateway.last for gateway in self._gateways.values()]
+        return sum(report.waiting for report in reports), sum(report.waiting_tokens for report in reports)
+
+    def workers(self) -> dict[WorkerId, WorkerSeen]:
+        """As last seen, by id: of several gateways' views the one of the latest load report."""
+        best: dict[WorkerId, tuple[float, WorkerSeen]] = {}
+        for _, gateway in sorted(self._gateways.items()):
+            for seen in gateway.last.workers:
+                heard_at = gateway.heard_at - seen.age_s
+                if seen.worker not in best or heard_at > best[seen.worker][0]:
+                    best[seen.worker] = (heard_at, seen)
+        return {worker: best[worker][1] for worker in sorted(best)}
+
+    def demand(self, now: float) -> tuple[Demand, float]:
+        """(demand, seconds that it covers) since the last call; nothing, and 0 s, while somebody's is missing."""
+        reporting = [gateway for gateway in self._gateways.values() if gateway.fresh]
+        if not reporting or any(not gateway.fresh and not _late(gateway, now) for gateway in self._gateways.values()):
+            return NOTHING, 0.0
+        total = add(demand for gateway in reporting for demand in gateway.fresh)
+        period_s = sum(gateway.period_s for gateway in reporting) / len(reporting)
+        for gateway in reporting:
+            gateway.fresh, gateway.period_s = [], 0.0
+        self.last_demand, self.last_period_s = total, period_s
+        if total.answered:
+            self._output_tokens = total.output_tokens / total.answered
+        return total, period_s
+
+    def promises(self) -> tuple[float | None, float | None]:
+        """(time to first token, time between tokens) that gateways say they keep."""
+        ttft = [r.slo_ttft_s for r in self._last() if r.slo_ttft_s is not None]
+        itl = [r.slo_itl_s for r in self._last() if r.slo_itl_s is not None]
+        return min(ttft, default=None), min(itl, default=None)
+
+    def worth(self, seen: WorkerSeen | None, horizon_s: float, now: float) -> Worth:
+        """What would be lost with this worker; None: no gateway sees it."""
+        if seen is None:
+            return Worth()
+        hits = self._hits.get(seen.worker)
+        per_s = 0.0 if hits is None else hits.per_s(now)
+        return Worth(seen.trusted, residual_s(seen, self._output_tokens), cache_s(seen, per_s, horizon_s))
+
+    def _last(self) -> list[Report]:
+        return [gateway.last for gateway in self._gateways.values()]
+
+    def _supersede(self, gateway: GatewayId) -> None:
+        name = gateway.rpartition("@")[0]
+        for other in [other for other in self._gateways if name and other.rpartition("@")[0] == name]:
+            del self._gateways[other]
+
+
+def urgent(report: Report, slo_ttft_s: float | None) -> bool:
+    """Whether a backlog can't wait for the next tick: somebody waits for a worker, or a worker has more prompts than
+    it can prefill in time."""
+    if report.waiting:
+        return True
+    if slo_ttft_s is None:
+        return False
+    return any(
+        seen.costs is not None and seen.waiting_tokens * seen.costs[1] * seen.correction > slo_ttft_s
+        for seen in report.workers
+        if seen.trusted and not seen.draining
+    )
+
+
+def add(demands: Iterable[Demand]) -> Demand:
+    """The sum."""
+    total = NOTHING
+    for one in demands:
+        total = Demand(
+            total.arrived + one.arrived,
+            total.prompt_tokens + one.prompt_tokens,
+            _counts(total.prompts, one.prompts),
+            total.answered + one.answered,
+            total.answered_prompt_tokens + one.answered_prompt_tokens,
+            total.cached_tokens + one.cached_tokens,
+            total.output_tokens + one.output_tokens,
+            _counts(total.outputs, one.outputs),
+            total.refused + one.refused,
+            total.failed + one.failed,
+            total.kept + one.kept,
+            total.missed_alone + one.missed_alone,
+            total.ttft_sum_s + one.ttft_sum_s,
+            total.itl_sum_s + one.itl_sum_s,
+            total.itl_count + one.itl_count,
+        )
+    return total
+
+
+def _counts(one: dict[int, int], other: dict[int, int]) -> dict[int, int]:
+    return {bucket: one.get(bucket, 0) + other.get(bucket, 0) for bucket in sorted({**one, **other})}
+
+
+def _late(gateway: _Gateway, now: float) -> bool:
+    return now - gateway.heard_at > STALE_PERIODS * gateway.last.period_s

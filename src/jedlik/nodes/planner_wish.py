@@ -1,0 +1,104 @@
+"""What is wanted, and who says so: the planner's wish or somebody's counts, kept within floors and ceiling.
+
+A planner is not trusted: one that raises, or answers with what can't be, is kept out, and the last wish stays. While
+what is seen is stale a planner's wish may add workers and take none away.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from jedlik.core.config import PlannerConfig, Role
+from jedlik.core.plans import ROLES, Counts, Place, Wish
+from jedlik.fleet.desired import most_workers, within
+from jedlik.planning.policy import Limits, Planner, Situation
+
+
+class Wanted(NamedTuple):
+    """Counts within the limits, and where they come from."""
+
+    counts: dict[Role, int]
+    by: str
+    """The planner's name; "hand"; "static": the counts at start."""
+    wish: Wish
+    remarks: tuple[str, ...] = ()
+    """What was made of the wish, and why."""
+
+    @property
+    def why(self) -> str:
+        return "; ".join(part for part in (self.wish.why, *self.remarks) if part)
+
+
+class Bounds:
+    """The floors and the ceiling of one fleet."""
+
+    def __init__(self, config: PlannerConfig, places: Sequence[Place], initial: Counts) -> None:
+        self.split = is_split(initial)
+        self.limits = limits_of(config, places)
+        floors: dict[Role, int] = {"prefill": config.min_prefill, "decode": config.min_decode}
+        self._by_hand: dict[Role, int] = floors if self.split else {}
+        both = initial.get("both", 0)
+        self._floors: dict[Role, int] = {**floors, "both": both} if self.split else {}
+
+    def counts(self, wish: Counts, by_hand: bool = False, at_least: Counts | None = None) -> dict[Role, int]:
+        """The wish within the bounds; where prefill and decode are apart, those that do both stay as they are."""
+        floors = dict(self._by_hand if by_hand else self._floors)
+        for role, count in (at_least or {}).items():
+            floors[role] = max(floors.get(role, 0), count)
+        if self.split and not by_hand:
+            wish = {**wish, "both": floors.get("both", 0)}
+        return within(wish, floors, self.limits.least, self.limits.most)
+
+    def wanted(self, wish: Wish, by: str, committed: Counts | None = None) -> Wanted:
+        """`committed`: what must not be taken away now."""
+        by_hand = by == "hand"
+        counts = self.counts(wish.counts, by_hand)
+        remarks = []
+        asked = {role: wish.counts.get(role, 0) for role in ROLES}
+        if not by_hand and self.split:
+            asked["both"] = counts["both"]
+        if counts != asked:
+            remarks.append(f"kept between floor and ceiling: {said(asked)} wished")
+        if committed is not None:
+            held = self.counts(wish.counts, by_hand, committed)
+            if held != counts:
+                counts = held
+                remarks.append("gateways have not reported: nothing is taken away")
+        return Wanted(counts, by, wish, tuple(remarks))
+
+
+def is_split(initial: Counts) -> bool:
+    """Prefill and decode are apart."""
+    return initial.get("prefill", 0) + initial.get("decode", 0) > 0
+
+
+def limits_of(config: PlannerConfig, places: Sequence[Place]) -> Limits:
+    """As planners are told them."""
+    most = most_workers(places, config.budget)
+    return Limits(most, min(config.min_workers, most), config.min_prefill, config.min_decode)
+
+
+def ask(planner: Planner, situation: Situation) -> Wish | str:
+    """What it wishes, or why that can't be followed."""
+    try:
+        wish = planner.decide(situation)
+        fault = nonsense(wish.counts, situation.split)
+    except Exception as error:  # whatever somebody's planner does, the fleet goes on
+        return f"planner {planner.name} failed ({type(error).__name__}: {error}): its last wish stays"
+    return f"planner {planner.name} wishes {fault}: its last wish stays" if fault else wish
+
+
+def nonsense(counts: Mapping[Role, int], split: bool) -> str:
+    """What is wrong with counts; "" if nothing."""
+    for role, count in counts.items():
+        if role not in ROLES:
+            return f"workers of a role {role!r}, which there is not"
+        if not isinstance(count, int) or count < 0:
+            return f"{count!r} workers for {role}"
+        if count and not split and role != "both":
+            return f"workers for {role} where all do both"
+    return ""
+
+
+def said(counts: Counts) -> str:
+    """For people."""
+    return ", ".join(f"{counts[role]} {role}" for role in ROLES if counts.get(role)) or "none"
