@@ -1,19 +1,16 @@
 """`jedlik explain`: why a request went where it went, as tables."""
 
-import http.client
-import ssl
 from collections.abc import Iterable, Sequence
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import msgspec
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from jedlik.cli.ask import get, message
 from jedlik.core.errors import ConfigError
 from jedlik.core.facts import Candidate, Routed, Shadow
-
-TIMEOUT_S = 10.0
 
 
 class Explained(msgspec.Struct, frozen=True):
@@ -21,14 +18,6 @@ class Explained(msgspec.Struct, frozen=True):
 
     request_id: str
     decisions: list[Routed]
-
-
-class _Reason(msgspec.Struct, frozen=True):
-    message: str
-
-
-class _Refusal(msgspec.Struct, frozen=True):
-    error: _Reason
 
 
 def explain(request_id: str, url: str, api_key: str | None) -> None:
@@ -39,21 +28,11 @@ def explain(request_id: str, url: str, api_key: str | None) -> None:
 
 def fetch(request_id: str, url: str, api_key: str | None) -> Explained:
     """Ask a server. Raises ConfigError."""
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ConfigError(f"{url!r} is no address of a server: write it as http://127.0.0.1:8000")
-    headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
-    try:
-        connection = _connection(parts.scheme, parts.hostname, parts.port)
-        connection.request("GET", f"{parts.path.rstrip('/')}/explain/{quote(request_id, safe='')}", headers=headers)
-        reply = connection.getresponse()
-        body = reply.read()
-    except (OSError, ValueError, http.client.HTTPException) as error:
-        raise ConfigError(f"no server answers on {url} ({error}): name it with --url or --port") from error
+    reply = get(url, f"/explain/{quote(request_id, safe='')}", api_key)
     if reply.status != 200:
-        raise ConfigError(f"request {request_id!r}: {_message(body)} (the id is the answer's x-request-id header)")
+        raise ConfigError(f"request {request_id!r}: {message(reply.body)} (the id is the answer's x-request-id header)")
     try:
-        return msgspec.json.decode(body, type=Explained)
+        return msgspec.json.decode(reply.body, type=Explained)
     except msgspec.MsgspecError as error:
         raise ConfigError(f"{url} does not answer as this release of jedlik does: {error}") from error
 
@@ -149,16 +128,3 @@ def _s(seconds: float | None) -> str:
 
 def _number(value: float) -> str:
     return f"{value:.4f}" if abs(value) < 100 else f"{value:,.0f}"
-
-
-def _connection(scheme: str, host: str, port: int | None) -> http.client.HTTPConnection:
-    if scheme == "https":
-        return http.client.HTTPSConnection(host, port, timeout=TIMEOUT_S, context=ssl.create_default_context())
-    return http.client.HTTPConnection(host, port, timeout=TIMEOUT_S)
-
-
-def _message(body: bytes) -> str:
-    try:
-        return msgspec.json.decode(body, type=_Refusal).error.message
-    except msgspec.MsgspecError:
-        return body.decode(errors="replace")[:200]

@@ -183,6 +183,20 @@ def explain_request(
 
 
 @app.command()
+def top(
+    port: Annotated[int, typer.Option(help="Of the server on this machine.", envvar="JEDLIK_PORT")] = 8000,
+    url: Annotated[str | None, typer.Option(help="Of a server elsewhere; overrides --port.")] = None,
+    api_key: Annotated[str | None, typer.Option(envvar="JEDLIK_API_KEY", help="If the server wants one.")] = None,
+    once: Annotated[bool, typer.Option("--once", help="Print one page and end.")] = False,
+    interval: Annotated[float, typer.Option(help="Seconds between looks.", min=0.1)] = 1.0,
+) -> None:
+    """Watch a server: load, workers and their KV, promises kept, what the planner does and why. q quits."""
+    from jedlik.cli.top import top as show
+
+    show(url or f"http://127.0.0.1:{port}", api_key, once, interval)
+
+
+@app.command()
 def profile(
     model: ModelArgument = None,
     out: Annotated[Path | None, typer.Option(help="File to write. Default: the profile's name and .json.")] = None,

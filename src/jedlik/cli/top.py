@@ -1,0 +1,177 @@
+"""`jedlik top`: a page of a running server, refreshed in place, or printed once for a script.
+
+A server that does not answer is asked again and again, on the page; once, it is a ConfigError. Looks are taken on a
+thread of their own, so that a slow server never delays a key.
+"""
+
+import queue
+import sys
+import threading
+import time
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.text import Text
+
+from jedlik.cli.top_keys import Key, Keyboard
+from jedlik.cli.top_page import render
+from jedlik.cli.top_sample import History, Sample, look
+from jedlik.cli.top_view import View, of_history
+from jedlik.core.errors import ConfigError
+
+TURN_S = 0.2
+"""A change of the terminal's size is seen after so long."""
+MARGIN_LINES = 3
+"""Below the page: an empty line, keys, and one that stays free."""
+MIN_ROWS = 3
+
+
+def top(url: str, api_key: str | None, once: bool, interval_s: float) -> None:
+    """Show until somebody quits; or once. Raises ConfigError where nobody answers and there is one page only."""
+    console = Console()
+    if once or not console.is_terminal:
+        console.print(render(two_looks(url, api_key, interval_s), console.width))
+        return
+    watch(console, Watcher(url, api_key, interval_s))
+
+
+def two_looks(url: str, api_key: str | None, interval_s: float) -> View:
+    """Rates need two."""
+    history = History()
+    history.add(look(url, api_key))
+    time.sleep(interval_s)
+    history.add(look(url, api_key))
+    found = of_history(history)
+    assert found is not None
+    return found
+
+
+class Watcher:
+    """Looks at a server, on its thread, until it is told to stop."""
+
+    def __init__(self, url: str, api_key: str | None, interval_s: float) -> None:
+        self.url, self.interval_s = url, interval_s
+        self.seen: queue.SimpleQueue[Sample | ConfigError] = queue.SimpleQueue()
+        self._api_key = api_key
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="look", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Not waited for: a look that is under way ends with the process."""
+        self._stop.set()
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            try:
+                self.seen.put(look(self.url, self._api_key))
+            except ConfigError as error:
+                self.seen.put(error)
+            self._stop.wait(self.interval_s)
+
+
+class Screen:
+    """What is on the page: the newest look, or why there is none, and how far it is scrolled."""
+
+    def __init__(self, url: str, interval_s: float) -> None:
+        self._url, self._interval_s = url, interval_s
+        self._history = History()
+        self._shown: View | None = None
+        self.lost = ""
+        """Why the server can't be seen now."""
+        self.paused = False
+        self.first = 0
+
+    def take(self, seen: Sample | ConfigError) -> None:
+        """While paused, looks are kept and not shown."""
+        if isinstance(seen, ConfigError):
+            self.lost = str(seen)
+            return
+        self.lost = ""
+        self._history.add(seen)
+        if not self.paused:
+            self._shown = of_history(self._history)
+
+    def press(self, key: Key, rows: int) -> None:
+        match key:
+            case "pause":
+                self.paused = not self.paused
+                if not self.paused:
+                    self._shown = of_history(self._history)
+            case "up" | "page up":
+                self.first = max(0, self.first - (1 if key == "up" else rows))
+            case "down" | "page down":
+                most = max(0, self._count() - rows)
+                self.first = min(most, self.first + (1 if key == "down" else rows))
+            case "quit":
+                pass
+
+    def rows(self, width: int, height: int) -> int:
+        """As many workers as there is room for."""
+        if self._shown is None:
+            return MIN_ROWS
+        console = Console(width=width, height=height)
+        others = len(console.render_lines(self._body(width, 1), pad=False)) - 1
+        return max(MIN_ROWS, height - others - MARGIN_LINES)
+
+    def page(self, width: int, height: int) -> RenderableType:
+        """With the line about keys below it."""
+        parts: list[RenderableType] = []
+        if self.lost:
+            parts.append(Text(f" {self.lost}; trying again every {self._interval_s:g} s", style="bold red"))
+        if self._shown is None:
+            parts.append(Text("" if self.lost else f" looking at {self._url} ...", style="dim"))
+        else:
+            parts.append(self._body(width, self.rows(width, height)))
+        return Group(*parts, Text(), self._keys())
+
+    def _body(self, width: int, rows: int) -> RenderableType:
+        assert self._shown is not None
+        return render(self._shown, width, rows, self.first)
+
+    def _keys(self) -> Text:
+        line = Text(" ")
+        if self.paused:
+            line.append(" PAUSED ", style="black on yellow")
+            line.append(" ")
+        line.append(f"q quit · p pause · ↑↓ scroll · every {self._interval_s:g} s · {self._url}", style="dim")
+        return line
+
+    def _count(self) -> int:
+        return 0 if self._shown is None else len(self._shown.rows)
+
+
+def watch(console: Console, watcher: Watcher) -> None:
+    """The live page, until q or Ctrl-C."""
+    screen, keyboard = Screen(watcher.url, watcher.interval_s), Keyboard()
+    watcher.start()
+    try:
+        with keyboard.listening(), Live(console=console, screen=True, auto_refresh=False) as live:
+            drawn: tuple[int, int] | None = None
+            while True:
+                fresh = _drain(watcher, screen)
+                keys = keyboard.pressed(0.0 if fresh else TURN_S)
+                width, height = console.size
+                for key in keys:
+                    screen.press(key, screen.rows(width, height))
+                if "quit" in keys:
+                    return
+                if fresh or keys or drawn != (width, height):
+                    live.update(screen.page(width, height), refresh=True)
+                    drawn = (width, height)
+    except KeyboardInterrupt:
+        return
+    finally:
+        watcher.stop()
+        sys.stdout.flush()
+
+
+def _drain(watcher: Watcher, screen: Screen) -> bool:
+    """Whether anything has come."""
+    fresh = False
+    while not watcher.seen.empty():
+        screen.take(watcher.seen.get())
+        fresh = True
+    return fresh

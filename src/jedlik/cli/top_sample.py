@@ -1,0 +1,143 @@
+"""One look at a server for `jedlik top`: /health, /metrics, /plan and when it began; and looks kept for a minute.
+
+/health must answer, or there is no look at all. What else does not answer is missing, with why.
+"""
+
+import time
+from collections import deque
+from typing import NamedTuple
+
+import msgspec
+
+from jedlik.cli.ask import Reply, get, message
+from jedlik.cli.plan_seen import NO_PLANNER, Plan, fetch_plan
+from jedlik.cli.top_series import Series, read
+from jedlik.core.errors import ConfigError
+
+TIMEOUT_S = 3.0
+RATES_S, WINDOW_S = 10.0, 60.0
+"""Rates are over the one, shares and quantiles over the other."""
+SHORT_S = 5.0
+"""Fewer seconds of looks than this say less than everything since the server began."""
+
+
+class WorkerHealth(msgspec.Struct, frozen=True, kw_only=True):
+    """A worker as the gateway sees it, of `nodes/gateway_peers.health_of`; None: unknown."""
+
+    worker: str
+    model: str | None = None
+    health: str | None = None
+    reason: str | None = None
+    role: str | None = None
+    draining: bool | None = None
+    running: int | None = None
+    waiting: int | None = None
+    kv_blocks: int | None = None
+    held_blocks: int | None = None
+    cached_blocks: int | None = None
+
+
+class Health(msgspec.Struct, frozen=True, kw_only=True):
+    """GET /health."""
+
+    status: str | None = None
+    draining: bool | None = None
+    in_flight: int | None = None
+    waiting: int | None = None
+    parked: int | None = None
+    workers: tuple[WorkerHealth, ...] = ()
+
+
+class Sample(NamedTuple):
+    """One look."""
+
+    at: float
+    """Seconds, on this terminal's clock."""
+    health: Health
+    series: Series | None = None
+    plan: Plan | None = None
+    uptime_s: float | None = None
+    model: str | None = None
+    """As clients call it."""
+    notes: tuple[str, ...] = ()
+    """What could not be seen, and why."""
+
+
+class History:
+    """Looks of the last minute, oldest first."""
+
+    def __init__(self) -> None:
+        self._samples: deque[Sample] = deque()
+
+    def add(self, sample: Sample) -> None:
+        self._samples.append(sample)
+        while len(self._samples) > 2 and sample.at - self._samples[1].at >= WINDOW_S:
+            self._samples.popleft()
+
+    def last(self) -> Sample | None:
+        return self._samples[-1] if self._samples else None
+
+    def before(self, within_s: float, at_least_s: float = 0.0) -> Sample | None:
+        """The oldest look so many seconds ago or less, if it is old enough to compare with."""
+        if not self._samples:
+            return None
+        now = self._samples[-1].at
+        found = next(sample for sample in self._samples if now - sample.at <= within_s + 1.0)
+        return found if found is not self._samples[-1] and now - found.at >= at_least_s else None
+
+
+class Models(msgspec.Struct, frozen=True):
+    """GET /v1/models: the gateway's start is when a model was `created`."""
+
+    data: tuple["Model", ...] = ()
+
+
+class Model(msgspec.Struct, frozen=True):
+    id: str | None = None
+    created: float | None = None
+
+
+def look(url: str, api_key: str | None) -> Sample:
+    """Ask all four. Raises ConfigError where nobody answers."""
+    reply = get(url, "/health", api_key, TIMEOUT_S)
+    health = _health(url, reply)
+    at, notes = time.monotonic(), []
+    series: Series | None = None
+    plan: Plan | None = None
+    try:
+        metrics = get(url, "/metrics", api_key, TIMEOUT_S)
+        if metrics.status == 200:
+            series = read(metrics.body)
+        else:
+            notes.append(f"/metrics: {message(metrics.body)}")
+    except ConfigError as error:
+        notes.append(str(error))
+    try:
+        plan = fetch_plan(url, api_key, TIMEOUT_S)
+        if plan is None:
+            notes.append(NO_PLANNER)
+    except ConfigError as error:
+        notes.append(str(error))
+    model = _model(url, api_key)
+    uptime_s = None if model.created is None else max(0.0, time.time() - model.created)
+    return Sample(at, health, series, plan, uptime_s, model.id, tuple(notes))
+
+
+def _health(url: str, reply: Reply) -> Health:
+    """A server that is not ready answers 503, with the same body."""
+    if reply.status not in (200, 503):
+        raise ConfigError(f"{url}/health answers {reply.status}: {message(reply.body)}; is it a jedlik server?")
+    try:
+        return msgspec.json.decode(reply.body, type=Health)
+    except msgspec.MsgspecError as error:
+        raise ConfigError(f"{url} does not answer as this release of jedlik does: {error}") from error
+
+
+def _model(url: str, api_key: str | None) -> Model:
+    """The first that is served; nothing known where there is none, or no key was given."""
+    try:
+        reply = get(url, "/v1/models", api_key, TIMEOUT_S)
+        models = msgspec.json.decode(reply.body, type=Models) if reply.status == 200 else Models()
+    except (ConfigError, msgspec.MsgspecError):
+        return Model()
+    return models.data[0] if models.data else Model()

@@ -1,0 +1,272 @@
+"""What `jedlik top` says, as values: differences between looks at a server, joined by worker. Pure.
+
+A figure that nobody told is None, and never 0. Rates are between two looks; shares and quantiles over a longer window,
+or since the server began where there is no look old enough (`Header.window_s` says).
+"""
+
+import re
+from typing import NamedTuple
+
+from jedlik.cli.plan_seen import ABSENT, Decision, Member, Plan, ago_s
+from jedlik.cli.top_sample import RATES_S, SHORT_S, WINDOW_S, History, Sample, WorkerHealth
+from jedlik.cli.top_series import Series
+
+TIERS = ("host", "disk", "object")
+ALARMING = "waiting"
+"""The state of a member that ended by itself and will be started again."""
+
+
+class Header(NamedTuple):
+    """The server as a whole."""
+
+    model: str | None
+    status: str | None
+    uptime_s: float | None
+    in_flight: int | None
+    waiting: int | None
+    """At gateways."""
+    requests_s: float | None
+    """Ended."""
+    refused_s: float | None
+    """Of those: for load."""
+    tokens_s: float | None
+    ttft_p50_s: float | None
+    ttft_p99_s: float | None
+    itl_p50_s: float | None
+    slo_ttft_s: float | None
+    slo_itl_s: float | None
+    kept: float | None
+    """Share of what was offered."""
+    offered: float | None
+    target: float | None
+    window_s: float | None
+    """Of quantiles and `kept`; None: since the server began."""
+
+
+class Row(NamedTuple):
+    """One worker."""
+
+    worker: str
+    role: str | None
+    state: str
+    since_s: float | None
+    expected_s: float | None
+    """How long this state should last."""
+    start: int | None
+    health: str | None
+    running: int | None
+    waiting: int | None
+    queued_tokens: float | None
+    used: float | None
+    """Share of its KV blocks that sequences hold."""
+    cached: float | None
+    """And that are kept for re-use."""
+    tiers: dict[str, float | None]
+    """Blocks that came over blocks that were wanted; a tier that nobody has is not there."""
+    tokens_s: float | None
+    hits: float | None
+    """Share of the prompt tokens sent there that it had cached."""
+
+
+class Counted(NamedTuple):
+    """Workers of one role."""
+
+    role: str
+    serving: int
+    starting: int
+    draining: int
+    wanted: int | None
+    advised: int | None
+    """By the planner, where somebody else decides."""
+
+
+class Told(NamedTuple):
+    """A decision and its age."""
+
+    decision: Decision
+    ago_s: float | None
+
+
+class Planning(NamedTuple):
+    """What the planner says."""
+
+    mode: str | None
+    planner: str | None
+    budget: float | None
+    by_hand: bool
+    stale: bool
+    trouble: str
+    roles: list[Counted]
+    decisions: list[Told]
+
+
+class View(NamedTuple):
+    """A page."""
+
+    header: Header
+    rows: list[Row]
+    planning: Planning | None
+    troubles: list[str]
+    """Workers that are not well, and why."""
+    notes: tuple[str, ...]
+
+
+def of_history(history: History) -> View | None:
+    """The newest look, with the older ones it is compared with; None: there is none yet."""
+    current = history.last()
+    if current is None:
+        return None
+    return view(history.before(RATES_S), current, history.before(WINDOW_S, SHORT_S))
+
+
+def view(previous: Sample | None, current: Sample, minute_ago: Sample | None = None) -> View:
+    """`previous`: for rates; `minute_ago`: for shares and quantiles."""
+    rows = _rows(previous, current, minute_ago)
+    plan = None if current.plan is None else _planning(current.plan)
+    return View(_header(previous, current, minute_ago), rows, plan, _troubles(current), current.notes)
+
+
+def _header(previous: Sample | None, current: Sample, minute_ago: Sample | None) -> Header:
+    health, series = current.health, current.series or Series({})
+    base = None if minute_ago is None else minute_ago.series
+    offered = series.increase(base, "jedlik_requests_offered_total")
+    kept = series.increase(base, "jedlik_requests_kept_slo_total")
+    idle = [count for count in (health.waiting, health.parked) if count is not None]
+    limit_ttft_s = series.total("jedlik_slo_seconds", of="ttft")
+    limit_itl_s = series.total("jedlik_slo_seconds", of="itl")
+    promised = limit_ttft_s is not None or limit_itl_s is not None
+    return Header(
+        model=current.model or next((worker.model for worker in health.workers if worker.model), None),
+        status="draining" if health.draining else health.status,
+        uptime_s=current.uptime_s,
+        in_flight=health.in_flight,
+        waiting=sum(idle) if idle else None,
+        requests_s=_rate(previous, current, "jedlik_requests_total"),
+        refused_s=_rate(previous, current, "jedlik_requests_total", outcome="overloaded"),
+        tokens_s=_rate(previous, current, "jedlik_output_tokens_total"),
+        ttft_p50_s=series.quantile(base, "jedlik_time_to_first_token_seconds", 0.5),
+        ttft_p99_s=series.quantile(base, "jedlik_time_to_first_token_seconds", 0.99),
+        itl_p50_s=series.quantile(base, "jedlik_inter_token_latency_seconds", 0.5),
+        slo_ttft_s=limit_ttft_s,
+        slo_itl_s=limit_itl_s,
+        kept=kept / offered if promised and kept is not None and offered else None,
+        offered=offered,
+        target=series.total("jedlik_slo_attainment_target_ratio") if promised else None,
+        window_s=None if base is None or minute_ago is None else current.at - minute_ago.at,
+    )
+
+
+def _rate(previous: Sample | None, current: Sample, name: str, **labels: str) -> float | None:
+    """Per second; None without two looks."""
+    if previous is None or previous.series is None or current.series is None or current.at <= previous.at:
+        return None
+    increase = current.series.increase(previous.series, name, **labels)
+    return None if increase is None else increase / (current.at - previous.at)
+
+
+def _rows(previous: Sample | None, current: Sample, minute_ago: Sample | None) -> list[Row]:
+    """Connected workers, and members of the fleet that are not (yet)."""
+    plan, series = current.plan or Plan(), current.series or Series({})
+    members = {member.name: member for member in plan.members}
+    named = {name_of(worker.worker) for worker in current.health.workers}
+    both: list[tuple[str, WorkerHealth | None]] = [(name_of(seen.worker), seen) for seen in current.health.workers]
+    both += [(name, None) for name, member in members.items() if name not in named and member.state not in ABSENT]
+    base = None if minute_ago is None else minute_ago.series
+    tiers = [tier for tier in TIERS if series.total("jedlik_tier_stored_total", tier=tier) is not None or
+             series.total("jedlik_tier_hits_total", tier=tier) is not None]  # fmt: skip
+    rows = []
+    for name, seen in sorted(both, key=lambda one: (natural(one[0]), one[1].worker if one[1] else "")):
+        row = _row(name, seen, members.get(name), plan.start_s)
+        if seen is not None:
+            hits = _share(
+                series, base, ("jedlik_worker_cached_tokens_total", "jedlik_worker_prompt_tokens_total"), name
+            )
+            row = row._replace(
+                queued_tokens=series.total("jedlik_waiting_tokens", worker=name),
+                tiers={tier: _tier(series, base, name, tier) for tier in tiers},
+                tokens_s=_rate(previous, current, "jedlik_worker_output_tokens_total", worker=name),
+                hits=hits,
+            )
+        rows.append(row)
+    return rows
+
+
+def _row(name: str, seen: WorkerHealth | None, member: Member | None, start_s: float | None) -> Row:
+    connected = None if seen is None else "draining" if seen.draining else "serving"
+    state = (member.state if member is not None else None) or connected or "unknown"
+    blocks = None if seen is None or seen.kv_blocks is None else seen.kv_blocks - 1  # block 0 is the engine's own
+    return Row(
+        worker=name,
+        role=(seen.role if seen is not None else None) or (member.role if member is not None else None),
+        state=state,
+        since_s=None if member is None else member.since_s,
+        expected_s=start_s if state == "starting" else None,
+        start=None if member is None else member.start,
+        health=None if seen is None else seen.health,
+        running=None if seen is None else seen.running,
+        waiting=None if seen is None else seen.waiting,
+        queued_tokens=None,
+        used=_of(None if seen is None else seen.held_blocks, blocks),
+        cached=_of(None if seen is None else seen.cached_blocks, blocks),
+        tiers={},
+        tokens_s=None,
+        hits=None,
+    )
+
+
+def _of(part: float | None, whole: float | None) -> float | None:
+    return None if part is None or not whole else part / whole
+
+
+def _share(series: Series, base: Series | None, names: tuple[str, str], worker: str) -> float | None:
+    part, whole = (series.increase(base, name, worker=worker) for name in names)
+    return _of(part, whole)
+
+
+def _tier(series: Series, base: Series | None, worker: str, tier: str) -> float | None:
+    came = series.increase(base, "jedlik_tier_hits_total", worker=worker, tier=tier) or 0.0
+    missed = series.increase(base, "jedlik_tier_misses_total", worker=worker, tier=tier) or 0.0
+    return _of(came, came + missed)
+
+
+def _planning(plan: Plan) -> Planning:
+    serving, starting = plan.counted("serving"), plan.counted("starting", ALARMING)
+    draining = plan.counted("draining")
+    wanted = plan.wanted
+    roles = [
+        Counted(
+            role,
+            serving.get(role, 0),
+            starting.get(role, 0),
+            draining.get(role, 0),
+            None if wanted is None else wanted.get(role, 0),
+            None if plan.followed or plan.advice is None else plan.advice.get(role, 0),
+        )
+        for role in plan.roles()
+    ]
+    told = [Told(decision, ago_s(plan, decision)) for decision in plan.decisions]
+    by_hand, stale = plan.by_hand not in (None, False), bool(plan.stale)
+    return Planning(plan.mode, plan.planner, plan.budget, by_hand, stale, plan.trouble or "", roles, told)
+
+
+def _troubles(current: Sample) -> list[str]:
+    """Who is not well: crashed members first."""
+    told = []
+    for member in () if current.plan is None else current.plan.members:
+        if member.state == ALARMING:
+            times = "" if member.start is None else f" after start {member.start}"
+            told.append(f"{member.name} ended{times} and waits to be started again: {member.why or 'no reason told'}")
+    for seen in current.health.workers:
+        if seen.health not in (None, "ok"):
+            told.append(f"{name_of(seen.worker)} is {seen.health}: {seen.reason or 'no reason told'}")
+    return told
+
+
+def name_of(worker: str) -> str:
+    """Without the incarnation."""
+    return worker.partition("@")[0]
+
+
+def natural(name: str) -> tuple[tuple[str, int], ...]:
+    """worker-2 before worker-10."""
+    return tuple((text, int(digits or 0)) for text, digits in re.findall(r"(\D*)(\d*)", name))

@@ -1,0 +1,102 @@
+"""`jedlik plan --advise` and `--explain` on a running server: what they print, and their exit codes."""
+
+import msgspec
+import pytest
+from top_given import DECISIONS, PLAN, lines, plan, serving
+
+from jedlik.cli.plan_live import advised, explained, show_plan
+from jedlik.cli.plan_seen import Decision, Plan, gap, read_plan
+from jedlik.core.errors import ConfigError
+
+
+def test_what_is_done_now_and_why() -> None:
+    assert lines(advised(plan())) == [
+        "planner jedlik, mode on, budget 4, a start takes about 30s",
+        "role  serving  starting  draining  wanted",
+        "both        1         2         1       3",
+        "",
+        "does: start worker-2 (both)  10s ago",
+        "demand at the time a start would be ready exceeds what is committed",
+        "demand          12.5 requests/s",
+        "predicted TTFT           310 ms",
+        "hit rate                unknown",
+    ]
+
+
+def test_what_would_be_done_where_the_mode_is_to_advise() -> None:
+    shown = lines(advised(plan(mode="advise", advice={"both": 4})))
+    assert shown[1:3] == [
+        "role  serving  starting  draining  wanted  advised",
+        "both        1         2         1       3        4",
+    ]
+    assert "would do: start 3 both  1m00s ago" in shown
+
+
+def test_off_says_how_to_turn_it_on() -> None:
+    shown = " ".join(lines(advised(plan(mode="off", decisions=[]))))
+    assert "--planner.budget" in shown
+    assert "--planner.mode advise" in shown
+    assert "serving" not in shown
+    assert "--planner.budget" in " ".join(lines(explained(plan(mode="off", decisions=[]))))
+
+
+def test_counts_by_hand_missing_reports_and_trouble_are_said() -> None:
+    shown = " ".join(lines(advised(plan(by_hand={"both": 3}, stale=True, trouble="3 decode fit, 5 wanted"))))
+    for said in ("set by hand", '{"auto": true}', "scales up only", "3 decode fit, 5 wanted", "would do: start 3 both"):
+        assert said in shown
+
+
+def test_before_the_first_decision() -> None:
+    assert lines(advised(plan(decisions=[])))[-1].startswith("nothing has been decided yet")
+    assert lines(explained(plan(decisions=[])))[-1] == "nothing has been decided yet"
+
+
+def test_decisions_with_reasons_and_what_was_done_newest_first() -> None:
+    assert lines(explained(plan()))[1:] == [
+        "",
+        "start worker-2 (both)  10s ago",
+        "by jedlik: demand at the time a start would be ready exceeds what is committed",
+        "  both: 1 serving, 1 draining -> 3 wanted",
+        "  demand          12.5 requests/s",
+        "  predicted TTFT           310 ms",
+        "  hit rate                unknown",
+        "",
+        "would do: start 3 both  1m00s ago",
+        "by jedlik: more of everything",
+        "  both: 1 serving -> 4 wanted",
+        "  no numbers were told",
+    ]
+
+
+def test_every_key_may_be_missing() -> None:
+    for page in (advised(Plan()), explained(Plan()), explained(Plan(decisions=(Decision(),)))):
+        assert not any(character.isdigit() for line in lines(page) for character in line)
+    assert lines(advised(Plan()))[0] == "planner –, mode –"
+    with pytest.raises(ConfigError, match="this release"):
+        read_plan(b'{"members": 3}')
+
+
+def test_a_gap_in_words() -> None:
+    one = Decision(
+        serving={"prefill": 3, "decode": 1}, starting={"decode": 1}, wanted={"prefill": 1, "decode": 4, "both": 1}
+    )
+    assert gap(one) == "drain 2 prefill, start 2 decode, start 1 both"
+    assert gap(Decision(serving={"both": 2}, wanted={"both": 2})) == "nothing"
+
+
+def test_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
+    with serving({"/plan": (200, msgspec.json.encode(PLAN))}) as url:
+        assert show_plan(url, None, explain=False) == 0
+        assert "does: start worker-2" in capsys.readouterr().out
+        assert show_plan(url, None, explain=True) == 0
+        assert str(DECISIONS[1]["why"]) in capsys.readouterr().out
+    for answers, said in (
+        ({}, "has no planner"),
+        ({"/plan": (401, b'{"error": {"message": "No key."}}')}, "No key. (give the key with --api-key)"),
+        ({"/plan": (503, b'{"error": {"message": "The supervisor is away."}}')}, "The supervisor is away."),
+    ):
+        with serving(answers) as url:
+            assert show_plan(url, None, explain=False) == 2
+            assert said in capsys.readouterr().err
+    assert show_plan("http://127.0.0.1:9", None, explain=True) == 2
+    assert "no server answers" in capsys.readouterr().err
