@@ -19,7 +19,7 @@ import msgspec
 
 from jedlik.core.config import FrontendConfig, Role
 from jedlik.core.effects import Deliver, StreamEnded, StreamStarted
-from jedlik.core.events import Abandoned, Arrived, Consumed, Cut
+from jedlik.core.events import Abandoned, Arrived, Consumed, Cut, Hold, Scale
 from jedlik.core.facts import Routed
 from jedlik.core.ids import RequestId, StreamId, WorkerId
 from jedlik.core.protocol import Capabilities, Card, Layout
@@ -39,6 +39,16 @@ class NoRoles:
         return []
 
     def flip(self, worker: WorkerId, role: Role) -> str | None:
+        return "there are no workers"
+
+
+class NoPlans:
+    """Nobody plans here."""
+
+    async def plan(self) -> bytes:
+        return b"{}"
+
+    async def scale(self, wanted: Scale | Hold) -> bytes | str:
         return "there are no workers"
 
 
@@ -94,6 +104,7 @@ def build(directory: Path, script: Sequence[int]) -> Application:
         FrontendParts(
             port=InstantPort(script),
             roles=NoRoles(),
+            plans=NoPlans(),
             model_dir=directory,
             served=("m",),
             config=FrontendConfig(),

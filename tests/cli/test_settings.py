@@ -1,5 +1,6 @@
 """Flags over environment over file over defaults; what is wrong is named with where it stood."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -90,3 +91,33 @@ def test_every_field_has_its_own_flag_and_variable() -> None:
     every = fields()
     assert len({f.flag for f in every}) == len({f.variable for f in every}) == len(every)
     assert next(f for f in every if f.key == "worker.block_size").help == "Tokens per KV block."
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ({"planner.budget": "0"}, "planner.budget is 0.0; at least 1"),
+        ({"planner.budget": "2", "workers": "3"}, "workers at start: 3; planner.budget has room for 2"),
+        ({"planner.budget": "2", "planner.min_workers": "3"}, "planner.min_workers: 3; planner.budget has room for 2"),
+        (
+            {"planner.budget": "2", "prefill": "1", "decode": "1", "planner.min_decode": "2"},
+            "planner.min_prefill and planner.min_decode together: 3",
+        ),
+        ({"planner.attainment": "1"}, "planner.attainment is 1.0"),
+        ({"planner.attainment": "0"}, "planner.attainment is 0.0"),
+        ({"planner.tick_s": "0"}, "planner.tick_s is 0.0"),
+        ({"planner.budget": "4", "gateway.report_s": "0"}, "gateway.report_s is 0"),
+        ({"orphan_s": "5"}, "orphan_s needs run_dir"),
+        ({"orphan_s": "-1", "run_dir": "/tmp/x"}, "orphan_s is -1.0; at least 0"),
+    ],
+)
+def test_planners_and_orphans_that_can_not_be_are_refused(flags: dict[str, str], said: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        settle({"model": "m"} | flags, {}, None)
+
+
+def test_a_budget_bounds_the_workers_that_nobody_named() -> None:
+    config = settle({"model": "m", "planner.budget": "1"}, {}, None).config
+    assert (config.roles, config.most_workers) == (["both"], 1)
+    config = settle({"model": "m", "planner.budget": "5"}, {}, None).config
+    assert (config.roles, config.most_workers) == (["both", "both"], 5)

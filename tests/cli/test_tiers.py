@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from jedlik.cli import tiers
-from jedlik.cli.serve import staff
+from jedlik.cli.fleet_planner import counts_of
 from jedlik.cli.settings import settle
+from jedlik.cli.supervisor import staff
 from jedlik.cli.units import shown
 from jedlik.core.config import ServeConfig
 from jedlik.core.errors import ConfigError
@@ -109,9 +110,12 @@ def test_a_role_alone_is_refused() -> None:
 
 
 def test_the_start_message_says_who_does_what() -> None:
-    assert staff(config().roles) == "2 workers"
-    assert staff(config(workers="1").roles) == "1 worker"
-    assert staff(config(prefill="1", decode="2", workers="1").roles) == "4 workers (1 prefill, 2 decode, 1 both)"
+    assert staff(counts_of(config().roles)) == "2 workers"
+    assert staff(counts_of(config(workers="1").roles)) == "1 worker"
+    assert (
+        staff(counts_of(config(prefill="1", decode="2", workers="1").roles))
+        == "4 workers (1 prefill, 2 decode, 1 both)"
+    )
 
 
 @pytest.mark.parametrize(("size", "text"), [(900, "900 bytes"), (3 << 29, "1.5 GiB"), (512 << 20, "512 MiB")])

@@ -71,7 +71,7 @@ class Server:
         self.lines: list[str] = []
         command = [sys.executable, "-m", "jedlik", "serve", "tiny-random", "--engine", engine, "--port", "0"]
         self.process = subprocess.Popen(
-            [*command, "--run-dir", str(self.run_dir), *arguments],
+            [*command, "--run-dir", str(self.run_dir), "--orphan-s", "0", *arguments],
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,

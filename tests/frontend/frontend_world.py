@@ -14,14 +14,15 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 from jedlik.core import tokens
 from jedlik.core.config import FrontendConfig, Role
 from jedlik.core.effects import Deliver, StreamEnded, StreamStarted
-from jedlik.core.errors import Fault
-from jedlik.core.events import Abandoned, Arrived, Consumed, Cut
+from jedlik.core.errors import Fault, PeerError
+from jedlik.core.events import Abandoned, Arrived, Consumed, Cut, Hold, Scale
 from jedlik.core.facts import Candidate, Routed, Shadow
 from jedlik.core.ids import RequestId, StreamId, WorkerId
 from jedlik.core.protocol import RUN_AHEAD_TOKENS, Capabilities, Card, FinishReason, Layout
 from jedlik.core.requests import Request, Sampling, Stopping
 from jedlik.core.step import TokenLogprobs
 from jedlik.frontend.app import Application, FrontendParts, build_app
+from jedlik.frontend.plans import PlansPort
 from jedlik.frontend.port import DeliverTo, GatewayPort
 from jedlik.frontend.roles import RolesPort
 from jedlik.frontend.text.samples import SAMPLES
@@ -281,18 +282,41 @@ class FixedRoles:
         return None
 
 
+class FixedPlans:
+    """A supervisor that sets what it is told, but not ten workers; `away`: it can't be reached."""
+
+    def __init__(self) -> None:
+        self.told: list[Scale | Hold] = []
+        self.away = False
+
+    async def plan(self) -> bytes:
+        if self.away:
+            raise PeerError("the supervisor can't be reached")
+        return b'{"mode":"off"}'
+
+    async def scale(self, wanted: Scale | Hold) -> bytes | str:
+        if self.away:
+            raise PeerError("the supervisor can't be reached")
+        if isinstance(wanted, Scale) and wanted.counts == {"both": 10}:
+            return "there is room for 4"
+        self.told.append(wanted)
+        return b'{"auto":false}'
+
+
 def application(
     directory: Path,
     port: GatewayPort,
     config: FrontendConfig | None = None,
     keys: dict[str, str] | None = None,
     roles: RolesPort | None = None,
+    plans: PlansPort | None = None,
 ) -> Application:
     numbers = iter(range(1, 1_000_000))
     return build_app(
         FrontendParts(
             port=port,
             roles=roles or FixedRoles(),
+            plans=plans or FixedPlans(),
             model_dir=directory,
             served=("tiny",),
             config=config or FrontendConfig(),

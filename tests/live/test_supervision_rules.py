@@ -13,6 +13,7 @@ from jedlik.core.errors import ConfigError
 from jedlik.fleet.backoff import HEALTHY_S, SERVED_S, Backoff
 from jedlik.live.child import EXIT_CONFIG, Child
 from jedlik.live.rundir import Owner, make, remove_stale
+from jedlik.live.running import Running, start
 from jedlik.net.discovery.local import start_ticks
 
 
@@ -83,8 +84,8 @@ def test_a_path_too_long_for_sockets_is_refused(tmp_path: Path) -> None:
         make(str(tmp_path / ("x" * 80)), os.getpid())
 
 
-def python(code: str) -> list[str]:
-    return [sys.executable, "-c", code]
+def python(code: str) -> Running:
+    return start([sys.executable, "-c", code])
 
 
 def test_a_child_that_ends_is_started_again_until_stopped(tmp_path: Path) -> None:
@@ -93,12 +94,12 @@ def test_a_child_that_ends_is_started_again_until_stopped(tmp_path: Path) -> Non
     async def scenario() -> None:
         starts = 0
 
-        def command() -> list[str]:
+        def spawn() -> Running:
             nonlocal starts
             starts += 1
             return python("import sys; sys.exit(3)") if starts == 1 else python("import time; time.sleep(60)")
 
-        child = Child("worker-9", command, said.append)
+        child = Child("worker-9", spawn, said.append)
         keeping = asyncio.create_task(child.keep())
         while starts < 2:  # noqa: ASYNC110 - a process starts when it does
             await asyncio.sleep(0.01)

@@ -170,7 +170,8 @@ def _share(told: ProcessConfig, model: models.ModelInfo, device: str) -> int:
     """KV cache memory where nobody named a size."""
     if told.config.kv_cache_bytes or device == "cpu":
         return host_share(available_bytes())
-    return gpu_share(gpu_bytes(), model.weight_bytes, len(told.config.roles))
+    sharing = len(told.config.roles) if told.device is None else 1
+    return gpu_share(gpu_bytes(), model.weight_bytes, sharing)
 
 
 def _card(

@@ -12,7 +12,7 @@ import secrets
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
 
@@ -20,8 +20,12 @@ import uvicorn
 
 from jedlik.cli.event_log import gateway_log, make_gateway
 from jedlik.cli.process import ProcessConfig, run
+from jedlik.core.effects import ChangeRole
 from jedlik.core.errors import Bug
 from jedlik.frontend.app import Application, FrontendParts, build_app
+from jedlik.live import adopt
+from jedlik.live.control import SOCKET
+from jedlik.live.control_link import ControlLink
 from jedlik.live.gateway import GatewayDriver
 from jedlik.net.discovery.local import LocalDiscovery
 from jedlik.telemetry.gateway import GatewayTelemetry
@@ -52,11 +56,15 @@ async def serve(told: ProcessConfig, log: Log, stop: asyncio.Event) -> None:
     telemetry = GatewayTelemetry(metrics, log, log_requests=config.frontend.log_requests)
     discovery = LocalDiscovery(told.run.records)
     driver = GatewayDriver(node.gateway, node, discovery, told.cluster_key, telemetry, gateway_log(told))
-    server = _server(_application(told, driver, metrics))
+    link = ControlLink(node.gateway, told.run.socket(SOCKET), _changing(driver, log))
+    driver.reports_to(link.report)
+    server = _server(_application(told, driver, link, metrics))
     listener = _listener(told)
+    door = _offering(told, listener)
     calm_collector()
     (told.run.status / told.name).write_text("")  # ready
     running = asyncio.create_task(driver.run(), name="driver")
+    linked = asyncio.create_task(link.run(), name="control link")
     serving = asyncio.create_task(server.serve([listener]), name="http")
     stopping = asyncio.create_task(stop.wait(), name="stop")
     try:
@@ -68,9 +76,11 @@ async def serve(told: ProcessConfig, log: Log, stop: asyncio.Event) -> None:
         server.should_exit = True
         await serving
     finally:
-        running.cancel()
-        stopping.cancel()
-        results = await asyncio.gather(running, stopping, return_exceptions=True)
+        asyncio.get_running_loop().remove_reader(door)
+        door.close()
+        for task in (running, linked, stopping):
+            task.cancel()
+        results = await asyncio.gather(running, linked, stopping, return_exceptions=True)
     if isinstance(results[0], Exception):
         raise results[0]
 
@@ -87,11 +97,30 @@ def calm_collector() -> None:
     gc.set_threshold(YOUNG_OBJECTS, 20, 50)
 
 
-def _application(told: ProcessConfig, driver: GatewayDriver, metrics: GatewayMetrics) -> Application:
+def _offering(told: ProcessConfig, listener: socket.socket) -> socket.socket:
+    """A new supervisor gets our listening socket here, so that it outlives this process then as now."""
+    door = adopt.offer(adopt.offer_path(told.run, told.id))
+    asyncio.get_running_loop().add_reader(door, adopt.give, door, listener)
+    return door
+
+
+def _changing(driver: GatewayDriver, log: Log) -> Callable[[ChangeRole], None]:
+    """The planner has a worker take another role."""
+
+    def change(wanted: ChangeRole) -> None:
+        refusal = driver.flip(wanted.worker, wanted.role)
+        if refusal is not None:
+            log.line("role not changed", worker=wanted.worker, role=wanted.role, reason=refusal)
+
+    return change
+
+
+def _application(told: ProcessConfig, driver: GatewayDriver, link: ControlLink, metrics: GatewayMetrics) -> Application:
     prefix, numbers = secrets.token_hex(6), count(1)
     parts = FrontendParts(
         port=driver,
         roles=driver,
+        plans=link,
         model_dir=Path(told.model_path),
         served=(told.model_name,),
         config=told.config.frontend,

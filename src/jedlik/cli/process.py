@@ -1,6 +1,8 @@
 """What a child process is told (in a file of the private run directory: it holds the cluster key) and how it starts."""
 
 import asyncio
+import math
+import os
 import signal
 import sys
 from collections.abc import Callable, Coroutine
@@ -14,10 +16,12 @@ import uvloop
 from jedlik.core.config import Role, ServeConfig
 from jedlik.core.errors import ConfigError
 from jedlik.live.child import EXIT_CONFIG
-from jedlik.live.orphan import die_with_parent
+from jedlik.live.orphan import Orphanhood, die_with_parent
 from jedlik.live.rundir import RunDir
 from jedlik.telemetry.log import Log
 
+ALARM_S = 5.0
+"""More than an orderly end takes after draining."""
 EXIT_BUG = 70
 """EX_SOFTWARE: a node's or a doer's exception; the supervisor starts the process again."""
 
@@ -39,6 +43,10 @@ class ProcessConfig(msgspec.Struct, frozen=True, kw_only=True):
     """What clients call it."""
     socket_fd: int | None = None
     """The gateway's listening socket, made by the supervisor."""
+    cpus: tuple[int, ...] = ()
+    """Those it may run on; none: all."""
+    device: str | None = None
+    """The GPU it may use, as CUDA_VISIBLE_DEVICES has it; None: all."""
 
     @property
     def id(self) -> str:
@@ -48,6 +56,11 @@ class ProcessConfig(msgspec.Struct, frozen=True, kw_only=True):
     def run(self) -> RunDir:
         return RunDir(Path(self.run_dir))
 
+    @property
+    def drain_s(self) -> float:
+        """A worker's: whoever wants it to leave sooner ends it."""
+        return max(self.config.drain_s, self.config.planner.drain_s)
+
 
 Main = Callable[[ProcessConfig, Log, asyncio.Event], Coroutine[Any, Any, None]]
 """Runs until the event (SIGTERM or SIGINT) is set and its work is done."""
@@ -56,7 +69,12 @@ Main = Callable[[ProcessConfig, Log, asyncio.Event], Coroutine[Any, Any, None]]
 def run(main: Main, argv: list[str]) -> int:
     """A child's whole life; the exit code."""
     told = msgspec.json.decode(Path(argv[1]).read_bytes(), type=ProcessConfig)
-    die_with_parent(told.parent_pid)
+    if not told.config.adoptable_s:
+        die_with_parent(told.parent_pid)
+    if told.cpus:
+        os.sched_setaffinity(0, told.cpus)
+    if told.device is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = told.device
     setproctitle.setproctitle(f"jedlik: {told.name}")
     log = Log(told.name, told.config.log_format, sys.stderr)
     try:
@@ -75,7 +93,21 @@ async def _until_signal(main: Main, told: ProcessConfig, log: Log) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    await main(told, log, stop)
+    orphaned = asyncio.create_task(_orphaned(told, log, stop), name="orphanhood")
+    try:
+        await main(told, log, stop)
+    finally:
+        orphaned.cancel()
+        await asyncio.gather(orphaned, return_exceptions=True)
+
+
+async def _orphaned(told: ProcessConfig, log: Log, stop: asyncio.Event) -> None:
+    """Leave when the supervisor has died and no other one takes this process over."""
+    grace_s = told.config.adoptable_s
+    if grace_s:
+        await Orphanhood(told.run, told.parent_pid, grace_s, log.line).over()
+        signal.alarm(math.ceil(told.drain_s + ALARM_S))  # whoever hangs meanwhile is ended by the kernel
+        stop.set()
 
 
 def _trace(error: BaseException) -> str:

@@ -8,23 +8,22 @@ import importlib.util
 import os
 import secrets
 import socket
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import msgspec
 import setproctitle
 
-from jedlik.cli import tiers
+from jedlik.cli import children, left, tiers
+from jedlik.cli.children import Server
+from jedlik.cli.places import on_gpu, spots
 from jedlik.cli.policies import policies_of
-from jedlik.cli.process import ProcessConfig
-from jedlik.cli.settings import loopback
-from jedlik.core.config import Role, ServeConfig
+from jedlik.cli.sizing import available_bytes, host_sharing, threads
+from jedlik.cli.supervisor import Start, supervise
+from jedlik.cli.units import shown
+from jedlik.core.config import ServeConfig
 from jedlik.core.errors import ConfigError
-from jedlik.live.child import Child
 from jedlik.live.rundir import RunDir, make
-from jedlik.live.supervise import Supervisor
 from jedlik.models.files import ModelFiles
-from jedlik.models.info import knows_chat
 
 Say = Callable[[str], None]
 BACKLOG = 2048
@@ -42,20 +41,63 @@ def serve(config: ServeConfig, resolve: Callable[[], ModelFiles], say: Say) -> N
         profiled_costs(config)
     for line in tiers.prepare(config):
         say(line)
-    listener = bind(config.host, config.port)
+    made = spots(config)
+    found = left.find(config, {spot.place.name for spot in made})
+    listener = (left.listener(found) if found is not None else None) or bind(config.host, config.port)
     try:
         model = resolve()
         try:
             listener.listen(BACKLOG)
         except OSError as error:  # somebody else bound the port too and was quicker
             raise port_in_use(config.host, config.port, error) from error
-        run_dir = make(config.run_dir, os.getpid())
+        run_dir, server = _prepared(config, model, found, say)
         try:
-            asyncio.run(_supervise(config, model, listener, run_dir, say))
+            asyncio.run(supervise(Start(run_dir, server, listener, made, found), say))
         finally:
             run_dir.remove()
     finally:
         listener.close()
+
+
+def _prepared(config: ServeConfig, model: ModelFiles, found: left.Left | None, say: Say) -> tuple[RunDir, Server]:
+    """A run directory that is ours, and what all processes have in common."""
+    key = _cluster_key(config)
+    if found is not None:
+        left.same_model(found, str(model.path), key)
+        server = msgspec.structs.replace(found.server, config=config)
+        run_dir = found.run
+        run_dir.own(os.getpid(), named=True)
+    else:
+        name = config.served_model_name or model.name
+        size = shared_cache(config, say)
+        server = Server(config, key or secrets.token_bytes(32), str(model.path), name, size)
+        run_dir = make(config.run_dir, os.getpid())
+    children.write(run_dir, server)
+    return run_dir, server
+
+
+def shared_cache(config: ServeConfig, say: Say) -> int | None:
+    """KV cache memory of each worker, where their number may change and nobody named a size; says what each gets."""
+    if config.planner.budget is None or config.engine != "torch":
+        return None
+    most = config.most_workers
+    if on_gpu(config):
+        say(f"up to {most} workers, each on a GPU of its own")
+        return None
+    size = config.kv_cache_bytes or host_sharing(config, available_bytes())
+    cores = threads(config, os.cpu_count() or 1)
+    say(f"up to {most} workers, sized for all of them: {cores} threads and a KV cache of {shown(size)} each")
+    return size
+
+
+def _cluster_key(config: ServeConfig) -> bytes | None:
+    """The one that blocks are named by which outlive this run; None: there are none."""
+    folder = tiers.key_folder(config)
+    if folder is None:
+        return None
+    from jedlik.transfer.private import cluster_key
+
+    return cluster_key(folder)
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -78,74 +120,3 @@ def bind(host: str, port: int) -> socket.socket:
 def port_in_use(host: str, port: int, error: OSError) -> ConfigError:
     remedy = f"choose another with --port, or find who has it: ss -ltnp 'sport = :{port}'"
     return ConfigError(f"cannot listen on {host}:{port}: {error.strerror}; {remedy}")
-
-
-def curl(config: ServeConfig, model: ModelFiles, name: str, port: int) -> str:
-    """A request to paste."""
-    host = config.host if loopback(config.host) else socket.gethostname()
-    key = " -H 'authorization: Bearer YOUR_KEY'" if config.api_keys else ""
-    chat = knows_chat(model.path)
-    question = '"messages": [{"role": "user", "content": "Hello!"}]' if chat else '"prompt": "The sky is"'
-    body = f'{{"model": "{name}", "stream": true, {question}}}'
-    path = "chat/completions" if chat else "completions"
-    return f"curl -N http://{host}:{port}/v1/{path} -H 'content-type: application/json'{key} -d '{body}'"
-
-
-async def _supervise(
-    config: ServeConfig, model: ModelFiles, listener: socket.socket, run_dir: RunDir, say: Say
-) -> None:
-    cluster_key = _cluster_key(config)
-    name = config.served_model_name or model.name
-    host, port = listener.getsockname()[:2]
-
-    def child(child_name: str, module: str, fd: int | None = None, role: Role = "both") -> Child:
-        def command() -> list[str]:
-            told = ProcessConfig(
-                name=child_name,
-                incarnation=secrets.token_hex(4),
-                run_dir=str(run_dir.path),
-                parent_pid=os.getpid(),
-                cluster_key=cluster_key,
-                role=role,
-                config=config,
-                model_path=str(model.path),
-                model_name=name,
-                socket_fd=fd,
-            )
-            (run_dir.status / child_name).unlink(missing_ok=True)  # of the incarnation before
-            run_dir.write_private(run_dir.config(child_name), msgspec.json.encode(told))
-            return [sys.executable, "-m", f"jedlik.cli.{module}", str(run_dir.config(child_name))]
-
-        return Child(child_name, command, say, lambda: run_dir.ready_s(child_name), () if fd is None else (fd,))
-
-    gateway = child("gateway", "gateway_process", listener.fileno())
-    workers = [child(f"worker-{n}", "worker_process", role=role) for n, role in enumerate(config.roles)]
-    supervisor = Supervisor(gateway, workers, run_dir.status, say, config.drain_s)
-
-    def ready(seconds: float) -> None:
-        where = f"{name} on http://{host}:{port}, {staff(config.roles)}"
-        say(f"ready after {seconds:.1f} s: {where}. Try:\n{curl(config, model, name, port)}")
-
-    await supervisor.run((_reachable(host), port), ready, listener.close)
-
-
-def staff(roles: Sequence[Role]) -> str:
-    """How many workers do what: 2 workers; 3 workers (1 prefill, 2 decode)."""
-    total = f"{len(roles)} worker{'s' * (len(roles) != 1)}"
-    kinds = [f"{roles.count(role)} {role}" for role in ("prefill", "decode", "both") if role in roles]
-    return total if set(roles) <= {"both"} else f"{total} ({', '.join(kinds)})"
-
-
-def _cluster_key(config: ServeConfig) -> bytes:
-    """Of this run; where blocks outlive it, the one they are named by."""
-    folder = tiers.key_folder(config)
-    if folder is None:
-        return secrets.token_bytes(32)
-    from jedlik.transfer.private import cluster_key
-
-    return cluster_key(folder)
-
-
-def _reachable(host: str) -> str:
-    """Where the supervisor itself asks a socket bound to every address."""
-    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)

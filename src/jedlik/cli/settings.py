@@ -139,6 +139,15 @@ def check(config: ServeConfig) -> None:
         ("worker.max_step_tokens", config.worker.max_step_tokens, 1),
         ("gateway.max_attempts", config.gateway.max_attempts, 1),
         ("drain_s", config.drain_s, 0),
+        ("orphan_s", config.orphan_s or 0, 0),
+        ("planner.budget", 1 if config.planner.budget is None else config.planner.budget, 1),
+        ("planner.min_workers", config.planner.min_workers, 0),
+        ("planner.min_prefill", config.planner.min_prefill, 0),
+        ("planner.min_decode", config.planner.min_decode, 0),
+        ("planner.start_s", config.planner.start_s or 0, 0),
+        ("planner.drain_s", config.planner.drain_s, 0),
+        ("planner.gpu_hour_cost", config.planner.gpu_hour_cost or 0, 0),
+        ("gateway.report_s", config.gateway.report_s, 0),
     ]
     for key, value, least in limits:
         if value < least:
@@ -150,6 +159,9 @@ def check(config: ServeConfig) -> None:
         raise ConfigError("prefill workers alone answer nothing: add --decode 1, or --workers 1")
     if set(config.roles) == {"decode"}:
         raise ConfigError("decode workers alone have nobody who prefills: add --prefill 1, or use --workers instead")
+    check_planner(config)
+    if config.orphan_s and config.run_dir is None:
+        raise ConfigError("orphan_s needs run_dir: a new server finds what was left running by its --run-dir")
     if config.speedup <= 0:
         raise ConfigError(f"speedup is {config.speedup}; it must be more than 0")
     if not loopback(config.host) and not config.api_keys and not config.allow_open:
@@ -157,6 +169,29 @@ def check(config: ServeConfig) -> None:
             f"host {config.host} can be reached from other machines and no API key is set: "
             "set --api-keys KEY=TENANT, or say --allow-open if everybody who reaches the port may use it"
         )
+
+
+def check_planner(config: ServeConfig) -> None:
+    """Raises ConfigError."""
+    planner = config.planner
+    if not 0 < planner.attainment < 1:
+        raise ConfigError(f"planner.attainment is {planner.attainment}; it is a share: more than 0 and less than 1")
+    if planner.tick_s <= 0:
+        raise ConfigError(f"planner.tick_s is {planner.tick_s}; it must be more than 0")
+    if planner.acts != "off" and config.gateway.report_s == 0:
+        raise ConfigError(
+            "gateway.report_s is 0: gateways would tell the planner nothing; set it, or --planner.mode off"
+        )
+    if planner.budget is None:
+        return
+    wanted = {"workers at start": len(config.roles), "planner.min_workers": planner.min_workers}
+    if set(config.roles) != {"both"}:
+        wanted["planner.min_prefill and planner.min_decode together"] = planner.min_prefill + planner.min_decode
+    for what, count in wanted.items():
+        if count > planner.budget:
+            raise ConfigError(
+                f"{what}: {count}; planner.budget has room for {planner.budget:g}: raise it, or ask for less"
+            )
 
 
 def loopback(host: str) -> bool:

@@ -11,6 +11,8 @@ from jedlik.core.protocol import Layout
 from jedlik.models.info import block_bytes
 
 SHARE, GPU_SHARE = 0.1, 0.8
+MOST_SHARE = 0.5
+"""Of a host's free memory, for all workers' KV caches."""
 LEAST_BYTES, MOST_BYTES = 64 << 20, 2 << 30
 
 
@@ -35,7 +37,12 @@ def gpu_share(memory_bytes: int, weight_bytes: int, workers: int) -> int:
 
 def threads(config: ServeConfig, cores: int) -> int:
     """Compute threads of one worker."""
-    return config.threads or max(1, cores // max(len(config.roles), 1))
+    return config.threads or max(1, cores // max(config.most_workers, 1))
+
+
+def host_sharing(config: ServeConfig, memory_bytes: int) -> int:
+    """KV cache memory of each worker on CPU where nobody named a size: all that there may ever be get the same."""
+    return min(host_share(memory_bytes), max(int(memory_bytes * MOST_SHARE / config.most_workers), LEAST_BYTES))
 
 
 def sizes(config: ServeConfig, layout: Layout, model_len: int, share_bytes: int) -> Sizes:

@@ -73,7 +73,7 @@ def prepare(config: ServeConfig) -> list[str]:
         raise ConfigError("--kv-object needs obstore, which is not installed: pip install 'jedlik[object]'")
     _fits_memory(config, available_bytes())
     found = disk(config)
-    return _prepare_disk(found, len(config.roles)) if found is not None else []
+    return _prepare_disk(found, config.most_workers) if found is not None else []
 
 
 def sizes(config: ServeConfig, layout: Layout) -> tuple[TierSize, ...]:
@@ -84,7 +84,7 @@ def sizes(config: ServeConfig, layout: Layout) -> tuple[TierSize, ...]:
     if config.kv_host_bytes:
         tiers.append(TierSize("host", config.kv_host_bytes // layout.block_bytes))
     if (found := disk(config)) is not None:
-        share = found.size_bytes // max(len(config.roles), 1)
+        share = found.size_bytes // max(config.most_workers, 1)
         tiers.append(TierSize("disk", slots_in(share, layout.block_bytes)))
     for tier in tiers:
         if tier.blocks < LEAST_BLOCKS:
@@ -123,7 +123,7 @@ def key_folder(config: ServeConfig) -> Path | None:
 
 def _fits_memory(config: ServeConfig, free_bytes: int) -> None:
     """Workers fault all of it in when they start: better refused now than killed then."""
-    workers, host = len(config.roles), config.kv_host_bytes or 0
+    workers, host = config.most_workers, config.kv_host_bytes or 0
     cache = 0
     if config.engine == "torch" and not _on_gpu(config):
         cache = config.kv_cache_bytes or host_share(free_bytes)

@@ -39,7 +39,7 @@ async def work(told: ProcessConfig, log: Log, stop: asyncio.Event) -> None:
         await asyncio.wait((running, stopping), return_when=asyncio.FIRST_COMPLETED)
         announcement.withdraw()
         if not running.done():
-            await driver.drain(told.config.drain_s)
+            await driver.drain(told.drain_s)
     finally:
         announcement.withdraw()
         server.close()

@@ -14,6 +14,7 @@ EngineKind = Literal["torch", "simulated"]
 Role = Literal["prefill", "decode", "both"]
 """What a worker admits: prompts to prefill for others, requests to decode, or both. May change while it runs."""
 DEFAULT_WORKERS = 2
+ADOPTABLE_S = 60.0
 
 
 class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -86,7 +87,7 @@ class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     slo_itl_s: float | None = None
     """Mean time between tokens of an answer that counts as good."""
     report_s: float = 1.0
-    """The planner is told of demand and workers this often; 0: never."""
+    """The planner is told of demand and workers this often; 0: never, and then nothing scales by itself."""
     shed: bool = True
     """Refuse (429, with Retry-After) what can't keep `slo_ttft_s` because of load; and while that has to be done, also
     prompts too long to keep it on an idle worker. docs/routing.md says exactly when."""
@@ -195,6 +196,9 @@ class ServeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Budget for finishing what runs, at SIGTERM."""
     run_dir: str | None = None
     """For sockets and records; default: a fresh private directory."""
+    orphan_s: float | None = None
+    """A killed supervisor's gateway and workers serve on for so long, for a new `jedlik serve` with the same run_dir to
+    take them over; default: 60 s where run_dir is named, else 0: they end with it."""
     log_format: Literal["human", "json"] = "human"
     event_log: str | None = None
     """Folder to record every node's events in, for replay."""
@@ -209,9 +213,24 @@ class ServeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     def roles(self) -> list[Role]:
         """Of the workers at start, by number: those that prefill come first, those that do both last."""
         split = self.prefill + self.decode
-        both = self.workers if self.workers is not None else (0 if split else DEFAULT_WORKERS)
+        both = self.workers if self.workers is not None else (0 if split else min(DEFAULT_WORKERS, self._room))
         counts: list[tuple[Role, int]] = [("prefill", self.prefill), ("decode", self.decode), ("both", both)]
         return [role for role, count in counts for _ in range(count)]
+
+    @property
+    def most_workers(self) -> int:
+        """At once, on this host: cores, and what else workers share, are divided by it."""
+        return len(self.roles) if self.planner.budget is None else self._room
+
+    @property
+    def adoptable_s(self) -> float:
+        """`orphan_s`, or its default."""
+        return self.orphan_s if self.orphan_s is not None else (0.0 if self.run_dir is None else ADOPTABLE_S)
+
+    @property
+    def _room(self) -> int:
+        """For workers of one GPU each, or of none, in the budget."""
+        return DEFAULT_WORKERS if self.planner.budget is None else max(int(self.planner.budget), 1)
 
 
 class PoolConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -29,7 +29,11 @@ _to_gateway: msgspec.msgpack.Decoder[ToGateway] = msgspec.msgpack.Decoder(ToGate
 
 def encode(message: ToWorker | ToGateway) -> bytes:
     """The whole frame."""
-    body = _encoder.encode(message)
+    return frame(_encoder.encode(message))
+
+
+def frame(body: bytes) -> bytes:
+    """With its header."""
     return _header.pack(len(body), SCHEMA_VERSION) + body
 
 

@@ -23,6 +23,7 @@ from jedlik.frontend.openai.errors import of_request_error
 from jedlik.frontend.openai.limits import LimitsBook
 from jedlik.frontend.openai.plan import Planner
 from jedlik.frontend.pages import Pages
+from jedlik.frontend.plans import PlanPages, PlansPort
 from jedlik.frontend.port import GatewayPort
 from jedlik.frontend.roles import RolePages, RolesPort
 from jedlik.frontend.text.model import load_text
@@ -36,6 +37,7 @@ class FrontendParts(msgspec.Struct, frozen=True, kw_only=True):
 
     port: GatewayPort
     roles: RolesPort
+    plans: PlansPort
     model_dir: Path
     """A Hugging Face directory; only its text side is read (tokenizer.json, its config, the chat template)."""
     served: tuple[str, ...]
@@ -63,7 +65,7 @@ class Route(msgspec.Struct, frozen=True):
     answer: Callable[[Web], Awaitable[None]]
 
 
-def routes(generation: Generation, pages: Pages, roles: RolePages) -> tuple[Route, ...]:
+def routes(generation: Generation, pages: Pages, roles: RolePages, plans: PlanPages) -> tuple[Route, ...]:
     """All that can be reached."""
     return (
         Route("POST", "/v1/chat/completions", "key", generation.chat),
@@ -73,6 +75,8 @@ def routes(generation: Generation, pages: Pages, roles: RolePages) -> tuple[Rout
         Route("GET", "/explain/", "key", pages.explain),
         Route("GET", "/roles", "key", roles.show),
         Route("POST", "/roles", "key", roles.change),
+        Route("GET", "/plan", "key", plans.show),
+        Route("POST", "/scale", "key", plans.scale),
         Route("POST", "/tokenize", "key", pages.tokenize),
         Route("POST", "/detokenize", "key", pages.detokenize),
         Route("GET", "/version", "key", pages.version),
@@ -179,7 +183,8 @@ def build_app(parts: FrontendParts) -> Application:
     desk = Desk(parts.port, hub, text, LimitsBook(parts.served), planner, parts.config)
     pages = Pages(desk, parts.metrics, parts.wall())
     generation = Generation(desk, parts.fresh_id, parts.wall)
-    return Application(routes(generation, pages, RolePages(parts.roles)), Keys(parts.api_keys), hub, parts.fresh_id)
+    table = routes(generation, pages, RolePages(parts.roles), PlanPages(parts.plans))
+    return Application(table, Keys(parts.api_keys), hub, parts.fresh_id)
 
 
 __all__ = ["Application", "FrontendParts", "Route", "build_app"]

@@ -1,23 +1,19 @@
-"""One process kept running: started, watched, started again when it ends by itself, stopped when asked.
-
-Children get a session of their own, so that Ctrl-C in a terminal reaches the supervisor alone; it stops them in order.
-"""
+"""One process kept running: started, watched, started again when it ends by itself, stopped when asked."""
 
 import asyncio
 import contextlib
-import os
 import signal
-from asyncio.subprocess import Process
 from collections.abc import Callable
 
 from jedlik.core.errors import ConfigError
 from jedlik.fleet.backoff import Backoff, Restart
+from jedlik.live.running import Running
 
 EXIT_CONFIG = 78
 """EX_CONFIG: the child says that starting it again can't help; its last words are the reason."""
 KILL_AFTER_S = 2.0
 
-Command = Callable[[], list[str]]
+Spawn = Callable[[], Running]
 Say = Callable[[str], None]
 Served = Callable[[], float]
 """For how many seconds the process has been ready to serve; 0 before."""
@@ -27,14 +23,14 @@ class Child:
     """`keep` runs until `stop`."""
 
     def __init__(
-        self, name: str, command: Command, say: Say, served: Served = lambda: 0.0, pass_fds: tuple[int, ...] = ()
+        self, name: str, spawn: Spawn, say: Say, served: Served = lambda: 0.0, found: Running | None = None
     ) -> None:
+        """`found`: runs already, and is kept from there on."""
         self.name = name
-        self._command = command
+        self._spawn = spawn
         self._say = say
         self._served = served
-        self._pass_fds = pass_fds
-        self._process: Process | None = None
+        self._process = found
         self._stopping = asyncio.Event()
 
     async def keep(self) -> None:
@@ -43,9 +39,8 @@ class Child:
         backoff = Backoff()
         while not self._stopping.is_set():
             started = loop.time()
-            self._process = await self._start()
-            if self._stopping.is_set():  # asked to stop while it was being started
-                self.signal(signal.SIGKILL)
+            if self._process is None:
+                self._process = self._spawn()
             code = await self._process.wait()
             self._process = None
             if self._stopping.is_set():
@@ -57,47 +52,40 @@ class Child:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), restart.delay_s)
 
-    def signal(self, number: signal.Signals) -> None:
-        """To the process, if it runs."""
-        if self._process is not None:
-            with contextlib.suppress(ProcessLookupError):
-                self._process.send_signal(number)
-
     async def stop(self, budget_s: float) -> None:
         """SIGTERM, and SIGKILL after the budget. Returns when the process has ended."""
         self._stopping.set()
-        process = self._process
-        if process is None:
-            return
-        self.signal(signal.SIGTERM)
-        try:
-            await asyncio.wait_for(process.wait(), budget_s + KILL_AFTER_S)
-        except TimeoutError:
-            self._say(f"{self.name} does not stop: killing it")
-            self.kill()
-            await process.wait()
+        if self._process is not None:
+            await stopped(self.name, self._process, budget_s, self._say)
 
     def kill(self) -> None:
         """At once."""
         self._stopping.set()
-        self.signal(signal.SIGKILL)
-
-    async def _start(self) -> Process:
-        return await asyncio.create_subprocess_exec(
-            *self._command(),
-            stdin=asyncio.subprocess.DEVNULL,
-            pass_fds=self._pass_fds,
-            start_new_session=True,
-            env=os.environ | {"PYTHONUNBUFFERED": "1"},
-        )
+        if self._process is not None:
+            self._process.signal(signal.SIGKILL)
 
 
-def describe(name: str, code: int, restart: Restart) -> str:
+async def stopped(name: str, process: Running, budget_s: float, say: Say) -> None:
+    """SIGTERM, and SIGKILL after the budget and a moment. Returns when the process has ended."""
+    process.signal(signal.SIGTERM)
+    done, _ = await asyncio.wait((process.ended,), timeout=budget_s + KILL_AFTER_S)
+    if not done:
+        say(f"{name} does not stop: killing it")
+        process.signal(signal.SIGKILL)
+        await process.wait()
+
+
+def ending(code: int | None) -> str:
+    """How a process ended, for people."""
+    if code is None:
+        return "has ended"
+    return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
+
+
+def describe(name: str, code: int | None, restart: Restart) -> str:
     """What to tell people about an end."""
-    how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
     when = f"in {restart.delay_s:g} s" if restart.delay_s else "now"
     if restart.crash_loop:
-        return (
-            f"{name} {how}: crash loop, {restart.quick_ends} quick ends in a row; its output says why. Next try {when}."
-        )
-    return f"{name} {how}; starting it again {when}"
+        quick = f"crash loop, {restart.quick_ends} quick ends in a row"
+        return f"{name} {ending(code)}: {quick}; its output says why. Next try {when}."
+    return f"{name} {ending(code)}; starting it again {when}"

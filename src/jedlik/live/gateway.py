@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from jedlik.core.config import Role
-from jedlik.core.effects import Deliver, Drained, GatewayEffect, Kick, Note, ToWorkerEffect, Wake
+from jedlik.core.effects import Deliver, Drained, GatewayEffect, Kick, Note, ToPlanner, ToWorkerEffect, Wake
 from jedlik.core.errors import Bug
 from jedlik.core.events import (
     Abandoned,
@@ -26,6 +26,7 @@ from jedlik.core.events import (
 )
 from jedlik.core.facts import Fact, Routed
 from jedlik.core.ids import GatewayId, RequestId, WorkerId
+from jedlik.core.plans import Report
 from jedlik.core.protocol import Card, Counters
 from jedlik.live.links import Counted, LinkEvent, WorkerLinks
 from jedlik.live.turn import Recorder, Turn, WakeTimer
@@ -79,6 +80,7 @@ class GatewayDriver:
         self._node = node
         self._telemetry = telemetry
         self._deliver: Callable[[Deliver], None] | None = None
+        self._report: Callable[[Report], None] = _unread
         self._links = WorkerLinks(gateway, discovery, cluster_key, self._from_links, telemetry.kicked)
         self._turn: Turn[GatewayEvent, GatewayEffect] = Turn(node.handle, self._perform, recorder)
         self._timer = WakeTimer(lambda: self._turn.send(Woken()))
@@ -89,6 +91,10 @@ class GatewayDriver:
 
     def listen(self, deliver: Callable[[Deliver], None]) -> None:
         self._deliver = deliver
+
+    def reports_to(self, report: Callable[[Report], None]) -> None:
+        """Who reads what this gateway sees; where nobody does, it is dropped."""
+        self._report = report
 
     def cards(self) -> Sequence[Card]:
         return self._node.cards()
@@ -154,5 +160,11 @@ class GatewayDriver:
                 self._timer.set(effect.at)
             case Kick():
                 self._links.kick(effect.worker, effect.reason)
+            case ToPlanner():
+                self._report(effect.report)
             case Drained():
                 self._drained.set()
+
+
+def _unread(report: Report) -> None:
+    """No planner is there."""

@@ -14,7 +14,7 @@ from jedlik.core.events import FromWorker, WorkerJoined, WorkerLost
 from jedlik.core.ids import GatewayId, WorkerId
 from jedlik.core.protocol import SCHEMA_VERSION, Card, Counters, Goodbye, Hello, ToWorker
 from jedlik.core.wire import decode_to_gateway, encode
-from jedlik.net.discovery.local import Joined, LocalDiscovery, Record, kill
+from jedlik.net.discovery.local import Joined, LocalDiscovery, Record, alive, kill
 from jedlik.net.streams import Connection, connect
 
 POLL_S = 0.1
@@ -99,6 +99,8 @@ class WorkerLinks:
         self._card_s = card_s
         self._links: dict[WorkerId, Link] = {}
         self._kicked: set[WorkerId] = set()
+        self._leaving: dict[WorkerId, Record] = {}
+        """Workers that discovery names no more although they run: they finish what they have."""
 
     async def run(self) -> None:
         """Watch discovery and keep connections up until cancelled; then say goodbye."""
@@ -108,6 +110,8 @@ class WorkerLinks:
                     for change in self._discovery.poll():
                         if isinstance(change, Joined):
                             tasks.create_task(self._connect(change.record))
+                        elif alive(change.record) and change.record.worker in self._links:
+                            self._leaving[WorkerId(change.record.worker)] = change.record
                         else:
                             self._cut(WorkerId(change.record.worker), "its process has ended")
                     await asyncio.sleep(POLL_S)
@@ -124,7 +128,7 @@ class WorkerLinks:
         """Cut a worker off and kill it, if it is a process of this host's run directory."""
         self._kicked.add(worker)
         self._cut(worker, reason)
-        record = self._discovery.find(worker)
+        record = self._discovery.find(worker) or self._leaving.get(worker)
         self._told_kicked(worker, reason, record is not None and kill(record))
 
     async def _connect(self, record: Record) -> None:
@@ -142,6 +146,7 @@ class WorkerLinks:
 
     def _ended(self, worker: WorkerId, reason: str) -> None:
         self._links.pop(worker, None)
+        self._leaving.pop(worker, None)
         self._discovery.forget(worker)
 
     def _cut(self, worker: WorkerId, reason: str) -> None:

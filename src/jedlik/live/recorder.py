@@ -10,8 +10,8 @@ from typing import Generic, TypeVar
 
 import msgspec
 
-from jedlik.core.effects import GatewayEffect, WorkerEffect
-from jedlik.core.events import GatewayEvent, WorkerEvent
+from jedlik.core.effects import GatewayEffect, PlannerEffect, WorkerEffect
+from jedlik.core.events import GatewayEvent, PlannerEvent, WorkerEvent
 
 Event = TypeVar("Event")
 Effect = TypeVar("Effect")
@@ -28,6 +28,7 @@ class Recorded(msgspec.Struct, Generic[Event, Effect], frozen=True, array_like=T
 
 GatewayTurn = Recorded[GatewayEvent, GatewayEffect]
 WorkerTurn = Recorded[WorkerEvent, WorkerEffect]
+PlannerTurn = Recorded[PlannerEvent, PlannerEffect]
 
 
 class EventLog(Generic[Event, Effect]):

@@ -24,6 +24,8 @@ LONGEST_PATH = 70
 class Owner(msgspec.Struct, frozen=True):
     pid: int
     started: int
+    named: bool = False
+    """Somebody chose the directory: it may hold what still runs although its owner is dead."""
 
 
 class RunDir:
@@ -40,6 +42,13 @@ class RunDir:
     def config(self, name: str) -> Path:
         return self.path / f"{name}.config.json"
 
+    def ready(self, name: str) -> bool:
+        """Whether the process of this name serves: its status is empty."""
+        try:
+            return (self.status / name).stat().st_size == 0
+        except FileNotFoundError:
+            return False
+
     def ready_s(self, name: str) -> float:
         """For how long the process of this name has been ready: since its status became empty. 0 before."""
         try:
@@ -54,6 +63,15 @@ class RunDir:
         with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
             file.write(data)
         os.replace(temporary, path)
+
+    def own(self, pid: int, *, named: bool) -> None:
+        """From now on it is this process's."""
+        self.write_private(self.path / OWNER, msgspec.json.encode(Owner(pid, start_ticks(pid) or 0, named)))
+
+    def owner(self) -> Owner | None:
+        """Whose it is, if that process lives."""
+        owner = _written(self.path)
+        return owner if owner is not None and start_ticks(owner.pid) == owner.started else None
 
     def remove(self) -> None:
         shutil.rmtree(self.path, ignore_errors=True)
@@ -74,15 +92,25 @@ def make(wanted: str | None, pid: int) -> RunDir:
     run_dir = RunDir(path)
     run_dir.records.mkdir()
     run_dir.status.mkdir()
-    run_dir.write_private(path / OWNER, msgspec.json.encode(Owner(pid, start_ticks(pid) or 0)))
+    run_dir.own(pid, named=wanted is not None)
     return run_dir
+
+
+def left(wanted: str | None) -> RunDir | None:
+    """A named run directory whose owner was killed; what it started may still run."""
+    if wanted is None:
+        return None
+    run_dir = RunDir(Path(wanted).absolute())
+    return run_dir if (run_dir.path / OWNER).exists() and run_dir.owner() is None else None
 
 
 def remove_stale(base: Path) -> None:
     """Directories of this user's servers that were killed."""
     for path in base.glob(f"jedlik-{os.getuid()}-*"):
         with contextlib.suppress(OSError):
-            if path.stat().st_uid == os.getuid() and (path / OWNER).exists() and not _owned(path):
+            owner = _written(path)
+            stale = (path / OWNER).exists() and not (owner is not None and owner.named) and not _owned(path)
+            if stale and path.stat().st_uid == os.getuid():
                 shutil.rmtree(path)
 
 
@@ -100,8 +128,11 @@ def _take_over(path: Path) -> None:
 
 def _owned(path: Path) -> bool:
     """Whether its owner lives."""
+    return RunDir(path).owner() is not None
+
+
+def _written(path: Path) -> Owner | None:
     try:
-        owner = msgspec.json.decode((path / OWNER).read_bytes(), type=Owner)
+        return msgspec.json.decode((path / OWNER).read_bytes(), type=Owner)
     except (OSError, msgspec.MsgspecError):
-        return False
-    return start_ticks(owner.pid) == owner.started
+        return None

@@ -1,29 +1,43 @@
-"""The supervisor: one gateway, N workers, kept running, reported on, stopped in order.
+"""The supervisor: one gateway kept running, workers as the planner says, reported on, stopped in order.
 
 Stopping: the gateway admits no more, finishes what runs within the budget and leaves, then the workers leave. A second
-signal kills at once. It reads status files and asks the gateway's `/ready`; it serves nothing itself and keeps no state
-that a restart of a child would need.
+signal kills at once. It reads status files and asks the gateway's `/ready`; it serves nothing itself.
 """
 
 import asyncio
 import signal
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable
+from typing import NamedTuple
 
+from jedlik.core.events import Woken
 from jedlik.live.child import Child, Say
+from jedlik.live.control import SOCKET
+from jedlik.live.control_server import ControlServer, Reply
+from jedlik.live.launch_local import LocalLauncher
+from jedlik.live.planner import PlannerDriver
 from jedlik.live.probe import get
+from jedlik.live.rundir import RunDir
 
 PROBE_S = 0.1
 Ready = Callable[[float], None]
 
 
-class Supervisor:
-    """Runs children until a signal or until one cannot start. Made inside a running loop."""
+class Parts(NamedTuple):
+    """What a supervisor runs; `reply` answers what gateways ask."""
 
-    def __init__(self, gateway: Child, workers: Sequence[Child], status: Path, say: Say, drain_s: float) -> None:
-        self._gateway = gateway
-        self._workers = list(workers)
-        self._status = status
+    gateway: Child
+    planner: PlannerDriver
+    launcher: LocalLauncher
+    control: ControlServer
+    reply: Reply
+
+
+class Supervisor:
+    """Runs its parts until a signal or until one cannot start. Made inside a running loop."""
+
+    def __init__(self, parts: Parts, run: RunDir, say: Say, drain_s: float) -> None:
+        self._parts = parts
+        self._run = run
         self._say = say
         self._drain_s = drain_s
         self._signals = 0
@@ -32,32 +46,37 @@ class Supervisor:
     async def run(self, address: tuple[str, int], ready: Ready, closing: Callable[[], None]) -> None:
         """Until stopped: `ready(seconds)` is called once, `closing` when no new connection is wanted.
 
-        Raises ConfigError if a child can't start.
+        Raises ConfigError if a child can't start, and what the planner raised.
         """
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             loop.add_signal_handler(number, self._signalled, number)
-        children = [self._gateway, *self._workers]
-        keepers = [asyncio.create_task(child.keep(), name=f"keep {child.name}") for child in children]
+        planner, reply = self._parts.planner, self._parts.reply
+        await self._parts.control.listen(self._run.socket(SOCKET), planner.send, reply)
+        planner.send(Woken())
+        keeper = asyncio.create_task(self._parts.gateway.keep(), name="keep gateway")
         watch = asyncio.create_task(self._watch(address, ready), name="watch")
         stop = asyncio.create_task(self._stop.wait(), name="stop")
+        failed = planner.failed
         try:
-            done, _ = await asyncio.wait((*keepers, watch, stop), return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait((keeper, failed, watch, stop), return_when=asyncio.FIRST_COMPLETED)
             while watch in done and not watch.exception() and not self._stop.is_set():
-                done, _ = await asyncio.wait((*keepers, stop), return_when=asyncio.FIRST_COMPLETED)
+                done, _ = await asyncio.wait((keeper, failed, stop), return_when=asyncio.FIRST_COMPLETED)
         finally:
             watch.cancel()
             closing()
             await self._stop_all()
             stop.cancel()
-            results = await asyncio.gather(*keepers, watch, stop, return_exceptions=True)
-        for result in results:
+            results = await asyncio.gather(keeper, watch, stop, return_exceptions=True)
+        for result in (*results, failed.exception() if failed.done() else None):
             if isinstance(result, Exception):
                 raise result
 
     async def _stop_all(self) -> None:
-        await self._gateway.stop(self._drain_s)
-        await asyncio.gather(*(worker.stop(self._drain_s) for worker in self._workers))
+        await self._parts.gateway.stop(self._drain_s)  # a worker that ends meanwhile is still started again
+        self._parts.planner.stop()
+        self._parts.control.close()
+        await self._parts.launcher.close(self._drain_s)
 
     def _signalled(self, number: signal.Signals) -> None:
         self._signals += 1
@@ -65,15 +84,15 @@ class Supervisor:
             self._say(f"{number.name}: finishing what runs, at most {self._drain_s:g} s; once more stops at once")
             self._stop.set()
             return
-        for child in (self._gateway, *self._workers):
-            child.kill()
+        self._parts.gateway.kill()
+        self._parts.launcher.kill_all()
 
     async def _watch(self, address: tuple[str, int], ready: Ready) -> None:
         """Tell what workers report while loading, until a request could be answered."""
         loop = asyncio.get_running_loop()
         started, told = loop.time(), dict[str, str]()
         while (await get(*address, "/ready"))[0] != 200:
-            for path in sorted(self._status.iterdir()):
+            for path in sorted(self._run.status.iterdir()):
                 text = path.read_text()
                 if text and told.get(path.name) != text:
                     told[path.name] = text

@@ -44,8 +44,11 @@ class Log:
         )
 
     def _write(self, text: str) -> None:
-        self._stream.write(text + "\n")
-        self._stream.flush()
+        try:
+            self._stream.write(text + "\n")
+            self._stream.flush()
+        except BrokenPipeError:
+            pass  # whoever read it has ended (with the supervisor); serving goes on
 
     def _json(self, event: str, said: dict[str, object], now: float) -> str:
         head = {"time": round(now, 6), "process": self._process, "event": event}

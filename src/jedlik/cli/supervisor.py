@@ -1,0 +1,124 @@
+"""The supervisor's object graph: gateway, planner, launcher and control link of one `jedlik serve`, made and run.
+
+What a killed supervisor left running is taken over: the planner is told of it before anything is started.
+"""
+
+import socket
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from jedlik.cli.children import Children, Server
+from jedlik.cli.fleet_planner import counts_of, make_planner, recorder
+from jedlik.cli.left import Left
+from jedlik.cli.places import Spot
+from jedlik.cli.settings import loopback
+from jedlik.core.config import ServeConfig
+from jedlik.core.effects import ChangeRole
+from jedlik.core.events import Adopted
+from jedlik.core.ids import WorkerId
+from jedlik.core.plans import ROLES, Counts
+from jedlik.live.adopt import Kept
+from jedlik.live.asked import Desk
+from jedlik.live.child import Child
+from jedlik.live.control_server import ControlServer
+from jedlik.live.launch_local import LocalLauncher, Started
+from jedlik.live.planner import PlannerDriver
+from jedlik.live.rundir import RunDir
+from jedlik.live.running import Running, find
+from jedlik.live.supervise import Parts, Supervisor
+from jedlik.live.telling import Telling
+from jedlik.models.info import knows_chat
+
+Say = Callable[[str], None]
+
+
+class Start(NamedTuple):
+    """What a server starts with."""
+
+    run: RunDir
+    server: Server
+    listener: socket.socket
+    spots: Sequence[Spot]
+    found: Left | None
+    """Processes that run already."""
+
+
+async def supervise(start: Start, say: Say) -> None:
+    """Until a signal. Raises ConfigError where it can't start."""
+    config, run = start.server.config, start.run
+    spots = {spot.place.name: spot for spot in start.spots}
+    workers = start.found.workers if start.found is not None else []
+    initial = counts(config, workers)
+    made = Children(run, start.server, spots, start.listener.fileno())
+    launcher = LocalLauncher(made.worker, run.ready, say)
+    control = ControlServer()
+    planner = PlannerDriver(
+        make_planner(config, [spot.place for spot in start.spots], initial),
+        launcher,
+        lambda worker, role: control.change(ChangeRole(worker, role)),
+        Telling(say),
+        recorder(config),
+        fixed=config.planner.budget is None,
+    )
+    desk = Desk(planner.plan, planner.send, len(spots))
+    gateway = Child("gateway", made.gateway, say, lambda: run.ready_s("gateway"), running_gateway(start.found))
+    for kept in workers:
+        adopt(kept, planner, launcher, say)
+    supervisor = Supervisor(Parts(gateway, planner, launcher, control, desk.reply), run, say, config.drain_s)
+    host, port = start.listener.getsockname()[:2]
+
+    def ready(seconds: float) -> None:
+        where = f"{start.server.model_name} on http://{host}:{port}, {staff(initial)}"
+        say(f"ready after {seconds:.1f} s: {where}. Try:\n{curl(start.server, port)}")
+
+    await supervisor.run((_reachable(host), port), ready, start.listener.close)
+
+
+def counts(config: ServeConfig, workers: Sequence[Kept]) -> Counts:
+    """At start: as configured; where others decide and some run already, those."""
+    if workers and config.planner.acts == "on":
+        return counts_of([kept.role for kept in workers])
+    return counts_of(config.roles)
+
+
+def adopt(kept: Kept, planner: PlannerDriver, launcher: LocalLauncher, say: Say) -> None:
+    """Keep a worker that runs."""
+    process = find(kept.pid, kept.started)
+    if process is None:
+        return  # it has ended meanwhile
+    say(f"{kept.name} runs already (pid {kept.pid}): taken over")
+    planner.send(Adopted(kept.name, kept.start, kept.role))
+    launcher.keep(kept.name, kept.start, Started(process, WorkerId(kept.id)))
+
+
+def running_gateway(found: Left | None) -> Running | None:
+    """That is kept from there on; None: one is started."""
+    if found is None or found.gateway is None:
+        return None
+    return find(found.gateway.pid, found.gateway.started)
+
+
+def curl(server: Server, port: int) -> str:
+    """A request to paste."""
+    config = server.config
+    host = config.host if loopback(config.host) else socket.gethostname()
+    key = " -H 'authorization: Bearer YOUR_KEY'" if config.api_keys else ""
+    chat = knows_chat(Path(server.model_path))
+    question = '"messages": [{"role": "user", "content": "Hello!"}]' if chat else '"prompt": "The sky is"'
+    body = f'{{"model": "{server.model_name}", "stream": true, {question}}}'
+    path = "chat/completions" if chat else "completions"
+    return f"curl -N http://{host}:{port}/v1/{path} -H 'content-type: application/json'{key} -d '{body}'"
+
+
+def staff(counts: Counts) -> str:
+    """How many workers do what: 2 workers; 3 workers (1 prefill, 2 decode)."""
+    total = sum(counts.values())
+    workers = f"{total} worker{'s' * (total != 1)}"
+    kinds = [f"{counts[role]} {role}" for role in ROLES if counts.get(role)]
+    return workers if not counts.get("prefill") and not counts.get("decode") else f"{workers} ({', '.join(kinds)})"
+
+
+def _reachable(host: str) -> str:
+    """Where the supervisor itself asks a socket bound to every address."""
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
