@@ -14,8 +14,9 @@ def test_what_is_done_now_and_why() -> None:
         "planner jedlik, mode on, budget 4, a start takes about 30s",
         "role  serving  starting  draining  wanted",
         "both        1         2         1       3",
+        "now: as many as demand needs",
         "",
-        "does: start worker-2 (both)  10s ago",
+        "last done: start worker-2 (both)  10s ago",
         "demand at the time a start would be ready exceeds what is committed",
         "demand          12.5 requests/s",
         "predicted TTFT           310 ms",
@@ -41,7 +42,7 @@ def test_off_says_how_to_turn_it_on() -> None:
 
 
 def test_counts_by_hand_missing_reports_and_trouble_are_said() -> None:
-    shown = " ".join(lines(advised(plan(by_hand={"both": 3}, stale=True, trouble="3 decode fit, 5 wanted"))))
+    shown = " ".join(lines(advised(plan(by_hand={"both": 3}, stale=["gateway@1"], trouble="3 decode fit, 5 wanted"))))
     for said in ("set by hand", '{"auto": true}', "scales up only", "3 decode fit, 5 wanted", "would do: start 3 both"):
         assert said in shown
 
@@ -87,7 +88,7 @@ def test_a_gap_in_words() -> None:
 def test_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
     with serving({"/plan": (200, msgspec.json.encode(PLAN))}) as url:
         assert show_plan(url, None, explain=False) == 0
-        assert "does: start worker-2" in capsys.readouterr().out
+        assert "last done: start worker-2" in capsys.readouterr().out
         assert show_plan(url, None, explain=True) == 0
         assert str(DECISIONS[1]["why"]) in capsys.readouterr().out
     for answers, said in (

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 from rich.cells import cell_len
-from top_given import HEALTH, PLAN, bare, lines, metrics, plan, sample, serving
+from top_given import DECISIONS, HEALTH, PLAN, bare, lines, metrics, plan, sample, serving
 
 from jedlik.cli.top import Screen
 from jedlik.cli.top_keys import parsed
@@ -171,6 +171,7 @@ def test_a_page_of_80_columns() -> None:
         "",
         " planner jedlik, mode on, budget 4",
         " both: 1 serving, 2 starting, 1 draining; 3 wanted",
+        " as many as demand needs",
         "   10s ago  start worker-2 (both): demand at the time a start would be ready",
         "   exceeds what is committed",
         "     demand 12.5 requests/s, predicted TTFT 310 ms, hit rate unknown",
@@ -198,8 +199,22 @@ def test_columns_come_with_room() -> None:
     assert "health" not in heads(80)
 
 
+def test_who_was_given_up_is_said() -> None:
+    members = [
+        {"name": "w-0", "start": 5, "state": "free", "why": "another place takes over", "quick_ends": 4},
+        {"name": "w-1", "start": 1, "state": "ended", "why": "no such model", "hopeless": True},
+        {"name": "w-2", "start": 3, "state": "free", "why": "scaled down", "quick_ends": 1},
+    ]
+    seen = view(None, AFTER._replace(plan=plan(members=members)))
+    assert seen.troubles[:-1] == [
+        "w-0 is given up after start 5: another place takes over",
+        "w-1 is given up after start 1: no such model",
+    ]
+    assert [row.worker for row in seen.rows] == ["worker-0", "worker-3"]
+
+
 def test_counts_by_hand_and_trouble_are_said() -> None:
-    seen = plan(by_hand={"both": 3}, advice={"both": 2}, stale=True, trouble="3 decode fit, 5 wanted")
+    seen = plan(by_hand={"both": 3}, advice={"both": 2}, stale=["gateway@1"], trouble="3 decode fit, 5 wanted")
     text = page(BEFORE, AFTER._replace(plan=seen))
     assert " planner jedlik, mode on, budget 4  counts set by hand  reports are missing" in text
     assert " both: 1 serving, 2 starting, 1 draining; 3 wanted; 2 advised" in text
@@ -227,7 +242,7 @@ def names(shown: Sequence[str]) -> list[str]:
 
 def test_a_fleet_that_is_too_long_scrolls() -> None:
     screen = screen_of(50)
-    rows = screen.rows(80, 24)
+    rows = screen.detail(80, 24).rows or 0
     shown = lines(screen.page(80, 24))
     assert len(shown) <= 24
     assert names(shown) == [f"w-{n}" for n in range(rows)]
@@ -242,6 +257,17 @@ def test_a_fleet_that_is_too_long_scrolls() -> None:
         screen.press("page up", rows)
     screen.press("up", rows)
     assert names(lines(screen.page(80, 24)))[0] == "w-0"
+
+
+@given(st.integers(15, 60), st.integers(1, 30), st.integers(0, 6))
+def test_a_page_is_never_taller_than_the_terminal(height: int, reasons: int, decisions: int) -> None:
+    one = {**DECISIONS[0], "reasons": [["a number with a name", 1.5, "requests/s"]] * reasons}
+    screen = Screen("http://127.0.0.1:8000", 1.0)
+    screen.take(AFTER._replace(plan=plan(decisions=[one] * decisions, why="")))
+    shown = lines(screen.page(80, height))
+    assert len(shown) < height or height < 20
+    assert any(line.startswith(" worker-0") for line in shown)
+    assert shown[-1].startswith(" q quit")
 
 
 def test_a_pause_keeps_the_page_and_its_end_shows_what_came() -> None:

@@ -39,7 +39,7 @@ DECISIONS: list[dict[str, object]] = [
         "type": "planned", "at": 90.0, "planner": "jedlik", "serving": {"both": 1}, "starting": {"both": 0},
         "draining": {"both": 1}, "wanted": {"both": 3}, "done": ["start worker-2 (both)"],
         "why": "demand at the time a start would be ready exceeds what is committed",
-        "reasons": [["demand", 12.5, "requests/s"], ["predicted TTFT", 0.31, "s"], ["hit rate", None, ""]],
+        "reasons": [["demand", 12.5, "requests/s"], ["predicted TTFT", 0.31, "s"], ["hit rate", None, "share"]],
         "advice": False,
     },
     {
@@ -49,7 +49,7 @@ DECISIONS: list[dict[str, object]] = [
 ]  # fmt: skip
 PLAN: dict[str, object] = {
     "mode": "on", "planner": "jedlik", "split": False, "budget": 4.0, "wanted": {"both": 3}, "by_hand": None,
-    "advice": {"both": 3}, "trouble": "", "start_s": 30.0, "stale": False, "now": 100.0,
+    "advice": {"both": 3}, "trouble": "", "start_s": 30.0, "stale": [], "why": "as many as demand needs", "now": 100.0,
     "members": [
         {"name": "worker-0", "start": 1, "role": "both", "state": "serving", "since_s": 754.0, "why": "ready",
          "worker": "worker-0@a", "quick_ends": 0, "hopeless": False, "place": {"name": "worker-0"}},

@@ -65,6 +65,7 @@ def test_worker_gauges_follow_load_reports_and_go_with_the_worker() -> None:
     assert found['vllm:num_requests_waiting{worker="worker-0"}'] == 2
     assert found['jedlik_kv_cache_usage_ratio{worker="worker-0"}'] == 0.25
     assert found['jedlik_step_seconds{worker="worker-0"}'] == 0.01
+    assert found['jedlik_worker_output_tokens_total{worker="worker-0"}'] == 0
     metrics.left(WorkerId("worker-0@a"))
     assert 'jedlik_requests_running{worker="worker-0"}' not in values(metrics)
 

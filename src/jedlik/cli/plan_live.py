@@ -44,12 +44,14 @@ def advised(plan: Plan) -> RenderableType:
     parts.append(counts(plan))
     if plan.by_hand not in (None, False):
         parts.append(Text('counts were set by hand; POST /scale {"auto": true} gives them back to the planner'))
+    if plan.why:
+        parts.append(Text(f"now: {plan.why}"))
     parts += _worries(plan)
     newest = next((one for one in plan.decisions if one.advice or plan.followed), None)
     if newest is None:
         return Group(*parts, Text("nothing has been decided yet: gateways have not reported, or it is too early"))
     steps = ", ".join(newest.done) if newest.done else "nothing" if plan.followed else gap(newest)
-    verb = "does" if plan.followed else "would do"
+    verb = "last done" if plan.followed else "would do"
     parts += [Text(), Text.assemble((f"{verb}: {steps}", "bold"), _when(plan, newest)), Text(newest.why)]
     return Group(*parts, reasons(newest))
 

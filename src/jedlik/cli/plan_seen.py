@@ -23,6 +23,10 @@ class Member(msgspec.Struct, frozen=True, kw_only=True):
     since_s: float | None = None
     """For how long it has been in that state."""
     why: str | None = None
+    quick_ends: int | None = None
+    """In a row."""
+    hopeless: bool | None = None
+    """It said that another start can't help."""
 
 
 class Decision(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,8 +57,10 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """What the planner would want; it is `wanted`, unless somebody else decides."""
     trouble: str | None = None
     """Why it can't decide, or do what it decided."""
-    stale: bool | None = None
-    """A gateway that should have reported has not."""
+    stale: object = None
+    """Gateways that should have reported and have not."""
+    why: str | None = None
+    """What is wanted now: one sentence."""
     members: tuple[Member, ...] = ()
     decisions: tuple[Decision, ...] = ()
     """Newest first."""

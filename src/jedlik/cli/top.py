@@ -14,7 +14,7 @@ from rich.live import Live
 from rich.text import Text
 
 from jedlik.cli.top_keys import Key, Keyboard
-from jedlik.cli.top_page import render
+from jedlik.cli.top_page import Detail, render
 from jedlik.cli.top_sample import History, Sample, look
 from jedlik.cli.top_view import View, of_history
 from jedlik.core.errors import ConfigError
@@ -23,7 +23,10 @@ TURN_S = 0.2
 """A change of the terminal's size is seen after so long."""
 MARGIN_LINES = 3
 """Below the page: an empty line, keys, and one that stays free."""
-MIN_ROWS = 3
+MIN_ROWS = 6
+"""Workers that are shown rather than why something was decided."""
+DETAILS = ((3, 1), (2, 1), (1, 1), (3, 0), (1, 0), (0, 0))
+"""Decisions, and how many of them with their numbers: the first pair that there is room for."""
 
 
 def top(url: str, api_key: str | None, once: bool, interval_s: float) -> None:
@@ -108,13 +111,16 @@ class Screen:
             case "quit":
                 pass
 
-    def rows(self, width: int, height: int) -> int:
-        """As many workers as there is room for."""
-        if self._shown is None:
-            return MIN_ROWS
+    def detail(self, width: int, height: int) -> Detail:
+        """As much as there is room for; a few workers, before anything of decisions."""
         console = Console(width=width, height=height)
-        others = len(console.render_lines(self._body(width, 1), pad=False)) - 1
-        return max(MIN_ROWS, height - others - MARGIN_LINES)
+        for decisions, reasons in DETAILS:
+            detail = Detail(1, decisions, reasons)
+            others = len(console.render_lines(self._body(width, detail), pad=False)) - 1
+            rows = height - others - MARGIN_LINES - bool(self.lost)
+            if rows >= min(self._count(), MIN_ROWS):
+                break
+        return Detail(max(rows, 1), decisions, reasons)
 
     def page(self, width: int, height: int) -> RenderableType:
         """With the line about keys below it."""
@@ -124,12 +130,11 @@ class Screen:
         if self._shown is None:
             parts.append(Text("" if self.lost else f" looking at {self._url} ...", style="dim"))
         else:
-            parts.append(self._body(width, self.rows(width, height)))
+            parts.append(self._body(width, self.detail(width, height)))
         return Group(*parts, Text(), self._keys())
 
-    def _body(self, width: int, rows: int) -> RenderableType:
-        assert self._shown is not None
-        return render(self._shown, width, rows, self.first)
+    def _body(self, width: int, detail: Detail) -> RenderableType:
+        return Text() if self._shown is None else render(self._shown, width, detail, self.first)
 
     def _keys(self) -> Text:
         line = Text(" ")
@@ -155,7 +160,7 @@ def watch(console: Console, watcher: Watcher) -> None:
                 keys = keyboard.pressed(0.0 if fresh else TURN_S)
                 width, height = console.size
                 for key in keys:
-                    screen.press(key, screen.rows(width, height))
+                    screen.press(key, screen.detail(width, height).rows or 1)
                 if "quit" in keys:
                     return
                 if fresh or keys or drawn != (width, height):

@@ -17,9 +17,20 @@ from jedlik.core.plans import Reason
 from jedlik.sim.report.words import NOTHING, number, seconds
 
 BAR = 6
-DECISIONS, TROUBLES = 3, 5
+TROUBLES = 5
 STATE_STYLES = {"serving": "green", "starting": "cyan", "draining": "yellow", "ending": "yellow", ALARMING: "bold red"}
 WELL = "ok"
+
+
+class Detail(NamedTuple):
+    """How much of a page there is room for; None: all."""
+
+    rows: int | None = None
+    """Workers."""
+    decisions: int = 3
+    """The last so many,"""
+    reasons: int = 1
+    """and of these the numbers of the last so many."""
 
 
 class Column(NamedTuple):
@@ -31,15 +42,16 @@ class Column(NamedTuple):
     right: bool = True
 
 
-def render(view: View, width: int, rows: int | None = None, first: int = 0) -> RenderableType:
-    """A page so wide; of the fleet at most so many workers, from the `first` on."""
-    parts: list[RenderableType] = [header(view.header), Text(), fleet(view.rows, width, rows, first)]
+def render(view: View, width: int, detail: Detail | None = None, first: int = 0) -> RenderableType:
+    """A page so wide; of the fleet, the workers from the `first` on."""
+    detail = detail or Detail()
+    parts: list[RenderableType] = [header(view.header), Text(), fleet(view.rows, width, detail.rows, first)]
     parts += [_indented(Text(trouble, style="red")) for trouble in view.troubles[:TROUBLES]]
     if len(view.troubles) > TROUBLES:
         parts.append(Text(f" and {len(view.troubles) - TROUBLES} more that are not well", style="red"))
     parts.append(Text())
     if view.planning is not None:
-        parts += planning(view.planning)
+        parts += planning(view.planning, detail)
     parts += [_indented(Text(note, style="dim")) for note in view.notes]
     return Group(*parts)
 
@@ -181,7 +193,7 @@ def memory(row: Row) -> Text:
 # --- the planner ----------------------------------------------------------------------------------------------------
 
 
-def planning(told: Planning) -> list[RenderableType]:
+def planning(told: Planning, detail: Detail) -> list[RenderableType]:
     """A headline, counts by role, the last decisions."""
     head = Text.assemble((" planner ", "dim"), (told.planner or NOTHING, "bold"), f", mode {told.mode or NOTHING}")
     if told.budget is not None:
@@ -191,10 +203,12 @@ def planning(told: Planning) -> list[RenderableType]:
     if told.stale:
         head.append("  reports are missing", style="yellow")
     parts: list[RenderableType] = [head, *(_indented(counted(role)) for role in told.roles)]
+    if told.why:
+        parts.append(_indented(Text(told.why)))
     if told.trouble:
         parts.append(_indented(Text(told.trouble, style="red")))
-    for one in told.decisions[:DECISIONS]:
-        parts += decision(one)
+    for at, one in enumerate(told.decisions[: detail.decisions]):
+        parts += decision(one, numbers=at < detail.reasons)
     return parts
 
 
@@ -211,13 +225,14 @@ def counted(role: Counted) -> Text:
     )
 
 
-def decision(told: Told) -> list[RenderableType]:
+def decision(told: Told, numbers: bool) -> list[RenderableType]:
     """When and what, why in a sentence, why in numbers."""
     one, when = told.decision, "" if told.ago_s is None else f"{span(told.ago_s)} ago  "
     what = f"would do: {gap(one)}" if one.advice else ", ".join(one.done) or "nothing to do"
     said = Text.assemble((when, "dim"), (what, "bold"), f": {one.why}" if one.why else "")
-    numbers = Text(", ".join(map(reason, one.reasons)), style="dim")
-    return [_indented(said, 3), *([_indented(numbers, 5)] if one.reasons else [])]
+    if not numbers or not one.reasons:
+        return [_indented(said, 3)]
+    return [_indented(said, 3), _indented(Text(", ".join(map(reason, one.reasons)), style="dim"), 5)]
 
 
 def reason(one: Reason) -> str:
@@ -226,9 +241,11 @@ def reason(one: Reason) -> str:
 
 
 def figure(one: Reason) -> str:
-    """A value with its unit; seconds as people read them."""
+    """A value with its unit; seconds and shares as people read them."""
     if one.value is None:
         return "unknown"
+    if one.unit == "share":
+        return exact(one.value)
     return seconds(one.value) if one.unit == "s" else f"{number(one.value)} {one.unit}".rstrip()
 
 

@@ -10,10 +10,13 @@ from typing import NamedTuple
 from jedlik.cli.plan_seen import ABSENT, Decision, Member, Plan, ago_s
 from jedlik.cli.top_sample import RATES_S, SHORT_S, WINDOW_S, History, Sample, WorkerHealth
 from jedlik.cli.top_series import Series
+from jedlik.fleet.backoff import LOOP_AFTER
 
 TIERS = ("host", "disk", "object")
 ALARMING = "waiting"
 """The state of a member that ended by itself and will be started again."""
+
+UNTOLD = "no reason told"
 
 
 class Header(NamedTuple):
@@ -96,6 +99,8 @@ class Planning(NamedTuple):
     by_hand: bool
     stale: bool
     trouble: str
+    why: str
+    """What is wanted now."""
     roles: list[Counted]
     decisions: list[Told]
 
@@ -246,19 +251,23 @@ def _planning(plan: Plan) -> Planning:
     ]
     told = [Told(decision, ago_s(plan, decision)) for decision in plan.decisions]
     by_hand, stale = plan.by_hand not in (None, False), bool(plan.stale)
-    return Planning(plan.mode, plan.planner, plan.budget, by_hand, stale, plan.trouble or "", roles, told)
+    return Planning(
+        plan.mode, plan.planner, plan.budget, by_hand, stale, plan.trouble or "", plan.why or "", roles, told
+    )
 
 
 def _troubles(current: Sample) -> list[str]:
     """Who is not well: crashed members first."""
     told = []
     for member in () if current.plan is None else current.plan.members:
+        why, times = member.why or UNTOLD, "" if member.start is None else f" after start {member.start}"
         if member.state == ALARMING:
-            times = "" if member.start is None else f" after start {member.start}"
-            told.append(f"{member.name} ended{times} and waits to be started again: {member.why or 'no reason told'}")
+            told.append(f"{member.name} ended{times} and waits to be started again: {why}")
+        elif member.state in ABSENT and (member.hopeless or (member.quick_ends or 0) >= LOOP_AFTER):
+            told.append(f"{member.name} is given up{times}: {why}")
     for seen in current.health.workers:
         if seen.health not in (None, "ok"):
-            told.append(f"{name_of(seen.worker)} is {seen.health}: {seen.reason or 'no reason told'}")
+            told.append(f"{name_of(seen.worker)} is {seen.health}: {seen.reason or UNTOLD}")
     return told
 
 

@@ -83,6 +83,7 @@ class GatewayMetrics:
 
     def load(self, worker: WorkerId, load: Load) -> None:
         self._loads[name_of(worker)] = load
+        self._totals_of(worker)  # its series are there from its first report on
 
     def counters(self, worker: WorkerId, counters: Counters) -> None:
         self._kv.take(name_of(worker), counters)
