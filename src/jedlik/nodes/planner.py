@@ -93,6 +93,7 @@ class PlannerNode:
     def plan(self, now: float) -> dict[str, object]:
         """JSON-able: what is wanted, by whom and why, and what is there."""
         return {
+            "now": now,
             "mode": self._config.acts,
             "planner": self._planner.name,
             "split": self._bounds.split,
