@@ -6,7 +6,14 @@ from top_given import DECISIONS, PLAN, lines, plan, serving
 
 from jedlik.cli.plan_live import advised, explained, show_plan
 from jedlik.cli.plan_seen import Decision, Plan, gap, read_plan
+from jedlik.cli.top_page import span
+from jedlik.core.config import PlannerConfig
 from jedlik.core.errors import ConfigError
+from jedlik.core.events import MemberReady, Woken
+from jedlik.core.ids import WorkerId
+from jedlik.core.plans import Place, Reason, Wish
+from jedlik.nodes.planner import PlannerNode
+from jedlik.planning.policy import Situation
 
 
 def test_what_is_done_now_and_why() -> None:
@@ -75,6 +82,32 @@ def test_every_key_may_be_missing() -> None:
     assert lines(advised(Plan()))[0] == "planner –, mode –"
     with pytest.raises(ConfigError, match="this release"):
         read_plan(b'{"members": 3}')
+
+
+class Wanting:
+    """A planner of one mind."""
+
+    name = "wanting"
+    tick_s = 5.0
+
+    def decide(self, situation: Situation) -> Wish:
+        return Wish({"both": 2}, "two are right", (Reason("load", 0.5, "share"), Reason("hit rate", None)))
+
+
+def test_what_a_planner_node_says_is_understood() -> None:
+    places = [Place(name="w0"), Place(name="w1")]
+    node = PlannerNode(PlannerConfig(mode="on", budget=2), Wanting(), places, {"both": 1}, (0.2, None))
+    node.handle(Woken(), 1.0)
+    node.handle(MemberReady("w0", 1, WorkerId("w0@1")), 2.0)
+    seen = read_plan(msgspec.json.encode(node.plan(30.0)))
+    assert (seen.mode, seen.budget, seen.now, seen.followed) == ("on", 2.0, 30.0, True)
+    assert seen.counted("serving") == {"both": 1}
+    assert seen.roles() == ["both"]
+    assert seen.members[0].since_s == 28.0
+    text = lines(explained(seen))
+    assert text[0] == f"planner wanting, mode on, budget 2, a start takes about {span(seen.start_s)}"
+    assert "start w0 (both)  29s ago" in text
+    assert lines(advised(seen))[2] == "both        1         0         0       1"
 
 
 def test_a_gap_in_words() -> None:
