@@ -75,7 +75,7 @@ def explained(plan: Plan) -> RenderableType:
             Text.assemble((said, "bold"), _when(plan, one)),
             Text(f"by {one.planner or NOTHING}: {one.why}"),
         ]
-        parts += [Padding(moved(one), (0, 0, 0, 2)), Padding(reasons(one), (0, 0, 0, 2))]
+        parts += [Padding(moved(one), (0, 0, 0, 2), expand=False), Padding(reasons(one), (0, 0, 0, 2), expand=False)]
     return Group(*parts)
 
 

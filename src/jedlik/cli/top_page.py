@@ -250,7 +250,7 @@ def figure(one: Reason) -> str:
 
 
 def _indented(part: RenderableType, columns: int = 1) -> RenderableType:
-    return Padding(part, (0, 0, 0, columns))
+    return Padding(part, (0, 0, 0, columns), expand=False)
 
 
 # --- figures --------------------------------------------------------------------------------------------------------
