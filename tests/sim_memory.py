@@ -15,7 +15,7 @@ from jedlik.core.protocol import Card
 from jedlik.core.step import Step, StepDone
 from jedlik.core.tokens import TOKEN_BYTES, pack
 from jedlik.kv.hashing import BlockHasher
-from jedlik.sim.fleet import KEY
+from jedlik.sim.slots import KEY
 
 Content = tuple[bytes, bytes]
 """(name of the block before, tokens)"""

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from math import inf
 from pathlib import Path
 
 import msgspec
@@ -19,7 +20,9 @@ from jedlik.cli import policies
 from jedlik.cli.fields import fields
 from jedlik.cli.settings import Settings, value_of
 from jedlik.cli.show import say
+from jedlik.core.config import FleetConfig, PlannerConfig
 from jedlik.core.errors import ConfigError
+from jedlik.planning.policy import Planner
 from jedlik.sim.report.columns import Slo
 from jedlik.sim.report.numbers import Summary, summarise, to_json
 from jedlik.sim.report.page import page
@@ -32,6 +35,7 @@ from jedlik.sim.world import simulate
 
 LINE_EVERY_S = 5.0
 STDOUT = "-"
+ORACLE = "oracle"
 EXAMPLE = "examples/sim-8xh200.yaml"
 
 
@@ -47,6 +51,12 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     step_by_step: bool = False
     json: str | None = None
     html: str | None = None
+    planner: str | None = None
+    """It decides how many workers there are: a name that settings know, or `oracle`."""
+    startup_s: float | None = None
+    """From the order to start a worker until it serves, of every pool."""
+    workers: int | None = None
+    """Of the first pool, at the beginning."""
 
 
 class Stopped(Exception):
@@ -65,9 +75,11 @@ def run(settings: Settings, file: Path | None, wanted: Wanted) -> Summary:
     workload = load(wanted.trace, wanted.options, wanted.seed)
     advance = Advance(workload.total)
     with _stoppable(advance):
-        done = msgspec.structs.replace(simulate(setup, workload, advance), speed=wanted.options.speed)
+        done = simulate(setup, workload, advance, clairvoyant(setup, wanted))
+    done = msgspec.structs.replace(done, speed=wanted.options.speed)
     gateway = setup.gateway
-    summary = summarise(done, Slo(gateway.slo_ttft_s, gateway.slo_itl_s), gateway.policy, setup.seed)
+    slo = Slo(gateway.slo_ttft_s, gateway.slo_itl_s)
+    summary = summarise(done, slo, gateway.policy, setup.seed, setup.planner.gpu_hour_cost)
     Console(stderr=wanted.json == STDOUT).print(rendered(summary))
     if wanted.html:
         title = f"{file.stem} on {Path(wanted.trace).name}"
@@ -85,8 +97,7 @@ def prepare(settings: Settings, file: Path | None, wanted: Wanted) -> Setup:
         raise ConfigError(f"{where}: say which workers to simulate, as {EXAMPLE} does")
     if wanted.until_s is not None and not wanted.until_s > 0:
         raise ConfigError(f"--until {wanted.until_s:g}: a run must last more than 0 s")
-    if wanted.step_by_step:
-        fleet = msgspec.structs.replace(fleet, step_by_step=True)
+    fleet = changed(fleet, wanted)
     gateway = settings.config.gateway
     for name, slo_s in (("slo_ttft_s", gateway.slo_ttft_s), ("slo_itl_s", gateway.slo_itl_s)):
         if slo_s is not None and not slo_s > 0:
@@ -95,7 +106,42 @@ def prepare(settings: Settings, file: Path | None, wanted: Wanted) -> Setup:
             )
     makers = (maker(gateway.policy), maker(gateway.shadow_policy) if gateway.shadow_policy else None)
     profiles = fleets.priced(fleet, file)
-    return build(settings.config, fleet, profiles, wanted.seed, wanted.until_s, makers)
+    config = msgspec.structs.replace(settings.config, planner=planned(settings, wanted))
+    return build(config, fleet, profiles, wanted.seed, wanted.until_s, makers)
+
+
+def changed(fleet: FleetConfig, wanted: Wanted) -> FleetConfig:
+    """As the command line wants it. Raises ConfigError."""
+    pools = fleet.pools
+    if wanted.startup_s is not None:
+        if not 0 <= wanted.startup_s < inf:
+            raise ConfigError(f"--startup-s {wanted.startup_s:g}: a time is 0 or more seconds")
+        pools = tuple(msgspec.structs.replace(pool, start_s=wanted.startup_s) for pool in pools)
+    if wanted.workers is not None:
+        if wanted.workers < 1:
+            raise ConfigError(f"--workers {wanted.workers}: at least 1 is needed")
+        pools = (msgspec.structs.replace(pools[0], count=wanted.workers), *pools[1:])
+    return msgspec.structs.replace(fleet, pools=pools, step_by_step=fleet.step_by_step or wanted.step_by_step)
+
+
+def planned(settings: Settings, wanted: Wanted) -> PlannerConfig:
+    """The planner's settings. Raises ConfigError."""
+    planner = settings.config.planner
+    if wanted.planner is not None and planner.budget is None:
+        raise ConfigError(
+            f"--planner {wanted.planner} needs to know how many GPUs there are: "
+            "set planner.budget in the file, as examples/sim-planner.yaml does, or give --planner.budget 16"
+        )
+    if wanted.startup_s is not None and settings.sources["planner.start_s"] == "default":
+        planner = msgspec.structs.replace(planner, start_s=wanted.startup_s)  # who runs a fleet knows it
+    return planner
+
+
+def clairvoyant(setup: Setup, wanted: Wanted) -> Planner | None:
+    """The oracle, where it is asked for; it looks at the workload beforehand. Raises ConfigError."""
+    if wanted.planner != ORACLE:
+        return None
+    raise ConfigError("--planner oracle is not built yet: choose another one")
 
 
 def maker(name: str) -> PolicyMaker:
@@ -156,7 +202,8 @@ def shown(settings: Settings, setup: Setup, wanted: Wanted) -> list[tuple[str, s
     rows = [("trace", wanted.trace)]
     rows += [(f"trace: {name}", str(value)) for name, value in msgspec.structs.asdict(wanted.options).items() if value]
     for pool in setup.pools:
-        told = f"{pool.count} × {pool.profile}, {pool.gpus:g} GPUs and {number(pool.kv_tokens)} tokens of KV each"
+        most = f" of {pool.rooms}" if pool.rooms > pool.count else ""
+        told = f"{pool.count}{most} × {pool.profile}, {pool.gpus:g} GPUs and {number(pool.kv_tokens)} tokens of KV each"
         rows.append((f"pool {pool.name}", f"{told}, starts in {pool.start_s:g} s"))
     rows += [(f"network: {name}", f"{value:g}") for name, value in msgspec.structs.asdict(setup.network).items()]
     rows += [("fault", f"{moment(f.at_s)} {f.kind} {f.worker or 'a worker drawn by the seed'}") for f in setup.faults]
@@ -166,8 +213,8 @@ def shown(settings: Settings, setup: Setup, wanted: Wanted) -> list[tuple[str, s
         ("cut at", "the last answer" if setup.duration_s is None else f"{setup.duration_s:g} s"),
         ("step by step", "yes" if setup.step_by_step else "no"),
     ]
-    config = settings.config
-    return rows + [(f.key, str(value_of(config, f))) for f in fields() if f.path[0] in ("worker", "gateway")]
+    config = msgspec.structs.replace(settings.config, planner=setup.planner)
+    return rows + [(f.key, str(value_of(config, f))) for f in fields() if f.path[0] in ("worker", "gateway", "planner")]
 
 
 def writable(target: str | None) -> None:

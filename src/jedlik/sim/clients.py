@@ -7,8 +7,9 @@ from jedlik.core.events import Arrived
 from jedlik.core.facts import Answered
 from jedlik.core.ids import RequestId, StreamId
 from jedlik.core.requests import Request, Sampling, Stopping
+from jedlik.sim.attainable import Alone, Shared
 from jedlik.sim.heap import Heap
-from jedlik.sim.outcome import Outcome
+from jedlik.sim.outcome import Missed, Outcome
 from jedlik.sim.process import GatewayProcess
 from jedlik.sim.workload.offered import Offered, Workload
 from jedlik.sim.workload.text import Prompts
@@ -21,13 +22,22 @@ class Clients:
         self._heap, self._workload, self._model, self._rng, self._texts = heap, workload, model, rng, texts
         self._arrivals: Iterator[Offered] = iter(())
         self._gateways: list[GatewayProcess] = []
-        self._asked: dict[RequestId, Offered] = {}
+        self._asked: dict[RequestId, tuple[Offered, bool]] = {}
+        """And whether its limit can be kept by anybody."""
         self._started: dict[StreamId, int] = {}
         """Index of the worker that gave the first token."""
         self._expected = 1
         """Offered requests that are on the heap, and one for those still to be drawn."""
         self.offered = 0
         self.outcomes: list[Outcome] = []
+        self._alone: Alone | None = None
+        self._shared = Shared()
+        self.attainable: list[bool] = []
+        """By outcome; empty where nobody asked for it."""
+
+    def judge(self, alone: Alone) -> None:
+        """Note of each request whether its limit can be kept."""
+        self._alone = alone
 
     def begin(self, gateways: list[GatewayProcess]) -> None:
         self._gateways = gateways
@@ -45,7 +55,9 @@ class Clients:
 
     def answered(self, fact: Answered) -> None:
         """A request has ended, well or not: keep what came of it, and go on."""
-        offered = self._asked.pop(fact.request_id)
+        offered, attainable = self._asked.pop(fact.request_id)
+        if self._alone is not None:
+            self.attainable.append(attainable)
         now = self._heap.now
         outcome = Outcome(
             arrived_s=now - fact.duration_s,
@@ -64,6 +76,10 @@ class Clients:
             self._expected += 1
             self._heap.at(following.at_s, self._ask, following)
         self._stop_if_done()
+
+    def unended(self) -> list[Missed]:
+        """Those that were asked and have not been answered, as they came."""
+        return [Missed(offered.at_s, attainable) for offered, attainable in self._asked.values()]
 
     def _next(self) -> None:
         """Put the next arrival on the heap: one at a time, so that memory holds what is alive."""
@@ -84,7 +100,7 @@ class Clients:
         number = self.offered
         self.offered += 1
         request_id = RequestId(str(number))
-        self._asked[request_id] = offered
+        self._asked[request_id] = offered, self._attainable(offered)
         request = Request(
             request_id=request_id,
             first_stream=StreamId(number),
@@ -97,3 +113,9 @@ class Clients:
         gateways = self._gateways
         gateway = gateways[0] if len(gateways) == 1 else self._rng.choice(gateways)
         gateway.send(Arrived(request))
+
+    def _attainable(self, offered: Offered) -> bool:
+        if self._alone is None:
+            return True
+        text = offered.text
+        return self._alone.attainable(text.tokens, self._shared.tokens(text))

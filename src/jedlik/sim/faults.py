@@ -8,12 +8,12 @@ from math import prod
 from random import Random
 
 from jedlik.core.config import FaultConfig
-from jedlik.core.events import Drain
 from jedlik.core.ids import WorkerId
-from jedlik.sim.fleet import Slot, Workers
+from jedlik.sim.fleet import Workers
 from jedlik.sim.heap import Heap
 from jedlik.sim.network import FactsFault, Network
 from jedlik.sim.process import WorkerProcess
+from jedlik.sim.slots import Slot
 
 
 class Faults:
@@ -28,17 +28,18 @@ class Faults:
 
     def _begin(self, fault: FaultConfig) -> None:
         slot = self._victim(fault)
-        if slot is None or slot.process is None:
+        if slot is None or (slot.process is None and not (fault.kind == "crash" and slot.state)):
             return  # nobody is there to be hurt
         self._workers.act(fault.kind, slot, "" if fault.for_s is None else f"for {fault.for_s:g} s")
-        process = slot.process
+        if fault.kind == "crash":
+            self._workers.crash(slot)
+        elif slot.process is not None:
+            self._strike(fault, slot, slot.process)
+
+    def _strike(self, fault: FaultConfig, slot: Slot, process: WorkerProcess) -> None:
         match fault.kind:
-            case "crash":
-                process.engine.settle()
-                self._workers.left(process.card.worker, "crashed")
             case "drain":
-                slot.wanted = False
-                process.send(Drain())
+                self._workers.hold(slot, True)
             case "cut":
                 self._part(fault, process.card.worker)
                 return
@@ -50,7 +51,7 @@ class Faults:
 
     def _end(self, fault: FaultConfig, slot: Slot, process: WorkerProcess) -> None:
         if fault.kind == "drain":
-            self._workers.start(slot)
+            self._workers.hold(slot, False)
         if slot.process is not process:
             return  # another process serves there now
         self._workers.act(f"{fault.kind} over", slot)

@@ -1,43 +1,29 @@
-"""The workers of a simulation as processes: started, connected, ended, started again; and their GPU time."""
+"""The workers of a simulation as processes: started, connected, drained, ended as a planner wants; and their GPU time.
 
-from jedlik.core.events import GatewayJoined, WorkerJoined
+Whether one that ended is started again is not decided here: the planner is told, and its effects come back as calls.
+"""
+
+from collections.abc import Callable
+
+from jedlik.core.config import Role
+from jedlik.core.errors import Bug
+from jedlik.core.events import Adopted, Drain, GatewayJoined, Hold, MemberEnded, MemberReady, PlannerEvent, WorkerJoined
 from jedlik.core.ids import WorkerId
-from jedlik.core.moves import Tier
-from jedlik.core.protocol import SCHEMA_VERSION, Capabilities, Card, Layout, TierSize
-from jedlik.kv.hashing import hash_check
+from jedlik.core.plans import Cause
 from jedlik.nodes.worker import WorkerNode
 from jedlik.scheduling.leap import LIVE, Leaps
 from jedlik.sim.carrier import Carriers
-from jedlik.sim.engine import VOCABULARY
 from jedlik.sim.heap import Heap
 from jedlik.sim.names import SharedNames
 from jedlik.sim.network import Network
-from jedlik.sim.outcome import Action
+from jedlik.sim.outcome import Action, Staff
 from jedlik.sim.process import WorkerProcess, World
-from jedlik.sim.setup import Pool, Setup
+from jedlik.sim.setup import Setup
+from jedlik.sim.slots import Slot, card_of, slots_of
 
-HANDOFF = "slots"
-KEY = b"a simulated cluster's"
 LONGEST_LEAP = 4096
 LEAPS = Leaps(LONGEST_LEAP, 1 << 40)
 STEPPING = Leaps(LIVE.longest, 1 << 40)
-
-
-class Slot:
-    """A place in the fleet: one worker after the other, an incarnation each."""
-
-    __slots__ = ("busy_s", "gpu_s", "host", "index", "name", "pool", "process", "since_s", "starts", "wanted")
-
-    def __init__(self, index: int, name: str, pool: Pool, host: str) -> None:
-        self.index, self.name, self.pool, self.host = index, name, pool, host
-        self.process: WorkerProcess | None = None
-        self.starts = 0
-        self.wanted = True
-        """It is started again when it ends."""
-        self.gpu_s = self.busy_s = 0.0
-        """Of processes that ended: from start to end, and in steps."""
-        self.since_s: float | None = None
-        """Since when its GPUs have been busy or starting; None: they are free."""
 
 
 class Workers:
@@ -45,38 +31,83 @@ class Workers:
 
     def __init__(self, heap: Heap, world: World, setup: Setup, network: Network, names: SharedNames) -> None:
         self._heap, self._world, self._setup, self._network, self._names = heap, world, setup, network, names
-        places = zip(setup.workers, setup.pool_of, setup.hosts, strict=True)
-        self.slots = [Slot(index, *place) for index, place in enumerate(places)]
+        self.slots = slots_of(setup)
         self.carriers = Carriers(heap, setup.network, network.reaches, world.witness)
+        self.tell: Callable[[PlannerEvent], None] = _nobody
+        """The planner, once there is one."""
+        self._by_name = {slot.name: slot for slot in self.slots}
         self._by_id: dict[WorkerId, Slot] = {}
         self.actions: list[Action] = []
+        self.staff: list[Staff] = []
+        """How many were in which state, whenever that changed."""
         self.handled = 0
         """Events of processes that ended."""
 
     def boot(self) -> None:
-        """All are up and connected when the simulation begins."""
-        for slot in self.slots:
-            slot.since_s = self._heap.now
-            self._serve(slot)
+        """Every pool's first workers are up and connected when the simulation begins."""
+        for slot, begins in zip(self.slots, self._setup.begins, strict=True):
+            if begins:
+                slot.since_s, slot.starts = self._heap.now, 1
+                self.tell(Adopted(slot.name, slot.starts, slot.role))
+                self._bring_up(slot)
+        self._counted()
 
     def index(self, worker: WorkerId) -> int:
         return self._by_id[worker].index
 
     def slot(self, name: str) -> Slot:
-        return next(slot for slot in self.slots if slot.name == name)
+        return self._by_name[name]
 
     def act(self, kind: str, slot: Slot, detail: str = "") -> None:
         self.actions.append(Action(self._heap.now, kind, slot.name, detail))
 
-    def start(self, slot: Slot) -> None:
-        """Start a process at a free place; it serves after the pool's start-up time."""
-        slot.wanted = True
-        if slot.process is None and slot.since_s is None:
-            slot.since_s = self._heap.now
-            self.act("start", slot)
-            self._heap.after(slot.pool.start_s, self._serve, slot)
+    # --- what planners want ---
 
-    def left(self, worker: WorkerId, reason: str) -> None:
+    def launch(self, name: str, start: int, role: Role) -> None:
+        """Start a process at a free place; it serves after the pool's start-up time."""
+        slot = self._by_name[name]
+        if slot.since_s is not None or start <= slot.starts:
+            raise Bug(f"start {start} at {name}, where start {slot.starts} is {slot.state or 'over'}")
+        slot.since_s, slot.starts, slot.role, slot.state, slot.fell = self._heap.now, start, role, "starting", False
+        self.act("start", slot, "" if role == slot.pool.role else role)
+        self._counted()
+        self._heap.after(slot.pool.start_s, self._serve, slot, start)
+
+    def retire(self, name: str, start: int) -> None:
+        """Have it finish what it has and leave."""
+        slot = self._current(name, start)
+        if slot is not None and slot.process is not None:
+            slot.state = "draining"
+            if not slot.held:
+                self.act("retire", slot)
+            self._counted()
+            slot.process.send(Drain())
+
+    def end(self, name: str, start: int) -> None:
+        """End it now, starting or not."""
+        slot = self._current(name, start)
+        if slot is not None:
+            self._cut(slot, "ended", "asked")
+
+    def change_role(self, worker: WorkerId, role: Role) -> None:
+        """It has been told to take another role."""
+        slot = self._by_id[worker]
+        slot.role = role
+        self.act("role", slot, role)
+        self._counted()
+
+    # --- what happens to them ---
+
+    def crash(self, slot: Slot) -> None:
+        """Its process is gone, starting or not."""
+        self._cut(slot, "crashed", "crashed")
+
+    def hold(self, slot: Slot, held: bool) -> None:
+        """A fault wants no worker there, or lets one be there again."""
+        slot.held = held
+        self.tell(Hold(slot.name, held))
+
+    def left(self, worker: WorkerId, reason: str, cause: Cause) -> None:
         """A process is gone: it drained, was kicked or killed. Its connections close behind what it sent."""
         slot = self._by_id.get(worker)
         if slot is None or slot.process is None or slot.process.card.worker != worker:
@@ -88,11 +119,7 @@ class Workers:
         slot.busy_s += process.engine.busy_s
         self.act("end", slot, reason)
         self._network.close(worker, reason)
-        if slot.since_s is not None:
-            slot.gpu_s += self._heap.now - slot.since_s
-            slot.since_s = None
-        if slot.wanted:
-            self.start(slot)
+        self._free(slot, cause)
 
     def gpu_s(self) -> float:
         """GPU time used by all so far."""
@@ -103,53 +130,62 @@ class Workers:
         """How long each worker's engine has worked on steps that ended."""
         return [slot.busy_s + (slot.process.engine.busy_s if slot.process else 0.0) for slot in self.slots]
 
-    def _serve(self, slot: Slot) -> None:
-        slot.starts += 1
-        card = _card(self._setup, slot)
+    def _current(self, name: str, start: int) -> Slot | None:
+        """Where that start is still going on."""
+        slot = self._by_name[name]
+        return slot if slot.starts == start and slot.since_s is not None else None
+
+    def _cut(self, slot: Slot, reason: str, cause: Cause) -> None:
+        if slot.process is not None:
+            slot.process.engine.settle()
+        if slot.process is not None:
+            self.left(slot.process.card.worker, reason, cause)
+        elif slot.since_s is not None:
+            self.act("end", slot, reason)
+            self._free(slot, cause)
+
+    def _free(self, slot: Slot, cause: Cause) -> None:
+        if slot.since_s is not None:
+            slot.gpu_s += self._heap.now - slot.since_s
+            slot.since_s = None
+        slot.state, slot.fell = "", cause != "asked"
+        self._counted()
+        self.tell(MemberEnded(slot.name, slot.starts, cause))
+
+    def _serve(self, slot: Slot, start: int) -> None:
+        if slot.starts != start or slot.state != "starting":
+            return  # it ended before it was up
+        self.act("serve", slot)
+        self._bring_up(slot)
+        self._counted()
+
+    def _bring_up(self, slot: Slot) -> None:
+        card = card_of(self._setup, slot)
         leaps = STEPPING if self._setup.step_by_step else LEAPS
-        node = WorkerNode(card, self._setup.worker, self._names, leaps, slot.pool.model.costs, slot.pool.role)
+        node = WorkerNode(card, self._setup.worker, self._names, leaps, slot.pool.model.costs, slot.role)
         process = WorkerProcess(self._heap, self._world, card, node, slot.pool.model, self.carriers)
-        slot.process = process
+        slot.process, slot.state = process, "serving"
         self._by_id[card.worker] = slot
         self._network.workers[card.worker] = process
-        if slot.starts > 1:
-            self.act("serve", slot)
         for word in self.carriers.first_words(card):
             process.send(word)
         for name, gateway in self._network.gateways.items():
             gateway.send(WorkerJoined(card))
             process.send(GatewayJoined(name))
+        self.tell(MemberReady(slot.name, slot.starts, card.worker))
+
+    def _counted(self) -> None:
+        """Of one moment the last counts stay."""
+        now = self._heap.now
+        counts: dict[str, dict[str, int]] = {"serving": {}, "starting": {}, "draining": {}}
+        for slot in self.slots:
+            if slot.state:
+                of = counts[slot.state]
+                of[slot.role] = of.get(slot.role, 0) + 1
+        if self.staff and self.staff[-1].at_s == now:
+            self.staff.pop()
+        self.staff.append(Staff(now, **counts))
 
 
-def _card(setup: Setup, slot: Slot) -> Card:
-    size = setup.worker.block_size
-    return Card(
-        schema=SCHEMA_VERSION,
-        worker=WorkerId(f"{slot.name}@{slot.starts}"),
-        name=slot.name,
-        model=setup.model,
-        revision=setup.model,
-        layout=Layout("float8", 1, 1, -(-slot.pool.kv_token_bytes // 2), size),  # as many bytes as there are
-        total_blocks=slot.pool.kv_tokens // size + 1,
-        max_model_len=setup.max_model_len or slot.pool.kv_tokens,
-        max_sequences=setup.worker.max_sequences,
-        max_step_tokens=setup.worker.max_step_tokens,
-        vocab_size=VOCABULARY,
-        eos_token_ids=(),
-        hash_check=hash_check(KEY),
-        capabilities=Capabilities(),
-        handoffs=(HANDOFF,) if setup.handoffs else (),
-        engine="simulated",
-        host=slot.host if setup.handoffs else "",
-        tiers=_tiers(slot.pool, size),
-    )
-
-
-def _tiers(pool: Pool, block_size: int) -> tuple[TierSize, ...]:
-    """Block 0 of each is not used."""
-    sizes: list[tuple[Tier, int]] = [
-        ("host", pool.kv_host_tokens),
-        ("disk", pool.kv_disk_tokens),
-        ("object", pool.kv_object_tokens),
-    ]
-    return tuple(TierSize(tier, tokens // block_size + 1) for tier, tokens in sizes if tokens)
+def _nobody(event: PlannerEvent) -> None:
+    raise Bug(f"{event}, and nobody plans")

@@ -7,12 +7,13 @@ ask others for something are clients of theirs, from the first message on, as ga
 """
 
 from collections import Counter
+from collections.abc import Callable
 from random import Random
 from typing import NamedTuple
 
 from jedlik.core.config import NetworkConfig
-from jedlik.core.effects import ToGatewayEffect, ToWorkerEffect
-from jedlik.core.events import FromGateway, FromWorker, GatewayJoined, GatewayLost, WorkerLost
+from jedlik.core.effects import ToGatewayEffect, ToPlanner, ToWorkerEffect
+from jedlik.core.events import FromGateway, FromWorker, GatewayJoined, GatewayLost, PlannerEvent, Reported, WorkerLost
 from jedlik.core.ids import GatewayId, WorkerId
 from jedlik.core.protocol import SCHEMA_VERSION, Facts, Hello
 from jedlik.sim.heap import Heap
@@ -38,6 +39,8 @@ class Network:
         self._heap, self._config, self._rng = heap, config, rng
         self.gateways: dict[GatewayId, GatewayProcess] = {}
         self.workers: dict[WorkerId, WorkerProcess] = {}
+        self.planner: Callable[[PlannerEvent], None] | None = None
+        """What takes gateways' reports."""
         self._askers: dict[GatewayId, tuple[WorkerProcess, set[WorkerId]]] = {}
         """Workers that ask others, and whom."""
         self._parted: Counter[Pair] = Counter()
@@ -78,6 +81,11 @@ class Network:
         self._send(worker, pair, sent.message, False)
         if fault is not None and fault.duplicated and self._rng.random() < fault.duplicated:
             self._send(worker, pair, sent.message, False)
+
+    def to_planner(self, sent: ToPlanner) -> None:
+        """From a gateway; small and seldom, so it takes nothing of the gateway's line."""
+        if self.planner is not None:
+            self._heap.after(self._config.latency_s, self.planner, Reported(sent.report))
 
     def cut(self, gateway: GatewayId, worker: WorkerId) -> None:
         """From now on nothing gets through between these two."""

@@ -2,6 +2,7 @@
 
 import msgspec
 
+from jedlik.core.facts import Planned
 from jedlik.sim.movement import Movement
 
 
@@ -54,6 +55,36 @@ class Action(msgspec.Struct, frozen=True, array_like=True):
     detail: str = ""
 
 
+class Staff(msgspec.Struct, frozen=True, array_like=True):
+    """Workers by role, from a moment on."""
+
+    at_s: float
+    serving: dict[str, int]
+    starting: dict[str, int]
+    """Ordered, and not yet up: they take GPUs."""
+    draining: dict[str, int]
+
+
+class Missed(msgspec.Struct, frozen=True, array_like=True):
+    """A request that had not ended when the run was cut."""
+
+    arrived_s: float
+    attainable: bool
+
+
+class Planning(msgspec.Struct, frozen=True, kw_only=True):
+    """What a planner did in a run."""
+
+    planner: str
+    budget: float
+    """GPUs, over all workers; workers where they take none."""
+    actions: list[Action]
+    """That it ordered: starts, retirements, ends and changes of role; not those at the beginning, nor starts in place
+    of what crashed."""
+    decisions: list[Planned]
+    """The last ones, where there are very many."""
+
+
 class Run(msgspec.Struct):
     """All of one simulation."""
 
@@ -82,3 +113,10 @@ class Run(msgspec.Struct):
     """In steps, by worker index; empty: not known."""
     block_size: int = 1
     movement: Movement = msgspec.field(default_factory=Movement)
+    attainable: list[bool] = []
+    """By outcome: its prefill alone, on an idle worker with all cached that ever was, keeps the SLO; empty: all."""
+    unended: list[Missed] = []
+    """Offered, and not ended when the run was cut."""
+    staff: list[Staff] = []
+    planning: Planning | None = None
+    """None: as many workers as there were at the beginning."""

@@ -18,6 +18,7 @@ from jedlik.core.effects import (
     Note,
     RunStep,
     ToGatewayEffect,
+    ToPlanner,
     ToWorkerEffect,
     Wake,
     WorkerEffect,
@@ -26,6 +27,7 @@ from jedlik.core.events import GatewayEvent, StepEnded, Woken, WorkerEvent
 from jedlik.core.facts import Fact, StepRan
 from jedlik.core.ids import GatewayId, WorkerId
 from jedlik.core.moves import Order
+from jedlik.core.plans import Cause
 from jedlik.core.protocol import Card
 from jedlik.core.step import StepDone
 from jedlik.nodes.gateway import GatewayNode
@@ -53,7 +55,7 @@ class World(Protocol):
     def noted(self, fact: Fact, worker: WorkerId | None = None) -> None:
         """By a gateway, or by this worker."""
 
-    def left(self, worker: WorkerId, reason: str) -> None: ...
+    def left(self, worker: WorkerId, reason: str, cause: Cause) -> None: ...
 
 
 class Messages(Protocol):
@@ -64,6 +66,8 @@ class Messages(Protocol):
     def ask(self, process: "WorkerProcess", sent: ToWorkerEffect) -> None: ...
 
     def to_gateway(self, worker: WorkerId, sent: ToGatewayEffect) -> None: ...
+
+    def to_planner(self, sent: ToPlanner) -> None: ...
 
 
 class Process(Generic[Event, Effect]):
@@ -165,7 +169,7 @@ class WorkerProcess(Process[WorkerEvent, WorkerEffect]):
             elif isinstance(effect, Drained):
                 drained = True
         if drained:
-            self._world.left(self.card.worker, "drained")
+            self._world.left(self.card.worker, "drained", "asked")
 
 
 class GatewayProcess(Process[GatewayEvent, GatewayEffect]):
@@ -187,4 +191,6 @@ class GatewayProcess(Process[GatewayEvent, GatewayEffect]):
             elif isinstance(effect, Wake):
                 self._set_wake(effect.at)
             elif isinstance(effect, Kick):
-                self._world.left(effect.worker, effect.reason)
+                self._world.left(effect.worker, effect.reason, "killed")
+            elif isinstance(effect, ToPlanner):
+                self._world.network.to_planner(effect)

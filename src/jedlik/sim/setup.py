@@ -16,6 +16,7 @@ from jedlik.core.config import (
     FleetConfig,
     GatewayConfig,
     NetworkConfig,
+    PlannerConfig,
     PoolConfig,
     Role,
     ServeConfig,
@@ -55,6 +56,13 @@ class Pool(msgspec.Struct, frozen=True):
     kv_host_tokens: int = 0
     kv_disk_tokens: int = 0
     kv_object_tokens: int = 0
+    places: int = 0
+    """Room for so many, where a planner may start more."""
+
+    @property
+    def rooms(self) -> int:
+        """Places in all."""
+        return max(self.places, self.count)
 
     def host_of(self, number: int) -> str:
         """Of one of its workers; / keeps these names apart from those that users give."""
@@ -84,21 +92,33 @@ class Setup(msgspec.Struct, frozen=True, kw_only=True):
     step_by_step: bool = False
     handoffs: bool = False
     """Workers send each other KV."""
+    planner: PlannerConfig = PlannerConfig()
 
     @property
     def hosts(self) -> list[str]:
         """By worker index."""
-        return [pool.host_of(number) for pool in self.pools for number in range(pool.count)]
+        return [pool.host_of(number) for pool in self.pools for number in range(pool.rooms)]
 
     @property
     def workers(self) -> list[str]:
-        """Names, by index: `pool/number`."""
-        return [f"{pool.name}/{number}" for pool in self.pools for number in range(pool.count)]
+        """Names of all places, by index: `pool/number`."""
+        return [f"{pool.name}/{number}" for pool in self.pools for number in range(pool.rooms)]
 
     @property
     def pool_of(self) -> list[Pool]:
         """By worker index."""
-        return [pool for pool in self.pools for _ in range(pool.count)]
+        return [pool for pool in self.pools for _ in range(pool.rooms)]
+
+    @property
+    def begins(self) -> list[bool]:
+        """By worker index: it is up when the run begins."""
+        return [number < pool.count for pool in self.pools for number in range(pool.rooms)]
+
+    @property
+    def budget_gpus(self) -> float:
+        """Of all workers together, at most."""
+        initial = sum(pool.gpus * pool.count for pool in self.pools)
+        return initial if self.planner.budget is None else self.planner.budget
 
 
 class Problem(NamedTuple):
@@ -141,8 +161,11 @@ def build(
         max_model_len=config.max_model_len,
         step_by_step=fleet.step_by_step,
         handoffs=hands_off(fleet),
+        planner=config.planner,
     )
-    names = setup.workers
+    setup = msgspec.structs.replace(setup, pools=tuple(_roomy(pool, config.planner) for pool in pools))
+    _within_budget(setup)
+    names = [f"{pool.name}/{number}" for pool in pools for number in range(pool.count)]
     faults = [_settled(fault, names) for fault in fleet.faults]
     return msgspec.structs.replace(setup, faults=tuple(sorted(faults, key=lambda fault: fault.at_s)))
 
@@ -265,6 +288,37 @@ def _pool(number: int, fleet: FleetConfig, profiles: Mapping[str, Profile], bloc
         kv_disk_tokens=pool.kv_disk_tokens,
         kv_object_tokens=pool.kv_object_tokens,
     )
+
+
+def _roomy(pool: Pool, planner: PlannerConfig) -> Pool:
+    """With room for as many workers as the budget allows, where there is one."""
+    if planner.budget is None or not _limited(planner):
+        return pool
+    return msgspec.structs.replace(pool, places=int(planner.budget // (pool.gpus or 1)))
+
+
+def _within_budget(setup: Setup) -> None:
+    """Raises ConfigError if the budget is too small for what there is at the beginning."""
+    budget = setup.planner.budget
+    if budget is None or not _limited(setup.planner):
+        return
+    for pool in setup.pools:
+        if not pool.places:
+            raise ConfigError(
+                f"planner.budget: {budget:g} GPUs are too few for a worker of pool {pool.name}, "
+                f"which takes {pool.gpus:g}: raise it"
+            )
+    begin = sum((pool.gpus or 1) * pool.count for pool in setup.pools)
+    if begin > budget:
+        raise ConfigError(
+            f"planner.budget: {budget:g} GPUs, and the fleet begins with {begin:g}: raise it, "
+            "or lower the counts of fleet.pools (--workers)"
+        )
+
+
+def _limited(planner: PlannerConfig) -> bool:
+    """A planner may start workers, as far as its budget goes."""
+    return planner.acts != "off" and planner.budget is not None
 
 
 def _tiers(pool: PoolConfig) -> Iterator[tuple[str, int]]:

@@ -10,22 +10,30 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from random import Random
 
+import msgspec
+
 from jedlik.core.effects import Deliver
+from jedlik.core.events import Woken
 from jedlik.core.facts import Answered, Fact
 from jedlik.core.ids import GatewayId, WorkerId
+from jedlik.core.plans import Cause
 from jedlik.nodes.gateway import GatewayNode
+from jedlik.planning.policy import Planner
+from jedlik.sim.attainable import Alone
 from jedlik.sim.carrier import Witness
 from jedlik.sim.clients import Clients
 from jedlik.sim.engine import VOCABULARY
 from jedlik.sim.faults import Faults
-from jedlik.sim.fleet import KEY, Workers
+from jedlik.sim.fleet import Workers
 from jedlik.sim.heap import Heap
 from jedlik.sim.movement import Movement
 from jedlik.sim.names import SharedNaming
 from jedlik.sim.network import Network
 from jedlik.sim.outcome import Run, Sample
+from jedlik.sim.planner import PlannerProcess, node_of, planning
 from jedlik.sim.process import GatewayProcess
 from jedlik.sim.setup import Setup
+from jedlik.sim.slots import KEY
 from jedlik.sim.workload.offered import Workload
 from jedlik.sim.workload.text import Prompts
 
@@ -45,8 +53,9 @@ class Simulation:
         workload: Workload,
         progress: Progress | None = None,
         witness: Witness | None = None,
+        planner: Planner | None = None,
     ) -> None:
-        self._setup, self._progress, self.witness = setup, progress, witness
+        self._setup, self._progress, self.witness, self._by = setup, progress, witness, planner
         self.heap = heap = Heap()
         rng = Random(setup.seed)
         self.network = Network(heap, setup.network, Random(rng.getrandbits(64)))
@@ -54,20 +63,36 @@ class Simulation:
         self.workers = Workers(heap, self, setup, self.network, naming.names)
         self.clients = Clients(heap, workload, setup.model, Random(rng.getrandbits(64)), Prompts(VOCABULARY))
         self._faults = Faults(heap, self.workers, self.network, Random(rng.getrandbits(64)))
+        gateway = setup.gateway
+        if not self._plans:
+            gateway = msgspec.structs.replace(gateway, report_s=0.0)  # nobody would read them
+        if gateway.slo_ttft_s is not None:
+            models = [pool.model for pool in setup.pools]
+            self.clients.judge(Alone(models, setup.worker.max_step_tokens, gateway.slo_ttft_s))
         for number in range(setup.gateways):
             name = GatewayId(f"g{number}@1")
             shadow = setup.shadow() if setup.shadow else None
-            node = GatewayNode(setup.gateway, name, naming, setup.worker, setup.policy(), shadow)
+            node = GatewayNode(gateway, name, naming, setup.worker, setup.policy(), shadow)
             self.network.gateways[name] = GatewayProcess(heap, self, node)
+        self.planner = PlannerProcess(heap, node_of(setup, self.workers, planner), self.workers, self.network.gateways)
+        self.workers.tell = self.planner.send
+        if self._plans:
+            self.network.planner = self.planner.send
         self._samples: list[Sample] = []
         self._moves = Movement()
         self._sample_s = SAMPLE_S
         self._told_s = 0.0
 
+    @property
+    def _plans(self) -> bool:
+        """Somebody decides how many workers there are."""
+        return self._by is not None or self._setup.planner.acts != "off"
+
     def run(self) -> Run:
         """All of it."""
         cpu_s, wall_s = time.process_time(), time.perf_counter()
         self.workers.boot()
+        self.planner.send(Woken())
         self._faults.script(self._setup.faults)
         self.clients.begin(list(self.network.gateways.values()))
         self.heap.at(0.0, self._sample)
@@ -78,6 +103,7 @@ class Simulation:
                 self.heap.run(self._setup.duration_s)
         handled = sum(process.handled for process in self.network.gateways.values())
         handled += sum(process.handled for process in self.network.workers.values()) + self.workers.handled
+        handled += self.planner.handled
         return Run(
             outcomes=self.clients.outcomes,
             samples=self._samples,
@@ -94,6 +120,10 @@ class Simulation:
             busy_s=self.workers.busy_s(),
             block_size=self._setup.worker.block_size,
             movement=self._moves,
+            attainable=self.clients.attainable,
+            unended=self.clients.unended(),
+            staff=self.workers.staff,
+            planning=planning(self._setup, self.planner, self._by),
         )
 
     # --- what processes need of the world ---
@@ -108,8 +138,8 @@ class Simulation:
         elif worker is not None:
             self._moves.note(fact)
 
-    def left(self, worker: WorkerId, reason: str) -> None:
-        self.workers.left(worker, reason)
+    def left(self, worker: WorkerId, reason: str, cause: Cause) -> None:
+        self.workers.left(worker, reason, cause)
 
     # --- what is looked at, without changing anything ---
 
@@ -135,9 +165,10 @@ class Simulation:
             self._progress(len(self.clients.outcomes), now)
 
 
-def simulate(setup: Setup, workload: Workload, progress: Progress | None = None) -> Run:
-    """Run a workload against a fleet. `progress` is told (requests ended, simulated seconds) now and then."""
-    return Simulation(setup, workload, progress).run()
+def simulate(setup: Setup, workload: Workload, progress: Progress | None = None, planner: Planner | None = None) -> Run:
+    """Run a workload against a fleet. `progress` is told (requests ended, simulated seconds) now and then; `planner`
+    decides in place of the one that the setup names."""
+    return Simulation(setup, workload, progress, planner=planner).run()
 
 
 @contextmanager

@@ -4,11 +4,16 @@ Latencies, hit rate and rates of answers are over requests that ended well; good
 what was shed, failed or unfinished is missed. Percentiles interpolate linearly. Nothing to measure is null, not zero.
 """
 
+from collections.abc import Mapping
+
 import msgspec
 import numpy as np
 
+from jedlik.core.config import Role
+from jedlik.core.facts import Planned
 from jedlik.sim.outcome import Action, Run
 from jedlik.sim.report.columns import Columns, Flags, Floats, Indices, Slo, columns
+from jedlik.sim.report.kept import promises, ratio
 from jedlik.sim.report.moving import HandOffs, RoleRow, TierRow, hand_offs, roles, tiers
 
 
@@ -28,6 +33,20 @@ class Happened(msgspec.Struct, frozen=True):
     kind: str
     worker: str
     detail: str
+
+
+class Decided(msgspec.Struct, frozen=True):
+    """A planner's decision and its reasons, with their keys."""
+
+    at_s: float
+    wanted: Mapping[Role, int]
+    serving: Mapping[Role, int]
+    starting: Mapping[Role, int]
+    draining: Mapping[Role, int]
+    done: list[str]
+    why: str
+    reasons: dict[str, float | None]
+    """By name and unit."""
 
 
 class WorkerRow(msgspec.Struct, frozen=True):
@@ -66,6 +85,15 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     slo_itl_s: float | None
     goodput: float | None
     """Share of the offered requests that ended well within the SLOs; null without SLOs."""
+    slo_attainment: float | None
+    """As `goodput`, of the attainable requests only; null without SLOs."""
+    attainable_share: float | None
+    """Of the offered requests, those whose prefill alone, on an idle worker with all cached that ever was, keeps
+    `slo_ttft_s`."""
+    worst_minute_attainment: float | None
+    """Over whole minutes, by arrival, with 10 attainable requests or more; null: there was none."""
+    goodput_per_gpu_s: float | None
+    """Requests that ended well within the SLOs, per second of a GPU."""
     ttft_s: Spread
     itl_s: Spread
     hit_rate: float | None
@@ -78,6 +106,14 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     output_tokens_per_s: float | None
     gpus: float
     gpu_hours: float
+    """Start-up and draining included."""
+    cost: float | None
+    """`gpu_hours` times what one costs; null: not known."""
+    planner: str | None
+    """null: nobody planned."""
+    planner_actions: int
+    planner_action_list: list[Happened]
+    decisions: list[Decided]
     actions: int
     action_list: list[Happened]
     simulated_requests_per_cpu_s: float | None
@@ -93,10 +129,12 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     roles: list[RoleRow]
 
 
-def summarise(run: Run, slo: Slo, policy: str, seed: int) -> Summary:
+def summarise(run: Run, slo: Slo, policy: str, seed: int, gpu_hour_cost: float | None = None) -> Summary:
     """The figures of a run."""
     data = columns(run.outcomes)
     ok = data.ok
+    kept = promises(run, data, slo)
+    orders = run.planning.actions if run.planning else []
     answered, shed, ended = int(ok.sum()), int(data.shed.sum()), len(run.outcomes)
     return Summary(
         policy=policy,
@@ -109,7 +147,11 @@ def summarise(run: Run, slo: Slo, policy: str, seed: int) -> Summary:
         unfinished=run.offered - ended,
         slo_ttft_s=slo.ttft_s,
         slo_itl_s=slo.itl_s,
-        goodput=None if slo == Slo() else ratio(int(data.good(slo).sum()), run.offered),
+        goodput=kept.goodput,
+        slo_attainment=kept.attainment,
+        attainable_share=kept.attainable_share,
+        worst_minute_attainment=kept.worst_minute,
+        goodput_per_gpu_s=kept.per_gpu_s,
         ttft_s=spread(data.ttft_s[ok]),
         itl_s=spread(data.itl_s[ok]),
         hit_rate=hit_rate(data, ok),
@@ -117,8 +159,13 @@ def summarise(run: Run, slo: Slo, policy: str, seed: int) -> Summary:
         duration_s=run.duration_s,
         requests_per_s=ratio(answered, run.duration_s),
         output_tokens_per_s=ratio(float(data.output_tokens.sum()), run.duration_s),
-        gpus=sum(run.gpus),
+        gpus=run.planning.budget if run.planning else sum(run.gpus),
         gpu_hours=run.gpu_s / 3600,
+        cost=None if gpu_hour_cost is None else run.gpu_s / 3600 * gpu_hour_cost,
+        planner=run.planning.planner if run.planning else None,
+        planner_actions=len(orders),
+        planner_action_list=[happened(action) for action in orders],
+        decisions=[_decided(fact) for fact in run.planning.decisions] if run.planning else [],
         actions=len(run.actions),
         action_list=[happened(action) for action in run.actions],
         simulated_requests_per_cpu_s=ratio(ended, run.cpu_s),
@@ -151,12 +198,21 @@ def hit_rate(data: Columns, of: Flags | Indices) -> float | None:
     return ratio(float(data.cached_tokens[of].sum()), float(data.prompt_tokens[of].sum()))
 
 
-def ratio(part: float, whole: float) -> float | None:
-    return part / whole if whole > 0 else None
-
-
 def happened(action: Action) -> Happened:
     return Happened(action.at_s, action.kind, action.worker, action.detail)
+
+
+def _decided(fact: Planned) -> Decided:
+    return Decided(
+        at_s=fact.at,
+        wanted=fact.wanted,
+        serving=fact.serving,
+        starting=fact.starting,
+        draining=fact.draining,
+        done=[*fact.done],
+        why=fact.why,
+        reasons={f"{one.name}, {one.unit}" if one.unit else one.name: one.value for one in fact.reasons},
+    )
 
 
 def _rows(run: Run, data: Columns) -> list[WorkerRow]:

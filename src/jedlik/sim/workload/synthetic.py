@@ -63,22 +63,38 @@ class Gamma(Lengths, frozen=True, kw_only=True):
 
 
 class Sinusoid(Lengths, frozen=True, kw_only=True):
-    """Arrivals at random, at a rate that swings between `min` and `max`, from `min` at time 0."""
+    """Arrivals at random, at a rate that swings: rate - amplitude * cos(2 pi t / period), least at time 0.
 
+    Said by `rate` and `amplitude`, or by `min` and `max`. Drawn by thinning the arrivals at the highest rate.
+    """
+
+    rate: Positive | None = None
+    amplitude: Share = 0.0
     min: Share = 0.0
-    max: Positive
+    max: Positive | None = None
     period: Positive = 600.0
     duration: Positive | None = None
 
     def workload(self, options: WorkloadOptions, seed: int) -> Workload:
-        if self.min > self.max:
-            raise ConfigError(f"sinusoid: min {self.min} is above max {self.max}; exchange them")
-        return opened(self, self._times, options, seed)
+        low, high = self._ends()
+        return opened(self, lambda chance: self._times(chance, low, high), options, seed)
 
-    def _times(self, chance: Random) -> Iterator[float]:
-        middle, swing = (self.max + self.min) / 2, (self.max - self.min) / 2
-        for at_s in gaps(1.0).arrivals(chance, self.max, self.duration):
-            if chance.random() * self.max < middle - swing * cos(2 * pi * at_s / self.period):
+    def _ends(self) -> tuple[float, float]:
+        if (self.rate is None) == (self.max is None):
+            raise ConfigError("sinusoid: give either rate (with amplitude) or max (with min)")
+        if self.rate is not None:
+            if self.amplitude > self.rate or self.min:
+                raise ConfigError(f"sinusoid: rate {self.rate} - amplitude {self.amplitude} is the least: 0 or more")
+            return self.rate - self.amplitude, self.rate + self.amplitude
+        assert self.max is not None
+        if self.min > self.max or self.amplitude:
+            raise ConfigError(f"sinusoid: min {self.min} is above max {self.max}, or amplitude is given with max")
+        return self.min, self.max
+
+    def _times(self, chance: Random, low: float, high: float) -> Iterator[float]:
+        middle, swing = (high + low) / 2, (high - low) / 2
+        for at_s in gaps(1.0).arrivals(chance, high, self.duration):
+            if chance.random() * high < middle - swing * cos(2 * pi * at_s / self.period):
                 yield at_s
 
 

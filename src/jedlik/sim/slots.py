@@ -1,0 +1,98 @@
+"""Places in a simulated fleet, and what the worker at one shows of itself: one incarnation after the other.
+
+A slot's `state` is where its worker is: nothing there, starting (GPUs are taken), serving, draining.
+"""
+
+from typing import Literal
+
+from jedlik.core.config import Role
+from jedlik.core.ids import WorkerId
+from jedlik.core.moves import Tier
+from jedlik.core.plans import Place
+from jedlik.core.protocol import SCHEMA_VERSION, Capabilities, Card, Layout, TierSize
+from jedlik.kv.hashing import hash_check
+from jedlik.sim.engine import VOCABULARY
+from jedlik.sim.process import WorkerProcess
+from jedlik.sim.setup import Pool, Setup
+
+HANDOFF = "slots"
+KEY = b"a simulated cluster's"
+
+
+class Slot:
+    """A place in the fleet."""
+
+    __slots__ = (
+        "busy_s",
+        "fell",
+        "gpu_s",
+        "held",
+        "host",
+        "index",
+        "name",
+        "pool",
+        "process",
+        "role",
+        "since_s",
+        "starts",
+        "state",
+    )
+
+    def __init__(self, index: int, name: str, pool: Pool, host: str) -> None:
+        self.index, self.name, self.pool, self.host = index, name, pool, host
+        self.process: WorkerProcess | None = None
+        self.starts = 0
+        self.role: Role = pool.role
+        self.state: Literal["", "starting", "serving", "draining"] = ""
+        self.held = self.fell = False
+        """Held: a fault wants no worker here. Fell: the last one ended without having been told to."""
+        self.gpu_s = self.busy_s = 0.0
+        """Of processes that ended: from start to end, and in steps."""
+        self.since_s: float | None = None
+        """Since when its GPUs have been busy or starting; None: they are free."""
+
+    @property
+    def place(self) -> Place:
+        """As planners see it."""
+        return Place(name=self.name, gpus=self.pool.gpus, path=(self.host,), role=self.pool.role)
+
+
+def slots_of(setup: Setup) -> list[Slot]:
+    """All places, those that begin empty too."""
+    places = zip(setup.workers, setup.pool_of, setup.hosts, strict=True)
+    return [Slot(index, *place) for index, place in enumerate(places)]
+
+
+def card_of(setup: Setup, slot: Slot) -> Card:
+    """Of the incarnation that starts there now."""
+    size = setup.worker.block_size
+    return Card(
+        schema=SCHEMA_VERSION,
+        worker=WorkerId(f"{slot.name}@{slot.starts}"),
+        name=slot.name,
+        model=setup.model,
+        revision=setup.model,
+        layout=Layout("float8", 1, 1, -(-slot.pool.kv_token_bytes // 2), size),  # as many bytes as there are
+        total_blocks=slot.pool.kv_tokens // size + 1,
+        max_model_len=setup.max_model_len or slot.pool.kv_tokens,
+        max_sequences=setup.worker.max_sequences,
+        max_step_tokens=setup.worker.max_step_tokens,
+        vocab_size=VOCABULARY,
+        eos_token_ids=(),
+        hash_check=hash_check(KEY),
+        capabilities=Capabilities(),
+        handoffs=(HANDOFF,) if setup.handoffs else (),
+        engine="simulated",
+        host=slot.host if setup.handoffs else "",
+        tiers=_tiers(slot.pool, size),
+    )
+
+
+def _tiers(pool: Pool, block_size: int) -> tuple[TierSize, ...]:
+    """Block 0 of each is not used."""
+    sizes: list[tuple[Tier, int]] = [
+        ("host", pool.kv_host_tokens),
+        ("disk", pool.kv_disk_tokens),
+        ("object", pool.kv_object_tokens),
+    ]
+    return tuple(TierSize(tier, tokens // block_size + 1) for tier, tokens in sizes if tokens)
