@@ -87,6 +87,9 @@ def simulate(
     slo_ttft: Annotated[str | None, typer.Option(help="Seconds; short for --gateway.slo-ttft-s.")] = None,
     slo_itl: Annotated[str | None, typer.Option(help="Seconds; short for --gateway.slo-itl-s.")] = None,
     seed: Annotated[int, typer.Option(help="Same seed, same run, bit by bit.")] = 0,
+    planner: Annotated[str | None, typer.Option(help="Short for --planner.policy, mode on; or oracle.")] = None,
+    startup_s: Annotated[float | None, typer.Option(help="From order to serving, of every pool's workers.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Of the first pool, at the beginning.")] = None,
     speed: Annotated[float, typer.Option(help="Arrivals come so many times faster than recorded.")] = 1.0,
     start: Annotated[float, typer.Option(help="Seconds of the trace to leave out at its beginning.")] = 0.0,
     duration: Annotated[float | None, typer.Option(help="Seconds of the trace to use.")] = None,
@@ -130,15 +133,19 @@ def simulate(
     said = flags | {f"gateway.{name}": value for name, value in short.items() if value is not None}
     wanted = {"trace": trace, "seed": seed, "until_s": until, "step_by_step": step_by_step, "json": json, "html": html}
     _simulated(said, config, options, wanted)
+    wanted |= {"planner": planner, "startup_s": startup_s, "workers": workers}
 
 
 def _simulated(
     flags: dict[str, object], config: Path | None, options: "WorkloadOptions", said: dict[str, object]
 ) -> None:
     from jedlik.cli.settings import settle
-    from jedlik.cli.simulate import Stopped, Wanted, run
+    from jedlik.cli.simulate import ORACLE, Stopped, Wanted, run
 
     settings = settle(flags, os.environ, config, simulated=True)
+    planner = said["planner"]
+    if planner is not None:
+        flags = flags | {"planner.mode": "on"} | ({} if planner == ORACLE else {"planner.policy": planner})
     try:
         run(settings, config, msgspec.convert(said | {"options": options}, Wanted))
     except Stopped as stopped:
