@@ -86,10 +86,10 @@ def simulate(
     shadow: Annotated[str | None, typer.Option(help="Short for --gateway.shadow-policy.")] = None,
     slo_ttft: Annotated[str | None, typer.Option(help="Seconds; short for --gateway.slo-ttft-s.")] = None,
     slo_itl: Annotated[str | None, typer.Option(help="Seconds; short for --gateway.slo-itl-s.")] = None,
-    seed: Annotated[int, typer.Option(help="Same seed, same run, bit by bit.")] = 0,
     planner: Annotated[str | None, typer.Option(help="Short for --planner.policy, mode on; or oracle.")] = None,
     startup_s: Annotated[float | None, typer.Option(help="From order to serving, of every pool's workers.")] = None,
     workers: Annotated[int | None, typer.Option(help="Of the first pool, at the beginning.")] = None,
+    seed: Annotated[int, typer.Option(help="Same seed, same run, bit by bit.")] = 0,
     speed: Annotated[float, typer.Option(help="Arrivals come so many times faster than recorded.")] = 1.0,
     start: Annotated[float, typer.Option(help="Seconds of the trace to leave out at its beginning.")] = 0.0,
     duration: Annotated[float | None, typer.Option(help="Seconds of the trace to use.")] = None,
@@ -132,8 +132,8 @@ def simulate(
     short = {"policy": policy, "shadow_policy": shadow, "slo_ttft_s": slo_ttft, "slo_itl_s": slo_itl}
     said = flags | {f"gateway.{name}": value for name, value in short.items() if value is not None}
     wanted = {"trace": trace, "seed": seed, "until_s": until, "step_by_step": step_by_step, "json": json, "html": html}
-    _simulated(said, config, options, wanted)
     wanted |= {"planner": planner, "startup_s": startup_s, "workers": workers}
+    _simulated(said, config, options, wanted)
 
 
 def _simulated(
@@ -142,10 +142,10 @@ def _simulated(
     from jedlik.cli.settings import settle
     from jedlik.cli.simulate import ORACLE, Stopped, Wanted, run
 
-    settings = settle(flags, os.environ, config, simulated=True)
     planner = said["planner"]
     if planner is not None:
         flags = flags | {"planner.mode": "on"} | ({} if planner == ORACLE else {"planner.policy": planner})
+    settings = settle(flags, os.environ, config, simulated=True)
     try:
         run(settings, config, msgspec.convert(said | {"options": options}, Wanted))
     except Stopped as stopped:
