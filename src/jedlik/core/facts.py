@@ -233,7 +233,8 @@ class Planned(msgspec.Struct, frozen=True, tag="planned"):
 
 
 class MemberMoved(msgspec.Struct, frozen=True, tag="member_moved"):
-    """A worker of the fleet is in another state: starting, serving, draining, ended, waiting (to be started again)."""
+    """A worker of the fleet is in another state: starting, serving, draining, ending (told to leave at once), ended,
+    waiting (to be started again), held (nobody may be started there); or has another role."""
 
     at: float
     name: str

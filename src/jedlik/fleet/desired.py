@@ -1,6 +1,6 @@
 """Counts that are wished, kept between a floor and a ceiling. Pure arithmetic on counts by role.
 
-Where both can't hold the ceiling does: a budget is real.
+Where they can't all hold the ceiling does: a budget is real.
 """
 
 from collections.abc import Mapping, Sequence
@@ -40,16 +40,18 @@ def apportion(parts: Mapping[Role, int], most: int) -> dict[Role, int]:
     return cut
 
 
-def within(wish: Counts, floors: Counts, least: int, most: int) -> dict[Role, int]:
-    """The wish, raised to the floors and to `least` in all, and cut to `most` in all, floors last."""
-    floor = {role: floors.get(role, 0) for role in ROLES}
-    wanted = {role: max(wish.get(role, 0), floor[role]) for role in ROLES}
+def within(wish: Counts, floors: Sequence[Counts], least: int, most: int) -> dict[Role, int]:
+    """The wish, raised to all floors and to `least` in all, and cut to `most` in all: earlier floors are cut last."""
+    wanted = {role: max(wish.get(role, 0), *(floor.get(role, 0) for floor in floors)) for role in ROLES}
     lacking = min(least, most) - sum(wanted.values())
     if lacking > 0:
         wanted[_fill(wanted)] += lacking
-    base = apportion(floor, most)
-    above = apportion({role: wanted[role] - base[role] for role in ROLES}, most - sum(base.values()))
-    return {role: base[role] + above[role] for role in ROLES}
+    granted: dict[Role, int] = dict.fromkeys(ROLES, 0)
+    for tier in (*floors, wanted):
+        more = {role: max(0, tier.get(role, 0) - granted[role]) for role in ROLES}
+        more = apportion(more, most - sum(granted.values()))
+        granted = {role: granted[role] + more[role] for role in ROLES}
+    return granted
 
 
 def _fill(wanted: Counts) -> Role:

@@ -36,6 +36,7 @@ class Member:
         "place",
         "quick_ends",
         "ready_at",
+        "refused",
         "role",
         "role_at",
         "since",
@@ -43,6 +44,7 @@ class Member:
         "state",
         "story",
         "told",
+        "turning",
         "up",
         "why",
         "worker",
@@ -74,6 +76,10 @@ class Member:
         self.held = False
         self.hopeless = False
         self.quick_ends = 0
+        self.turning = False
+        """Its process has been told another role, and has not been seen in it."""
+        self.refused = 0
+        """Changes of its role in a row that came to nothing, in this start."""
         self.up: set[int] = set()
         self.ended: set[int] = set()
         self._backoff = Backoff()
@@ -195,6 +201,7 @@ class Member:
         self._over()
         self.start, self.role, self.told, self.role_at = start, role, role, now
         self.due = now + late_s
+        self.refused, self.turning = 0, False
 
     def _over(self) -> None:
         self.up.clear()

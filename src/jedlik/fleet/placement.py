@@ -37,12 +37,9 @@ def common(one: Sequence[str], other: Sequence[str]) -> int:
 
 
 def crowd(path: Sequence[str], others: Iterable[Sequence[str]]) -> tuple[int, ...]:
-    """How many of the others are in the same rack, host, ...: one count per part of the path."""
-    counts = [0] * len(path)
-    for other in others:
-        for level in range(common(path, other)):
-            counts[level] += 1
-    return tuple(counts)
+    """How many of the others are in the same rack, host, ...: one count per part of the path, as far as any is."""
+    shared = [common(path, other) for other in others]
+    return tuple(sum(count > level for count in shared) for level in range(max(shared, default=0)))
 
 
 def _meant(place: Place, role: Role) -> int:

@@ -15,6 +15,8 @@ from jedlik.fleet.members import Member
 from jedlik.fleet.placement import choose
 from jedlik.fleet.worth import Worth
 
+REFUSALS = 3
+"""Who did not change its role so often in a row is not asked again: somebody else is started instead."""
 Kind = Literal["turn", "drop", "cancel", "drain", "again", "start", "swap"]
 STAGE = {"waiting": 0, "ending": 1, "starting": 2, "serving": 3}
 """Who leaves, or changes, first: those with whom nothing is lost."""
@@ -22,7 +24,7 @@ STAGE = {"waiting": 0, "ending": 1, "starting": 2, "serving": 3}
 
 class Step(NamedTuple):
     """turn: take this role; drop: wait no longer for its next start; cancel: end it before it serves; drain; again:
-    start it again; start; swap: as drop, because another place takes over from a crash loop."""
+    start it again; start; swap: as drop, because another place takes over."""
 
     kind: Kind
     member: Member
@@ -78,21 +80,27 @@ def _turns(seats: Sequence[_Seat], gap: Gap) -> list[Step]:
     steps = []
     excess = _excess(seats, gap.wanted)
     for role in ROLES:
-        while excess[role] < 0 and (old := max(ROLES, key=lambda other: excess[other])) and excess[old] > 0:
-            able = [seat for seat in seats if seat.seated and seat.role == old]
-            seat = min(reversed(able), key=lambda seat: _turning(seat, role, gap))
+        while excess[role] < 0:
+            able = [seat for seat in reversed(seats) if seat.seated and excess[seat.role] > 0 and _would_turn(seat)]
+            if not able:
+                break
+            seat = min(able, key=lambda seat: (_turning(seat, role, gap), ROLES.index(seat.role)))
+            excess[seat.role] -= 1
             seat.role = role
-            excess[old] -= 1
             excess[role] += 1
             steps.append(Step("turn", seat.member, role))
     return steps
 
 
-def _turning(seat: _Seat, role: Role, gap: Gap) -> tuple[int, int, tuple[int, int, float]]:
+def _would_turn(seat: _Seat) -> bool:
+    return seat.member.refused < REFUSALS
+
+
+def _turning(seat: _Seat, role: Role, gap: Gap) -> tuple[int, int, int, tuple[int, int, float]]:
     """Sort key of who changes its role first."""
     member = seat.member
     worth = gap.worth(member).turning if member.state == "serving" else (0, 0, 0.0)
-    return STAGE[member.state], 0 if member.place.role in (None, role) else 1, worth
+    return STAGE[member.state], member.refused, 0 if member.place.role in (None, role) else 1, worth
 
 
 def _leavers(seats: Sequence[_Seat], gap: Gap) -> list[Step]:
@@ -119,14 +127,22 @@ def _way_out(seat: _Seat) -> Kind:
 
 
 def _swaps(seats: Sequence[_Seat], gap: Gap, now: float) -> list[Step]:
-    """Crash loops that wait give way while there is a place that works, and room for it."""
+    """Who waits, in a crash loop or for GPUs that are not to be had, gives way to a place that works."""
     steps = []
-    healthy = sum(_free(seat, now) and not seat.member.looping for seat in seats)
+    spare = [gpus_of(seat.member.place) for seat in seats if _free(seat, now) and not seat.member.looping]
+    used = sum(gpus_of(seat.member.place) for seat in seats if seat.seated)
     for seat in seats:
-        member = seat.member
-        if healthy and seat.seated and member.state == "waiting" and member.looping and member.due > now:
+        member, own = seat.member, gpus_of(seat.member.place)
+        if not seat.seated or member.state != "waiting":
+            continue
+        if member.looping and member.due > now:
+            better = [gpus for gpus in spare if gpus <= own]
+        else:
+            better = [] if _fits(used, gap) else [gpus for gpus in spare if gpus < own]
+        if better:
+            spare.remove(better[0])
+            used += better[0] - own
             seat.seated, seat.leaving = False, True
-            healthy -= 1
             steps.append(Step("swap", member, member.role))
     return steps
 

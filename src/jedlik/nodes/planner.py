@@ -114,6 +114,16 @@ class PlannerNode:
             "demand": show.demand(self._sight.last_demand, self._sight.last_period_s),
         }
 
+    @property
+    def members(self) -> Sequence[Member]:
+        """One per place; to read only."""
+        return self._fleet.members
+
+    @property
+    def wanted(self) -> Counts:
+        """The counts that hold now."""
+        return self._wanted.counts
+
     def check(self) -> None:
         """Raises Bug where an invariant does not hold."""
         self._fleet.check()
@@ -157,7 +167,7 @@ class PlannerNode:
     def _reported(self, event: Reported, now: float) -> None:
         self._sight.take(event.report, now)
         self._fleet.seen(self._sight.workers(), now)
-        if self._begun and urgent(event.report, self._promises()[0]):
+        if self._begun and self._config.acts != "off" and urgent(event.report, self._promises()[0]):
             self._tick_at = min(self._tick_at, max(now, self._asked_at + EARLY_S))
 
     def _scale(self, event: Scale, now: float) -> None:
@@ -169,6 +179,7 @@ class PlannerNode:
             if fault:
                 self._say_trouble(f"somebody wants {fault}: ignored", now)
                 return
+            self._trouble = ""
             self._by_hand = self._bounds.wanted(Wish(dict(event.counts), "set by hand"), "hand")
         self._choose(now)
 
@@ -239,10 +250,8 @@ class PlannerNode:
     # --- what is done ---
 
     def _close_gap(self, now: float) -> None:
-        workers = self._sight.workers()
-
         def worth(member: Member) -> Worth:
-            seen = None if member.worker is None else workers.get(member.worker)
+            seen = None if member.worker is None else self._sight.workers().get(member.worker)
             return self._sight.worth(seen, self._config.drain_s, now)
 
         budget = inf if self._config.budget is None else self._config.budget
@@ -251,14 +260,8 @@ class PlannerNode:
             self._fleet.perform(step, "too many" if step.kind in ("drain", "cancel", "drop") else "", now)
 
     def _leases(self, now: float) -> None:
-        if self._sight.stale(now):
-            return
-        heard_at: dict[str, float] = {}
-        for member in self._fleet.members:
-            last = None if member.worker is None else self._sight.heard_at(member.worker)
-            if last is not None:
-                heard_at[member.name] = last
-        self._fleet.lost(heard_at, now)
+        if not self._sight.stale(now):
+            self._fleet.lost(self._sight.heard_at, self._sight.whole_since, now)
 
     def _effects(self, now: float) -> list[PlannerEffect]:
         """What was done, and why."""

@@ -8,7 +8,7 @@ comes back as `MemberEnded`; one that no gateway has heard of for `LEASE_S`, whi
 is ended from here and started again.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import inf
 
 from jedlik.core.config import Role
@@ -110,22 +110,28 @@ class Fleet:
         """What gateways say of roles: it counts, unless a change is under way."""
         for member in self.members:
             found = None if member.worker is None else workers.get(member.worker)
-            if member.state != "serving" or found is None or found.role == member.role:
+            if member.state != "serving" or found is None:
                 continue
-            if now >= member.role_at + FLIP_S:
+            if found.role == member.role:
+                member.refused = 0 if member.turning else member.refused
+                member.turning = False
+            elif now >= member.role_at + FLIP_S:
                 why = f"gateways say that it is {found.role}, not {member.role}"
+                member.refused += member.turning
+                member.turning = False
                 member.turn(found.role, now)
                 member.told = found.role
                 self._out.append(Note(MemberMoved(now, member.name, member.start, member.shown, member.role, why)))
 
-    def lost(self, heard_at: dict[str, float], now: float) -> None:
-        """Those whose lease is over, of those that serve, given when gateways last heard of each by name."""
-        serving = [member for member in self.members if member.state == "serving"]
-        last = {member.name: max(member.since, heard_at.get(member.name, -inf)) for member in serving}
-        if not any(now - heard_at.get(member.name, -inf) < LEASE_S for member in serving):
+    def lost(self, heard_at: Mapping[WorkerId, float], since: float, now: float) -> None:
+        """Those whose lease is over, of those that serve: gateways that have reported without a gap since `since`
+        last heard of each at `heard_at`."""
+        serving = [member for member in self.members if member.state == "serving" and member.worker is not None]
+        last = {member.name: heard_at.get(member.worker, -inf) for member in serving if member.worker is not None}
+        if not any(now - at < LEASE_S for at in last.values()):
             return  # it is the gateways that hear nothing
         for member in serving:
-            if now - last[member.name] >= LEASE_S:
+            if now - max(member.since, since, last[member.name]) >= LEASE_S:
                 self._end(member, now, f"no gateway has heard of it for {LEASE_S:g} s", "late", again=True)
                 self._done.append(f"end {member.name} (no gateway hears of it)")
 
@@ -215,7 +221,7 @@ class Fleet:
 
     def _tell_role(self, member: Member, now: float) -> None:
         assert member.worker is not None
-        member.told, member.role_at = member.role, now
+        member.told, member.role_at, member.turning = member.role, now, True
         self._out.append(ChangeRole(member.worker, member.role))
 
     def _leave(self, member: Member, now: float, why: str) -> None:
@@ -250,7 +256,7 @@ class Fleet:
         elif again and not member.held:
             member.wait(now, cause)
         else:
-            member.gone(now, "as it was told")
+            member.gone(now, "as it was told" if cause == "asked" else cause)
         self._moved(member, now)
 
     def _moved(self, member: Member, now: float) -> None:

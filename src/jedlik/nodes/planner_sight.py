@@ -6,26 +6,29 @@ a gateway takes its predecessor's place. Demand is given out only when every gat
 since: half a view is no view.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from jedlik.core.ids import GatewayId, WorkerId
 from jedlik.core.plans import Demand, Report, WorkerSeen
 from jedlik.fleet.worth import Hits, Worth, cache_s, residual_s
 
 STALE_PERIODS = 3.0
+FORGET_S = 600.0
 NOTHING = Demand(0, 0, {}, 0, 0, 0, 0, {}, 0, 0, 0, 0, 0.0, 0.0, 0)
 
 
 class _Gateway:
     """One gateway: its last report, and what is not given out yet."""
 
-    __slots__ = ("fresh", "heard_at", "last", "period_s")
+    __slots__ = ("fresh", "heard_at", "last", "period_s", "usual_s")
 
     def __init__(self, report: Report, now: float) -> None:
         self.last = report
         self.heard_at = now
         self.fresh: list[Demand] = []
         self.period_s = 0.0
+        """That `fresh` covers."""
+        self.usual_s = report.period_s
 
 
 class Sight:
@@ -36,6 +39,10 @@ class Sight:
         self._hits: dict[WorkerId, Hits] = {}
         self._heard_at: dict[WorkerId, float] = {}
         self._output_tokens: float | None = None
+        self._workers: dict[WorkerId, WorkerSeen] | None = None
+        """`workers()`, until something is said."""
+        self.whole_since = 0.0
+        """Since then the same gateways have reported without a gap."""
         self.last_demand = NOTHING
         self.last_period_s = 0.0
 
@@ -47,7 +54,12 @@ class Sight:
         if known is None:
             self._supersede(report.gateway)
             known = self._gateways[report.gateway] = _Gateway(report, now)
+            self.whole_since = now
+        elif _late(known, now):
+            self.whole_since = now
+        known.usual_s = max(report.period_s, known.last.period_s)
         known.last, known.heard_at = report, now
+        self._workers = None
         known.fresh.append(report.demand)
         known.period_s += report.period_s
         for seen in report.workers:
@@ -57,6 +69,7 @@ class Sight:
     def gone(self, gateway: GatewayId) -> None:
         """It has ended."""
         self._gateways.pop(gateway, None)
+        self._workers = None
 
     def forget(self, worker: WorkerId) -> None:
         """This incarnation has ended."""
@@ -69,9 +82,10 @@ class Sight:
             return ["none has reported"]
         return [name for name, gateway in sorted(self._gateways.items()) if _late(gateway, now)]
 
-    def heard_at(self, worker: WorkerId) -> float | None:
-        """When any gateway last heard of a worker."""
-        return self._heard_at.get(worker)
+    @property
+    def heard_at(self) -> Mapping[WorkerId, float]:
+        """When any gateway last heard of each worker."""
+        return self._heard_at
 
     def waiting(self) -> tuple[int, int]:
         """(choices, prompt tokens) at gateways."""
@@ -80,13 +94,16 @@ class Sight:
 
     def workers(self) -> dict[WorkerId, WorkerSeen]:
         """As last seen, by id: of several gateways' views the one of the latest load report."""
+        if self._workers is not None:
+            return self._workers
         best: dict[WorkerId, tuple[float, WorkerSeen]] = {}
         for _, gateway in sorted(self._gateways.items()):
             for seen in gateway.last.workers:
                 heard_at = gateway.heard_at - seen.age_s
                 if seen.worker not in best or heard_at > best[seen.worker][0]:
                     best[seen.worker] = (heard_at, seen)
-        return {worker: best[worker][1] for worker in sorted(best)}
+        self._workers = {worker: best[worker][1] for worker in sorted(best)}
+        return self._workers
 
     def demand(self, now: float) -> tuple[Demand, float]:
         """(demand, seconds that it covers) since the last call; nothing, and 0 s, while somebody's is missing."""
@@ -97,6 +114,7 @@ class Sight:
         period_s = sum(gateway.period_s for gateway in reporting) / len(reporting)
         for gateway in reporting:
             gateway.fresh, gateway.period_s = [], 0.0
+        self._prune(now)
         self.last_demand, self.last_period_s = total, period_s
         if total.answered:
             self._output_tokens = total.output_tokens / total.answered
@@ -119,10 +137,15 @@ class Sight:
     def _last(self) -> list[Report]:
         return [gateway.last for gateway in self._gateways.values()]
 
+    def _prune(self, now: float) -> None:
+        """Forget workers that nobody has named for long."""
+        for worker in [worker for worker, at in self._heard_at.items() if now - at > FORGET_S]:
+            self.forget(worker)
+
     def _supersede(self, gateway: GatewayId) -> None:
         name = gateway.rpartition("@")[0]
         for other in [other for other in self._gateways if name and other.rpartition("@")[0] == name]:
-            del self._gateways[other]
+            self.gone(other)
 
 
 def urgent(report: Report, slo_ttft_s: float | None) -> bool:
@@ -168,4 +191,4 @@ def _counts(one: dict[int, int], other: dict[int, int]) -> dict[int, int]:
 
 
 def _late(gateway: _Gateway, now: float) -> bool:
-    return now - gateway.heard_at > STALE_PERIODS * gateway.last.period_s
+    return now - gateway.heard_at > STALE_PERIODS * gateway.usual_s

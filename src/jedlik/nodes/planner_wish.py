@@ -35,18 +35,14 @@ class Bounds:
         self.split = is_split(initial)
         self.limits = limits_of(config, places)
         floors: dict[Role, int] = {"prefill": config.min_prefill, "decode": config.min_decode}
-        self._by_hand: dict[Role, int] = floors if self.split else {}
-        both = initial.get("both", 0)
-        self._floors: dict[Role, int] = {**floors, "both": both} if self.split else {}
+        self._floors: dict[Role, int] = floors if self.split else {}
+        self._both: dict[Role, int] = {"both": initial.get("both", 0)} if self.split else {}
+        """Those that stay as they are, whatever a planner wishes."""
 
     def counts(self, wish: Counts, by_hand: bool = False, at_least: Counts | None = None) -> dict[Role, int]:
         """The wish within the bounds; where prefill and decode are apart, those that do both stay as they are."""
-        floors = dict(self._by_hand if by_hand else self._floors)
-        for role, count in (at_least or {}).items():
-            floors[role] = max(floors.get(role, 0), count)
-        if self.split and not by_hand:
-            wish = {**wish, "both": floors.get("both", 0)}
-        return within(wish, floors, self.limits.least, self.limits.most)
+        stay = {} if by_hand else self._both
+        return within({**wish, **stay}, (self._floors, at_least or {}, stay), self.limits.least, self.limits.most)
 
     def wanted(self, wish: Wish, by: str, committed: Counts | None = None) -> Wanted:
         """`committed`: what must not be taken away now."""
