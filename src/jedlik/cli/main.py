@@ -12,6 +12,7 @@ import msgspec
 import typer
 
 from jedlik import __version__
+from jedlik.cli import commands_plan
 from jedlik.cli.flags import with_flags
 from jedlik.cli.show import Fetching, say
 from jedlik.core.errors import JedlikError
@@ -156,6 +157,7 @@ def _simulated(
 app.command("serve")(with_flags(serve))
 app.command("simulate")(with_flags(simulate, ("worker", "gateway", "planner")))
 config_app.command("explain")(with_flags(explain))
+commands_plan.register(app)
 
 
 @app.command()

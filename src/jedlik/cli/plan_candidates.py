@@ -1,0 +1,128 @@
+"""What `jedlik plan` chooses from: profiles named or found by model, each with what its GPU costs in an hour.
+
+Candidates are the fleet's pools in the file, or --profiles (names, wildcards), or all profiles of --model.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import msgspec
+
+from jedlik.cli import fleet as fleets
+from jedlik.core.config import FleetConfig, PoolConfig
+from jedlik.core.errors import ConfigError
+from jedlik.core.nearest import nearest
+from jedlik.perf.profile import Profile
+from jedlik.profiles import catalogue
+from jedlik.sim.sizing import Engine
+
+GPU_HOUR_USD: Mapping[str, float] = {
+    "h100": 1.30,
+    "h200": 1.41,
+    "b200": 1.95,
+    "b300": 2.34,
+    "gb200": 2.21,
+    "gb300": 2.65,
+}
+"""Total cost of ownership per GPU and hour, as SemiAnalysis uses it."""
+PRICES_FROM = "SemiAnalysis (total cost of ownership)"
+
+
+def pools(
+    fleet: FleetConfig | None, file: Path | None, profiles: str | None, model: str | None
+) -> list[tuple[PoolConfig, Profile]]:
+    """What may be taken, each profile once. Raises ConfigError."""
+    if profiles or model:
+        names = _named(profiles) if profiles else _of_model(model or "")
+        found = [(PoolConfig(name="any", count=1, profile=name), catalogue.lookup(name)) for name in names]
+        start_s = fleet.pools[0].start_s if fleet else found[0][0].start_s
+        return [(msgspec.structs.replace(pool, start_s=start_s), profile) for pool, profile in found]
+    if fleet is None or file is None:
+        raise ConfigError(
+            "nothing to choose from: name profiles with --profiles qwen3-32b-fp8/h100/*,qwen3-32b-fp8/h200/tp2 or a "
+            "model with --model qwen3-32b-fp8 (`jedlik profile --list` shows them), or a --config with a `fleet:`"
+        )
+    priced = fleets.priced(fleet, file)
+    alone: dict[PoolConfig, PoolConfig] = {}
+    for pool in fleet.pools:
+        alone.setdefault(_kind(pool), pool)
+    return [(pool, priced[pool.profile]) for pool in alone.values()]
+
+
+def engines(found: Sequence[tuple[PoolConfig, Profile]], said: Mapping[str, float]) -> tuple[Engine, ...]:
+    """With labels of their own, and prices. Raises ConfigError."""
+    labels = [f"{p.device} tp{p.tp}" + (f"ep{p.ep}" if p.ep > 1 else "") for _, p in found]
+    labels = [
+        label if labels.count(label) == 1 else f"{label} {p.backend}"
+        for label, (_, p) in zip(labels, found, strict=True)
+    ]
+    made = []
+    for number, (label, (pool, profile)) in enumerate(zip(labels, found, strict=True)):
+        label = label if labels.count(label) == 1 else f"{label} {number + 1}"
+        engine = Engine(label=label, profile=profile, pool=pool, gpu_hour_usd=_price(profile.device, said))
+        if not engine.kv_tokens:
+            raise ConfigError(
+                f"profile {pool.profile} does not say how large its KV cache is: name it in a pool with kv_tokens "
+                "in the `fleet:` of --config"
+            )
+        made.append(engine)
+    return tuple(made)
+
+
+def prices(said: Sequence[str]) -> dict[str, float]:
+    """NAME=USD, as --cost says them. Raises ConfigError."""
+    found = {}
+    for text in said:
+        for part in text.split(","):
+            name, _, value = part.partition("=")
+            try:
+                found[name.strip().lower()] = usd = float(value)
+            except ValueError:
+                usd = -1.0
+            if not 0 < usd < 1e6 or not name.strip():
+                raise ConfigError(f"--cost {text}: expected DEVICE=USD per GPU and hour, as in --cost h100=1.30")
+    return found
+
+
+def _price(device: str, said: Mapping[str, float]) -> float:
+    price = said.get(device.lower(), GPU_HOUR_USD.get(device.lower()))
+    if price is None:
+        raise ConfigError(
+            f"what a {device} costs in an hour is not known: say --cost {device}=USD "
+            f"(known are {', '.join(GPU_HOUR_USD)})"
+        )
+    return price
+
+
+def _kind(pool: PoolConfig) -> PoolConfig:
+    """Pools that differ only in this are one candidate."""
+    return msgspec.structs.replace(pool, name="", count=1, role="both", host=None)
+
+
+def _named(text: str) -> list[str]:
+    names = [name for part in text.split(",") if part.strip() for name in _matching(part.strip())]
+    if not names:
+        raise ConfigError("--profiles names nothing: as in --profiles qwen3-32b-fp8/h100/*,qwen3-32b-fp8/h200/tp2")
+    return list(dict.fromkeys(names))
+
+
+def _matching(pattern: str) -> Iterator[str]:
+    if not any(sign in pattern for sign in "*?["):
+        yield pattern
+        return
+    found = [name for name in catalogue.names() if fnmatchcase(name, pattern)]
+    if not found:
+        raise ConfigError(f"no profile is like {pattern!r}; `jedlik profile --list` shows all")
+    yield from found
+
+
+def _of_model(model: str) -> list[str]:
+    found = [name for name in catalogue.names() if catalogue.lookup(name).model == model]
+    if not found:
+        known = sorted({catalogue.lookup(name).model for name in catalogue.names()})
+        raise ConfigError(
+            f"there are no profiles of model {model!r}{nearest(model, known)}; known are {', '.join(known)}; "
+            "rooflines and files can be named with --profiles"
+        )
+    return found

@@ -1,0 +1,148 @@
+"""The file that `jedlik plan` writes: `jedlik simulate` runs it as it stands, `jedlik serve` takes the same settings.
+
+Holds what was said in file, flags and environment, and what was found; never API keys. Comments say why.
+"""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import msgspec
+import yaml
+
+from jedlik.cli.fields import Field, fields
+from jedlik.cli.settings import Settings, plant, value_of
+from jedlik.core.config import FleetConfig, ServeConfig
+from jedlik.sim.report.words import number, share
+from jedlik.sim.sizing import Fleet
+
+if TYPE_CHECKING:
+    from jedlik.cli.plan_told import Found
+
+ALWAYS = {
+    "worker.block_size",
+    "worker.max_sequences",
+    "worker.max_step_tokens",
+    "planner.mode",
+    "planner.budget",
+    "planner.attainment",
+}
+NEVER = {"api_keys", "workers", "prefill", "decode", "profile", "model"}
+"""Secrets; and what the fleet that was found says."""
+WIDE = 10_000
+"""Lines are not folded."""
+
+
+def said_model(found: Settings) -> bool:
+    """Somebody named a model to serve."""
+    return bool(found.config.model) and found.sources["model"] != "default"
+
+
+def text(found: Settings, config: ServeConfig, fleet: FleetConfig, result: "Found", trace: str) -> str:
+    """The file. `config` and `fleet` are what was simulated."""
+    best = result.best
+    tree = _settings(found, config)
+    planner = tree.setdefault("planner", {})
+    assert isinstance(planner, dict)
+    planner |= minimums(best.fleet)
+    if config.planner.gpu_hour_cost is None:
+        planner["gpu_hour_cost"] = best.fleet.shape.engine.gpu_hour_usd
+    parts = [_head(result, trace), _serving(found, best.fleet)]
+    rest = {name: value for name, value in tree.items() if name not in ("worker", "gateway", "planner")}
+    parts += [_yaml(rest)] if rest else []
+    parts += ["worker:\n" + _indented(tree["worker"]), "gateway:\n" + _indented(tree["gateway"])]
+    parts.append(
+        "planner:\n"
+        "  # off: these very workers. on: as many as the load needs, between the minimums and the budget (in GPUs).\n"
+        "  # The minimums are what was found for this trace; lower them, and quiet hours cost less.\n"
+        + _indented(planner)
+    )
+    parts.append("# What `jedlik simulate` runs; `jedlik serve` ignores it.\n" + _yaml({"fleet": _fleet(fleet)}))
+    return "\n".join(parts)
+
+
+def minimums(fleet: Fleet) -> dict[str, object]:
+    """Of the planner."""
+    if not fleet.prefill:
+        return {"min_workers": fleet.workers}
+    decode = fleet.workers - fleet.prefill
+    return {"min_workers": fleet.workers, "min_prefill": fleet.prefill, "min_decode": decode}
+
+
+def _head(result: "Found", trace: str) -> str:
+    best, figures = result.best, result.best.figures
+    lines = [
+        f"Written by `jedlik plan` for {trace}: {best.name}.",
+        f"Predicted: attainment {share(best.attainment)}, goodput {share(best.goodput)}, "
+        f"{number(best.fleet.gpus)} GPUs, {best.fleet.hour_usd:.2f} USD per hour.",
+    ]
+    if figures.slo_attainment is not None and best.part == "trace" and "trace" not in result.pieces:
+        lines.append(f"`jedlik simulate` on the same trace and seed says slo_attainment {figures.slo_attainment:.4f}.")
+    if not best.holds:
+        lines.append(f"It MISSES the {share(result.attainment)} that are wanted: nothing better within the budget.")
+    return "".join(f"# {line}\n" for line in lines)
+
+
+def _serving(found: Settings, fleet: Fleet) -> str:
+    """Model, counts and profile: what `jedlik serve` starts."""
+    lines = []
+    if said_model(found):
+        lines.append(_yaml({"model": found.config.model}).rstrip())
+    else:
+        lines.append(
+            "# model: DIRECTORY   # what `jedlik serve` loads; or say it there: jedlik serve DIRECTORY --config ..."
+        )
+    if fleet.prefill:
+        lines += [f"prefill: {fleet.prefill}", f"decode: {fleet.workers - fleet.prefill}"]
+    else:
+        lines.append(f"workers: {fleet.workers}")
+    lines.append(
+        _yaml({"profile": fleet.shape.engine.pool.profile}).rstrip() + "   # step times, until they are learnt"
+    )
+    return "\n".join(lines) + "\n"
+
+
+def _settings(found: Settings, config: ServeConfig) -> dict[str, object]:
+    """What was said, and what must be."""
+    tree: dict[str, object] = {"worker": {}, "gateway": {}, "planner": {}}
+    for field in fields():
+        if field.key in NEVER:
+            continue
+        if field.key in ALWAYS or found.sources[field.key] != "default":
+            plant(tree, field.path, _plain(field, config))
+    return tree
+
+
+def _plain(field: Field, config: ServeConfig) -> object:
+    value = value_of(config, field)
+    if value is None:
+        return "none"
+    if isinstance(value, float) and value.is_integer() and field.key == "planner.budget":
+        return int(value)
+    return value
+
+
+def _fleet(fleet: FleetConfig) -> dict[str, object]:
+    """Without what is default."""
+    tree = _changed(fleet)
+    tree["pools"] = [_changed(pool) for pool in fleet.pools]
+    return tree
+
+
+def _changed(value: msgspec.Struct) -> dict[str, object]:
+    found: dict[str, object] = {}
+    for info in msgspec.structs.fields(type(value)):
+        now = getattr(value, info.name)
+        default = info.default_factory() if info.default_factory is not msgspec.NODEFAULT else info.default
+        if now == default or info.name == "pools":
+            continue
+        found[info.name] = _changed(now) if isinstance(now, msgspec.Struct) else now
+    return found
+
+
+def _yaml(tree: Mapping[str, object]) -> str:
+    return str(yaml.safe_dump(dict(tree), sort_keys=False, width=WIDE))
+
+
+def _indented(tree: object) -> str:
+    assert isinstance(tree, dict)
+    return "".join(f"  {line}\n" for line in _yaml(tree).splitlines()) if tree else "  {}\n"

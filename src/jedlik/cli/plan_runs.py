@@ -1,0 +1,167 @@
+"""Simulations of `jedlik plan` in processes of their own, as many at a time as there are cores, until time is up.
+
+A simulation that is still running then is ended, and its result is missing. Processes are spawned: they share nothing.
+"""
+
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from multiprocessing.pool import AsyncResult, Pool
+from types import TracebackType
+
+import msgspec
+
+from jedlik.cli.simulate import maker
+from jedlik.core.config import FleetConfig, ServeConfig
+from jedlik.perf.profile import Profile
+from jedlik.sim import sizing_trial
+from jedlik.sim.setup import Setup, build
+from jedlik.sim.sizing import Figures, Part, Trial, settings
+from jedlik.sim.sizing_load import Pieces, Stretch
+from jedlik.sim.workload.load import load
+from jedlik.sim.workload.offered import Workload
+from jedlik.sim.workload.options import WorkloadOptions
+
+SAMPLE_TIME = 0.55
+"""Of the time, at most, before simulations of the whole trace begin."""
+Told = Callable[[int], None]
+"""Simulations done."""
+
+
+class Task(msgspec.Struct, frozen=True):
+    """What all simulations have in common."""
+
+    source: str
+    options: WorkloadOptions
+    seed: int
+    base: tuple[ServeConfig, FleetConfig]
+    profiles: dict[str, Profile]
+    stretches: dict[Part, tuple[Stretch, ...]]
+    """Of a part that is not all of the trace."""
+    requests: dict[Part, int]
+    """Of each part."""
+    closed: bool
+    """Requests wait for answers: a part is the beginning, it can't be cut."""
+
+
+class Runs:
+    """The processes; a context. Results are kept in `results`."""
+
+    def __init__(self, task: Task, deadline_s: float, processes: int, tell: Told) -> None:
+        """`deadline_s` is on the monotonic clock."""
+        self._task, self._deadline_s, self._tell = task, deadline_s, tell
+        self._pool: Pool | None = None
+        self._processes = processes
+        self._sampled_until_s = deadline_s - (1 - SAMPLE_TIME) * (deadline_s - time.monotonic())
+        self._on_trace = False
+        self._longest_s: dict[Part, float] = {}
+        self._begun: dict[tuple[str, Part], AsyncResult[tuple[Figures, float]]] = {}
+        self.results: dict[Trial, Figures] = {}
+        self.left_out: list[Trial] = []
+        """There was no time for them."""
+
+    def __enter__(self) -> "Runs":
+        context = multiprocessing.get_context("spawn")
+        self._pool = context.Pool(self._processes, _deaf)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._pool is not None
+        self._pool.terminate()
+        self._pool.join()
+
+    def run(self, trials: Sequence[Trial]) -> Mapping[Trial, Figures]:
+        """What came of them; those for which there is no time are missing."""
+        assert self._pool is not None
+        if not trials or not self._time_for(trials[0].part):
+            self.left_out += trials
+            return {}
+        begun: dict[tuple[str, Part], AsyncResult[tuple[Figures, float]]] = {}
+        for trial in trials:
+            key = trial.fleet.name, trial.part  # two shapes may split so many workers alike
+            begun[key] = (
+                begun.get(key) or self._begun.get(key) or self._pool.apply_async(simulated, (self._task, trial))
+            )
+        self._begun |= begun
+        found = {}
+        for trial in trials:
+            figures = self._awaited(begun[trial.fleet.name, trial.part], trial.part)
+            if figures is None:
+                self.left_out.append(trial)
+            else:
+                found[trial] = figures
+                self.results[trial] = figures
+                self._tell(len(self.results))
+        return found
+
+    def _time_for(self, part: Part) -> bool:
+        """For one more such simulation; of samples only as long as the trace still gets its share of the time."""
+        now_s = time.monotonic()
+        left_s = self._deadline_s - now_s
+        if part == "trace":
+            self._on_trace = True
+            return left_s > self._expected_s("trace")
+        spare = self._on_trace or self._expected_s("trace") > left_s
+        return left_s > self._expected_s("sample") and (spare or now_s < self._sampled_until_s)
+
+    def _expected_s(self, part: Part) -> float:
+        """What one takes, going by what others took; 0 at first."""
+        if part in self._longest_s:
+            return self._longest_s[part]
+        sizes = self._task.requests
+        return self._longest_s.get("sample", 0.0) * sizes["trace"] / sizes["sample"]
+
+    def _awaited(self, answer: "AsyncResult[tuple[Figures, float]]", part: Part) -> Figures | None:
+        try:
+            figures, took_s = answer.get(max(self._deadline_s - time.monotonic(), 0.0))
+        except multiprocessing.TimeoutError:
+            return None
+        self._longest_s[part] = max(took_s, self._longest_s.get(part, 0.0))
+        return figures
+
+
+def processes() -> int:
+    """As many as cores that we may use."""
+    return max(len(os.sched_getaffinity(0)), 1)
+
+
+def simulated(task: Task, trial: Trial) -> tuple[Figures, float]:
+    """In a process of its own: one simulation, and how long it took."""
+    begun_s = time.monotonic()
+    setup = prepared(task, trial)
+    limit = None
+    stretches = task.stretches.get(trial.part)
+    if stretches is not None and task.closed:
+        limit = stretches[0].stop
+    read = load if task.closed else _workload  # conversations go on from where they are
+    options = task.options if limit is None else msgspec.structs.replace(task.options, limit=limit)
+    workload = read(task.source, options, task.seed)
+    if stretches is None:
+        figures = sizing_trial.whole(setup, workload)
+    else:
+        figures = sizing_trial.sample(setup, workload if task.closed else Pieces(workload, stretches))
+    return figures, time.monotonic() - begun_s
+
+
+def prepared(task: Task, trial: Trial) -> Setup:
+    """Just as `jedlik simulate` makes it of the file that is written."""
+    config, fleet = settings(task.base, trial.fleet)
+    gateway = config.gateway
+    makers = (maker(gateway.policy), maker(gateway.shadow_policy) if gateway.shadow_policy else None)
+    return build(config, fleet, task.profiles, task.seed, None, makers)
+
+
+@lru_cache(maxsize=2)
+def _workload(source: str, options: WorkloadOptions, seed: int) -> Workload:
+    """Read once per process."""
+    return load(source, options, seed)
+
+
+def _deaf() -> None:
+    """Ctrl-C is the parent's to answer."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

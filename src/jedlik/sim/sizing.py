@@ -1,0 +1,150 @@
+"""What can be chosen when a fleet is sized, and what a simulation of a choice says.
+
+An engine is a profile with a price; a shape is a kind of fleet (engine, chunk, prefill apart or not); a fleet is a
+shape and a number of workers. Counts are of workers, prices of GPUs; a worker that takes no GPU counts as one process.
+"""
+
+from typing import Literal
+
+import msgspec
+
+from jedlik.core.config import FleetConfig, PoolConfig, ServeConfig, WorkerConfig
+from jedlik.perf.profile import Profile
+
+Part = Literal["sample", "trace"]
+"""What was simulated: pieces of the trace, or all of it that is simulated at all."""
+
+
+class Engine(msgspec.Struct, frozen=True, kw_only=True):
+    """A candidate for workers."""
+
+    label: str
+    """For people: h200 tp2."""
+    profile: Profile
+    pool: PoolConfig
+    """Everything of a pool but its name, count and role."""
+    gpu_hour_usd: float
+
+    @property
+    def gpus(self) -> float:
+        """Per worker."""
+        return (self.profile.gpus if self.pool.gpus is None else self.pool.gpus) or 1
+
+    @property
+    def kv_tokens(self) -> int:
+        return self.pool.kv_tokens or self.profile.kv_tokens or 0
+
+    @property
+    def hour_usd(self) -> float:
+        """Of one worker."""
+        return self.gpus * self.gpu_hour_usd
+
+
+class Shape(msgspec.Struct, frozen=True):
+    """A kind of fleet: everything but how many workers."""
+
+    engine: Engine
+    chunk_tokens: int
+    prefill_share: float = 0.0
+    """Of the workers, that only prefill, the others then only decode; 0: all do both."""
+
+    @property
+    def apart(self) -> bool:
+        return self.prefill_share > 0
+
+    @property
+    def least(self) -> int:
+        """Workers, at least."""
+        return 2 if self.apart else 1
+
+    def most(self, budget: float) -> int:
+        """Workers within so many GPUs; 0: not even one fleet of this shape."""
+        workers = int((budget + 1e-9) // self.engine.gpus)
+        return workers if workers >= self.least else 0
+
+    def prefill(self, workers: int) -> int:
+        """Of so many workers, those that only prefill."""
+        return min(max(round(self.prefill_share * workers), 1), workers - 1) if self.apart else 0
+
+
+class Fleet(msgspec.Struct, frozen=True):
+    """Something that can be simulated and served."""
+
+    shape: Shape
+    workers: int
+
+    @property
+    def prefill(self) -> int:
+        return self.shape.prefill(self.workers)
+
+    @property
+    def gpus(self) -> float:
+        return self.workers * self.shape.engine.gpus
+
+    @property
+    def hour_usd(self) -> float:
+        return self.workers * self.shape.engine.hour_usd
+
+    @property
+    def name(self) -> str:
+        """8 × h200 tp2, or 3 + 5 × h200 tp2 where prefill is apart; then the chunk."""
+        count = f"{self.prefill} + {self.workers - self.prefill}" if self.shape.apart else str(self.workers)
+        return f"{count} × {self.shape.engine.label}, chunk {self.shape.chunk_tokens}"
+
+    @property
+    def order(self) -> tuple[float, float, bool, str]:
+        """Cheapest first; of two that cost the same the one of fewer GPUs, then the simpler one."""
+        return self.hour_usd, self.gpus, self.shape.apart, self.name
+
+
+class Figures(msgspec.Struct, frozen=True):
+    """Of one simulation; latencies in seconds, over requests that ended well."""
+
+    requests: int
+    """Judged."""
+    good: int
+    """Of those: answered within the SLOs."""
+    slo_attainment: float | None
+    """As `jedlik simulate` says it for this fleet: over the requests that this very fleet could serve in time."""
+    ttft_p50_s: float | None
+    ttft_p99_s: float | None
+    itl_p50_s: float | None
+    itl_p99_s: float | None
+    hit_rate: float | None
+    output_tokens: float
+    """Delivered, to those that were judged."""
+    duration_s: float
+    """Of all that was simulated."""
+
+
+class Trial(msgspec.Struct, frozen=True):
+    """A simulation to be run."""
+
+    fleet: Fleet
+    part: Part
+
+
+def pools(fleet: Fleet) -> tuple[PoolConfig, ...]:
+    """The fleet as a file says it."""
+    shape = fleet.shape
+    name = shape.engine.label.replace(" ", "-")
+    given = msgspec.structs.replace(shape.engine.pool, name=name, count=fleet.workers, role="both", host=None)
+    if not shape.apart:
+        return (given,)
+    prefill = msgspec.structs.replace(given, name=f"{name}-prefill", count=fleet.prefill, role="prefill")
+    decode = msgspec.structs.replace(given, name=f"{name}-decode", count=fleet.workers - fleet.prefill, role="decode")
+    return prefill, decode
+
+
+def settings(base: tuple[ServeConfig, FleetConfig], fleet: Fleet) -> tuple[ServeConfig, FleetConfig]:
+    """What is simulated, and written for `jedlik simulate` and `jedlik serve`: `base` with this fleet in it.
+
+    The planner is off: it is this very fleet that is judged. Faults of the base are left out: they name its workers.
+    A base that names no model serves the profile, as a file does that names none.
+    """
+    config, around = base
+    worker: WorkerConfig = msgspec.structs.replace(config.worker, max_step_tokens=fleet.shape.chunk_tokens)
+    planner = msgspec.structs.replace(config.planner, mode="off")
+    chosen = msgspec.structs.replace(around, pools=pools(fleet), faults=(), handoffs=None)
+    model = config.model or fleet.shape.engine.pool.profile
+    return msgspec.structs.replace(config, model=model, worker=worker, planner=planner), chosen
