@@ -65,9 +65,11 @@ class Stream:
 class Server:
     """One supervisor and its children."""
 
-    def __init__(self, *arguments: str, engine: str = "simulated", home: Path | None = None) -> None:
-        """`home`: where compiled kernels are kept, for servers that share them."""
-        self.run_dir = Path(tempfile.mkdtemp(prefix="jt-", dir="/tmp")) / "run"
+    def __init__(
+        self, *arguments: str, engine: str = "simulated", home: Path | None = None, run_dir: Path | None = None
+    ) -> None:
+        """`home`: where compiled kernels are kept, for servers that share them. `run_dir`: another server's."""
+        self.run_dir = run_dir or Path(tempfile.mkdtemp(prefix="jt-", dir="/tmp")) / "run"
         self.lines: list[str] = []
         command = [sys.executable, "-m", "jedlik", "serve", "tiny-random", "--engine", engine, "--port", "0"]
         self.process = subprocess.Popen(
@@ -158,6 +160,13 @@ class Server:
         if self.process.stderr is not None:
             self.process.stderr.close()
         shutil.rmtree(self.run_dir.parent, ignore_errors=True)
+
+    def kill_supervisor(self) -> list[int]:
+        """What it leaves."""
+        children = self.children()
+        self.process.kill()
+        self.process.wait()
+        return children
 
     def _port(self) -> str | None:
         """Once it is ready. A server that won't be is told at once."""

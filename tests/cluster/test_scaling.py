@@ -114,6 +114,7 @@ def test_a_worker_in_a_crash_loop_is_told_of(by_hand: Server) -> None:
     by_hand.wait_for(lambda: serving(by_hand, 1))
 
 
+@pytest.mark.timeout(240)
 def test_a_load_step_adds_workers_that_leave_when_it_is_over() -> None:
     promise = ("--gateway.slo-ttft-s", "2", "--gateway.slo-itl-s", "0.03", "--no-gateway.shed")
     quick = ("--planner.tick-s", "0.5", "--planner.start-s", "2", "--gateway.report-s", "0.25")
