@@ -64,7 +64,8 @@ def plan(
         _live(trace, url or f"http://127.0.0.1:{port}", api_key, explain)
     short = {"budget": budget, "attainment": attainment, "slo_ttft": slo_ttft, "slo_itl": slo_itl}
     said: dict[str, object] = {"trace": trace, "model": model, "profiles": profiles, "chunks": chunks}
-    said |= {"costs": tuple(cost or ()), "out": out, "force": force, "html": html, "json": json, "seed": seed, "time_budget_s": time_budget}
+    said |= {"costs": tuple(cost or ()), "out": out, "force": force, "html": html, "json": json}
+    said |= {"seed": seed, "time_budget_s": time_budget}
     _offline(flags | {SHORT[name]: value for name, value in short.items() if value is not None}, config, said, options)
 
 

@@ -16,7 +16,7 @@ from jedlik.sim.report.words import number, share
 from jedlik.sim.sizing import Fleet
 
 if TYPE_CHECKING:
-    from jedlik.cli.plan_told import Found
+    from jedlik.cli.plan_found import Found
 
 ALWAYS = {
     "worker.block_size",

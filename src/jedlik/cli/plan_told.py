@@ -1,98 +1,21 @@
-"""What `jedlik plan` found, for people and for programs: a sentence, the front, why others lost, a plot, JSON."""
+"""What `jedlik plan` found, for people: a sentence, the front, why others lost, a plot; on a terminal or a page."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
-import msgspec
 from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
 from jedlik.cli.plan_candidates import PRICES_FROM
+from jedlik.cli.plan_found import Found
 from jedlik.sim.report import pareto
-from jedlik.sim.report.columns import Slo
 from jedlik.sim.report.words import NOTHING, number, seconds, share
-from jedlik.sim.sizing import Fleet, Part, Shape, Trial
-from jedlik.sim.sizing_load import Load
+from jedlik.sim.sizing import Fleet, Shape
 from jedlik.sim.sizing_points import Point
 from jedlik.sim.sizing_search import Choice
-from jedlik.sim.workload.options import WorkloadOptions
 
 LOSERS_SHOWN = 12
-
-
-class Found(msgspec.Struct, frozen=True, kw_only=True):
-    """All that there is to tell."""
-
-    points: list[Point]
-    front: list[Point]
-    best: Point
-    budget: float
-    attainment: float
-    slo: Slo
-    load: Load
-    attainable_share: float
-    """Of all requests: some candidate could serve them in time."""
-    pieces: Mapping[Part, int]
-    """Requests of each part that is not all of the trace."""
-    choices: tuple[Choice, ...]
-    needs: list[Fleet]
-    """That would do by the estimate, within the budget or beyond it; cheapest first."""
-    left_out: list[Trial]
-    """For want of time."""
-    took_s: float
-
-
-class Row(msgspec.Struct, frozen=True, kw_only=True):
-    """A fleet, as JSON."""
-
-    fleet: str
-    profile: str
-    workers: int
-    prefill: int
-    """Workers that only prefill; the others then only decode. 0: all do both."""
-    chunk_tokens: int
-    gpus: float
-    hour_usd: float
-    million_output_tokens_usd: float | None
-    attainment: float
-    goodput: float
-    slo_attainment: float | None
-    ttft_p50_s: float | None
-    ttft_p99_s: float | None
-    itl_p50_s: float | None
-    itl_p99_s: float | None
-    hit_rate: float | None
-    tokens_per_s_gpu: float
-    tokens_per_s_user: float
-    holds: bool
-    on_front: bool
-    simulated: Part
-
-
-class Told(msgspec.Struct, frozen=True, kw_only=True):
-    """`--json`."""
-
-    best: Row
-    holds: bool
-    fleets: list[Row]
-    budget: float
-    attainment: float
-    slo_ttft_s: float | None
-    slo_itl_s: float | None
-    requests: int
-    requests_per_s: float
-    prompt_tokens_mean: float
-    output_tokens_mean: float
-    reuse: float
-    burstiness: float
-    attainable_share: float
-    only_estimated: list[str]
-    left_out: list[str]
-    took_s: float
-
-
-# --- words ---
 
 
 def sentence(found: Found) -> str:
@@ -208,11 +131,6 @@ def _kind(fleet: Fleet) -> tuple[str, bool]:
     return fleet.shape.engine.label, fleet.shape.apart
 
 
-def only_estimated(found: Found) -> list[Choice]:
-    tried = {point.fleet.shape for point in found.points}
-    return [choice for choice in found.choices if choice.shape not in tried]
-
-
 # --- tables and files ---
 
 HEADS = ("fleet", "chunk", "USD/h", "USD/M", "attained", "TTFT ms", "ITL ms", "tok/s/GPU", "/user")
@@ -297,66 +215,3 @@ def page(found: Found, title: str) -> str:
         ("To know", pareto.rows_table((), [(note, "") for note in notes(found)], words=True)),
     ]
     return pareto.page(title, workload(found), pareto.plot(found.points, found.front, best), tiles, tables)
-
-
-def row(point: Point, found: Found) -> Row:
-    fleet, figures = point.fleet, point.figures
-    return Row(
-        fleet=fleet.name,
-        profile=fleet.shape.engine.pool.profile,
-        workers=fleet.workers,
-        prefill=fleet.prefill,
-        chunk_tokens=fleet.shape.chunk_tokens,
-        gpus=fleet.gpus,
-        hour_usd=fleet.hour_usd,
-        million_output_tokens_usd=point.million_tokens_usd,
-        attainment=point.attainment,
-        goodput=point.goodput,
-        slo_attainment=figures.slo_attainment if point.part == "trace" and "trace" not in found.pieces else None,
-        ttft_p50_s=figures.ttft_p50_s,
-        ttft_p99_s=figures.ttft_p99_s,
-        itl_p50_s=figures.itl_p50_s,
-        itl_p99_s=figures.itl_p99_s,
-        hit_rate=figures.hit_rate,
-        tokens_per_s_gpu=point.tokens_per_s_gpu,
-        tokens_per_s_user=point.tokens_per_s_user,
-        holds=point.holds,
-        on_front=point in found.front,
-        simulated=point.part,
-    )
-
-
-def to_json(found: Found) -> bytes:
-    """`--json`."""
-    load = found.load
-    told = Told(
-        best=row(found.best, found),
-        holds=found.best.holds,
-        fleets=[row(point, found) for point in found.points],
-        budget=found.budget,
-        attainment=found.attainment,
-        slo_ttft_s=found.slo.ttft_s,
-        slo_itl_s=found.slo.itl_s,
-        requests=load.requests,
-        requests_per_s=load.rate,
-        prompt_tokens_mean=float(load.prompt_tokens.mean()),
-        output_tokens_mean=float(load.output_tokens.mean()),
-        reuse=load.reuse,
-        burstiness=load.burstiness(),
-        attainable_share=found.attainable_share,
-        only_estimated=[Fleet(choice.shape, choice.start).name for choice in only_estimated(found)],
-        left_out=[f"{trial.fleet.name} ({trial.part})" for trial in found.left_out],
-        took_s=found.took_s,
-    )
-    return msgspec.json.format(msgspec.json.encode(told), indent=2) + b"\n"
-
-
-def flags(options: WorkloadOptions, seed: int) -> str:
-    """Of `jedlik simulate`, for the same workload."""
-    told = []
-    for info in msgspec.structs.fields(WorkloadOptions):
-        value = getattr(options, info.name)
-        if value != info.default:
-            name = "--" + info.name.removesuffix("_s").replace("_", "-")
-            told.append(name if value is True else f"{name} {value:g}")
-    return " ".join([*told, *([f"--seed {seed}"] if seed else [])])

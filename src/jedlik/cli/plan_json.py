@@ -1,0 +1,114 @@
+"""What `jedlik plan` found, as JSON. Keys are documented in docs/sizing.md."""
+
+import msgspec
+
+from jedlik.cli.plan_found import Found
+from jedlik.sim.sizing import Fleet, Part
+from jedlik.sim.sizing_points import Point
+from jedlik.sim.sizing_search import Choice
+
+
+class Row(msgspec.Struct, frozen=True, kw_only=True):
+    """A fleet, as JSON."""
+
+    fleet: str
+    profile: str
+    workers: int
+    prefill: int
+    """Workers that only prefill; the others then only decode. 0: all do both."""
+    chunk_tokens: int
+    gpus: float
+    hour_usd: float
+    million_output_tokens_usd: float | None
+    attainment: float
+    goodput: float
+    slo_attainment: float | None
+    ttft_p50_s: float | None
+    ttft_p99_s: float | None
+    itl_p50_s: float | None
+    itl_p99_s: float | None
+    hit_rate: float | None
+    tokens_per_s_gpu: float
+    tokens_per_s_user: float
+    holds: bool
+    on_front: bool
+    simulated: Part
+
+
+class Told(msgspec.Struct, frozen=True, kw_only=True):
+    """`--json`."""
+
+    best: Row
+    holds: bool
+    fleets: list[Row]
+    budget: float
+    attainment: float
+    slo_ttft_s: float | None
+    slo_itl_s: float | None
+    requests: int
+    requests_per_s: float
+    prompt_tokens_mean: float
+    output_tokens_mean: float
+    reuse: float
+    burstiness: float
+    attainable_share: float
+    only_estimated: list[str]
+    left_out: list[str]
+    took_s: float
+
+
+def to_json(found: Found) -> bytes:
+    """`--json`."""
+    load = found.load
+    told = Told(
+        best=row(found.best, found),
+        holds=found.best.holds,
+        fleets=[row(point, found) for point in found.points],
+        budget=found.budget,
+        attainment=found.attainment,
+        slo_ttft_s=found.slo.ttft_s,
+        slo_itl_s=found.slo.itl_s,
+        requests=load.requests,
+        requests_per_s=load.rate,
+        prompt_tokens_mean=float(load.prompt_tokens.mean()),
+        output_tokens_mean=float(load.output_tokens.mean()),
+        reuse=load.reuse,
+        burstiness=load.burstiness(),
+        attainable_share=found.attainable_share,
+        only_estimated=[Fleet(choice.shape, choice.start).name for choice in only_estimated(found)],
+        left_out=[f"{trial.fleet.name} ({trial.part})" for trial in found.left_out],
+        took_s=found.took_s,
+    )
+    return msgspec.json.format(msgspec.json.encode(told), indent=2) + b"\n"
+
+
+def row(point: Point, found: Found) -> Row:
+    fleet, figures = point.fleet, point.figures
+    return Row(
+        fleet=fleet.name,
+        profile=fleet.shape.engine.pool.profile,
+        workers=fleet.workers,
+        prefill=fleet.prefill,
+        chunk_tokens=fleet.shape.chunk_tokens,
+        gpus=fleet.gpus,
+        hour_usd=fleet.hour_usd,
+        million_output_tokens_usd=point.million_tokens_usd,
+        attainment=point.attainment,
+        goodput=point.goodput,
+        slo_attainment=figures.slo_attainment if point.part == "trace" and "trace" not in found.pieces else None,
+        ttft_p50_s=figures.ttft_p50_s,
+        ttft_p99_s=figures.ttft_p99_s,
+        itl_p50_s=figures.itl_p50_s,
+        itl_p99_s=figures.itl_p99_s,
+        hit_rate=figures.hit_rate,
+        tokens_per_s_gpu=point.tokens_per_s_gpu,
+        tokens_per_s_user=point.tokens_per_s_user,
+        holds=point.holds,
+        on_front=point in found.front,
+        simulated=point.part,
+    )
+
+
+def only_estimated(found: Found) -> list[Choice]:
+    tried = {point.fleet.shape for point in found.points}
+    return [choice for choice in found.choices if choice.shape not in tried]

@@ -1,0 +1,222 @@
+"""What `jedlik plan` searches: settings, candidates and workload brought together, and how much may be simulated.
+
+Everything that can be wrong with them is found here, before the first simulation.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+
+from jedlik.cli import plan_candidates, plan_config
+from jedlik.cli.plan_runs import Task
+from jedlik.cli.settings import Settings
+from jedlik.cli.simulate import maker
+from jedlik.core.config import FleetConfig, ServeConfig
+from jedlik.core.errors import ConfigError
+from jedlik.sim.report.columns import Flags, Slo
+from jedlik.sim.setup import build
+from jedlik.sim.sizing import Engine, Fleet, Part, Shape, settings
+from jedlik.sim.sizing_estimate import Sizer
+from jedlik.sim.sizing_load import Load, Stretch, pieces, read
+from jedlik.sim.sizing_points import Judge
+from jedlik.sim.sizing_search import Choice, Plan
+from jedlik.sim.workload.load import load
+from jedlik.sim.workload.options import WorkloadOptions
+
+CHUNKS = (1024, 2048, 4096, 8192)
+"""Tokens of a step that are tried."""
+CHOICES = 24
+"""Shapes that take part, at most, the cheapest by the estimate first; of one engine and layout so many:"""
+CHUNKS_TRIED = 2
+SHARES = (0.75, 1.0, 1.33)
+"""Where prefill is apart: times the share of the workers that the estimate gives it."""
+REQUESTS_PER_CPU_S, CPUS = 1000, 2
+"""What a second of the time budget is worth in simulated requests: sets how much is tried, on any machine."""
+SAMPLE_SHARE, SAMPLE_LEAST, SAMPLE_MOST = 0.1, 600, 1500
+TRIED_WHOLE = 30
+"""No sample is taken where the whole trace can be simulated so often."""
+TRACE_RUNS = 6
+"""And of a trace that can't be simulated so often, pieces are."""
+WORKER_DEFAULTS = {"max_sequences": 256, "block_size": 64}
+"""Where nobody says: GPUs hold more than the defaults of `serve`, which are for any machine."""
+
+
+class Wanted(msgspec.Struct, frozen=True, kw_only=True):
+    """What is said on the command line beside the settings."""
+
+    trace: str
+    options: WorkloadOptions
+    model: str | None = None
+    """All profiles of this model are candidates."""
+    profiles: str | None = None
+    costs: tuple[str, ...] = ()
+    chunks: str | None = None
+    out: str = "plan.yaml"
+    force: bool = False
+    json: str | None = None
+    html: str | None = None
+    seed: int = 0
+    time_budget_s: float = 50.0
+
+
+class Prepared(msgspec.Struct, frozen=True):
+    """All that the search needs."""
+
+    task: Task
+    plan: Plan
+    judge: Judge
+    load: Load
+    sizer: Sizer
+    shapes: tuple[Shape, ...]
+    slo: Slo
+
+
+def prepare(found: Settings, file: Path | None, wanted: Wanted) -> Prepared:
+    """Raises ConfigError."""
+    base = based(found)
+    candidates = plan_candidates.pools(found.fleet, file, wanted.profiles, wanted.model)
+    engines = plan_candidates.engines(candidates, plan_candidates.prices(wanted.costs))
+    maker(base[0].gateway.policy)
+    budget = base[0].planner.budget
+    assert budget is not None  # checked
+    if not any(engine.gpus <= budget for engine in engines):
+        least = min(engines, key=lambda engine: engine.gpus)
+        raise ConfigError(
+            f"--budget {budget:g}: not one worker fits, "
+            f"the smallest candidate ({least.label}) takes {least.gpus:g} GPUs"
+        )
+    slo = Slo(base[0].gateway.slo_ttft_s, base[0].gateway.slo_itl_s)
+    work = read(load(wanted.trace, wanted.options, wanted.seed))
+    sizer = Sizer(work, slo)
+    shapes = shapes_of(engines, chunks(wanted, found), sizer, budget)
+    attainable = sizer.attainable(list(shapes))
+    _someone(attainable, slo, sizer, shapes)
+    stretches = parts(work, wanted.time_budget_s)
+    judge = Judge(work, attainable, stretches, base[0].planner.attainment)
+    plan = planned(sizer, shapes, judge, base[0], stretches, wanted.time_budget_s)
+    profiles = {engine.pool.profile: engine.profile for engine in engines}
+    sizes = sizes_of(work, stretches)
+    task = Task(wanted.trace, wanted.options, wanted.seed, base, profiles, stretches, sizes, work.closed)
+    for shape in shapes:  # what can't be built is found now, not in another process
+        build(*settings(base, Fleet(shape, shape.least)), profiles, wanted.seed)
+    return Prepared(task, plan, judge, work, sizer, shapes, slo)
+
+
+def based(found: Settings) -> tuple[ServeConfig, FleetConfig]:
+    """What all candidates share."""
+    config = found.config
+    unsaid = {k: v for k, v in WORKER_DEFAULTS.items() if found.sources[f"worker.{k}"] == "default"}
+    config = msgspec.structs.replace(config, worker=msgspec.structs.replace(config.worker, **unsaid))
+    if not plan_config.said_model(found):
+        config = msgspec.structs.replace(config, model="")
+    return config, found.fleet or FleetConfig(pools=())
+
+
+def chunks(wanted: Wanted, found: Settings) -> tuple[int, ...]:
+    """Tokens of a step to try. Raises ConfigError."""
+    if wanted.chunks:
+        parts = [part.strip() for part in wanted.chunks.split(",")]
+        if not all(part.isdecimal() and int(part) > 0 for part in parts):
+            raise ConfigError(f"--chunks {wanted.chunks}: tokens with commas between them, as in 2048,8192")
+        return tuple(sorted({int(part) for part in parts}))
+    said = found.sources["worker.max_step_tokens"] != "default"
+    return tuple(sorted({*CHUNKS, *((found.config.worker.max_step_tokens,) if said else ())}))
+
+
+def shapes_of(engines: tuple[Engine, ...], sizes: tuple[int, ...], sizer: Sizer, budget: float) -> tuple[Shape, ...]:
+    """All that could be taken within the budget."""
+    found: list[Shape] = []
+    for engine in engines:
+        found += [Shape(engine, chunk) for chunk in sizes]
+        if engine.pool.kv_token_bytes or engine.profile.kv_bytes_per_token:  # or nobody knows what a hand-off moves
+            share = sizer.prefill_share(engine, sizes[-1])
+            found += [Shape(engine, sizes[-1], round(min(share * factor, 0.95), 3)) for factor in SHARES]
+    return tuple(shape for shape in found if shape.most(budget))
+
+
+def parts(work: Load, time_budget_s: float) -> dict[Part, tuple[Stretch, ...]]:
+    """Which requests are simulated, where it is not all of them."""
+    affordable = time_budget_s * CPUS * REQUESTS_PER_CPU_S
+    cut: dict[Part, tuple[Stretch, ...]] = {}
+    if work.requests * TRIED_WHOLE > affordable:
+        sample = int(min(max(work.requests * SAMPLE_SHARE, SAMPLE_LEAST), SAMPLE_MOST))
+        if work.requests >= 2 * sample:
+            cut["sample"] = pieces(work, sample)
+    if work.requests * TRACE_RUNS > affordable:
+        cut["trace"] = pieces(work, int(affordable / TRACE_RUNS))
+    return cut
+
+
+def sizes_of(work: Load, stretches: Mapping[Part, Sequence[Stretch]]) -> dict[Part, int]:
+    """Requests of each part."""
+    names: tuple[Part, ...] = ("sample", "trace")
+    return {p: sum(stop - start for start, stop in stretches[p]) if p in stretches else work.requests for p in names}
+
+
+def planned(
+    sizer: Sizer,
+    shapes: tuple[Shape, ...],
+    judge: Judge,
+    config: ServeConfig,
+    stretches: dict[Part, tuple[Stretch, ...]],
+    time_budget_s: float,
+) -> Plan:
+    """The search: who takes part, from which count, and how much may be simulated."""
+    budget, attainment = config.planner.budget or 0.0, config.planner.attainment
+    aim = attainment * judge.attainable_share["trace"]
+    choices = []
+    for shape in shapes:
+        most = shape.most(budget)
+        start = sizer.needed(shape, aim, most)
+        choices.append(Choice(shape, start or most, start is not None))
+    seen: dict[str, Choice] = {}
+    for choice in choices:
+        seen.setdefault(Fleet(choice.shape, choice.start).name, choice)  # a share more or less is often the same split
+    choices = list(seen.values())
+    choices.sort(key=lambda choice: (not choice.estimated, Fleet(choice.shape, choice.start).order))
+    affordable = time_budget_s * CPUS * REQUESTS_PER_CPU_S
+    sampled = "sample" in stretches
+    sizes = sizes_of(sizer.load, stretches)
+    whole = sizes["trace"]
+    return Plan(
+        choices=tuple(_few(choices)),
+        budget=budget,
+        attainment=attainment,
+        judge=judge.attainment,
+        sampled=sampled,
+        sample_trials=int(0.4 * affordable / sizes["sample"]) if sampled else 2 * TRIED_WHOLE,
+        trace_trials=max(int((0.6 if sampled else 1.0) * affordable / whole), 4) if whole > 600 else 120,
+    )
+
+
+def needs(prepared: Prepared) -> list[Fleet]:
+    """What the estimate says would do with up to four times the budget; cheapest first. For when nothing does."""
+    found = []
+    aim = prepared.plan.attainment * prepared.judge.attainable_share["trace"]
+    for shape in prepared.shapes:
+        count = prepared.sizer.needed(shape, aim, shape.most(4 * prepared.plan.budget))
+        if count is not None:
+            found.append(Fleet(shape, count))
+    return sorted(found, key=lambda fleet: fleet.order)
+
+
+def _few(choices: list[Choice]) -> list[Choice]:
+    """The first of each engine and layout, so many; then the rest up to the limit are left to the estimate."""
+    taken: dict[tuple[str, bool], int] = {}
+    kept = []
+    for choice in choices:
+        kind = (choice.shape.engine.label, choice.shape.apart)
+        taken[kind] = taken.get(kind, 0) + 1
+        if taken[kind] <= CHUNKS_TRIED:
+            kept.append(choice)
+    return kept[:CHOICES]
+
+
+def _someone(attainable: Flags, slo: Slo, sizer: Sizer, shapes: tuple[Shape, ...]) -> None:
+    if not attainable.any():
+        fastest = min(float(sizer.alone_s(shape.engine, shape.chunk_tokens).min()) for shape in shapes)
+        raise ConfigError(
+            f"no request can have its first token within {slo.ttft_s:g} s: on an idle worker of the fastest candidate "
+            f"the shortest prefill takes {fastest:.3g} s; relax --slo-ttft, or name faster candidates"
+        )
