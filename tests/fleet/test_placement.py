@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from jedlik.core.config import Role
 from jedlik.core.plans import ROLES, Place
-from jedlik.fleet.placement import choose, common, crowd
+from jedlik.fleet.placement import Board, choose
 
 
 def at(*path: str, role: Role | None = None) -> Place:
@@ -46,10 +46,20 @@ def test_equal_places_are_taken_in_the_order_given() -> None:
     assert choose([], "both", []) is None
 
 
-def test_paths_are_compared_from_the_widest_part() -> None:
-    assert common(("r", "h", "0"), ("r", "h", "1")) == 2
-    assert common(("r",), ("q", "h")) == 0
-    assert crowd(("r", "h", "0"), [("r", "h", "1"), ("r", "g"), ("q",)]) == (2, 1)
+@given(
+    st.lists(st.tuples(st.sampled_from("rq"), st.sampled_from("gh"), st.sampled_from("01")), unique=True),
+    st.lists(st.sampled_from(ROLES), max_size=8),
+)
+def test_one_board_for_many_chooses_as_one_for_each(paths: list[tuple[str, str, str]], roles: list[Role]) -> None:
+    places = [at(*path) for path in paths]
+    board = Board(places, [])
+    chosen = []
+    for role in roles[: len(places)]:
+        place = board.choose(role)
+        assert place is not None
+        board.take(place, role)
+        chosen.append(place.name)
+    assert chosen == fill(places, roles[: len(places)])
 
 
 @given(st.lists(st.sampled_from(ROLES), max_size=4), st.permutations(WIDE))

@@ -54,7 +54,8 @@ def test_what_is_not_known_counts_as_more_than_what_is() -> None:
     order = [Worth(False, None, None), Worth(True, 1.0, 5.0), Worth(True, 9.0, 0.0), Worth(True, 1.0, None), Worth()]
     assert sorted(order, key=lambda worth: worth.leaving)[:3] == order[:3]
     turning = [Worth(True, 1.0, 99.0), Worth(True, 2.0, 0.0), Worth(), Worth(False, 0.0, 0.0)]
-    assert sorted(turning[::-1], key=lambda worth: worth.turning) == turning
+    backwards = list(reversed(turning))
+    assert sorted(backwards, key=lambda worth: worth.turning) == turning
 
 
 def test_start_up_time_is_told_or_learnt() -> None:

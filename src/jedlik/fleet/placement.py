@@ -4,42 +4,80 @@ First places that are meant for the role, then nearness of hand-off partners (th
 of those of the same role (the widest difference: rack before host before device), then of all; then the order given.
 """
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Container, Iterable, Sequence
+from math import inf
 
 from jedlik.core.config import Role
 from jedlik.core.plans import Place
+from jedlik.fleet.desired import gpus_of
 
 PARTNER: dict[Role, Role] = {"prefill": "decode", "decode": "prefill"}
 """Who hands off to whom."""
+Path = tuple[str, ...]
+Key = tuple[int, int, tuple[int, ...], tuple[int, ...]]
 
 
-def choose(free: Sequence[Place], role: Role, taken: Sequence[tuple[Place, Role]]) -> Place | None:
-    """The best of the free places; None if there is none. `taken`: who is at work, or on the way to, and as what."""
-    partners = [place.path for place, other in taken if PARTNER.get(role) == other]
-    alike = [place.path for place, other in taken if other == role]
-    everybody = [place.path for place, _ in taken]
+class Board:
+    """Places, and who is at work there, or on the way to: placing one after the other costs little."""
 
-    def key(place: Place) -> tuple[int, int, tuple[int, ...], tuple[int, ...]]:
-        near = max((common(place.path, path) for path in partners), default=0)
-        return _meant(place, role), -near, crowd(place.path, alike), crowd(place.path, everybody)
+    def __init__(self, free: Iterable[Place], taken: Iterable[tuple[Place, Role]]) -> None:
+        self._free = {place.name: place for place in free}
+        self._crowds: dict[Role | None, Counter[Path]] = {}
+        """How many are below each beginning of a path: by role, and (None) of all roles."""
+        self._keys: dict[Role, dict[str, Key]] = {}
+        self._beside: dict[str, list[str]] = {}
+        """Names of places by the widest part of their path: only there does a neighbour matter."""
+        for place in self._free.values():
+            self._beside.setdefault(place.path[0] if place.path else "", []).append(place.name)
+        for place, role in taken:
+            self._count(place, role)
 
-    return min(free, key=key, default=None)  # the first of equals
+    def choose(self, role: Role, gpus: float = inf, avoid: Container[str] = ()) -> Place | None:
+        """The best of the free places that take no more GPUs, and whose names are not to be avoided; None: no such."""
+        keys = self._keys.setdefault(role, {})
+        best: tuple[Key, Place] | None = None
+        for name, place in self._free.items():
+            if gpus_of(place) > gpus or name in avoid:
+                continue
+            key = keys.get(name)
+            if key is None:
+                key = keys[name] = self._key(place, role)
+            if best is None or key < best[0]:  # the first of equals
+                best = key, place
+        return None if best is None else best[1]
+
+    def take(self, place: Place, role: Role) -> None:
+        """Somebody is on the way to there."""
+        del self._free[place.name]
+        self._count(place, role)
+        if place.path:
+            for keys in self._keys.values():
+                for name in self._beside.get(place.path[0], ()):
+                    keys.pop(name, None)
+
+    def _count(self, place: Place, role: Role) -> None:
+        for depth in range(1, len(place.path) + 1):
+            self._crowds.setdefault(role, Counter())[place.path[:depth]] += 1
+            self._crowds.setdefault(None, Counter())[place.path[:depth]] += 1
+
+    def _key(self, place: Place, role: Role) -> Key:
+        partner = PARTNER.get(role)
+        near = len(self._crowd(place.path, partner)) if partner else 0
+        return _meant(place, role), -near, self._crowd(place.path, role), self._crowd(place.path, None)
+
+    def _crowd(self, path: Path, role: Role | None) -> tuple[int, ...]:
+        """How many are in the same rack, host, ...: one count per part of the path, as far as any is."""
+        crowd = self._crowds.get(role)
+        if crowd is None:
+            return ()
+        counts = (crowd[path[:depth]] for depth in range(1, len(path) + 1))
+        return tuple(count for count in counts if count)
 
 
-def common(one: Sequence[str], other: Sequence[str]) -> int:
-    """How many parts, from the widest, two paths share."""
-    count = 0
-    for left, right in zip(one, other, strict=False):
-        if left != right:
-            break
-        count += 1
-    return count
-
-
-def crowd(path: Sequence[str], others: Iterable[Sequence[str]]) -> tuple[int, ...]:
-    """How many of the others are in the same rack, host, ...: one count per part of the path, as far as any is."""
-    shared = [common(path, other) for other in others]
-    return tuple(sum(count > level for count in shared) for level in range(max(shared, default=0)))
+def choose(free: Sequence[Place], role: Role, taken: Iterable[tuple[Place, Role]]) -> Place | None:
+    """The best place for one worker; None if none is free."""
+    return Board(free, taken).choose(role)
 
 
 def _meant(place: Place, role: Role) -> int:

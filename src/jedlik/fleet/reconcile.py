@@ -12,7 +12,7 @@ from jedlik.core.config import Role
 from jedlik.core.plans import ROLES, Counts
 from jedlik.fleet.desired import gpus_of
 from jedlik.fleet.members import Member
-from jedlik.fleet.placement import choose
+from jedlik.fleet.placement import Board
 from jedlik.fleet.worth import Worth
 
 REFUSALS = 3
@@ -56,6 +56,8 @@ class _Seat:
 
 def reconcile(members: Sequence[Member], gap: Gap, now: float) -> list[Step]:
     """The steps for now. `members` in the order of their places."""
+    if not _differs(members, gap.wanted):
+        return []
     seats = [_Seat(member) for member in members]
     steps: list[Step] = []
     if gap.flips:
@@ -65,6 +67,17 @@ def reconcile(members: Sequence[Member], gap: Gap, now: float) -> list[Step]:
     steps += _restarts(seats, gap, now)
     steps += _starts(seats, gap, now)
     return steps
+
+
+def _differs(members: Sequence[Member], wanted: Counts) -> bool:
+    """Whether there may be something to do: cheap, because mostly there is not."""
+    counts: dict[Role, int] = dict.fromkeys(ROLES, 0)
+    for member in members:
+        if member.state == "waiting":
+            return True
+        if member.committed:
+            counts[member.role] += 1
+    return any(counts[role] != wanted.get(role, 0) for role in ROLES)
 
 
 def _excess(seats: Sequence[_Seat], wanted: Counts) -> dict[Role, int]:
@@ -162,20 +175,24 @@ def _restarts(seats: Sequence[_Seat], gap: Gap, now: float) -> list[Step]:
 def _starts(seats: Sequence[_Seat], gap: Gap, now: float) -> list[Step]:
     steps: list[Step] = []
     excess = _excess(seats, gap.wanted)
+    if min(excess.values()) >= 0:
+        return steps
+    free = {seat.member.name: seat for seat in seats if _free(seat, now)}
+    board = Board(
+        (seat.member.place for seat in free.values()),
+        ((seat.member.place, seat.role) for seat in seats if seat.seated),
+    )
+    loops = {name for name, seat in free.items() if seat.member.looping}
     used = sum(gpus_of(seat.member.place) for seat in seats if seat.live or seat.seated)
     while (role := _neediest(excess, gap.wanted)) is not None:
-        free = [seat for seat in seats if _free(seat, now) and _fits(used + gpus_of(seat.member.place), gap)]
-        quick = min((seat.member.looping for seat in free), default=False)  # crash loops only where all are
-        places = [seat.member.place for seat in free if seat.member.looping == quick]
-        place = choose(places, role, [(seat.member.place, seat.role) for seat in seats if seat.seated])
+        left_gpus = gap.budget - used + 1e-9
+        place = board.choose(role, left_gpus, loops) or board.choose(role, left_gpus)
         if place is None:
             break
-        seat = next(seat for seat in free if seat.member.place is place)
-        seat.seated = seat.live = True
-        seat.role = role
+        board.take(place, role)
         used += gpus_of(place)
         excess[role] += 1
-        steps.append(Step("start", seat.member, role))
+        steps.append(Step("start", free[place.name].member, role))
     return steps
 
 
