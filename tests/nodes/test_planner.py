@@ -506,6 +506,9 @@ def test_what_is_wanted_is_said_every_minute() -> None:
     given.begin("w0")
     said = [fact.at for second in range(5, 130, 5) for fact in planned(given.on(report(second), second))]
     assert said == [60.0, 120.0]
+    decisions = given.node.plan(130.0)["decisions"]
+    assert isinstance(decisions, list)
+    assert [decision["at"] for decision in decisions] == [120.0, 0.0]  # a mere repetition takes the last one's place
 
 
 def test_the_plan_is_json() -> None:

@@ -14,6 +14,20 @@ def test_demand_adds_up() -> None:
     assert add([]) == NOTHING
 
 
+def test_rates_of_gateways_add_up_though_their_periods_differ() -> None:
+    sight = Sight()
+    for at in (1.0, 2.0, 3.0, 4.0):
+        sight.take(report(at, asked=demand(10)).report, at)
+    sight.take(report(4.0, gateway=H, asked=demand(5)).report, 4.0)
+    total, period_s = sight.demand(4.0)
+    assert (total.arrived, total.arrived / period_s) == (45, 15.0)
+    assert sight.demand(4.0) == (NOTHING, 0.0)
+    sight.take(report(5.0).report, 5.0)
+    assert sight.demand(5.0) == (NOTHING, 0.0)  # the other's is missing
+    sight.take(report(5.0, gateway=H).report, 5.0)
+    assert sight.demand(5.0) == (NOTHING, 1.0)
+
+
 def test_who_has_not_reported_for_three_periods_makes_all_stale() -> None:
     sight = Sight()
     assert sight.stale(0.0) == ["none has reported"]

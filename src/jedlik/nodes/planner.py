@@ -10,6 +10,8 @@ from collections import deque
 from collections.abc import Sequence
 from math import inf
 
+from msgspec.structs import replace
+
 from jedlik.core.config import PlannerConfig
 from jedlik.core.effects import Note, PlannerEffect, Wake
 from jedlik.core.errors import Bug
@@ -57,6 +59,7 @@ class PlannerNode:
         self._config = config
         self._planner = planner
         self._slo = slo
+        self._budget = inf if config.budget is None else config.budget
         self._bounds = Bounds(config, places, initial)
         self._starts = Starts(config.start_s)
         self._fleet = Fleet(places, self._starts, config.drain_s)
@@ -111,7 +114,7 @@ class PlannerNode:
             "decisions": show.decisions(self._decisions),
             "start_s": self._starts.expected_s,
             "stale": self._sight.stale(now),
-            "demand": show.demand(self._sight.last_demand, self._sight.last_period_s),
+            "demand": show.demand(self._sight.last_demand, self._sight.last_period_s, self._sight.waiting()),
         }
 
     @property
@@ -127,6 +130,9 @@ class PlannerNode:
     def check(self) -> None:
         """Raises Bug where an invariant does not hold."""
         self._fleet.check()
+        adopted = any(member.live and member.launched_at is None for member in self.members)
+        if not adopted and self._fleet.used_gpus() > self._budget + 1e-9:
+            raise Bug(f"{self._fleet.used_gpus()} GPUs are used of {self._budget}")
         most = self._bounds.limits.most
         if sum(self._wanted.counts.values()) > most:
             raise Bug(f"{self._wanted.counts} are wanted where {most} fit")
@@ -254,8 +260,7 @@ class PlannerNode:
             seen = None if member.worker is None else self._sight.workers().get(member.worker)
             return self._sight.worth(seen, self._config.drain_s, now)
 
-        budget = inf if self._config.budget is None else self._config.budget
-        gap = Gap(self._wanted.counts, self._wanted.wish.flips, budget, worth)
+        gap = Gap(self._wanted.counts, self._wanted.wish.flips, self._budget, worth)
         for step in reconcile(self._fleet.members, gap, now):
             self._fleet.perform(step, "too many" if step.kind in ("drain", "cancel", "drop") else "", now)
 
@@ -269,7 +274,10 @@ class PlannerNode:
         if self._begun and (done or now >= self._said_at + SAY_S):
             self._said_at = now
             self._facts.append(self._planned(self._wanted, tuple(done), now))
-        self._decisions.extend(self._facts)
+        for fact in self._facts:
+            if self._decisions and _repeats(fact, self._decisions[-1]):
+                self._decisions.pop()
+            self._decisions.append(fact)
         effects += [Note(fact) for fact in self._facts]
         self._facts = []
         return effects
@@ -296,3 +304,8 @@ class PlannerNode:
         if trouble != self._trouble:
             self._trouble = trouble
             self._said_at = -inf
+
+
+def _repeats(fact: Planned, last: Planned) -> bool:
+    """It says again what is wanted, and nothing has been done since it was said."""
+    return not fact.done and not last.done and replace(fact, at=last.at) == last

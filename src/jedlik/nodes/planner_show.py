@@ -50,7 +50,7 @@ def decisions(facts: Iterable[Planned]) -> list[object]:
     return [msgspec.to_builtins(fact) for fact in reversed(list(facts))]
 
 
-def demand(last: Demand, period_s: float) -> dict[str, float | None]:
+def demand(last: Demand, period_s: float, waiting: tuple[int, int]) -> dict[str, float | None]:
     """The last demand that was seen, in numbers a person can read; None: not known."""
     rate = 1.0 / period_s if period_s > 0 and isfinite(period_s) else None
     well = last.answered or None
@@ -60,6 +60,8 @@ def demand(last: Demand, period_s: float) -> dict[str, float | None]:
         "prompt_tokens": mean(dict(last.prompts)),
         "output_tokens": None if well is None else last.output_tokens / well,
         "hit_share": last.cached_tokens / last.answered_prompt_tokens if last.answered_prompt_tokens else None,
+        "waiting": float(waiting[0]),
+        "waiting_tokens": float(waiting[1]),
         "refused": float(last.refused),
         "failed": float(last.failed),
         "kept_share": None if well is None else last.kept / well,

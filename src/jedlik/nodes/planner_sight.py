@@ -6,7 +6,7 @@ a gateway takes its predecessor's place. Demand is given out only when every gat
 since: half a view is no view.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from jedlik.core.ids import GatewayId, WorkerId
 from jedlik.core.plans import Demand, Report, WorkerSeen
@@ -111,7 +111,7 @@ class Sight:
         if not reporting or any(not gateway.fresh and not _late(gateway, now) for gateway in self._gateways.values()):
             return NOTHING, 0.0
         total = add(demand for gateway in reporting for demand in gateway.fresh)
-        period_s = sum(gateway.period_s for gateway in reporting) / len(reporting)
+        period_s = _period_s(reporting)
         for gateway in reporting:
             gateway.fresh, gateway.period_s = [], 0.0
         self._prune(now)
@@ -184,6 +184,13 @@ def add(demands: Iterable[Demand]) -> Demand:
             total.itl_count + one.itl_count,
         )
     return total
+
+
+def _period_s(gateways: Sequence[_Gateway]) -> float:
+    """Such that what arrived in it, divided by it, is the sum of the gateways' rates: periods may differ."""
+    arrived = [sum(demand.arrived for demand in gateway.fresh) for gateway in gateways]
+    rate = sum(count / gateway.period_s for count, gateway in zip(arrived, gateways, strict=True) if gateway.period_s)
+    return sum(arrived) / rate if rate else max(gateway.period_s for gateway in gateways)
 
 
 def _counts(one: dict[int, int], other: dict[int, int]) -> dict[int, int]:
