@@ -1,0 +1,94 @@
+"""What so many workers miss of what arrives when: learnt from fleets that keep one size, and corrected.
+
+The gateway sheds what would be late, so a bin hardly depends on how many workers there were a minute ago: a fleet of
+varying size misses in each bin about what a fleet that always had that size misses there. How far that holds is seen
+when a schedule is tried, and corrects the curves for the next one.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from jedlik.sim.oracle_schedule import Counts, Floats
+from jedlik.sim.outcome import Outcome, Run
+
+FAR = 0.5
+"""Of a correction, what holds for one worker more or fewer."""
+
+
+class Promise:
+    """The SLOs of a run."""
+
+    def __init__(self, ttft_s: float | None, itl_s: float | None) -> None:
+        self._ttft_s, self._itl_s = ttft_s, itl_s
+
+    def kept(self, outcome: Outcome) -> bool:
+        """It ended well, in time. A single token has no time between."""
+        if not outcome.ok or outcome.ttft_s is None:
+            return False
+        if self._ttft_s is not None and outcome.ttft_s > self._ttft_s:
+            return False
+        return self._itl_s is None or outcome.itl_s is None or outcome.itl_s <= self._itl_s
+
+    def missed(self, run: Run) -> list[float]:
+        """When those arrived that could have kept it and did not."""
+        late = [o.arrived_s for o, could in zip(run.outcomes, _could(run), strict=True) if could and not self.kept(o)]
+        return late + [one.arrived_s for one in run.unended if one.attainable]
+
+    @staticmethod
+    def could(run: Run) -> int:
+        """How many could have kept it."""
+        return sum(_could(run)) + sum(one.attainable for one in run.unended)
+
+
+def _could(run: Run) -> list[bool]:
+    return run.attainable or [True] * len(run.outcomes)
+
+
+def binned(times_s: Sequence[float], bin_s: float, bins: int) -> Floats:
+    """How many fall into each bin; what is later falls into the last."""
+    places = np.minimum((np.asarray(times_s, np.float64) / bin_s).astype(np.int64), bins - 1)
+    return np.bincount(places, minlength=bins).astype(np.float64)
+
+
+class Curves:
+    """`missed[b, n]` for every count up to the largest measured; never more with more workers."""
+
+    def __init__(self, measured: Mapping[int, Floats], arrived: Floats) -> None:
+        """`measured` is missed per bin, by count; no workers miss all that `arrived`."""
+        known = {0: arrived, **measured}
+        counts = sorted(known)
+        rows = np.array([known[count] for count in counts])
+        every = np.arange(counts[-1] + 1)
+        self.missed: Floats = np.array([np.interp(every, counts, rows[:, at]) for at in range(rows.shape[1])])
+        self._settle()
+
+    def expected(self, chosen: Counts) -> Floats:
+        """Per bin, of a schedule."""
+        found: Floats = np.take_along_axis(self.missed, chosen[:, None], axis=1)[:, 0]
+        return found
+
+    def correct(self, chosen: Counts, seen: Floats) -> None:
+        """A schedule was tried and missed so much: nearby counts will miss as much more or less, too."""
+        differs = seen - self.expected(chosen)
+        above = np.arange(self.missed.shape[1])[None, :] - chosen[:, None]
+        missed = np.maximum(self.missed + differs[:, None] * FAR ** np.abs(above), 0.0)
+        self.missed = np.where(above > 0, np.minimum(missed, seen[:, None]), missed)
+        self._settle()
+
+    def _settle(self) -> None:
+        self.missed = np.maximum.accumulate(self.missed[:, ::-1], axis=1)[:, ::-1]
+
+
+def smooth(late: Floats, bin_s: float, over_s: float) -> Floats:
+    """The same sum, each spread evenly over so long around it: which very request is late is chance."""
+    half = int(over_s / bin_s / 2 + 0.5)
+    if not half or len(late) <= 2 * half:
+        return late
+    sums = np.concatenate([np.zeros(1), np.cumsum(late)])
+    at = np.arange(len(late))
+    first, last = np.maximum(at - half, 0), np.minimum(at + half + 1, len(late))
+    spread = (sums[last] - sums[first]) / (2 * half + 1)
+    whole = float(spread.sum())
+    found: Floats = spread * (float(late.sum()) / whole) if whole else spread
+    return found
