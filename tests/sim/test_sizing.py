@@ -271,10 +271,12 @@ def test_no_more_is_simulated_than_allowed() -> None:
 
 
 def test_out_of_time_it_ends() -> None:
-    search_ = search(plan([Choice(shape, 3) for shape in shapes(3)]))
-    next(search_)
-    with pytest.raises(StopIteration):
-        search_.send({})
+    for sampled in (False, True):
+        search_ = search(plan([Choice(shape, 3) for shape in shapes(3)], sampled))
+        next(search_)
+        with pytest.raises(StopIteration):
+            for _ in range(5):
+                search_.send({})
 
 
 def test_where_nothing_holds_the_whole_budget_is_tried() -> None:

@@ -3,6 +3,7 @@
 The search runs against a clock; what was found is told and written.
 """
 
+import os
 import time
 from collections.abc import Mapping
 from math import isfinite
@@ -62,7 +63,7 @@ def run(found: Settings, file: Path | None, wanted: Wanted) -> Found:
         pieces={part: sum(b - a for a, b in cut) for part, cut in prepared.task.stretches.items()},
         choices=prepared.plan.choices,
         needs=needs(prepared),
-        left_out=runs.left_out,
+        left_out=list(dict.fromkeys(runs.left_out)),
         took_s=time.monotonic() - begun_s,
     )
     _told(result, found, wanted, prepared)
@@ -92,6 +93,8 @@ def check(config: ServeConfig, wanted: Wanted) -> None:
         raise ConfigError(f"--time-budget {wanted.time_budget_s:g}: more than 0 s is needed")
     for target in (wanted.json, wanted.html, wanted.out):
         writable(target)
+        if target and target != STDOUT and not os.access(Path(target).absolute().parent, os.W_OK):
+            raise ConfigError(f"{target} cannot be written: its folder is read-only for us; name another file")
     if wanted.out != STDOUT and Path(wanted.out).exists() and not wanted.force:
         raise ConfigError(f"{wanted.out} exists: say --force to overwrite it, or --out FILE")
     if STDOUT in (wanted.out, wanted.html):

@@ -57,7 +57,7 @@ class Runs:
         self._processes = processes
         self._sampled_until_s = deadline_s - (1 - SAMPLE_TIME) * (deadline_s - time.monotonic())
         self._on_trace = False
-        self._longest_s: dict[Part, float] = {}
+        self._took_s: dict[Part, list[float]] = {"sample": [], "trace": []}
         self._begun: dict[tuple[str, Part], AsyncResult[tuple[Figures, float]]] = {}
         self.results: dict[Trial, Figures] = {}
         self.left_out: list[Trial] = []
@@ -111,17 +111,17 @@ class Runs:
 
     def _expected_s(self, part: Part) -> float:
         """What one takes, going by what others took; 0 at first."""
-        if part in self._longest_s:
-            return self._longest_s[part]
-        sizes = self._task.requests
-        return self._longest_s.get("sample", 0.0) * sizes["trace"] / sizes["sample"]
+        if took := self._took_s[part]:
+            return max(took)
+        took, sizes = self._took_s["sample"], self._task.requests
+        return sum(took) / len(took) * sizes["trace"] / sizes["sample"] if took else 0.0
 
     def _awaited(self, answer: "AsyncResult[tuple[Figures, float]]", part: Part) -> Figures | None:
         try:
             figures, took_s = answer.get(max(self._deadline_s - time.monotonic(), 0.0))
         except multiprocessing.TimeoutError:
             return None
-        self._longest_s[part] = max(took_s, self._longest_s.get(part, 0.0))
+        self._took_s[part].append(took_s)
         return figures
 
 

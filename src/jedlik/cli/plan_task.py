@@ -38,7 +38,8 @@ TRIED_WHOLE = 30
 """No sample is taken where the whole trace can be simulated so often."""
 TRACE_RUNS = 6
 """And of a trace that can't be simulated so often, pieces are."""
-WORKER_DEFAULTS = {"max_sequences": 256, "block_size": 64}
+MAX_SEQUENCES = 256
+BLOCK_SIZE, LONG_BLOCK_SIZE, LONG_PROMPT = 64, 256, 4000
 """Where nobody says: GPUs hold more than the defaults of `serve`, which are for any machine."""
 
 
@@ -74,11 +75,10 @@ class Prepared(msgspec.Struct, frozen=True):
 
 def prepare(found: Settings, file: Path | None, wanted: Wanted) -> Prepared:
     """Raises ConfigError."""
-    base = based(found)
     candidates = plan_candidates.pools(found.fleet, file, wanted.profiles, wanted.model)
     engines = plan_candidates.engines(candidates, plan_candidates.prices(wanted.costs))
-    maker(base[0].gateway.policy)
-    budget = base[0].planner.budget
+    maker(found.config.gateway.policy)
+    budget = found.config.planner.budget
     assert budget is not None  # checked
     if not any(engine.gpus <= budget for engine in engines):
         least = min(engines, key=lambda engine: engine.gpus)
@@ -86,8 +86,9 @@ def prepare(found: Settings, file: Path | None, wanted: Wanted) -> Prepared:
             f"--budget {budget:g}: not one worker fits, "
             f"the smallest candidate ({least.label}) takes {least.gpus:g} GPUs"
         )
-    slo = Slo(base[0].gateway.slo_ttft_s, base[0].gateway.slo_itl_s)
+    slo = Slo(found.config.gateway.slo_ttft_s, found.config.gateway.slo_itl_s)
     work = read(load(wanted.trace, wanted.options, wanted.seed))
+    base = based(found, work)
     sizer = Sizer(work, slo)
     shapes = shapes_of(engines, chunks(wanted, found), sizer, budget)
     attainable = sizer.attainable(list(shapes))
@@ -103,10 +104,12 @@ def prepare(found: Settings, file: Path | None, wanted: Wanted) -> Prepared:
     return Prepared(task, plan, judge, work, sizer, shapes, slo)
 
 
-def based(found: Settings) -> tuple[ServeConfig, FleetConfig]:
+def based(found: Settings, work: Load) -> tuple[ServeConfig, FleetConfig]:
     """What all candidates share."""
     config = found.config
-    unsaid = {k: v for k, v in WORKER_DEFAULTS.items() if found.sources[f"worker.{k}"] == "default"}
+    block_size = LONG_BLOCK_SIZE if float(work.prompt_tokens.mean()) >= LONG_PROMPT else BLOCK_SIZE
+    defaults = {"max_sequences": MAX_SEQUENCES, "block_size": block_size}
+    unsaid = {name: value for name, value in defaults.items() if found.sources[f"worker.{name}"] == "default"}
     config = msgspec.structs.replace(config, worker=msgspec.structs.replace(config.worker, **unsaid))
     if not plan_config.said_model(found):
         config = msgspec.structs.replace(config, model="")

@@ -12,9 +12,9 @@ import msgspec
 
 from jedlik.sim.sizing import Figures, Fleet, Part, Shape, Trial
 
-SAMPLE_ROUND, TRACE_ROUND = 8, 2
+SAMPLE_ROUND, TRACE_ROUND = 4, 2
 """Simulations that are asked for at once."""
-HOPELESS = 1.5
+HOPELESS = 1.35
 """Not tried with the money there is: what is estimated to need so many times as much."""
 FINALISTS, NEARLY = 6, 1.35
 """Simulated on the whole trace: so many shapes, and none that cost so many times the best sample."""
@@ -140,8 +140,8 @@ def search(plan: Plan) -> Rounds:
         yield from sample.run(plan.sample_trials)  # out of time or not: what is known decides who goes on
         finalists = _finalists(plan, sample)
     race = Race(plan, finalists, "trace", TRACE_ROUND if plan.sampled else SAMPLE_ROUND)
-    if not (yield from race.run(plan.trace_trials)):
-        return
+    if not (yield from race.run(plan.trace_trials)) and plan.sampled:
+        yield from sample.run(plan.sample_trials)  # too long for what is left: know the sample better at least
     yield from _others(plan, race, sample if plan.sampled else race)
 
 
