@@ -13,12 +13,12 @@ from jedlik.cli.fleet_planner import counts_of, make_planner, recorder
 from jedlik.cli.left import Left
 from jedlik.cli.places import Spot
 from jedlik.cli.settings import loopback
-from jedlik.core.config import ServeConfig
+from jedlik.core.config import Role, ServeConfig
 from jedlik.core.effects import ChangeRole
-from jedlik.core.events import Adopted
+from jedlik.core.events import Adopted, Hold, Scale
 from jedlik.core.ids import WorkerId
 from jedlik.core.plans import ROLES, Counts
-from jedlik.live.adopt import Kept
+from jedlik.live.adopt import Kept, by_hand, keep_by_hand, turned
 from jedlik.live.asked import Desk
 from jedlik.live.child import Child
 from jedlik.live.control_server import ControlServer
@@ -53,18 +53,31 @@ async def supervise(start: Start, say: Say) -> None:
     made = Children(run, start.server, spots, start.listener.fileno())
     launcher = LocalLauncher(made.worker, run.ready, say)
     control = ControlServer()
+
+    def change(worker: WorkerId, role: Role) -> None:
+        turned(run, worker, role)
+        control.change(ChangeRole(worker, role))
+
     planner = PlannerDriver(
-        make_planner(config, [spot.place for spot in start.spots], initial),
+        lambda: make_planner(config, [spot.place for spot in start.spots], initial),
         launcher,
-        lambda worker, role: control.change(ChangeRole(worker, role)),
+        change,
         Telling(say),
         recorder(config),
         fixed=config.planner.budget is None,
     )
-    desk = Desk(planner.plan, planner.send, len(spots))
+
+    def ask(event: Scale | Hold) -> None:
+        planner.send(event)
+        keep_by_hand(run, planner.by_hand())
+
+    desk = Desk(planner.plan, ask, len(spots))
     gateway = Child("gateway", made.gateway, say, lambda: run.ready_s("gateway"), running_gateway(start.found))
     for kept in workers:
         adopt(kept, planner, launcher, say)
+    for event in by_hand(run):
+        if isinstance(event, Scale) or event.name in spots:
+            planner.send(event)
     supervisor = Supervisor(Parts(gateway, planner, launcher, control, desk.reply), run, say, config.drain_s)
     host, port = start.listener.getsockname()[:2]
 

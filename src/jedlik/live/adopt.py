@@ -7,16 +7,19 @@ in the private run directory, one per name, written as soon as the process is th
 import contextlib
 import os
 import socket
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 
 from jedlik.core.config import Role
 from jedlik.core.errors import PeerError
+from jedlik.core.events import Hold, Scale
 from jedlik.live.rundir import RunDir
 from jedlik.net.discovery.local import start_ticks
 
 SUFFIX = ".process.json"
+BY_HAND = "by_hand.json"
 TAKE_S = 5.0
 
 
@@ -47,6 +50,25 @@ def running(run: RunDir) -> list[Kept]:
             if start_ticks(kept.pid) == kept.started:
                 found.append(kept)
     return found
+
+
+def turned(run: RunDir, worker: str, role: Role) -> None:
+    """It has been told to take another role."""
+    for kept in running(run):
+        if kept.id == worker:
+            keep(run, msgspec.structs.replace(kept, role=role))
+
+
+def keep_by_hand(run: RunDir, events: Sequence[Scale | Hold]) -> None:
+    run.write_private(run.path / BY_HAND, msgspec.json.encode(events))
+
+
+def by_hand(run: RunDir) -> list[Scale | Hold]:
+    """What somebody has set."""
+    try:
+        return msgspec.json.decode((run.path / BY_HAND).read_bytes(), type=list[Scale | Hold])
+    except (OSError, msgspec.MsgspecError):
+        return []
 
 
 def offer_path(run: RunDir, gateway: str) -> Path:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 import msgspec
 
 from jedlik.core.config import Role
-from jedlik.core.events import Hold, PlannerEvent, Scale
+from jedlik.core.events import Hold, Scale
 from jedlik.live.control import Answer, Ask, Plan
 
 KEYS: dict[Role, str] = {"prefill": "prefill", "decode": "decode", "both": "workers"}
@@ -18,7 +18,7 @@ KEYS: dict[Role, str] = {"prefill": "prefill", "decode": "decode", "both": "work
 class Desk:
     """Answers at once: what is asked for is begun when the answer is given."""
 
-    def __init__(self, plan: Callable[[], dict[str, object]], send: Callable[[PlannerEvent], None], most: int) -> None:
+    def __init__(self, plan: Callable[[], dict[str, object]], send: Callable[[Scale | Hold], None], most: int) -> None:
         self._plan = plan
         self._send = send
         self._most = most

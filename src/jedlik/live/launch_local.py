@@ -58,7 +58,13 @@ class LocalLauncher:
         self._tell = tell
 
     def start(self, name: str, start: int, role: Role) -> None:
-        self.keep(name, start, self._spawn(name, start, role))
+        try:
+            started = self._spawn(name, start, role)
+        except OSError as error:  # no process more, no memory: as if it had ended at once
+            failed = MemberEnded(name, start, "crashed")
+            self._loop.call_soon(self._tell, failed, f"could not be started ({error})")
+            return
+        self.keep(name, start, started)
 
     def keep(self, name: str, start: int, started: Started) -> None:
         """Watch a process that runs: what becomes of it is told as if it had been started here."""

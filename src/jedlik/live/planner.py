@@ -1,16 +1,19 @@
 """The planner node on asyncio: launches and retires workers, has roles changed, tells people what was decided and why.
 
-It performs effects and nothing else. What is decided, and when, is the node's; starting is the launcher's.
+It performs effects and nothing else. What is decided, and when, is the node's; starting is the launcher's. A node that
+failed can't be trusted any more: another one is made in its place and told what runs and what somebody has set by hand.
 """
 
 import asyncio
 from collections.abc import Callable
 from typing import Protocol
 
+import msgspec
+
 from jedlik.core.config import Role
 from jedlik.core.effects import ChangeRole, End, Launch, Note, PlannerEffect, Retire, Wake
 from jedlik.core.errors import ConfigError
-from jedlik.core.events import MemberEnded, MemberReady, PlannerEvent, Woken
+from jedlik.core.events import Adopted, Hold, MemberEnded, MemberReady, PlannerEvent, Scale, Woken
 from jedlik.core.facts import Fact
 from jedlik.core.ids import WorkerId
 from jedlik.live.launch import Launcher
@@ -35,67 +38,119 @@ class Telling(Protocol):
     def ended(self, name: str, words: str) -> None: ...
 
 
+class _Member(msgspec.Struct):
+    """A worker that runs."""
+
+    start: int
+    role: Role
+    worker: WorkerId | None = None
+    """Since it serves."""
+
+
 class PlannerDriver:
     """One planner, running. Made inside a running loop."""
 
     def __init__(
         self,
-        node: PlannerDecider,
+        make: Callable[[], PlannerDecider],
         launcher: Launcher,
         change: Change,
         telling: Telling,
         recorder: Recorder[PlannerEvent, PlannerEffect] | None = None,
         fixed: bool = False,
     ) -> None:
-        """`fixed`: nobody scales, so a worker that can't start is the end; else only before any has served."""
-        self._node = node
+        """`make`: a fresh node. `fixed`: nobody scales, so a worker that can't start is the end; else only before any
+        has served."""
+        self._make = make
         self._launcher = launcher
         self._change = change
         self._telling = telling
+        self._recorder = recorder
         self._fixed = fixed
         self._loop = asyncio.get_running_loop()
-        self._turn: Turn[PlannerEvent, PlannerEffect] = Turn(node.handle, self._perform, recorder)
         self._timer = WakeTimer(lambda: self._turn.send(Woken()))
+        self._members: dict[str, _Member] = {}
+        self._by_hand: dict[str, Scale | Hold] = {}
+        """The last of each: counts, and by place."""
         self._served = False
+        self._begin()
         launcher.listen(self._told)
 
     @property
     def failed(self) -> "asyncio.Future[None]":
-        """Gets the exception that ended the planner; never a result."""
+        """Gets the exception that ended the node; never a result."""
         return self._turn.failed
 
     def send(self, event: PlannerEvent) -> None:
+        if isinstance(event, Adopted):
+            self._members[event.name] = _Member(event.start, event.role)
+        elif isinstance(event, Scale | Hold):
+            self._by_hand[event.name if isinstance(event, Hold) else ""] = event
         self._turn.send(event)
+
+    def by_hand(self) -> list[Scale | Hold]:
+        """What somebody has set: sent again, it holds again."""
+        return [event for _, event in sorted(self._by_hand.items())]
 
     def plan(self) -> dict[str, object]:
         """JSON-able."""
-        return self._node.plan(self._loop.time())
+        now = self._loop.time()
+        return {"now": now, **self._node.plan(now)}
+
+    def renew(self) -> None:
+        """Go on with a fresh node."""
+        self._timer.cancel()
+        self._begin()
+        for name, member in sorted(self._members.items()):
+            self._turn.send(Adopted(name, member.start, member.role))
+            if member.worker is not None:
+                self._turn.send(MemberReady(name, member.start, member.worker))
+        for event in self.by_hand():
+            self._turn.send(event)
+        self._turn.send(Woken())
 
     def stop(self) -> None:
         """Nothing is decided any more."""
         self._timer.cancel()
         self._turn.stop()
 
+    def _begin(self) -> None:
+        self._node = self._make()
+        self._turn: Turn[PlannerEvent, PlannerEffect] = Turn(self._node.handle, self._perform, self._recorder)
+
     def _told(self, event: MemberReady | MemberEnded, words: str) -> None:
-        if isinstance(event, MemberEnded):
+        member = self._members.get(event.name)
+        mine = member is not None and member.start == event.start
+        if isinstance(event, MemberReady):
+            self._served = True
+            if member is not None and mine:
+                member.worker = event.worker
+        else:
             self._telling.ended(event.name, words)
+            if mine:
+                del self._members[event.name]
             if event.cause == "hopeless" and (self._fixed or not self._served):
                 self._turn.fail(ConfigError(f"{event.name} cannot start (see its message above)"))
-        else:
-            self._served = True
         self._turn.send(event)
 
     def _perform(self, effect: PlannerEffect, now: float) -> None:
         match effect:
             case Launch():
+                self._members[effect.name] = _Member(effect.start, effect.role)
                 self._launcher.start(effect.name, effect.start, effect.role)
             case Retire():
                 self._launcher.stop(effect.name, effect.start)
             case End():
                 self._launcher.kill(effect.name, effect.start)
             case ChangeRole():
-                self._change(effect.worker, effect.role)
+                self._turned(effect)
             case Wake():
                 self._timer.set(effect.at)
             case Note():
                 self._telling.fact(effect.fact)
+
+    def _turned(self, change: ChangeRole) -> None:
+        for member in self._members.values():
+            if member.worker == change.worker:
+                member.role = change.role
+        self._change(change.worker, change.role)

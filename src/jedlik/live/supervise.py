@@ -9,6 +9,7 @@ import signal
 from collections.abc import Callable
 from typing import NamedTuple
 
+from jedlik.core.errors import ConfigError
 from jedlik.core.events import Woken
 from jedlik.live.child import Child, Say
 from jedlik.live.control import SOCKET
@@ -19,6 +20,8 @@ from jedlik.live.probe import get
 from jedlik.live.rundir import RunDir
 
 PROBE_S = 0.1
+MOST_FAILURES, FAILURES_S = 3, 60.0
+"""More failures of planner nodes in so many seconds end the server."""
 Ready = Callable[[float], None]
 
 
@@ -54,23 +57,43 @@ class Supervisor:
         planner, reply = self._parts.planner, self._parts.reply
         await self._parts.control.listen(self._run.socket(SOCKET), planner.send, reply)
         planner.send(Woken())
+        planning = asyncio.create_task(self._keep_planner(), name="keep planner")
         keeper = asyncio.create_task(self._parts.gateway.keep(), name="keep gateway")
         watch = asyncio.create_task(self._watch(address, ready), name="watch")
         stop = asyncio.create_task(self._stop.wait(), name="stop")
-        failed = planner.failed
         try:
-            done, _ = await asyncio.wait((keeper, failed, watch, stop), return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait((keeper, planning, watch, stop), return_when=asyncio.FIRST_COMPLETED)
             while watch in done and not watch.exception() and not self._stop.is_set():
-                done, _ = await asyncio.wait((keeper, failed, stop), return_when=asyncio.FIRST_COMPLETED)
+                done, _ = await asyncio.wait((keeper, planning, stop), return_when=asyncio.FIRST_COMPLETED)
         finally:
             watch.cancel()
             closing()
             await self._stop_all()
+            planning.cancel()
             stop.cancel()
-            results = await asyncio.gather(keeper, watch, stop, return_exceptions=True)
-        for result in (*results, failed.exception() if failed.done() else None):
+            results = await asyncio.gather(keeper, planning, watch, stop, return_exceptions=True)
+        for result in results:
             if isinstance(result, Exception):
                 raise result
+
+    async def _keep_planner(self) -> None:
+        """A node that fails is replaced and nobody is started or ended for it; one that fails again and again is told.
+
+        Raises what it failed with.
+        """
+        loop = asyncio.get_running_loop()
+        failures: list[float] = []
+        while True:
+            try:
+                await asyncio.shield(self._parts.planner.failed)
+            except ConfigError:
+                raise
+            except Exception as error:
+                failures = [at for at in failures if at > loop.time() - FAILURES_S] + [loop.time()]
+                if len(failures) > MOST_FAILURES:
+                    raise
+                self._say(f"the planner failed ({type(error).__name__}: {error}); another one goes on with what runs")
+                self._parts.planner.renew()
 
     async def _stop_all(self) -> None:
         await self._parts.gateway.stop(self._drain_s)  # a worker that ends meanwhile is still started again

@@ -1,0 +1,157 @@
+"""The control link: reports go up, questions are answered, roles come down, and a gateway outlives its supervisor."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from jedlik.core.effects import ChangeRole
+from jedlik.core.errors import PeerError
+from jedlik.core.events import GatewayGone, Hold, Reported, Scale
+from jedlik.core.ids import GatewayId, WorkerId
+from jedlik.core.plans import Demand, Report
+from jedlik.live.asked import Desk
+from jedlik.live.control import Answer, Ask, Plan, decode_downward, decode_upward, encode
+from jedlik.live.control_link import ControlLink
+from jedlik.live.control_server import ControlServer
+from jedlik.net.frames import FrameParser
+
+GATEWAY = GatewayId("gateway@1")
+REPORT = Report(GATEWAY, 1.0, 1.0, Demand(0, 0, {}, 0, 0, 0, 0, {}, 0, 0, 0, 0, 0.0, 0.0, 0), 0, 0, 0, [])
+
+
+class Supervisor:
+    """What its end of the link is told; refuses to hold anything."""
+
+    def __init__(self) -> None:
+        self.told: list[Reported | GatewayGone] = []
+        self.server = ControlServer()
+
+    def reply(self, ask: Ask) -> Answer:
+        if isinstance(ask.question, Hold):
+            return Answer(ask.number, refusal="there is no place")
+        return Answer(ask.number, msgspec.json.encode(type(ask.question).__name__))
+
+    async def listen(self, path: Path) -> None:
+        await self.server.listen(path, self.told.append, self.reply)
+
+
+async def until(found: Callable[[], object]) -> None:
+    async with asyncio.timeout(30):
+        while not found():  # noqa: ASYNC110 - sockets take what they take
+            await asyncio.sleep(0.005)
+
+
+@asynccontextmanager
+async def linked(path: Path, supervisor: Supervisor) -> AsyncIterator[tuple[ControlLink, list[ChangeRole]]]:
+    changes: list[ChangeRole] = []
+    await supervisor.listen(path)
+    link = ControlLink(GATEWAY, path, changes.append)
+    running = asyncio.create_task(link.run())
+    await until(lambda: supervisor.server._gateways)
+    yield link, changes
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    await until(lambda: not supervisor.server._gateways)
+
+
+def test_reports_questions_and_roles_pass(tmp_path: Path) -> None:
+    async def run() -> None:
+        supervisor = Supervisor()
+        async with linked(tmp_path / "c", supervisor) as (link, changes):
+            link.report(REPORT)
+            assert await link.plan() == b'"Plan"'
+            assert await link.scale(Scale({"both": 2})) == b'"Scale"'
+            assert await link.scale(Hold("worker-9", held=True)) == "there is no place"
+            supervisor.server.change(ChangeRole(WorkerId("w@1"), "decode"))
+            await until(lambda: changes)
+            assert changes == [ChangeRole(WorkerId("w@1"), "decode")]
+        assert supervisor.told == [Reported(REPORT), GatewayGone(GATEWAY)]
+        supervisor.server.close()
+
+    asyncio.run(run())
+
+
+def test_a_gateway_finds_the_next_supervisor(tmp_path: Path) -> None:
+    async def run() -> None:
+        first, second = Supervisor(), Supervisor()
+        async with linked(tmp_path / "c", first) as (link, _):
+            first.server.close()
+            await until(lambda: first.told)
+            link.report(REPORT)  # nobody hears it
+            with pytest.raises(PeerError, match="can't be reached"):
+                await link.plan()
+            await second.listen(tmp_path / "c")
+            await until(lambda: second.server._gateways)
+            link.report(REPORT)
+            await until(lambda: second.told)
+        await until(lambda: len(second.told) == 2)
+        assert second.told == [Reported(REPORT), GatewayGone(GATEWAY)]
+        second.server.close()
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("decode", [decode_upward, decode_downward])
+def test_what_does_not_fit_is_refused(decode: Callable[[bytes], object]) -> None:
+    with pytest.raises(PeerError, match="bad message"):
+        decode(b"\x93\x01\x02\x03")
+
+
+def test_messages_come_out_as_they_went_in() -> None:
+    for up in (Reported(REPORT), Ask(7, Plan()), Ask(8, Scale({"prefill": 1})), Ask(9, Scale(None))):
+        (body,) = FrameParser().feed(encode(up))
+        assert decode_upward(body) == up
+    for down in (Answer(7, b"{}"), Answer(8, refusal="no"), ChangeRole(WorkerId("w@1"), "both")):
+        (body,) = FrameParser().feed(encode(down))
+        assert decode_downward(body) == down
+
+
+def desk(sent: list[Scale | Hold]) -> Desk:
+    plan: dict[str, object] = {
+        "mode": "on",
+        "wanted": {"prefill": 1, "decode": 2, "both": 0},
+        "members": [{"name": "worker-0", "state": "serving"}, {"name": "worker-1", "state": "draining"}],
+    }
+    return Desk(lambda: plan, sent.append, 4)
+
+
+@pytest.mark.parametrize(
+    ("question", "value"),
+    [
+        (Scale({"prefill": 1, "decode": 3}), {"auto": False, "mode": "on", "wanted": {"prefill": 1, "decode": 2}}),
+        (Scale({}), {"auto": False, "mode": "on", "wanted": {"prefill": 1, "decode": 2}}),
+        (Scale(None), {"auto": True, "mode": "on", "wanted": {"prefill": 1, "decode": 2}}),
+        (Hold("worker-1", held=True), {"hold": "worker-1", "state": "draining"}),
+        (Hold("worker-0", held=False), {"release": "worker-0", "state": "serving"}),
+    ],
+)
+def test_what_is_set_is_said(question: Scale | Hold, value: dict[str, object]) -> None:
+    sent: list[Scale | Hold] = []
+    answer = desk(sent).reply(Ask(5, question))
+    assert (answer.number, answer.refusal, msgspec.json.decode(answer.value)) == (5, None, value)
+    assert sent == [question]
+
+
+@pytest.mark.parametrize(
+    ("question", "said"),
+    [
+        (Scale({"both": 5}), "--planner.budget 5"),
+        (Scale({"prefill": 1, "both": 0}), "answer nothing"),
+        (Scale({"decode": 2}), "nobody who prefills"),
+        (Hold("worker-2", held=True), "there are worker-0, worker-1"),
+    ],
+)
+def test_what_may_not_be_is_refused(question: Scale | Hold, said: str) -> None:
+    sent: list[Scale | Hold] = []
+    answer = desk(sent).reply(Ask(5, question))
+    assert said in (answer.refusal or "")
+    assert sent == []
+
+
+def test_the_plan_is_said_as_it_is() -> None:
+    answer = desk([]).reply(Ask(5, Plan()))
+    assert msgspec.json.decode(answer.value)["mode"] == "on"
