@@ -123,8 +123,12 @@ class Workers:
 
     def gpu_s(self) -> float:
         """GPU time used by all so far."""
-        running = sum((self._heap.now - s.since_s) * s.pool.gpus for s in self.slots if s.since_s is not None)
-        return running + sum(slot.gpu_s * slot.pool.gpus for slot in self.slots)
+        return sum(up_s * slot.pool.gpus for up_s, slot in zip(self.up_s(), self.slots, strict=True))
+
+    def up_s(self) -> list[float]:
+        """How long there was a worker at each place, from order to end."""
+        now = self._heap.now
+        return [s.up_s + (0.0 if s.since_s is None else now - s.since_s) for s in self.slots]
 
     def busy_s(self) -> list[float]:
         """How long each worker's engine has worked on steps that ended."""
@@ -146,7 +150,7 @@ class Workers:
 
     def _free(self, slot: Slot, cause: Cause) -> None:
         if slot.since_s is not None:
-            slot.gpu_s += self._heap.now - slot.since_s
+            slot.up_s += self._heap.now - slot.since_s
             slot.since_s = None
         slot.state, slot.fell = "", cause != "asked"
         self._counted()

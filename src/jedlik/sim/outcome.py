@@ -108,9 +108,11 @@ class Run(msgspec.Struct):
     """Requests sent by clients; those unfinished at the end of a limited run count as missed."""
     speed: float = 1.0
     roles: list[str] = []
-    """At start, by worker index; empty: all do both."""
+    """Of their pools, by worker index; empty: all do both."""
     busy_s: list[float] = []
     """In steps, by worker index; empty: not known."""
+    up_s: list[float] = []
+    """From order to end, by worker index; empty: not known."""
     block_size: int = 1
     movement: Movement = msgspec.field(default_factory=Movement)
     attainable: list[bool] = []

@@ -25,7 +25,6 @@ class Slot:
     __slots__ = (
         "busy_s",
         "fell",
-        "gpu_s",
         "held",
         "host",
         "index",
@@ -36,6 +35,7 @@ class Slot:
         "since_s",
         "starts",
         "state",
+        "up_s",
     )
 
     def __init__(self, index: int, name: str, pool: Pool, host: str) -> None:
@@ -46,7 +46,7 @@ class Slot:
         self.state: Literal["", "starting", "serving", "draining"] = ""
         self.held = self.fell = False
         """Held: a fault wants no worker here. Fell: the last one ended without having been told to."""
-        self.gpu_s = self.busy_s = 0.0
+        self.up_s = self.busy_s = 0.0
         """Of processes that ended: from start to end, and in steps."""
         self.since_s: float | None = None
         """Since when its GPUs have been busy or starting; None: they are free."""

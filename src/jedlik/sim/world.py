@@ -118,6 +118,7 @@ class Simulation:
             offered=self.clients.offered,
             roles=[slot.pool.role for slot in self.workers.slots],
             busy_s=self.workers.busy_s(),
+            up_s=self.workers.up_s(),
             block_size=self._setup.worker.block_size,
             movement=self._moves,
             attainable=self.clients.attainable,

@@ -68,13 +68,13 @@ def distribution(name: str, values: Floats, limit_s: float | None) -> str:
 def latency(time: Timeline, data: Columns, limit_s: float | None) -> str:
     """TTFT of answers over the time their requests arrived."""
     p50, p90 = percentiles(time.bins, data.arrived_s[data.ok], data.ttft_s[data.ok], (50, 90))
-    y = upward(_most(p90) * 1.05)
+    y = upward(most(p90) * 1.05)
     lines = line(time.xs, y.px(p90), "b") + line(time.xs, y.px(p50), "a")
     if limit_s is not None and limit_s < y.high:
         at = y.at(limit_s)
         name = f"<title>SLO {seconds(limit_s)}</title>"
         lines += f'<g class="mark slo">{name}<path d="M{time.x.start_px:.0f} {at:.1f}H{time.x.end_px:.0f}"/></g>'
-    return _over_time(time, "TTFT over time, seconds", "by arrival", (("a", "p50"), ("b", "p90")), y, lines)
+    return over_time(time, "TTFT over time, seconds", "by arrival", (("a", "p50"), ("b", "p90")), y, lines)
 
 
 def goodput(time: Timeline, data: Columns, slo: Slo) -> str:
@@ -82,7 +82,7 @@ def goodput(time: Timeline, data: Columns, slo: Slo) -> str:
     y = upward(1.0)
     values = shares(time.bins, data.arrived_s, data.good(slo))
     about = "share of the requests that arrived then and ended well within the SLOs"
-    return _over_time(time, "Goodput over time", about, (), y, line(time.xs, y.px(values), "a"))
+    return over_time(time, "Goodput over time", about, (), y, line(time.xs, y.px(values), "a"))
 
 
 def hits(time: Timeline, data: Columns) -> str:
@@ -91,7 +91,7 @@ def hits(time: Timeline, data: Columns) -> str:
     ok = data.ok
     values = shares(time.bins, data.arrived_s[ok], data.cached_tokens[ok], data.prompt_tokens[ok])
     about = "share of prompt tokens found in the cache, by arrival"
-    return _over_time(time, "Hit rate over time", about, (), y, line(time.xs, y.px(values), "a"))
+    return over_time(time, "Hit rate over time", about, (), y, line(time.xs, y.px(values), "a"))
 
 
 def traffic(time: Timeline, data: Columns) -> str:
@@ -99,30 +99,30 @@ def traffic(time: Timeline, data: Columns) -> str:
     offered = rates(time.bins, data.arrived_s)
     answered = rates(time.bins, data.ended_s[data.ok])
     missed = rates(time.bins, data.ended_s[~data.ok])
-    y = upward(max(_most(offered), _most(answered)) * 1.05)
+    y = upward(max(most(offered), most(answered)) * 1.05)
     keys = [("b", "arrived"), ("a", "answered")]
     lines = line(time.xs, y.px(offered), "b") + line(time.xs, y.px(answered), "a")
     if missed.any():
         keys.append(("c", "failed or shed"))
         lines += line(time.xs, y.px(missed), "c")
-    return _over_time(time, "Requests per second", "arrived and ended", keys, y, lines)
+    return over_time(time, "Requests per second", "arrived and ended", keys, y, lines)
 
 
 def batch(time: Timeline, running: Fleet) -> str:
     """Sequences in the workers' batches: mean, and from the emptiest to the fullest."""
     mean = running.total / max(running.workers, 1)
-    y = upward(_most(running.most) * 1.05)
+    y = upward(most(running.most) * 1.05)
     lines = band(time.xs, y.px(running.least), y.px(running.most), "a") + line(time.xs, y.px(mean), "a")
     keys = (("a", "mean"), ("a wide", "least to most"))
-    return _over_time(time, "Batch: sequences running per worker", "mean and range over workers", keys, y, lines)
+    return over_time(time, "Batch: sequences running per worker", "mean and range over workers", keys, y, lines)
 
 
 def queue(time: Timeline, waiting: Fleet) -> str:
     """Sequences waiting in workers."""
-    y = upward(max(_most(waiting.total), _most(waiting.most)) * 1.05)
+    y = upward(max(most(waiting.total), most(waiting.most)) * 1.05)
     lines = line(time.xs, y.px(waiting.total), "a") + line(time.xs, y.px(waiting.most), "b")
     keys = (("a", "all workers"), ("b", "longest queue"))
-    return _over_time(time, "Queue: sequences waiting", "in all workers, and the longest queue", keys, y, lines)
+    return over_time(time, "Queue: sequences waiting", "in all workers, and the longest queue", keys, y, lines)
 
 
 def marks(time: Timeline, y: Scale) -> str:
@@ -142,7 +142,8 @@ def _told(group: list[Action]) -> str:
     return "; ".join(told) + (f"; and {number(len(group) - MARKS_TOLD)} more" if len(group) > MARKS_TOLD else "")
 
 
-def _over_time(time: Timeline, title: str, about: str, keys: Sequence[tuple[str, str]], y: Scale, lines: str) -> str:
+def over_time(time: Timeline, title: str, about: str, keys: Sequence[tuple[str, str]], y: Scale, lines: str) -> str:
+    """A plot over the run, with what happened as marks."""
     ticks, unit = time_ticks(time.x)
     y_ticks: list[Tick] = share_ticks(y) if y.high == 1.0 and not keys else number_ticks(y)
     return figure(
@@ -150,6 +151,7 @@ def _over_time(time: Timeline, title: str, about: str, keys: Sequence[tuple[str,
     )
 
 
-def _most(values: Floats) -> float:
+def most(values: Floats) -> float:
+    """Of those that are numbers; 0: none is."""
     seen = values[np.isfinite(values)]
     return float(seen.max()) if len(seen) else 0.0

@@ -50,7 +50,7 @@ class TierRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RoleRow(msgspec.Struct, frozen=True, kw_only=True):
-    """The workers that began in one role."""
+    """The workers that were meant for one role."""
 
     role: str
     workers: int
@@ -93,15 +93,18 @@ def roles(run: Run) -> list[RoleRow]:
     waiting = np.array([sample.waiting for sample in run.samples]).reshape(-1, len(run.workers))
     rows = []
     for role in sorted(set(run.roles)):
-        here = [index for index, one in enumerate(run.roles) if one == role]
+        here = [index for index, one in enumerate(run.roles) if one == role and (not run.up_s or run.up_s[index])]
         time_s = len(here) * run.duration_s
+        up = 1.0
+        if run.planning is not None:  # they come and go: means are over the time in which they were there
+            up = sum(run.up_s[index] for index in here) / time_s if time_s else 0.0
         rows.append(
             RoleRow(
                 role=role,
                 workers=len(here),
-                utilisation=sum(run.busy_s[index] for index in here) / time_s if time_s else None,
-                running_mean=float(running[:, here].mean()) if len(running) else None,
-                waiting_mean=float(waiting[:, here].mean()) if len(waiting) else None,
+                utilisation=sum(run.busy_s[index] for index in here) / (time_s * up) if time_s and up else None,
+                running_mean=float(running[:, here].mean()) / up if len(running) and up else None,
+                waiting_mean=float(waiting[:, here].mean()) / up if len(waiting) and up else None,
             )
         )
     return rows

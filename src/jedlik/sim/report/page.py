@@ -9,8 +9,8 @@ from html import escape
 
 import numpy as np
 
-from jedlik.sim.outcome import Run
-from jedlik.sim.report import charts
+from jedlik.sim.outcome import Action, Run
+from jedlik.sim.report import charts, staffing
 from jedlik.sim.report.charts import Timeline
 from jedlik.sim.report.columns import Slo, columns
 from jedlik.sim.report.heat import heat
@@ -22,6 +22,7 @@ from jedlik.sim.report.table import WORKER_HEADS, cells, limits, overview, worke
 from jedlik.sim.report.words import moment, number, seconds, share
 
 LISTED = 500
+ORDERED = ("start", "serve", "retire", "role")
 Rows = Sequence[tuple[str, str]]
 
 
@@ -54,6 +55,11 @@ def tiles(summary: Summary) -> str:
     ]
     if summary.goodput is not None:
         shown.insert(0, (share(summary.goodput), f"goodput: {limits(summary)}"))
+    if summary.planner is not None:
+        shown.append((number(summary.planner_actions), f"actions of planner {summary.planner}"))
+        if summary.slo_attainment is not None:
+            worst = share(summary.worst_minute_attainment)
+            shown.insert(1, (share(summary.slo_attainment), f"attainment; worst minute {worst}"))
     body = "".join(f'<div class="tile"><b>{escape(b)}</b><span>{together(what)}</span></div>' for b, what in shown)
     return f'<div class="tiles">{body}</div>\n'
 
@@ -66,11 +72,14 @@ def together(text: str) -> str:
 def plots(run: Run, summary: Summary) -> str:
     data = columns(run.outcomes)
     slo = Slo(summary.slo_ttft_s, summary.slo_itl_s)
-    time = Timeline.of(bins_for(len(run.outcomes), run.duration_s), run.actions)
+    marked = surprises(run)
+    time = Timeline.of(bins_for(len(run.outcomes), run.duration_s), marked)
     samples = time._replace(bins=sample_bins(run))
     running = fleet(run, samples.bins, lambda sample: sample.running)
     waiting = fleet(run, samples.bins, lambda sample: sample.waiting)
     parts = [
+        staffing.workers(time, run, data) if run.planning else "",
+        staffing.attainment(time, run, data, slo) if run.planning and slo != Slo() else "",
         charts.distribution("TTFT", data.ttft_s[data.ok], slo.ttft_s),
         charts.distribution("ITL", data.itl_s[data.ok], slo.itl_s),
         charts.latency(time, data, slo.ttft_s),
@@ -83,7 +92,14 @@ def plots(run: Run, summary: Summary) -> str:
         heat(samples, waiting, "Sequences waiting, by worker", "sequences") if np.nansum(waiting.mean) > 0 else "",
     ]
     told = '<p class="told">Dotted lines are faults and other actions: hover for what, or see the list below.</p>\n'
-    return f'{told if run.actions else ""}<div class="plots">\n{"".join(parts)}</div>\n'
+    return f'{told if marked else ""}<div class="plots">\n{"".join(parts)}</div>\n'
+
+
+def surprises(run: Run) -> list[Action]:
+    """What happened, less what a planner ordered: its plot shows that."""
+    if run.planning is None:
+        return run.actions
+    return [a for a in run.actions if a.kind not in ORDERED and a.detail not in ("drained", "ended")]
 
 
 def tables(summary: Summary, settings: Rows) -> str:

@@ -23,13 +23,17 @@ figcaption b { margin-right: auto; } .key, .scale { color: var(--soft); font-siz
 .key::before { content: ""; display: inline-block; width: 16px; height: 3px; margin-right: 6px; vertical-align: middle;
   background: currentColor; }
 .key.a::before { background: var(--a); } .key.b::before { background: var(--b); }
-.key.c::before { background: var(--c); } .key.wide::before { height: 10px; opacity: .25; }
+.key.c::before { background: var(--c); }
+.key.demand::before { background: var(--soft); } .key.starting::before { background: var(--slo); }
+.key.draining::before { background: var(--c); } .key.wide::before { height: 10px; opacity: .25; }
 svg { display: block; width: 100%; height: auto; overflow: visible; }
 text { fill: var(--text); font-size: 12px; font-variant-numeric: tabular-nums; }
 .tick, .label { fill: var(--soft); } .tick.x, .label { text-anchor: middle; } .tick.y { text-anchor: end; }
 .grid { stroke: var(--rule); fill: none; } .axis { stroke: var(--soft); fill: none; }
 .line { fill: none; stroke-width: 1.8; stroke-linejoin: round; stroke-linecap: round; }
 .line.a { stroke: var(--a); } .line.b { stroke: var(--b); } .line.c { stroke: var(--c); }
+.line.starting { stroke: var(--slo); stroke-dasharray: 5 3; }
+.line.draining { stroke: var(--c); stroke-dasharray: 2 3; } .band.demand { fill: var(--soft); }
 .band { opacity: .2; } .band.a { fill: var(--a); }
 .mark path { fill: none; stroke-width: 1.5; } .mark.slo path { stroke: var(--slo); stroke-dasharray: 5 3; }
 .mark.slo text { fill: var(--slo); } .mark.action path { stroke: var(--act); stroke-dasharray: 2 3; }

@@ -18,8 +18,9 @@ def rendered(summary: Summary) -> RenderableType:
     parts: list[RenderableType] = [_pairs(overview(summary)), _latencies(summary)]
     if summary.roles:
         parts.append(_roles(summary.roles))
-    if len(summary.workers) <= WORKERS_SHOWN:
-        parts.append(_workers(summary.workers))
+    workers = [row for row in summary.workers if summary.planner is None or row.busy_share]
+    if len(workers) <= WORKERS_SHOWN:
+        parts.append(_workers(workers))
     if summary.actions:
         parts.append(_actions(summary))
     return Group(*parts)
@@ -33,6 +34,7 @@ def overview(summary: Summary) -> list[Row]:
     rows = [("requests", offered)]
     if summary.goodput is not None:
         rows.append((f"goodput ({limits(summary)})", share(summary.goodput)))
+        rows += _kept(summary)
     return [
         *rows,
         ("hit rate", share(summary.hit_rate)),
@@ -42,9 +44,31 @@ def overview(summary: Summary) -> list[Row]:
             "simulated",
             f"{seconds(summary.duration_s)}, {number(summary.gpus)} GPUs, {number(summary.gpu_hours)} GPU hours",
         ),
+        *_planned(summary),
         ("policy, seed", f"{summary.policy}, {summary.seed}"),
         ("simulator", _simulator(summary)),
     ]
+
+
+def _kept(summary: Summary) -> list[Row]:
+    """Where it says more than goodput does."""
+    share_alone = summary.attainable_share
+    rows = []
+    if summary.planner is not None or (share_alone is not None and share_alone < 1):
+        worst = f", {share(summary.worst_minute_attainment)} in the worst minute"
+        rows.append(("attainment", share(summary.slo_attainment) + worst))
+    if share_alone is not None and share_alone < 1:
+        rows.append(("attainable", f"{share(share_alone)} of the requests; the others are too long for anybody"))
+    return rows
+
+
+def _planned(summary: Summary) -> list[Row]:
+    if summary.planner is None:
+        return []
+    told = f"{summary.planner}, {number(summary.planner_actions)} actions"
+    if summary.goodput_per_gpu_s is not None:
+        told += f", {number(summary.goodput_per_gpu_s)} good requests per GPU second"
+    return [("planner", told)] + ([] if summary.cost is None else [("cost", number(summary.cost))])
 
 
 def limits(summary: Summary) -> str:
