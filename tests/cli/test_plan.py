@@ -85,6 +85,7 @@ def made_found(made: Prepared, results: dict[Trial, Figures], left_out: list[Tri
         choices=made.plan.choices,
         needs=needs(made),
         left_out=left_out or [],
+        broken={},
         took_s=1.0,
     )
 
@@ -154,7 +155,7 @@ def test_pools_that_differ_only_in_name_count_and_role_are_one_candidate() -> No
     pools = plan_candidates.pools(found.fleet, DISAGG, None, None)
     assert [(pool.kv_tokens, pool.kv_host_tokens) for pool, _ in pools] == [(None, 0), (100_000, 300_000)]
     engines = plan_candidates.engines(pools, {})
-    assert [engine.label for engine in engines] == ["h100 tp1 trtllm 1", "h100 tp1 trtllm 2"]
+    assert [engine.label for engine in engines] == ["h100 tp1 no. 1", "h100 tp1 no. 2"]
 
 
 def test_all_profiles_of_a_model_are_candidates_with_prices() -> None:

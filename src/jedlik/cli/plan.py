@@ -64,6 +64,7 @@ def run(found: Settings, file: Path | None, wanted: Wanted) -> Found:
         choices=prepared.plan.choices,
         needs=needs(prepared),
         left_out=list(dict.fromkeys(runs.left_out)),
+        broken={f"{trial.fleet.name} ({trial.part})": why for trial, why in runs.broken.items()},
         took_s=time.monotonic() - begun_s,
     )
     _told(result, found, wanted, prepared)

@@ -52,14 +52,9 @@ def pools(
 
 def engines(found: Sequence[tuple[PoolConfig, Profile]], said: Mapping[str, float]) -> tuple[Engine, ...]:
     """With labels of their own, and prices. Raises ConfigError."""
-    labels = [f"{p.device} tp{p.tp}" + (f"ep{p.ep}" if p.ep > 1 else "") for _, p in found]
-    labels = [
-        label if labels.count(label) == 1 else f"{label} {p.backend}"
-        for label, (_, p) in zip(labels, found, strict=True)
-    ]
+    labels = _labels([profile for _, profile in found])
     made = []
-    for number, (label, (pool, profile)) in enumerate(zip(labels, found, strict=True)):
-        label = label if labels.count(label) == 1 else f"{label} {number + 1}"
+    for label, (pool, profile) in zip(labels, found, strict=True):
         engine = Engine(label=label, profile=profile, pool=pool, gpu_hour_usd=_price(profile.device, said))
         if not engine.kv_tokens:
             raise ConfigError(
@@ -68,6 +63,15 @@ def engines(found: Sequence[tuple[PoolConfig, Profile]], said: Mapping[str, floa
             )
         made.append(engine)
     return tuple(made)
+
+
+def _labels(profiles: Sequence[Profile]) -> list[str]:
+    """Device and parallelism; then the backend and a number, where it takes them to tell candidates apart."""
+    labels = [f"{p.device} tp{p.tp}" + (f"ep{p.ep}" if p.ep > 1 else "") for p in profiles]
+    kinds = {(label, profile.backend) for label, profile in zip(labels, profiles, strict=True)}
+    several = {label for label in labels if sum(kind[0] == label for kind in kinds) > 1}
+    labels = [f"{a} {p.backend}" if a in several else a for a, p in zip(labels, profiles, strict=True)]
+    return [a if labels.count(a) == 1 else f"{a} no. {labels[: n + 1].count(a)}" for n, a in enumerate(labels)]
 
 
 def prices(said: Sequence[str]) -> dict[str, float]:

@@ -31,6 +31,8 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     """That would do by the estimate, within the budget or beyond it; cheapest first."""
     left_out: list[Trial]
     """For want of time."""
+    broken: dict[str, str]
+    """Simulations that ended in an error of ours, and which."""
     took_s: float
 
 

@@ -54,6 +54,7 @@ class Told(msgspec.Struct, frozen=True, kw_only=True):
     attainable_share: float
     only_estimated: list[str]
     left_out: list[str]
+    broken: dict[str, str]
     took_s: float
 
 
@@ -77,6 +78,7 @@ def to_json(found: Found) -> bytes:
         attainable_share=found.attainable_share,
         only_estimated=[Fleet(choice.shape, choice.start).name for choice in only_estimated(found)],
         left_out=[f"{trial.fleet.name} ({trial.part})" for trial in found.left_out],
+        broken=found.broken,
         took_s=found.took_s,
     )
     return msgspec.json.format(msgspec.json.encode(told), indent=2) + b"\n"

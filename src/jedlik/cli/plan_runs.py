@@ -16,6 +16,7 @@ import msgspec
 
 from jedlik.cli.simulate import maker
 from jedlik.core.config import FleetConfig, ServeConfig
+from jedlik.core.errors import Bug
 from jedlik.perf.profile import Profile
 from jedlik.sim import sizing_trial
 from jedlik.sim.setup import Setup, build
@@ -25,6 +26,7 @@ from jedlik.sim.workload.load import load
 from jedlik.sim.workload.offered import Workload
 from jedlik.sim.workload.options import WorkloadOptions
 
+NOTHING_GOOD = Figures(1, 0, None, None, None, None, None, None, 0.0, 1.0)
 SAMPLE_TIME = 0.55
 """Of the time, at most, before simulations of the whole trace begin."""
 Told = Callable[[int], None]
@@ -60,6 +62,8 @@ class Runs:
         self._took_s: dict[Part, list[float]] = {"sample": [], "trace": []}
         self._begun: dict[tuple[str, Part], AsyncResult[tuple[Figures, float]]] = {}
         self.results: dict[Trial, Figures] = {}
+        self.broken: dict[Trial, str] = {}
+        """Our fault: the search goes on as if they did not hold."""
         self.left_out: list[Trial] = []
         """There was no time for them."""
 
@@ -90,11 +94,12 @@ class Runs:
         self._begun |= begun
         found = {}
         for trial in trials:
-            figures = self._awaited(begun[trial.fleet.name, trial.part], trial.part)
+            figures = self._awaited(begun[trial.fleet.name, trial.part], trial)
             if figures is None:
                 self.left_out.append(trial)
-            else:
-                found[trial] = figures
+                continue
+            found[trial] = figures
+            if trial not in self.broken:
                 self.results[trial] = figures
                 self._tell(len(self.results))
         return found
@@ -116,12 +121,15 @@ class Runs:
         took, sizes = self._took_s["sample"], self._task.requests
         return sum(took) / len(took) * sizes["trace"] / sizes["sample"] if took else 0.0
 
-    def _awaited(self, answer: "AsyncResult[tuple[Figures, float]]", part: Part) -> Figures | None:
+    def _awaited(self, answer: "AsyncResult[tuple[Figures, float]]", trial: Trial) -> Figures | None:
         try:
             figures, took_s = answer.get(max(self._deadline_s - time.monotonic(), 0.0))
         except multiprocessing.TimeoutError:
             return None
-        self._took_s[part].append(took_s)
+        except Bug as bug:  # of the simulator: the others are still worth knowing
+            self.broken[trial] = str(bug)
+            return NOTHING_GOOD
+        self._took_s[trial.part].append(took_s)
         return figures
 
 

@@ -34,7 +34,7 @@ SHARES = (0.75, 1.0, 1.33)
 REQUESTS_PER_CPU_S, CPUS = 1000, 2
 """What a second of the time budget is worth in simulated requests: sets how much is tried, on any machine."""
 SAMPLE_SHARE, SAMPLE_LEAST, SAMPLE_MOST = 0.1, 600, 1500
-TRIED_WHOLE = 30
+TRIED_WHOLE = 60
 """No sample is taken where the whole trace can be simulated so often."""
 TRACE_RUNS = 6
 """And of a trace that can't be simulated so often, pieces are."""
@@ -188,7 +188,7 @@ def planned(
         attainment=attainment,
         judge=judge.attainment,
         sampled=sampled,
-        sample_trials=int(0.4 * affordable / sizes["sample"]) if sampled else 2 * TRIED_WHOLE,
+        sample_trials=int(0.4 * affordable / sizes["sample"]) if sampled else TRIED_WHOLE,
         trace_trials=max(int((0.6 if sampled else 1.0) * affordable / whole), 4) if whole > 600 else 120,
     )
 

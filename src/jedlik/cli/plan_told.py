@@ -61,6 +61,8 @@ def notes(found: Found) -> Iterator[str]:
     if found.left_out:
         names = ", ".join(trial.fleet.name for trial in found.left_out[:4])
         yield f"Time was up before {len(found.left_out)} simulations ({names}): --time-budget gives more."
+    for name, why in found.broken.items():
+        yield f"The simulation of {name} ended in an error of ours and counts as not holding: {why}. Please report it."
     if not found.best.holds:
         yield from _needed(found)
     yield f"Prices per GPU and hour: {_prices(found)}."

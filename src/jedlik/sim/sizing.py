@@ -127,7 +127,7 @@ class Trial(msgspec.Struct, frozen=True):
 def pools(fleet: Fleet) -> tuple[PoolConfig, ...]:
     """The fleet as a file says it."""
     shape = fleet.shape
-    name = shape.engine.label.replace(" ", "-")
+    name = shape.engine.label.replace(".", "").replace(" ", "-")
     given = msgspec.structs.replace(shape.engine.pool, name=name, count=fleet.workers, role="both", host=None)
     if not shape.apart:
         return (given,)

@@ -16,6 +16,8 @@ SAMPLE_ROUND, TRACE_ROUND = 4, 2
 """Simulations that are asked for at once."""
 HOPELESS = 1.35
 """Not tried with the money there is: what is estimated to need so many times as much."""
+COLD = 1.4
+"""A sample begins with cold caches: it may miss so many times as often, to go on to the trace."""
 FINALISTS, NEARLY = 6, 1.35
 """Simulated on the whole trace: so many shapes, and none that cost so many times the best sample."""
 Results = Mapping[Trial, Figures]
@@ -91,8 +93,9 @@ class Bracket:
 class Race:
     """Shapes against each other on one part of the trace."""
 
-    def __init__(self, plan: Plan, choices: Sequence[Choice], part: Part, width: int) -> None:
-        self._plan, self.part, self._width = plan, part, width
+    def __init__(self, plan: Plan, choices: Sequence[Choice], part: Part, wanted: float) -> None:
+        self._plan, self.part, self.wanted = plan, part, wanted
+        self._width = SAMPLE_ROUND if part == "sample" or not plan.sampled else TRACE_ROUND
         self.brackets = [Bracket(choice, choice.shape.most(plan.budget)) for choice in choices]
 
     @property
@@ -102,7 +105,7 @@ class Race:
 
     def holding(self) -> list[Fleet]:
         """Per shape that has one, the smallest fleet that holds; cheapest first."""
-        found = [(b.shape, b.holds(self._plan.attainment)) for b in self.brackets]
+        found = [(b.shape, b.holds(self.wanted)) for b in self.brackets]
         return sorted((Fleet(shape, n) for shape, n in found if n is not None), key=lambda fleet: fleet.order)
 
     def run(self, trials: int) -> Generator[list[Trial], Results, bool]:
@@ -121,7 +124,7 @@ class Race:
         best = self.best
         found = []
         for bracket in self.brackets:
-            workers = bracket.next(self._plan.attainment, best.hour_usd if best else None)
+            workers = bracket.next(self.wanted, best.hour_usd if best else None)
             if workers is not None:
                 found.append((bracket, Fleet(bracket.shape, workers)))
         # the cheapest first; while nothing holds, what lacks least before what lacks more
@@ -129,19 +132,20 @@ class Race:
 
     def _lacking(self, bracket: Bracket) -> float:
         """0: not tried yet."""
-        return max(0.0, self._plan.attainment - max(bracket.tried.values())) if bracket.tried else 0.0
+        return max(0.0, self.wanted - max(bracket.tried.values())) if bracket.tried else 0.0
 
 
 def search(plan: Plan) -> Rounds:
     """All of it: the sample, the finalists, then fleets that are faster or cheaper for who would rather have those."""
     finalists = list(plan.choices)
-    sample = Race(plan, finalists, "sample", SAMPLE_ROUND)
+    sample = Race(plan, finalists, "sample", 1 - COLD * (1 - plan.attainment))
     if plan.sampled:
         yield from sample.run(plan.sample_trials)  # out of time or not: what is known decides who goes on
         finalists = _finalists(plan, sample)
-    race = Race(plan, finalists, "trace", TRACE_ROUND if plan.sampled else SAMPLE_ROUND)
-    if not (yield from race.run(plan.trace_trials)) and plan.sampled:
-        yield from sample.run(plan.sample_trials)  # too long for what is left: know the sample better at least
+    race = Race(plan, finalists, "trace", plan.attainment)
+    if not (yield from race.run(plan.trace_trials)) and plan.sampled and race.best is None:
+        sample.wanted = plan.attainment  # the trace takes too long: what holds on the sample must do
+        yield from sample.run(plan.sample_trials)
     yield from _others(plan, race, sample if plan.sampled else race)
 
 
