@@ -66,11 +66,14 @@ def engines(found: Sequence[tuple[PoolConfig, Profile]], said: Mapping[str, floa
 
 
 def _labels(profiles: Sequence[Profile]) -> list[str]:
-    """Device and parallelism; then the backend and a number, where it takes them to tell candidates apart."""
+    """Device and parallelism; then backend, model and a number, where it takes them to tell candidates apart."""
     labels = [f"{p.device} tp{p.tp}" + (f"ep{p.ep}" if p.ep > 1 else "") for p in profiles]
     kinds = {(label, profile.backend) for label, profile in zip(labels, profiles, strict=True)}
     several = {label for label in labels if sum(kind[0] == label for kind in kinds) > 1}
     labels = [f"{a} {p.backend}" if a in several else a for a, p in zip(labels, profiles, strict=True)]
+    models = len({profile.model for profile in profiles})
+    if models > 1:
+        labels = [a if labels.count(a) == 1 else f"{a} {p.model}" for a, p in zip(labels, profiles, strict=True)]
     return [a if labels.count(a) == 1 else f"{a} no. {labels[: n + 1].count(a)}" for n, a in enumerate(labels)]
 
 

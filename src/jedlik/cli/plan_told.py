@@ -135,8 +135,8 @@ def _kind(fleet: Fleet) -> tuple[str, bool]:
 
 # --- tables and files ---
 
-HEADS = ("fleet", "chunk", "USD/h", "USD/M", "attained", "TTFT ms", "ITL ms", "tok/s/GPU", "/user")
-"""Times: p50/p99."""
+HEADS = ("fleet", "chunk", "USD/h", "USD/M", "within", "TTFT ms", "ITL ms", "/GPU", "/user")
+HEADS_MEAN = "USD per hour and per million output tokens; share within the SLOs; p50/p99; tokens/s per GPU and per user"
 
 
 def cells(point: Point, found: Found) -> list[str]:
@@ -173,6 +173,7 @@ def rendered(found: Found) -> RenderableType:
         parts.append(Text("Nothing holds; the front of what was simulated:"))
     listed = table_points(found)
     parts.append(_table(HEADS, [cells(point, found) for point in listed], listed.index(found.best)))
+    parts.append(Text(HEADS_MEAN, style="dim"))
     parts += [Text(), Text("tokens/s per GPU, against tokens/s per user")]
     parts += [Text(line) for line in pareto.terminal(found.points, found.front, found.best)]
     parts.append(Text("★ recommended   ● front   ○ holds, but is beaten   × misses the SLOs"))
@@ -189,7 +190,7 @@ def rendered(found: Found) -> RenderableType:
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], strong: int, words: bool = False) -> Table:
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2 if words else 1, 0, 0))
     for place, head in enumerate(heads):
-        table.add_column(head, justify="right" if place and not words else "left", no_wrap=not words)
+        table.add_column(head, justify="right" if place and not words else "left", no_wrap=bool(place) and not words)
     for index, row in enumerate(rows):
         table.add_row(*(escape(cell) for cell in row), style="bold" if index == strong else None)
     return table

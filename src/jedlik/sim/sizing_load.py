@@ -56,7 +56,7 @@ class Load(NamedTuple):
 
     def burstiness(self, window_s: float = 10.0) -> float:
         """Variance over mean of the arrivals per window: 1 is Poisson."""
-        counts = np.bincount(((self.at_s - self.at_s[0]) / window_s).astype(np.int64))
+        counts = np.bincount(((self.at_s - self.at_s[0]) / window_s).astype(np.int64))[:-1]  # the last one is cut
         return float(counts.var() / counts.mean()) if len(counts) > 2 else 1.0
 
 

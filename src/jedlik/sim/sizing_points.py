@@ -93,12 +93,20 @@ class Judge:
 
 
 def best(points: Sequence[Point]) -> Point | None:
-    """The cheapest that holds on the trace; else on the sample; else the one that attains most. None: no points."""
+    """The cheapest that holds on the trace; else on the sample; else the one that attains most. None: no points.
+
+    Of those that cost the same: fewer GPUs, then not apart, then the faster one per user.
+    """
     for part in ("trace", "sample"):
         holding = [point for point in points if point.holds and point.part == part]
         if holding:
-            return min(holding, key=lambda point: point.fleet.order)
+            return min(holding, key=_rank)
     return min(points, key=lambda point: (-point.attainment, point.fleet.order), default=None)
+
+
+def _rank(point: Point) -> tuple[float, float, bool, float, str]:
+    usd, gpus, apart, name = point.fleet.order
+    return usd, gpus, apart, -point.tokens_per_s_user, name
 
 
 def front(points: Iterable[Point]) -> list[Point]:
