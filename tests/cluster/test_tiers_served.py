@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from cluster_server import Server, gone
+from cluster_server import Server
 
 pytestmark = pytest.mark.cluster
 BLOCK_BYTES = 8192
@@ -89,7 +89,8 @@ def test_blocks_on_disk_are_found_after_a_kill_and_after_a_restart(folder: Path,
         server.wait_for(lambda: settled(server, "disk"), 10)
         pid = server.pid_of("worker-0")
         os.kill(pid, signal.SIGKILL)
-        server.wait_for(lambda: gone([pid]) and server.ready_workers() == 1, 30)
+        server.wait_for(lambda: any(record.pid != pid for record in server.records().values()))
+        server.wait_for(lambda: server.ready_workers() == 1, 30)
         warm(server, "disk", 10)
         assert [answer(server, number) for number in PROMPTS] == expected
         server.wait_for(lambda: total(server, "jedlik_tier_hits", "tier=disk") >= 150, 10)

@@ -72,9 +72,9 @@ def driven(
     nodes: list[Node] = []
     told = Told()
 
-    def make() -> Node:
+    def make() -> tuple[Node, None]:
         nodes.append(Node({} if nodes else (answers or {})))
-        return nodes[-1]
+        return nodes[-1], None
 
     async def run() -> None:
         driver = PlannerDriver(make, told, told.change, told, fixed=fixed)

@@ -57,7 +57,13 @@ def performed(log: Path) -> list[WorkerEffect]:
 
 def test_every_decision_comes_out_the_same(logs: Path) -> None:
     recorded = sorted(logs.glob("*.log"))
-    assert [path.name.partition("@")[0] for path in recorded] == ["gateway", "worker-0", "worker-0", "worker-1"]
+    assert [path.name.partition("@")[0] for path in recorded] == [
+        "gateway",
+        "planner",
+        "worker-0",
+        "worker-0",
+        "worker-1",
+    ]
     for path in recorded:
         assert list(differences(path)) == []
 

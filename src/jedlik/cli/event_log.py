@@ -1,26 +1,31 @@
 """The event log of a process, where the configuration asks for one: FOLDER/NAME@INCARNATION.log.
 
 With token ids kept, a file NAME@INCARNATION.json beside it says how the node was made (readable by this user only: it
-holds the cluster key), and `jedlik replay` can put the very same node through the log again.
+holds the cluster key), and `jedlik replay` can put the very same node through the log again. A planner's log has no
+token ids and always has its file.
 """
 
 import os
-from collections.abc import Iterator
+import secrets
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
+from jedlik.cli.fleet_planner import make_planner
 from jedlik.cli.policies import policies_of
 from jedlik.cli.process import ProcessConfig
-from jedlik.core.effects import GatewayEffect, WorkerEffect
+from jedlik.core.config import Role, ServeConfig
+from jedlik.core.effects import GatewayEffect, PlannerEffect, WorkerEffect
 from jedlik.core.errors import ConfigError
-from jedlik.core.events import GatewayEvent, WorkerEvent
+from jedlik.core.events import GatewayEvent, PlannerEvent, WorkerEvent
 from jedlik.core.ids import GatewayId
+from jedlik.core.plans import Counts, Place
 from jedlik.core.protocol import Card, StepCosts
 from jedlik.kv.hashing import BlockHasher
 from jedlik.kv.naming import Naming
-from jedlik.live.recorder import Difference, EventLog, GatewayTurn, WorkerTurn, read, replay
+from jedlik.live.recorder import Difference, EventLog, GatewayTurn, PlannerTurn, WorkerTurn, read, replay
 from jedlik.live.redact import Redactor
 from jedlik.nodes.gateway import GatewayNode
 
@@ -28,6 +33,11 @@ if TYPE_CHECKING:
     from jedlik.nodes.worker import WorkerNode
 
 T = TypeVar("T")
+PLANNER = "planner"
+"""Its logs' name: it is no process of its own."""
+
+
+Log = EventLog[PlannerEvent, PlannerEffect]
 
 
 class Made(msgspec.Struct, frozen=True):
@@ -38,6 +48,14 @@ class Made(msgspec.Struct, frozen=True):
     """A worker's."""
     costs: StepCosts | None = None
     """What a worker took steps to take; None: it learnt."""
+
+
+class PlannerMade(msgspec.Struct, frozen=True):
+    """What a planner node was made of."""
+
+    config: ServeConfig
+    places: Sequence[Place]
+    initial: dict[Role, int]
 
 
 def make_gateway(told: ProcessConfig) -> GatewayNode:
@@ -74,11 +92,26 @@ def worker_log(
     return EventLog(path, redactor, redactor)
 
 
+def planner_log(config: ServeConfig, places: Sequence[Place], initial: Counts) -> Log | None:
+    """The same for a planner."""
+    if config.event_log is None:
+        return None
+    path = Path(config.event_log).absolute() / f"{PLANNER}@{secrets.token_hex(4)}.log"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    config = msgspec.structs.replace(config, api_keys={})
+    _write_header(path, PlannerMade(config, places, dict(initial)))
+    return EventLog(path, _same, _same)
+
+
 def differences(log: Path) -> Iterator[Difference]:
     """Put a fresh node through a log. Raises ConfigError if the log was not made for that."""
     header = log.with_suffix(".json")
     if not header.exists():
         raise ConfigError(f"{header} is not there: only logs kept with --event-log-tokens can be replayed")
+    if log.name.startswith(f"{PLANNER}@"):
+        planner = msgspec.json.decode(header.read_bytes(), type=PlannerMade)
+        node = make_planner(planner.config, planner.places, planner.initial)
+        return replay(read(log, PlannerTurn), node.handle)
     made = msgspec.json.decode(header.read_bytes(), type=Made)
     if made.card is None:
         return replay(read(log, GatewayTurn), make_gateway(made.process).handle)
@@ -93,9 +126,14 @@ def _start(told: ProcessConfig, card: Card | None, costs: StepCosts | None = Non
     if told.config.event_log_tokens:
         config = msgspec.structs.replace(told.config, api_keys={})
         made = Made(msgspec.structs.replace(told, config=config), card, costs)
-        with open(os.open(path.with_suffix(".json"), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(msgspec.json.encode(made))
+        _write_header(path, made)
     return path
+
+
+def _write_header(path: Path, made: Made | PlannerMade) -> None:
+    """Readable by this user only."""
+    with open(os.open(path.with_suffix(".json"), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(msgspec.json.encode(made))
 
 
 def _same(what: T) -> T:

@@ -1,14 +1,9 @@
 """The planner node of one server, made of its settings, its places and the profile, where there is one."""
 
-import secrets
 from collections.abc import Sequence
-from pathlib import Path
 
 from jedlik.core.config import Role, ServeConfig
-from jedlik.core.effects import PlannerEffect
-from jedlik.core.events import PlannerEvent
 from jedlik.core.plans import Counts, Place
-from jedlik.live.recorder import EventLog
 from jedlik.nodes.planner import PlannerNode
 from jedlik.nodes.planner_wish import limits_of
 from jedlik.perf.model import LinearModel
@@ -30,14 +25,6 @@ def _model(config: ServeConfig) -> LinearModel | None:
 
     costs = profiled_costs(config)
     return None if costs is None else LinearModel(costs)
-
-
-def recorder(config: ServeConfig) -> EventLog[PlannerEvent, PlannerEffect] | None:
-    """Where the configuration asks for one. A planner's events hold nothing that users wrote."""
-    if config.event_log is None:
-        return None
-    path = Path(config.event_log).absolute() / f"planner@{secrets.token_hex(4)}.log"
-    return EventLog(path, lambda event: event, lambda effect: effect)
 
 
 def counts_of(roles: Sequence[Role]) -> Counts:

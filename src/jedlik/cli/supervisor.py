@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from jedlik.cli.children import Children, Server
-from jedlik.cli.fleet_planner import counts_of, make_planner, recorder
+from jedlik.cli.event_log import planner_log
+from jedlik.cli.fleet_planner import counts_of, make_planner
 from jedlik.cli.left import Left
 from jedlik.cli.places import Spot
 from jedlik.cli.settings import loopback
@@ -49,7 +50,7 @@ async def supervise(start: Start, say: Say) -> None:
     config, run = start.server.config, start.run
     spots = {spot.place.name: spot for spot in start.spots}
     workers = start.found.workers if start.found is not None else []
-    initial = counts(config, workers)
+    places, initial = [spot.place for spot in start.spots], counts(config, workers)
     made = Children(run, start.server, spots, start.listener.fileno())
     launcher = LocalLauncher(made.worker, run.ready, say)
     control = ControlServer()
@@ -59,11 +60,10 @@ async def supervise(start: Start, say: Say) -> None:
         control.change(ChangeRole(worker, role))
 
     planner = PlannerDriver(
-        lambda: make_planner(config, [spot.place for spot in start.spots], initial),
+        lambda: (make_planner(config, places, initial), planner_log(config, places, initial)),
         launcher,
         change,
         Telling(say),
-        recorder(config),
         fixed=config.planner.budget is None,
     )
 

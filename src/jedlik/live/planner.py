@@ -30,6 +30,9 @@ class PlannerDecider(Protocol):
     def plan(self, now: float) -> dict[str, object]: ...
 
 
+Made = tuple[PlannerDecider, Recorder[PlannerEvent, PlannerEffect] | None]
+
+
 class Telling(Protocol):
     """What people are told of a fleet (`live/telling`)."""
 
@@ -52,20 +55,19 @@ class PlannerDriver:
 
     def __init__(
         self,
-        make: Callable[[], PlannerDecider],
+        make: Callable[[], Made],
         launcher: Launcher,
         change: Change,
         telling: Telling,
-        recorder: Recorder[PlannerEvent, PlannerEffect] | None = None,
         fixed: bool = False,
     ) -> None:
-        """`make`: a fresh node. `fixed`: nobody scales, so a worker that can't start is the end; else only before any
-        has served."""
+        """`make`: a fresh node, and what keeps its log. `fixed`: nobody scales, so a worker that can't start is the
+        end; else only before any has served.
+        """
         self._make = make
         self._launcher = launcher
         self._change = change
         self._telling = telling
-        self._recorder = recorder
         self._fixed = fixed
         self._loop = asyncio.get_running_loop()
         self._timer = WakeTimer(lambda: self._turn.send(Woken()))
@@ -115,8 +117,8 @@ class PlannerDriver:
         self._turn.stop()
 
     def _begin(self) -> None:
-        self._node = self._make()
-        self._turn: Turn[PlannerEvent, PlannerEffect] = Turn(self._node.handle, self._perform, self._recorder)
+        self._node, recorder = self._make()
+        self._turn: Turn[PlannerEvent, PlannerEffect] = Turn(self._node.handle, self._perform, recorder)
 
     def _told(self, event: MemberReady | MemberEnded, words: str) -> None:
         member = self._members.get(event.name)
