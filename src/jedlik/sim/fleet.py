@@ -152,7 +152,7 @@ class Workers:
         if slot.since_s is not None:
             slot.up_s += self._heap.now - slot.since_s
             slot.since_s = None
-        slot.state, slot.fell = "", cause != "asked"
+        slot.state, slot.fell = "", cause != "asked" or slot.held
         self._counted()
         self.tell(MemberEnded(slot.name, slot.starts, cause))
 

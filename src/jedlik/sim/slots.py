@@ -45,7 +45,7 @@ class Slot:
         self.role: Role = pool.role
         self.state: Literal["", "starting", "serving", "draining"] = ""
         self.held = self.fell = False
-        """Held: a fault wants no worker here. Fell: the last one ended without having been told to."""
+        """Held: a fault wants no worker here. Fell: the last one did not end because of a planner."""
         self.up_s = self.busy_s = 0.0
         """Of processes that ended: from start to end, and in steps."""
         self.since_s: float | None = None

@@ -36,6 +36,7 @@ def variation(found: list[Offered]) -> float:
         ("gamma:rate=5,cv=0.5,duration=2000", 5, 0.5),
         ("gamma:rate=5,cv=0,duration=2000", 5, 0.0),
         ("sinusoid:min=1,max=9,period=100,duration=2000", 5, 1.4),
+        ("sinusoid:rate=5,amplitude=4,period=100,duration=2000", 5, 1.4),
         ("shared_prefix:rate=5,duration=2000", 5, 1.0),
     ],
 )
@@ -55,6 +56,11 @@ def test_a_sinusoid_is_low_at_the_start_and_high_in_the_middle() -> None:
     early, high = (sum(1 for o in found if low <= o.at_s < low + 100) / 100 for low in (0, 450))
     assert early < 2
     assert high > 8
+
+
+def test_a_sinusoid_may_be_said_in_two_ways() -> None:
+    low_and_high = offers("sinusoid:min=1,max=9,period=100,duration=200")
+    assert offers("sinusoid:rate=5,amplitude=4,period=100,duration=200") == low_and_high
 
 
 def test_unique_prompts_share_nothing() -> None:
@@ -107,6 +113,9 @@ def test_limit_ends_what_has_no_duration() -> None:
         ("poisson:rate,duration=9", "'rate' is not key=value"),
         ("poisson:rate=5,duration=9,input=0", "$.input"),
         ("sinusoid:min=9,max=1,duration=9", "min 9.0 is above max 1.0"),
+        ("sinusoid:rate=5,amplitude=6,duration=9", "rate 5.0 - amplitude 6.0 is the least"),
+        ("sinusoid:rate=5,max=6,duration=9", "give either rate"),
+        ("sinusoid:duration=9", "give either rate"),
         ("shared_prefix:rate=1,prefix=100,duration=9", "prefix 100 is not a multiple of block 16"),
         ("shared_prefix:rate=1,prefix=1600,input=1600,duration=9", "leaves nothing of input 1600"),
         ("multi_turn:duration=9", "either rate"),
