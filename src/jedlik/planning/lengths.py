@@ -29,12 +29,19 @@ def add(total: dict[int, float], more: Mapping[int, float], weight: float = 1.0)
         total[bucket] = total.get(bucket, 0.0) + weight * count
 
 
-def shares(counts: Mapping[int, float]) -> Iterator[tuple[float, float]]:
-    """(length, share of all) of each bucket, shortest first; nothing where nothing was counted."""
+def shares(counts: Mapping[int, float], mean_tokens: float | None = None) -> Iterator[tuple[float, float]]:
+    """(length, share of all) of each bucket, shortest first; nothing where nothing was counted.
+
+    `mean_tokens`: of all, where it is known: lengths are scaled to it, for a bucket alone is a rough guess.
+    """
     whole = sum(counts.values())
-    if whole > 0:
-        for bucket in sorted(counts):
-            yield middle(bucket), counts[bucket] / whole
+    if whole <= 0:
+        return
+    guess = sum(middle(bucket) * count for bucket, count in counts.items()) / whole
+    scale = 1.0 if mean_tokens is None else mean_tokens / guess
+    for bucket in sorted(counts):
+        if counts[bucket] > 0:
+            yield middle(bucket) * scale, counts[bucket] / whole
 
 
 def quantile(counts: Mapping[int, float], share: float) -> float | None:

@@ -1,0 +1,63 @@
+"""What is learnt from misses: how much more a fleet takes than the model says, and how many misses to plan for.
+
+Both are compared where the fleet really is. The model says what share of requests should miss at this load on these
+workers; where it says more than came, a worker takes more than it says (no evidence where it says none and none came).
+And provisioning errs by whole workers and late starts: the level at which headroom is taken follows what was missed
+(adaptive conformal inference: Gibbs and Candes, 2021), so that in the long run misses are as many as wanted.
+"""
+
+from collections.abc import Sequence
+from math import exp, log
+
+from jedlik.core.errors import Bug
+
+CAUTION = 0.7
+"""Of the misses that are allowed: so many are wanted, for what comes cannot be corrected afterwards."""
+LEVELS = (0.3, 3.0)
+"""Bounds of the level, in units of the misses wanted."""
+FACTORS = (1 / 3, 3.0)
+"""Bounds of what a worker takes over what the model says."""
+LEARN_REQUESTS = 500.0
+"""After so many that the model was wrong about by as much as is wanted, the factor has moved by `STEP`."""
+STEP = 0.35
+MEMORY_S = 1800.0
+"""Misses wholly absent for so long raise the level by a factor of e."""
+
+
+class Learnt:
+    """Of one fleet."""
+
+    def __init__(self, attainment: float) -> None:
+        self.wanted = CAUTION * (1 - attainment)
+        self.level = self.wanted
+        """Share of requests that the planner may plan to miss."""
+        self.factor = 1.0
+        """A worker takes so many times what the model says."""
+        self._rate = 0.0
+
+    def learn(self, offered: float, missed: float, predicted: Sequence[float], period_s: float) -> None:
+        """What came of requests in a period, of those that could be kept at all; `predicted`: shares that the model
+        says would miss (with the factor as it is), of the last periods: answers end later than their requests come.
+        Only what lies outside all of them speaks against it."""
+        if offered <= 0 or period_s <= 0:
+            return
+        share = missed / offered
+        if predicted:
+            nearest = min(max(predicted), max(min(predicted), share))
+            wrong = (min(nearest, 3 * self.wanted) - min(share, 3 * self.wanted)) / self.wanted
+            step = STEP * min(1.0, offered / LEARN_REQUESTS) * max(-2.0, min(1.0, wrong))
+            self.factor = exp(max(log(FACTORS[0]), min(log(FACTORS[1]), log(self.factor) + step)))
+        weight = min(1.0, period_s / MEMORY_S)
+        rate = offered / period_s
+        self._rate = rate if not self._rate else self._rate + weight * (rate - self._rate)
+        step = weight * rate / self._rate * (1 - share / self.wanted)
+        least, most = (bound * self.wanted for bound in LEVELS)
+        self.level = min(most, max(least, self.level * exp(max(-2.0, step))))
+
+    def check(self) -> None:
+        """Both are within their bounds."""
+        least, most = LEVELS
+        if not least - 1e-9 <= self.level / self.wanted <= most + 1e-9:
+            raise Bug(f"learnt: level {self.level} for {self.wanted} wanted")
+        if not FACTORS[0] - 1e-9 <= self.factor <= FACTORS[1] + 1e-9:
+            raise Bug(f"learnt: a worker takes {self.factor} times what the model says")

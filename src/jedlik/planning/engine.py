@@ -1,0 +1,161 @@
+"""What requests cost an engine, in seconds of its time: what demand is forecast in and capacity is counted in.
+
+A request takes its prefill, and for every token of its answer its part of the steps that decode it. The step model is a
+profile's, scaled to what workers report of their steps, or theirs alone, scaled by how times to first token came out.
+"""
+
+from collections.abc import Iterable, Mapping
+from statistics import median
+from typing import NamedTuple
+
+from jedlik.core.plans import WorkerSeen
+from jedlik.core.protocol import StepCosts
+from jedlik.perf.model import LinearModel, StepModel
+from jedlik.perf.step import StepShape, chunk_pairs, decode_s, prefill_s
+from jedlik.planning.lengths import shares
+
+CREDIBLE = (0.5, 2.0)
+"""A model that is further off than this is not believed: then nothing is taken away."""
+TYPICAL_PROMPT, TYPICAL_BATCH = 2048, 16
+"""Where a profile is compared with what workers say: one such prefill, one such batch with contexts of that length."""
+
+
+class Engine(NamedTuple):
+    """One worker, as planners calculate with it."""
+
+    model: StepModel
+    chunk_tokens: int
+    """Tokens of a step, at most."""
+    sequences: int
+    """In a batch, at most."""
+    kv_tokens: int
+    prefill_factor: float = 1.0
+    """What the model's prefill times are multiplied by."""
+    decode_factor: float = 1.0
+
+    @property
+    def credible(self) -> bool:
+        least, most = CREDIBLE
+        return least <= self.prefill_factor <= most and least <= self.decode_factor <= most
+
+    def chunks(self, new_tokens: float) -> int:
+        """Steps of a prefill."""
+        return max(1, -(-round(new_tokens) // self.chunk_tokens))
+
+    def prefill_s(self, prompt: float, cached: float) -> float:
+        """Of one prompt, alone. Steps grow evenly with what comes before them, so first and last tell their sum."""
+        new, start = max(1, round(prompt - cached)), round(cached)
+        whole, rest = divmod(new, self.chunk_tokens)
+        total_s = self._chunk_s(start + new - rest, rest) if rest else 0.0
+        if whole:
+            ends = (start, start + (whole - 1) * self.chunk_tokens)
+            total_s += whole * sum(self._chunk_s(end, self.chunk_tokens) for end in ends) / 2
+        return self.prefill_factor * total_s
+
+    def _chunk_s(self, start: int, length: int) -> float:
+        return self.model.step_s(StepShape(length, chunk_pairs(start, length), 0, 0))
+
+    def step_s(self, batch: float, context: float) -> float:
+        """One step that only decodes so many sequences, each with so much in cache."""
+        fixed_s, token_s = self.model.decode_line(max(1, round(batch)))
+        return self.decode_factor * (fixed_s + token_s * batch * context)
+
+    def token_s(self, context: float) -> float:
+        """What one more sequence adds to a step."""
+        costs = self.model.costs
+        return self.decode_factor * (costs.decode_sequence_s + costs.context_token_s * context)
+
+
+def engine_of(workers: Iterable[WorkerSeen], model: StepModel | None) -> Engine | None:
+    """Of workers alike: the median of each figure. None where none has told its step model."""
+    seen = [worker for worker in workers if worker.costs is not None and worker.trusted]
+    if not seen:
+        return None
+    columns = zip(*(worker.costs for worker in seen if worker.costs is not None), strict=True)
+    base, token, pair, sequence, context = (median(column) for column in columns)
+    costs = StepCosts(base, token, pair, sequence, context)
+    chunk = round(median(worker.max_step_tokens for worker in seen))
+    factors = (median(worker.correction for worker in seen), 1.0) if model is None else _factors(model, costs, chunk)
+    return Engine(
+        LinearModel(costs) if model is None else model,
+        chunk,
+        round(median(worker.max_sequences for worker in seen)),
+        round(median(worker.total_blocks * worker.block_size for worker in seen)),
+        *factors,
+    )
+
+
+def _factors(model: StepModel, costs: StepCosts, chunk: int) -> tuple[float, float]:
+    """What workers say over what the profile says, both as linear models."""
+    said_s, told_s = (prefill_s(one, TYPICAL_PROMPT, 0, chunk) for one in (costs, model.costs))
+    batch, context = TYPICAL_BATCH, TYPICAL_BATCH * TYPICAL_PROMPT
+    return said_s / told_s, decode_s(costs, batch, context) / decode_s(model.costs, batch, context)
+
+
+class Kind(NamedTuple):
+    """Requests alike."""
+
+    share: float
+    """Of those that can keep `slo_ttft_s` alone."""
+    prefill_s: float
+    chunks: int
+
+
+class Mix(NamedTuple):
+    """Requests as they come: what one costs on average, and how that varies."""
+
+    kinds: tuple[Kind, ...]
+    """By length of the prompt, of those that can keep `slo_ttft_s` alone."""
+    attainable: float
+    """Share of requests that can."""
+    prefill_s: float
+    """Mean over all requests, as are those that follow."""
+    prefill_square: float
+    chunks: float
+    decode_s: float
+    """Engine time of its answer, bases of steps left out."""
+    answer_tokens: float
+    typical_tokens: float
+    """Length of the answer that a token belongs to, on average."""
+    context_tokens: float
+    """In cache while it decodes."""
+
+    @property
+    def total_s(self) -> float:
+        return self.prefill_s + self.decode_s
+
+    @property
+    def prefill_cv2(self) -> float:
+        """Squared coefficient of variation of the prefill."""
+        return max(0.0, self.prefill_square / self.prefill_s**2 - 1) if self.prefill_s > 0 else 0.0
+
+
+class Lengths(NamedTuple):
+    """Of prompts or answers."""
+
+    buckets: Mapping[int, float]
+    """Counts, by `lengths.bucket_of`."""
+    mean_tokens: float | None = None
+    """None: as the buckets say."""
+
+
+def mix_of(engine: Engine, prompts: Lengths, answers: Lengths, cached_share: float, slo_ttft_s: float | None) -> Mix:
+    """`cached_share`: of prompt tokens, what caches save."""
+    kinds: list[Kind] = []
+    attainable = mean_s = square = tokens = chunks = 0.0
+    for length, share in shares(*prompts):
+        cached = length * cached_share
+        own_s, steps = engine.prefill_s(length, cached), engine.chunks(length - cached)
+        mean_s += share * own_s
+        square += share * own_s * own_s
+        tokens += share * length
+        chunks += share * steps
+        if slo_ttft_s is None or own_s <= slo_ttft_s:
+            attainable += share
+            kinds.append(Kind(share, own_s, steps))
+    lengths = list(shares(*answers))
+    out = sum(length * share for length, share in lengths)
+    typical = sum(length * length * share for length, share in lengths) / out if out else 0.0
+    context = tokens + out / 2
+    told = tuple(Kind(kind.share / attainable, kind.prefill_s, kind.chunks) for kind in kinds)
+    return Mix(told, attainable, mean_s, square, chunks, out * engine.token_s(context), out, typical, context)

@@ -1,0 +1,269 @@
+"""jedlik's planner: start what will be lacking when it could be ready, keep what is needed before it could be back.
+
+At each tick the load is forecast at the distance of a start and at those up to a start and a drain; the requirement
+curve makes workers of it. Started is what the wish at the time of readiness exceeds what is committed; released is what
+no time within the horizon needs. When what is seen is stale or the engine model is not to be believed, nothing is
+released. Everything that led to a wish is said with it.
+"""
+
+from collections import deque
+from typing import NamedTuple
+
+from jedlik.core.config import Role
+from jedlik.core.plans import Reason, Wish
+from jedlik.planning.budget import Learnt
+from jedlik.planning.engine import Engine, Mix, engine_of
+from jedlik.planning.forecast import Forecast, Provision, bins_of
+from jedlik.planning.observe import Habits, work_s
+from jedlik.planning.policy import Pool, Situation, Terms
+from jedlik.planning.requirement import Curve, Promise, both_curve, decode_curve, misses, prefill_curve
+
+ACTION_S = 30.0
+"""What starting or ending a worker costs beyond its start-up, in seconds of a worker: it comes with an empty cache."""
+PATIENCE = 4.0
+"""Ticks that a start must take for one more look to cost little beside it."""
+SLACK_S = 1.0
+"""Between a decision and the order."""
+
+
+class Need(NamedTuple):
+    """Workers of one role."""
+
+    soon: int
+    """When one that is ordered now would serve."""
+    keep: int
+    """The most at any time until one that leaves now could be back."""
+    soon_load: Provision | None
+    now: int
+    """For the load as it is expected in the next bin."""
+
+
+class JedlikPlanner:
+    """One fleet's."""
+
+    name = "jedlik"
+
+    def __init__(self, terms: Terms) -> None:
+        self._terms = terms
+        self.tick_s = terms.tick_s
+        self._habits = Habits()
+        self._learnt = Learnt(terms.attainment)
+        self._load = Forecast()
+        self._part_s = self._part_work_s = self._part_arrived = 0.0
+        self._engine: Engine | None = None
+        self._predicted: deque[float] = deque(maxlen=4)
+        """Shares of requests that should miss, at the loads of the last ticks on the workers that served then."""
+        self._lately: dict[Role, deque[tuple[float, int, int]]] = {}
+        """(time, needed soon, to keep) of the last decisions, oldest first."""
+
+    def decide(self, situation: Situation) -> Wish:
+        """Take what was seen, answer with counts."""
+        self._engine = engine_of(situation.workers, self._terms.model) or self._engine
+        self._observe(situation)
+        have = {role: pool.committed for role, pool in situation.pools.items()}
+        engine = self._engine
+        if engine is None or not self._habits.known or len(self._load) == 0:
+            return Wish(have, "too little has been seen to decide: as it is")
+        mix = self._habits.mix(engine, situation.slo_ttft_s)
+        if not mix.kinds or mix.total_s <= 0:
+            return Wish(have, "no request could keep the promised time to first token: as it is")
+        promise = Promise(situation.slo_ttft_s, situation.slo_itl_s)
+        if situation.split:
+            return self._split(situation, engine, mix, promise)
+        return self._together(situation, engine, mix, promise)
+
+    # --- what is seen ---
+
+    def _observe(self, situation: Situation) -> None:
+        demand, period_s = situation.demand, situation.period_s
+        if period_s <= 0:
+            return
+        self._habits.take(demand, period_s)
+        offered = demand.answered + demand.refused + demand.failed - demand.missed_alone
+        self._learnt.learn(offered, offered - demand.kept, self._predicted, period_s)
+        if self._engine is None:
+            return
+        work = work_s(demand, self._engine, self._habits.cached_share)
+        self._part_s += period_s
+        self._part_work_s += work
+        self._part_arrived += demand.arrived
+        bin_s = self._terms.tick_s
+        if self._part_s >= bin_s * 0.99:
+            bins = max(1, round(self._part_s / bin_s))
+            each = self._part_work_s / self._part_s
+            mix = self._habits.mix(self._engine, situation.slo_ttft_s)
+            per_request = mix.prefill_square / mix.prefill_s if mix.prefill_s > 0 else 0.0
+            for _ in range(bins):
+                self._load.push(each, each * per_request / bin_s)
+            self._part_s = self._part_work_s = self._part_arrived = 0.0
+
+    # --- what is needed ---
+
+    def _together(self, situation: Situation, engine: Engine, mix: Mix, promise: Promise) -> Wish:
+        pool = situation.pools.get("both", Pool())
+        curve = both_curve(mix, engine, promise, self._learnt.level / 2)
+        rate = self._load_now() / mix.prefill_s / self._learnt.factor
+        if pool.serving:
+            self._predicted.append(misses(mix, engine, pool.serving, rate, promise))
+        need = self._need("both", curve, situation, engine, mix, situation.waiting)
+        limits = self._terms.limits
+        wanted = max(limits.least, min(limits.most, decided(pool.committed, need, self._cautious(situation, engine))))
+        why = sentence("both", pool.committed, wanted, need, situation)
+        reasons = (*self._reasons(situation, engine, mix, curve, pool.committed), *of_need("", need))
+        return Wish({"both": wanted}, why, reasons)
+
+    def _split(self, situation: Situation, engine: Engine, mix: Mix, promise: Promise) -> Wish:
+        bearable = self._learnt.level / 3
+        limits, cautious = self._terms.limits, self._cautious(situation, engine)
+        curves: dict[Role, Curve] = {
+            "prefill": prefill_curve(mix, promise, bearable),
+            "decode": decode_curve(mix, engine, promise, bearable),
+        }
+        least: dict[Role, int] = {"prefill": limits.least_prefill, "decode": limits.least_decode}
+        counts: dict[Role, int] = {}
+        needs: dict[Role, Need] = {}
+        have: dict[Role, int] = {}
+        for role, curve in curves.items():
+            pool = situation.pools.get(role, Pool())
+            need = needs[role] = self._need(
+                role, curve, situation, engine, mix, situation.waiting if role == "prefill" else 0
+            )
+            have[role] = pool.committed
+            counts[role] = max(least[role], decided(pool.committed, need, cautious))
+        flip(counts, have, needs, least)
+        shrink(counts, least, limits.most)
+        why = "; ".join(sentence(role, have[role], counts[role], needs[role], situation) for role in counts)
+        reasons = self._reasons(situation, engine, mix, curves["prefill"], sum(have.values()))
+        for role, need in needs.items():
+            reasons = (*reasons, *of_need(f"{role} ", need))
+        return Wish(counts, why, reasons)
+
+    def _need(self, role: Role, curve: Curve, situation: Situation, engine: Engine, mix: Mix, waiting: int) -> Need:
+        bearable = self._learnt.level / 2
+        bin_s, most = self._terms.tick_s, self._terms.limits.most
+        start = bins_of(situation.start_s + SLACK_S, bin_s)
+        drain_s = mix.answer_tokens * engine.step_s(1, mix.context_tokens)
+        back = bins_of(situation.start_s + drain_s + ACTION_S, bin_s)
+
+        def workers(load: float, extra: float = 0.0) -> int:
+            return curve.workers((load / mix.prefill_s + extra) / self._learnt.factor, most)
+
+        def provided(bins: int) -> Provision:
+            told = self._load.provide(bins, bearable, back)
+            return told or Provision(self._load_now(), self._load_now(), "last", 0.0)
+
+        backlog = waiting / (situation.start_s + bin_s)
+        told = provided(start)
+        soon, now = workers(told.load, backlog), workers(provided(1).load, backlog)
+        later = [workers(provided(bins).expected) for bins in sorted({max(1, (start + back) // 2), back})]
+        return self._steady(role, Need(soon, max(soon, now, *later), told, now), situation)
+
+    def _steady(self, role: Role, need: Need, situation: Situation) -> Need:
+        """Start what two looks agree on, where a start takes much longer than to look again; keep what any look lately
+        said: an order that is taken back was for nothing."""
+        lately = self._lately.setdefault(role, deque())
+        lately.append((situation.now, need.soon, need.keep))
+        while lately[0][0] < situation.now - ACTION_S:
+            lately.popleft()
+        soon = need.soon
+        if situation.start_s > PATIENCE * self._terms.tick_s and situation.waiting == 0:
+            soon = min(soon for _, soon, _ in list(lately)[-2:])
+        return need._replace(soon=soon, keep=max(keep for _, _, keep in lately))
+
+    def _load_now(self) -> float:
+        last = self._load.last
+        return last or 0.0
+
+    def _cautious(self, situation: Situation, engine: Engine) -> bool:
+        return situation.stale or not engine.credible
+
+    # --- what is said ---
+
+    def _reasons(
+        self, situation: Situation, engine: Engine, mix: Mix, curve: Curve, committed: int
+    ) -> tuple[Reason, ...]:
+        demand = situation.demand
+        rate = demand.arrived / situation.period_s if situation.period_s > 0 else None
+        offered = demand.answered + demand.refused + demand.failed - demand.missed_alone
+        full = curve.rate(max(1, committed)) / max(1, committed)
+        return (
+            Reason("arrivals", rate, "requests/s"),
+            Reason("prefill of a request", mix.prefill_s, "s"),
+            Reason("answer", mix.answer_tokens, "tokens"),
+            Reason("cached", self._habits.cached_share, "share"),
+            Reason("waiting at gateways", float(situation.waiting), "requests"),
+            Reason("kept", demand.kept / offered if offered > 0 else None, "share"),
+            Reason("attainable", mix.attainable, "share"),
+            Reason("planned to miss", self._learnt.level, "share"),
+            Reason("predicted to miss", self._predicted[-1] if self._predicted else None, "share"),
+            Reason("a worker takes, over the model", self._learnt.factor, "times"),
+            Reason("one of them takes", full * self._learnt.factor, "requests/s"),
+            Reason("start-up", situation.start_s, "s"),
+            Reason("prefill model off by", engine.prefill_factor, "times"),
+            Reason("decode model off by", engine.decode_factor, "times"),
+        )
+
+    def check(self) -> None:
+        """Its parts."""
+        self._learnt.check()
+
+
+def decided(committed: int, need: Need, cautious: bool) -> int:
+    """Start what is lacking; release what nothing will need; else as it is."""
+    if need.soon > committed:
+        return need.soon
+    if need.keep < committed and not cautious:
+        return need.keep
+    return committed
+
+
+def flip(counts: dict[Role, int], have: dict[Role, int], needs: dict[Role, Need], least: dict[Role, int]) -> None:
+    """Where one role lacks workers that the other does not need now, take them from there: a flip takes no start."""
+    pairs: tuple[tuple[Role, Role], ...] = (("prefill", "decode"), ("decode", "prefill"))
+    for lacking, other in pairs:
+        short = counts[lacking] - have[lacking]
+        spare = counts[other] - max(least[other], needs[other].now, needs[other].soon)
+        if short > 0 and spare > 0 and counts[other] <= have[other]:
+            counts[other] -= min(short, spare)
+
+
+def shrink(counts: dict[Role, int], least: dict[Role, int], most: int) -> None:
+    """To what there may be, the larger share of what is wanted above the least going first."""
+    while sum(counts.values()) > most:
+        role = max(counts, key=lambda one: (counts[one] - least[one], counts[one], one))
+        if counts[role] <= least[role]:
+            return
+        counts[role] -= 1
+
+
+def of_need(prefix: str, need: Need) -> tuple[Reason, ...]:
+    """As numbers."""
+    load = need.soon_load
+    told = (
+        ()
+        if load is None
+        else (
+            Reason(f"{prefix}load expected at start-up", load.expected, "workers busy"),
+            Reason(f"{prefix}load provided for ({load.expert})", load.load, "workers busy"),
+        )
+    )
+    return (
+        *told,
+        Reason(f"{prefix}needed now", float(need.now), "workers"),
+        Reason(f"{prefix}needed when one could be ready", float(need.soon), "workers"),
+        Reason(f"{prefix}needed until one could be back", float(need.keep), "workers"),
+    )
+
+
+def sentence(role: Role, committed: int, wanted: int, need: Need, situation: Situation) -> str:
+    """Why."""
+    of = "" if role == "both" else f"{role}: "
+    if wanted > committed:
+        return f"{of}{need.soon} will be needed in {situation.start_s:.0f} s, {committed} are there or on their way"
+    if wanted < committed:
+        return f"{of}no more than {need.keep} will be needed before one could be back, {committed} are there"
+    if situation.stale:
+        return f"{of}reports are missing: nothing is released"
+    if need.keep < committed:
+        return f"{of}{committed} are kept: what is seen is not to be trusted, or it is the least"
+    return f"{of}{committed} are right: {need.soon} needed soon, up to {need.keep} before one could be back"
