@@ -5,11 +5,14 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import pytest
 from cluster_load import load
 from cluster_server import Server, gone
+
+from jedlik.cli.event_log import differences
 
 pytestmark = pytest.mark.cluster
 ROOM = ("--workers", "1", "--planner.budget", "3", "--speedup", "4")
@@ -70,6 +73,43 @@ def test_a_place_that_is_held_stays_empty_until_it_is_released(by_hand: Server) 
     by_hand.wait_for(lambda: serving(by_hand, 1))
 
 
+def roles(server: Server) -> list[str]:
+    return sorted(worker["role"] for worker in server.client.get("/roles").json()["workers"])
+
+
+def test_workers_change_their_roles_without_a_restart(by_hand: Server) -> None:
+    scale(by_hand, workers=2)
+    by_hand.wait_for(lambda: serving(by_hand, 2))
+    pids = sorted(by_hand.children())
+    with load(by_hand, clients=4) as clients:
+        assert scale(by_hand, prefill=1, decode=1)["wanted"] == {"prefill": 1, "decode": 1}
+        by_hand.wait_for(lambda: roles(by_hand) == ["decode", "prefill"])
+        scale(by_hand, workers=2)
+        by_hand.wait_for(lambda: roles(by_hand) == ["both", "both"])
+    assert clients.bad == []
+    assert sorted(by_hand.children()) == pids
+    scale(by_hand, auto=True)
+    by_hand.wait_for(lambda: serving(by_hand, 1))
+
+
+def test_what_a_worker_has_not_finished_in_time_goes_on_elsewhere() -> None:
+    server = Server(*ROOM, "--planner.mode", "off", "--planner.drain-s", "0.5")
+    try:
+        scale(server, workers=2)
+        server.wait_for(lambda: serving(server, 2))
+        with httpx.Client(base_url=server.client.base_url, timeout=60) as client:
+            streams = [server.opened(client, seed, 600) for seed in range(6)]
+            scale(server, workers=1)
+            server.wait_for(lambda: serving(server, 1))
+            texts = [stream.rest() for stream in streams]
+        assert [(s.done, s.finish, s.error) for s in streams] == [(True, "length", None)] * 6
+        assert len({stream.worker for stream in streams}) == 2
+        assert any("its time to finish is over" in line for line in server.lines)
+        assert texts[:2] == [server.answer(seed, 600) for seed in range(2)]
+    finally:
+        server.clean()
+
+
 def test_what_there_is_no_room_for_is_refused_with_the_remedy(by_hand: Server) -> None:
     code, said = refusal(by_hand, workers=4)
     assert (code, "--planner.budget 4" in said) == (409, True)
@@ -115,10 +155,10 @@ def test_a_worker_in_a_crash_loop_is_told_of(by_hand: Server) -> None:
 
 
 @pytest.mark.timeout(240)
-def test_a_load_step_adds_workers_that_leave_when_it_is_over() -> None:
+def test_a_load_step_adds_workers_that_leave_when_it_is_over(tmp_path: Path) -> None:
     promise = ("--gateway.slo-ttft-s", "2", "--gateway.slo-itl-s", "0.03", "--no-gateway.shed")
     quick = ("--planner.tick-s", "0.5", "--planner.start-s", "2", "--gateway.report-s", "0.25")
-    server = Server("--workers", "1", "--planner.budget", "3", *promise, *quick)
+    server = Server("--workers", "1", "--planner.budget", "3", *promise, *quick, "--event-log", str(tmp_path))
     try:
         server.wait_for(lambda: serving(server, 1))
         with load(server, clients=30, tokens=60) as clients:
@@ -134,6 +174,8 @@ def test_a_load_step_adds_workers_that_leave_when_it_is_over() -> None:
         assert server.stop() == 0
         server.clean()
     assert gone(children)
+    (log,) = tmp_path.glob("planner@*.log")
+    assert list(differences(log)) == []  # a fresh node decides the same
 
 
 def test_advice_changes_nothing() -> None:

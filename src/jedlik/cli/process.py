@@ -74,6 +74,8 @@ def run(main: Main, argv: list[str]) -> int:
     if told.cpus:
         os.sched_setaffinity(0, told.cpus)
     if told.device is not None:
+        if "CUDA_VISIBLE_DEVICES" not in os.environ:
+            os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"  # as nvidia-smi numbers them
         os.environ["CUDA_VISIBLE_DEVICES"] = told.device
     setproctitle.setproctitle(f"jedlik: {told.name}")
     log = Log(told.name, told.config.log_format, sys.stderr)

@@ -51,12 +51,12 @@ class Orphanhood:
     async def _next(self) -> Running | None:
         """The next owner, if one comes in time."""
         end = self._loop.time() + self._grace_s
-        while self._loop.time() < end:
+        while True:
             owner = self._run.owner()
-            if owner is not None and (parent := self._watched(owner)) is not None:
+            parent = None if owner is None else self._watched(owner)
+            if parent is not None or self._loop.time() >= end:
                 return parent
             await asyncio.sleep(LOOK_S)
-        return None
 
     def _watched(self, owner: Owner) -> Running | None:
         return find(owner.pid, owner.started)
