@@ -124,6 +124,9 @@ def _searched(prepared: Prepared, deadline_s: float) -> Runs:
             trials = next(rounds, None)
             while trials is not None:
                 trials = _next(rounds, runs.run(trials))
+        except KeyboardInterrupt:
+            say(f"stopped after {len(runs.results)} simulations; nothing was written")
+            raise
         finally:
             status.stop()
     return runs
