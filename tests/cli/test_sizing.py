@@ -4,8 +4,17 @@ from pathlib import Path
 
 import pytest
 
-from jedlik.cli.sizing import LEAST_BYTES, MOST_BYTES, available_bytes, gpu_share, host_share, sizes, threads
-from jedlik.core.config import ServeConfig
+from jedlik.cli.sizing import (
+    LEAST_BYTES,
+    MOST_BYTES,
+    available_bytes,
+    gpu_share,
+    host_share,
+    host_sharing,
+    sizes,
+    threads,
+)
+from jedlik.core.config import PlannerConfig, ServeConfig
 from jedlik.core.errors import ConfigError
 from jedlik.core.protocol import Layout
 
@@ -55,3 +64,11 @@ def test_a_container_s_limit_counts(tmp_path: Path) -> None:
     assert available_bytes(meminfo, tmp_path) == 4_000_000
     (tmp_path / "memory.max").write_text("max\n")
     assert available_bytes(meminfo, tmp_path) == 8000 << 10
+
+
+def test_where_workers_come_and_go_each_gets_the_share_of_the_most_there_may_be() -> None:
+    config = ServeConfig(model="m", workers=1, planner=PlannerConfig(budget=4.0))
+    assert threads(config, 16) == 4
+    assert host_sharing(config, 8 << 30) == host_share(8 << 30)
+    many = ServeConfig(model="m", workers=1, planner=PlannerConfig(budget=16.0))
+    assert host_sharing(many, 8 << 30) == (8 << 30) // 32

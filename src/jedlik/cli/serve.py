@@ -86,7 +86,8 @@ def shared_cache(config: ServeConfig, say: Say) -> int | None:
         return None
     size = config.kv_cache_bytes or host_sharing(config, available_bytes())
     cores = threads(config, os.cpu_count() or 1)
-    say(f"up to {most} workers, sized for all of them: {cores} threads and a KV cache of {shown(size)} each")
+    each = f"{cores} thread{'s' * (cores != 1)} and a KV cache of {shown(size)}"
+    say(f"up to {most} workers, sized for all of them: {each} each")
     return size
 
 
