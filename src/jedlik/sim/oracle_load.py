@@ -4,7 +4,7 @@ A request is worth the share of a worker's second that it takes at the highest r
 the SLOs. No queueing, no cache unless it is told of: a guess from which measuring starts.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from math import ceil
 from typing import NamedTuple
 
@@ -15,6 +15,7 @@ from jedlik.fleet.desired import most_workers
 from jedlik.planning.baselines.engine import Asked, Engine, aggregated_capacity, decode_capacity, prefill_capacity
 from jedlik.planning.lengths import bucket_of, middle
 from jedlik.sim.oracle_schedule import Floats
+from jedlik.sim.outcome import Run
 from jedlik.sim.setup import Setup
 from jedlik.sim.slots import slots_of
 
@@ -32,6 +33,21 @@ class Came(NamedTuple):
     output_tokens: int
     counts: bool = True
     """It could keep its promise."""
+
+
+def came_in(run: Run, before: Sequence[Came]) -> list[Came]:
+    """The requests of a run, in order of time. What did not end well says nothing: what was known of it holds."""
+    attainable = run.attainable or [True] * len(run.outcomes)
+    ended = sorted(
+        zip(run.outcomes, attainable, strict=True), key=lambda pair: (pair[0].arrived_s, pair[0].prompt_tokens)
+    )
+    known = before if len(before) == len(ended) else [None] * len(ended)
+    return [
+        Came(o.arrived_s, o.prompt_tokens, o.cached_tokens, o.output_tokens, counts)
+        if o.ok or old is None
+        else old._replace(counts=counts)
+        for (o, counts), old in zip(ended, known, strict=True)
+    ]
 
 
 class Work:
@@ -58,7 +74,8 @@ class Work:
             return prefill_capacity(self._engine, asked, ttft_s).rate
         if self._role == "decode":
             return decode_capacity(self._engine, asked, itl_s).rate
-        return aggregated_capacity(self._engine, asked, ttft_s, itl_s).rate
+        rate = aggregated_capacity(self._engine, asked, ttft_s, itl_s).rate
+        return rate or 1.0 / self._engine.prefill_s(asked.fresh_tokens, asked.attended)  # hardly anything but prefill
 
 
 def busy(setup: Setup, role: Role, requests: Iterable[Came]) -> Floats:

@@ -2,9 +2,9 @@
 
 Guesses (`oracle_quick`) tell what fleets that keep one size miss when. Dynamic programming makes the cheapest schedule
 at any price of a miss, start-up and draining counted; what that one misses corrects what was learnt, again and again.
-Then edges and levels are moved where that saves. A schedule counts only once the nodes have been simulated with it: how
-much more or less it missed there sets what the next one may miss in guesses. In a fleet of two roles each role's misses
-are taken to add up. Where even the largest fleet misses the goal, what it reaches is the goal.
+Then edges and levels are moved where that saves. A schedule counts only once the nodes have been simulated with it:
+what prompts found cached there, and how much more it missed, is where the next guesses begin. In a fleet of two roles
+each role's misses are taken to add up. Where even the largest fleet misses the goal, what it reaches is the goal.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +15,7 @@ import numpy as np
 
 from jedlik.core.config import Role
 from jedlik.sim.oracle_curves import Curves, Promise, binned, smooth
-from jedlik.sim.oracle_load import Came, busy, largest, least_of, rooms
+from jedlik.sim.oracle_load import Came, busy, came_in, largest, least_of, rooms
 from jedlik.sim.oracle_moves import moved
 from jedlik.sim.oracle_quick import Quick
 from jedlik.sim.oracle_schedule import Counts, Floats, Rules, cheapest, cost_s
@@ -26,10 +26,14 @@ BIN_S, MOST_BINS = 5.0, 2000
 SMOOTH_S = 15.0
 GUESSED, MOST_GUESSES = 3_000_000, 500
 """Requests in all guesses together, about; and guesses, at most."""
-FIRST, LATER = 24, 6
-"""Schedules made anew: for the first simulation, for each other one."""
-CLOSE = 0.88
-"""Of the misses allowed: who comes as near is not asked to come nearer."""
+ANEW = 12
+"""Schedules made anew, each from what the one before has told, for every simulation."""
+AIM, CLOSE = 0.97, 0.9
+"""Of the misses allowed: what is aimed at, and what is near enough."""
+EASY = 0.4
+"""Of the misses allowed: the largest fleet that is thought of has no more, if there is room for such a one."""
+WORTH, PATIENCE = 0.995, 3
+"""What a simulation should save, and how many in a row may save less."""
 HALVINGS = 10
 PRICES = (1e-2, 1e5)
 """Worker-seconds a miss."""
@@ -74,28 +78,28 @@ class Search:
         self._bins = int(last_s / self.bin_s) + 1
         self._rules: dict[Role, Rules] = {}
         self._curves: dict[Role, Curves] = {}
+        self._came = sorted(requests)
         self._quick = Quick(setup, requests)
-        self._guesses = max(2 * FIRST, min(MOST_GUESSES, GUESSED // max(1, len(requests))))
+        self._guesses = max(4 * ANEW, min(MOST_GUESSES, GUESSED // max(1, len(requests))))
         self._price = 1.0
         self.trials: list[Trial] = []
 
     def found(self) -> Trial:
         """The best schedule."""
-        self._learn()
-        low, high, aim = 0.0, np.inf, float(self.allowed)
+        high, run = self._widest()
+        self._learn(high, run)
+        aim, idle = float(self.allowed), 0
         for number in range(self._left):
-            guess = self._polished(self._descended(aim, LATER if number else FIRST), aim, number)
+            guess = self._polished(self._descended(aim), aim, number)
             if self._known(guess.schedule):
                 break
-            trial, _ = self._try(guess.schedule)
-            if trial.missed <= self.allowed:
-                low = max(low, aim)
-            else:
-                high = min(high, aim)
-            if CLOSE * self.allowed <= trial.missed <= self.allowed:
+            before = self.best.gpu_s
+            trial, run = self._try(guess.schedule)
+            idle = 0 if self.best.gpu_s < WORTH * before or self.best is self.trials[0] else idle + 1
+            if CLOSE * self.allowed <= trial.missed <= self.allowed or idle == PATIENCE:
                 break
-            wanted = aim * (CLOSE + 1) / 2 * self.allowed / max(1, trial.missed)
-            aim = wanted if low < wanted < high else (low + min(high, 2 * low + 1)) / 2
+            self._learn(high, run)
+            aim = AIM * self.allowed * max(1, self._late(trial.schedule)[0]) / max(1, trial.missed)
         return self.best
 
     @property
@@ -110,17 +114,12 @@ class Search:
 
     # --- what is known beforehand ---
 
-    def _learn(self) -> None:
-        """The largest fleet, simulated; then every smaller one, guessed; the curves of each role."""
-        high, run = self._widest()
-        could = run.attainable or [True] * len(run.outcomes)
-        came = [
-            Came(o.arrived_s, o.prompt_tokens, o.cached_tokens, o.output_tokens, counts)
-            for o, counts in zip(run.outcomes, could, strict=True)
-        ]
-        self._quick = Quick(self._setup, came)
+    def _learn(self, high: Mapping[Role, int], run: Run) -> None:
+        """What is found cached, as that run had it; then every smaller fleet, guessed; the curves of each role."""
+        self._came = came_in(run, self._came)
+        self._quick = Quick(self._setup, self._came)
         drain_s = float(np.mean([o.ended_s - o.arrived_s for o in run.outcomes if o.ok] or [0.0]))
-        arrived = binned([one.at_s for one in came if one.counts], self.bin_s, self._bins)
+        arrived = binned([one.at_s for one in self._came if one.counts], self.bin_s, self._bins)
         base = self._late(_constant(high, self._bins))[1]
         for role in self.roles:
             own = base if role == self.roles[0] else np.zeros(self._bins)
@@ -131,21 +130,20 @@ class Search:
             self._curves[role] = Curves(measured, arrived)
             pools = [pool for pool in self._setup.pools if pool.role == role]
             start_s, initial = max(pool.start_s for pool in pools), sum(pool.count for pool in pools)
-            self._rules[role] = Rules(
-                self.bin_s, start_s, drain_s, initial, least_of(self._setup, role), pools[0].gpus or 1.0
-            )
+            least, gpus = least_of(self._setup, role), pools[0].gpus or 1.0
+            self._rules[role] = Rules(self.bin_s, start_s, drain_s, initial, least, gpus)
 
     def _widest(self) -> tuple[dict[Role, int], Run]:
-        """The least fleet that is large enough at all times, or nearly; all places if none is."""
+        """A fleet that is large enough at nearly all times; all places if none is."""
         room = {role: rooms(self._setup, role) for role in self.roles}
         high = {
             role: largest(busy(self._setup, role, self._requests), least_of(self._setup, role), room[role])
             for role in self.roles
         }
         trial, run = self._try(_constant(high, self._bins))
-        while trial.missed > (1 - self._goal) * trial.could and high != room and self._left > 2:
+        while trial.missed > EASY * (1 - self._goal) * trial.could and high != room and self._left > 2:
             self.trials.clear()
-            high = {role: min(2 * count, room[role]) for role, count in high.items()}
+            high = {role: min(count + (count + 1) // 2, room[role]) for role, count in high.items()}
             trial, run = self._try(_constant(high, self._bins))
         return high, run
 
@@ -160,18 +158,18 @@ class Search:
     # --- guesses ---
 
     def _guess(self, schedule: Schedule) -> Guess:
+        self._guesses -= 1
         missed, late = self._late(schedule)
         return Guess(schedule, sum(cost_s(schedule[role], self._rules[role]) for role in self.roles), missed, late)
 
     def _late(self, schedule: Schedule) -> tuple[int, Floats]:
-        self._guesses -= 1
         late = self._quick.late(schedule, self.bin_s)
         return len(late), smooth(binned(late, self.bin_s, self._bins), self.bin_s, SMOOTH_S)
 
-    def _descended(self, aim: float, times: int) -> Guess:
+    def _descended(self, aim: float) -> Guess:
         """Schedules made from what is known, each time better; the cheapest that misses no more than that."""
         factor, found = 1.0, []
-        for _ in range(times):
+        for _ in range(ANEW):
             guess = self._guess(self._scheduled(aim * factor))
             found.append(guess)
             for role in self.roles:
