@@ -1,6 +1,7 @@
 """Sizing: fleets and their counts, what a workload asks for, estimates, and the search given what simulations say."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 
 import msgspec
 import numpy as np
@@ -274,9 +275,12 @@ def test_out_of_time_it_ends() -> None:
     for sampled in (False, True):
         search_ = search(plan([Choice(shape, 3) for shape in shapes(3)], sampled))
         next(search_)
-        with pytest.raises(StopIteration):
-            for _ in range(5):
+        asked = 0
+        with suppress(StopIteration):
+            while asked < 10:
                 search_.send({})
+                asked += 1
+        assert asked < 5
 
 
 def test_where_nothing_holds_the_whole_budget_is_tried() -> None:
