@@ -95,8 +95,10 @@ class PlannerProcess(Process[PlannerEvent, PlannerEffect]):
 def node_of(setup: Setup, workers: Workers, planner: Planner | None) -> PlannerNode:
     """As `cli/` makes it. `planner`, where given, decides in place of the one that the settings name."""
     config = setup.planner
-    if planner is None and config.acts == "off":
-        config = msgspec.structs.replace(config, mode="off", policy="static")
+    if planner is not None:
+        config = msgspec.structs.replace(config, mode="on")
+    elif config.acts == "off":
+        config = msgspec.structs.replace(config, policy="static")
     initial: dict[Role, int] = {}
     for pool in setup.pools:
         initial[pool.role] = initial.get(pool.role, 0) + pool.count
