@@ -13,14 +13,16 @@ from jedlik.core.errors import Bug
 
 CAUTION = 0.7
 """Of the misses that are allowed: so many are wanted, for what comes cannot be corrected afterwards."""
-LEVELS = (0.3, 3.0)
+LEVELS = (0.3, 6.0)
 """Bounds of the level, in units of the misses wanted."""
 FACTORS = (1 / 3, 3.0)
 """Bounds of what a worker takes over what the model says."""
 LEARN_REQUESTS = 500.0
 """After so many that the model was wrong about by as much as is wanted, the factor has moved by `STEP`."""
-STEP = 0.35
-MEMORY_S = 1800.0
+STEP = 0.1
+OVERLOADED = 0.5
+"""Where the model says that more than this will miss, and many do, how many says nothing about it."""
+MEMORY_S = 900.0
 """Misses wholly absent for so long raise the level by a factor of e."""
 
 
@@ -42,7 +44,7 @@ class Learnt:
         if offered <= 0 or period_s <= 0:
             return
         share = missed / offered
-        if predicted:
+        if predicted and (max(predicted) <= OVERLOADED or share <= 3 * self.wanted):
             nearest = min(max(predicted), max(min(predicted), share))
             wrong = (min(nearest, 3 * self.wanted) - min(share, 3 * self.wanted)) / self.wanted
             step = STEP * min(1.0, offered / LEARN_REQUESTS) * max(-2.0, min(1.0, wrong))

@@ -16,8 +16,10 @@ from jedlik.planning.lengths import shares
 
 CREDIBLE = (0.5, 2.0)
 """A model that is further off than this is not believed: then nothing is taken away."""
-TYPICAL_PROMPT, TYPICAL_BATCH = 2048, 16
-"""Where a profile is compared with what workers say: one such prefill, one such batch with contexts of that length."""
+TYPICAL_BATCH = 16
+"""Sequences of the step at which decode is compared."""
+CROOKED = 1.5
+"""Workers learn a straight line; a profile has bends. Only a difference of more than this is one of the engine."""
 
 
 class Engine(NamedTuple):
@@ -66,8 +68,9 @@ class Engine(NamedTuple):
         return self.decode_factor * (costs.decode_sequence_s + costs.context_token_s * context)
 
 
-def engine_of(workers: Iterable[WorkerSeen], model: StepModel | None) -> Engine | None:
-    """Of workers alike: the median of each figure. None where none has told its step model."""
+def engine_of(workers: Iterable[WorkerSeen], model: StepModel | None, prompt_tokens: float) -> Engine | None:
+    """Of workers alike: the median of each figure. None where none has told its step model. A profile's model is
+    compared with theirs at a prefill of `prompt_tokens`, where they have learnt it."""
     seen = [worker for worker in workers if worker.costs is not None and worker.trusted]
     if not seen:
         return None
@@ -75,7 +78,11 @@ def engine_of(workers: Iterable[WorkerSeen], model: StepModel | None) -> Engine 
     base, token, pair, sequence, context = (median(column) for column in columns)
     costs = StepCosts(base, token, pair, sequence, context)
     chunk = round(median(worker.max_step_tokens for worker in seen))
-    factors = (median(worker.correction for worker in seen), 1.0) if model is None else _factors(model, costs, chunk)
+    factors = (
+        (median(worker.correction for worker in seen), 1.0)
+        if model is None
+        else _factors(model, costs, chunk, max(1, round(prompt_tokens)))
+    )
     return Engine(
         LinearModel(costs) if model is None else model,
         chunk,
@@ -85,11 +92,19 @@ def engine_of(workers: Iterable[WorkerSeen], model: StepModel | None) -> Engine 
     )
 
 
-def _factors(model: StepModel, costs: StepCosts, chunk: int) -> tuple[float, float]:
-    """What workers say over what the profile says, both as linear models."""
-    said_s, told_s = (prefill_s(one, TYPICAL_PROMPT, 0, chunk) for one in (costs, model.costs))
-    batch, context = TYPICAL_BATCH, TYPICAL_BATCH * TYPICAL_PROMPT
-    return said_s / told_s, decode_s(costs, batch, context) / decode_s(model.costs, batch, context)
+def _factors(model: StepModel, costs: StepCosts, chunk: int, prompt: int) -> tuple[float, float]:
+    """What workers learnt over what the profile says. Before they have learnt, they say what they were told of it."""
+    if costs == model.costs:
+        return 1.0, 1.0
+    told = Engine(model, chunk, 1, 0)
+    prefill = prefill_s(costs, prompt, 0, chunk) / told.prefill_s(prompt, 0)
+    decode = decode_s(costs, TYPICAL_BATCH, TYPICAL_BATCH * prompt) / told.step_s(TYPICAL_BATCH, prompt)
+    return _beyond(prefill), _beyond(decode)
+
+
+def _beyond(ratio: float) -> float:
+    """What of a difference is not within what a straight line may be off by."""
+    return max(1.0, ratio / CROOKED) if ratio >= 1 else min(1.0, ratio * CROOKED)
 
 
 class Kind(NamedTuple):

@@ -27,15 +27,19 @@ GROWTH = 2.0
 PRIOR_BINS = 24.0
 PRIOR_RATIOS = (0.8, 0.9, 1.0, 1.1, 1.2, 1.3)
 """Before much has been seen: as if so many bins had come to these parts of their forecast, equally often."""
+RISE_LEAST, RISE_MOST = 0.3, 1.0
+"""A rise is taken to be possible by so much of the load at least, and by so many times the steepest there was."""
+MISSED = 20.0
+"""Work that could not be provided for beyond what is bearable counts so many times what providing costs."""
 LOYALTY = 0.97
 """Another expert is believed when it is cheaper by more than this factor: who changes its mind orders in vain."""
 JUDGED_LEAST = 24
 """Bins on which an expert that needs a past must have been tried."""
 RIDGE_LEAST, RIDGE = 36, 3.0
 """Bins before a regression's first row; its penalty, in rows of the mean load."""
-FEW = 3
+FEW = 6
 """Bins before anything is said."""
-CALM = 3.0
+CALM, SMOOTH = 3.0, 3
 SEASON_LEAST, SEASON_CORRELATION, CLEARER = 12, 0.5, 0.2
 """A period is at least so many bins, and so clear; clearer by that where it has not been seen twice."""
 
@@ -119,7 +123,15 @@ class Forecast:
         if best is None:
             return None
         self._believed[bins] = best[1].expert
-        return best[1]
+        return best[1]._replace(load=min(best[1].load, steepest(loads, bins)))
+
+
+def steepest(loads: Floats, bins: int) -> float:
+    """As high as the load may be that many bins ahead: risen as it never rose before in that time, but not by more."""
+    level = means(np.concatenate([[0.0], np.cumsum(loads)]), 3)
+    rise = float((level[bins:] - level[:-bins]).max()) if len(level) > bins else 0.0
+    most = max(rise, RISE_LEAST * float(level[-1]))
+    return float(level[-1]) + RISE_MOST * most
 
 
 class Task(NamedTuple):
@@ -196,23 +208,15 @@ def _seasonal(loads: Floats, sums: Floats, period: int, bins: int) -> Expert:
 
 def season(loads: Floats) -> int | None:
     """The period at which these loads repeat, by their autocorrelation; None where none is clear."""
-    size = len(loads)
-    if size < 2 * SEASON_LEAST + SEASON_LEAST // 2:
+    if len(loads) < 3 * SEASON_LEAST:
         return None
-    window = 3
     calm = np.minimum(loads, CALM * loads.mean())  # two bursts are no period
-    smooth = np.convolve(calm, np.ones(window) / window, "valid")
-    smooth = smooth - smooth.mean()
-    power = float(smooth @ smooth)
-    if power <= 0:
-        return None
-    spectrum = np.fft.rfft(smooth, 1 << (2 * len(smooth) - 1).bit_length())
-    raw = np.fft.irfft(spectrum * np.conj(spectrum))[: len(smooth)]
+    smooth = np.convolve(calm, np.ones(SMOOTH) / SMOOTH, "valid")
     longest = int(len(smooth) / 1.25)
     lags = np.arange(SEASON_LEAST, longest)
-    if len(lags) < 3:
+    if len(lags) < 3 or not smooth.any():
         return None
-    correlation = raw[lags] / power * (len(smooth) / (len(smooth) - lags))
+    correlation = correlations(smooth - smooth.mean())[lags]
     correlation = np.where(lags > len(smooth) / 2, correlation - CLEARER, correlation)
     inner = correlation[1:-1]
     peaks = np.flatnonzero((inner > correlation[:-2]) & (inner >= correlation[2:]) & (inner > SEASON_CORRELATION))
@@ -220,6 +224,20 @@ def season(loads: Floats) -> int | None:
         return None
     best = peaks[np.argmax(inner[peaks])]
     return int(lags[1 + best])
+
+
+def correlations(values: Floats) -> Floats:
+    """Pearson's, of the values with themselves so many bins later, by that many; the means of both parts taken off."""
+    size = len(values)
+    spectrum = np.fft.rfft(values, 1 << (2 * size - 1).bit_length())
+    products = np.fft.irfft(spectrum * np.conj(spectrum))[:size]
+    sums, squares = (np.concatenate([[0.0], np.cumsum(x)]) for x in (values, values * values))
+    overlap = size - np.arange(size)
+    early, late = sums[overlap], sums[size] - sums[size - overlap]
+    early_var = squares[overlap] - early * early / overlap
+    late_var = squares[size] - squares[size - overlap] - late * late / overlap
+    together: Floats = (products - early * late / overlap) / np.sqrt(np.maximum(1e-18, early_var * late_var))
+    return together
 
 
 def judged(expert: Expert, task: Task) -> tuple[float, Provision]:
@@ -237,8 +255,8 @@ def judged(expert: Expert, task: Task) -> tuple[float, Provision]:
         unit, base = (past, np.zeros(len(past))) if scaled else (np.full(len(past), mean), past)
         factor = least_factor(came - base, unit, weights, task.bearable, 1.0 if scaled else 0.0, mean)
         provided = base + factor * unit
-        cost = float(weights @ kept(provided, task.kept_bins)) / work
         missed = float(weights @ np.maximum(0.0, came - provided)) / work
+        cost = float(weights @ kept(provided, task.kept_bins)) / work + MISSED * max(0.0, missed - task.bearable)
         load = factor * now if scaled else now + factor * mean
         if best is None or cost < best[0]:
             best = cost, Provision(max(0.0, load), now, expert.name, missed)
@@ -273,7 +291,10 @@ def least_factor(beyond: Floats, unit: Floats, weights: Floats, bearable: float,
     units = np.concatenate([unit, np.full(len(ratios), mean)])
     heavy = np.concatenate([weights, np.full(len(ratios), prior_each)])
     bound = bearable * float(heavy.sum()) * mean
-    keep = (units > 0) & (values > 0)
+    came = values > 0
+    lost = came & (units <= 0)  # no factor provides for them
+    bound = max(0.0, bound - float(heavy[lost] @ values[lost]))
+    keep = came & (units > 0)
     values, units, heavy = values[keep], units[keep], heavy[keep]
     if not len(values):
         return 0.0

@@ -13,15 +13,17 @@ from jedlik.core.config import Role
 from jedlik.core.plans import Reason, Wish
 from jedlik.planning.budget import Learnt
 from jedlik.planning.engine import Engine, Mix, engine_of
-from jedlik.planning.forecast import Forecast, Provision, bins_of
+from jedlik.planning.forecast import FEW, Forecast, Provision, bins_of
 from jedlik.planning.observe import Habits, work_s
 from jedlik.planning.policy import Pool, Situation, Terms
 from jedlik.planning.requirement import Curve, Promise, both_curve, decode_curve, misses, prefill_curve
 
-ACTION_S = 30.0
+ACTION_S = 15.0
 """What starting or ending a worker costs beyond its start-up, in seconds of a worker: it comes with an empty cache."""
 PATIENCE = 4.0
 """Ticks that a start must take for one more look to cost little beside it."""
+WATCHED_BINS = 60
+"""A load is watched for so many ticks (five minutes) before anything is released for the first time."""
 SLACK_S = 1.0
 """Between a decision and the order."""
 
@@ -58,11 +60,12 @@ class JedlikPlanner:
 
     def decide(self, situation: Situation) -> Wish:
         """Take what was seen, answer with counts."""
-        self._engine = engine_of(situation.workers, self._terms.model) or self._engine
+        self._engine = self._engine_of(situation)
         self._observe(situation)
         have = {role: pool.committed for role, pool in situation.pools.items()}
         engine = self._engine
-        if engine is None or not self._habits.known or len(self._load) == 0:
+        early = len(self._load) < FEW and not situation.waiting
+        if engine is None or not self._habits.known or len(self._load) == 0 or early:
             return Wish(have, "too little has been seen to decide: as it is")
         mix = self._habits.mix(engine, situation.slo_ttft_s)
         if not mix.kinds or mix.total_s <= 0:
@@ -73,6 +76,10 @@ class JedlikPlanner:
         return self._together(situation, engine, mix, promise)
 
     # --- what is seen ---
+
+    def _engine_of(self, situation: Situation) -> Engine | None:
+        prompt = self._habits.prompt_tokens * (1 - self._habits.cached_share)
+        return engine_of(situation.workers, self._terms.model, prompt) or self._engine
 
     def _observe(self, situation: Situation) -> None:
         demand, period_s = situation.demand, situation.period_s
@@ -101,7 +108,7 @@ class JedlikPlanner:
 
     def _together(self, situation: Situation, engine: Engine, mix: Mix, promise: Promise) -> Wish:
         pool = situation.pools.get("both", Pool())
-        curve = both_curve(mix, engine, promise, self._learnt.level / 2)
+        curve = both_curve(mix, engine, promise, self._learnt.level)
         rate = self._load_now() / mix.prefill_s / self._learnt.factor
         if pool.serving:
             self._predicted.append(misses(mix, engine, pool.serving, rate, promise))
@@ -113,7 +120,7 @@ class JedlikPlanner:
         return Wish({"both": wanted}, why, reasons)
 
     def _split(self, situation: Situation, engine: Engine, mix: Mix, promise: Promise) -> Wish:
-        bearable = self._learnt.level / 3
+        bearable = self._learnt.level / 2
         limits, cautious = self._terms.limits, self._cautious(situation, engine)
         curves: dict[Role, Curve] = {
             "prefill": prefill_curve(mix, promise, bearable),
@@ -139,7 +146,7 @@ class JedlikPlanner:
         return Wish(counts, why, reasons)
 
     def _need(self, role: Role, curve: Curve, situation: Situation, engine: Engine, mix: Mix, waiting: int) -> Need:
-        bearable = self._learnt.level / 2
+        bearable = self._learnt.level
         bin_s, most = self._terms.tick_s, self._terms.limits.most
         start = bins_of(situation.start_s + SLACK_S, bin_s)
         drain_s = mix.answer_tokens * engine.step_s(1, mix.context_tokens)
@@ -155,15 +162,15 @@ class JedlikPlanner:
         backlog = waiting / (situation.start_s + bin_s)
         told = provided(start)
         soon, now = workers(told.load, backlog), workers(provided(1).load, backlog)
-        later = [workers(provided(bins).expected) for bins in sorted({max(1, (start + back) // 2), back})]
+        later = [workers(provided(bins).load) for bins in sorted({max(1, (start + back) // 2), back})]
         return self._steady(role, Need(soon, max(soon, now, *later), told, now), situation)
 
     def _steady(self, role: Role, need: Need, situation: Situation) -> Need:
         """Start what two looks agree on, where a start takes much longer than to look again; keep what any look lately
-        said: an order that is taken back was for nothing."""
+        said: an order that is taken back was for nothing, the more so the longer a start takes."""
         lately = self._lately.setdefault(role, deque())
         lately.append((situation.now, need.soon, need.keep))
-        while lately[0][0] < situation.now - ACTION_S:
+        while lately[0][0] < situation.now - ACTION_S - situation.start_s / 2:
             lately.popleft()
         soon = need.soon
         if situation.start_s > PATIENCE * self._terms.tick_s and situation.waiting == 0:
@@ -175,7 +182,8 @@ class JedlikPlanner:
         return last or 0.0
 
     def _cautious(self, situation: Situation, engine: Engine) -> bool:
-        return situation.stale or not engine.credible
+        """Nothing is to be released."""
+        return situation.stale or not engine.credible or len(self._load) < WATCHED_BINS
 
     # --- what is said ---
 

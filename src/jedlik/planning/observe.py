@@ -45,6 +45,11 @@ class Habits:
         return self._cached / self._answered_prompt if self._answered_prompt > 0 else 0.0
 
     @property
+    def prompt_tokens(self) -> float:
+        """Mean length of a prompt."""
+        return self._prompt_tokens / self._arrived if self._arrived > 0 else 1.0
+
+    @property
     def known(self) -> bool:
         return self._arrived > 0
 
