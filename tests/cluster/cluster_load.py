@@ -11,9 +11,10 @@ from cluster_server import Server
 class Load:
     """So many clients, each with one streamed answer at a time."""
 
-    def __init__(self, server: Server, tokens: int) -> None:
+    def __init__(self, server: Server, tokens: int, pause_s: float) -> None:
         self._server = server
         self._tokens = tokens
+        self._pause_s = pause_s
         self._stop = threading.Event()
         self._threads: list[threading.Thread] = []
         self.whole = 0
@@ -39,7 +40,7 @@ class Load:
                 try:
                     stream = self._server.opened(client, seed, self._tokens)
                     stream.rest()
-                    fine = stream.done and stream.finish == "length" and stream.error is None
+                    fine = stream.done and stream.finish in ("length", "stop") and stream.error is None
                     bad = "" if fine else f"{seed}: {stream.finish} {stream.error}"
                 except (AssertionError, httpx.HTTPError) as error:
                     bad = f"{seed}: {type(error).__name__} {error}"
@@ -47,12 +48,13 @@ class Load:
                     self.bad.append(bad)
                 else:
                     self.whole += 1
+                self._stop.wait(self._pause_s)
 
 
 @contextmanager
-def load(server: Server, clients: int, tokens: int = 40) -> Iterator[Load]:
-    """Under load while the block runs."""
-    made = Load(server, tokens)
+def load(server: Server, clients: int, tokens: int = 40, pause_s: float = 0.0) -> Iterator[Load]:
+    """Under load while the block runs; each client waits for `pause_s` between an answer and its next request."""
+    made = Load(server, tokens, pause_s)
     made.add(clients)
     try:
         yield made

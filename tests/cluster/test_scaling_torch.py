@@ -1,0 +1,44 @@
+"""A load step against an engine that computes: torch workers come, share the work and leave, and no request fails."""
+
+from pathlib import Path
+
+import pytest
+from cluster_load import load
+from cluster_server import Server, gone
+
+from jedlik.cli.event_log import differences
+
+pytestmark = pytest.mark.cluster
+ENGINE = ("--device", "cpu", "--threads", "1", "--kv-cache-bytes", "16MiB", "--worker.max-sequences", "2")
+PROMISE = ("--gateway.slo-ttft-s", "0.5", "--no-gateway.shed", "--planner.attainment", "0.6")
+QUICK = ("--planner.tick-s", "0.5", "--planner.start-s", "4", "--gateway.report-s", "0.25")
+
+
+def serving(server: Server, count: int) -> bool:
+    """So many serve, at the gateway as well as for the planner, and nobody is on the way."""
+    states = [member["state"] for member in server.client.get("/plan").json()["members"]]
+    return [state for state in states if state != "free"] == ["serving"] * count and server.ready_workers() == count
+
+
+@pytest.mark.timeout(240)
+def test_a_load_step_on_torch_adds_workers_that_leave_when_it_is_over(tmp_path: Path) -> None:
+    recorded = ("--event-log", str(tmp_path))
+    server = Server("--workers", "1", "--planner.budget", "2", *ENGINE, *PROMISE, *QUICK, *recorded, engine="torch")
+    try:
+        server.wait_for(lambda: serving(server, 1))
+        with load(server, clients=1, tokens=20, pause_s=0.3) as few:
+            server.wait_for(lambda: few.whole > 10)
+            with load(server, clients=40, tokens=120) as many:  # of which a worker takes two at once
+                server.wait_for(lambda: serving(server, 2))
+                answered = many.whole
+                server.wait_for(lambda: many.whole > answered + 40)
+            server.wait_for(lambda: serving(server, 1), 120)
+        assert few.bad == many.bad == []
+        assert not any("attempts=" in line for line in server.lines)  # who leaves has finished what it had
+    finally:
+        children = server.children()
+        assert server.stop() == 0
+        server.clean()
+    assert gone(children)
+    (log,) = tmp_path.glob("planner@*.log")
+    assert list(differences(log)) == []  # a fresh node decides the same
