@@ -34,7 +34,8 @@ from jedlik.sim.world import simulate
 from planning_verdicts import GOAL, SINUSOID, Asked, Cell, Key, Row, Verdict, cells, tables, verdicts
 
 BENCH = Path(__file__).parent
-EXAMPLE, PAIRS = BENCH.parent / "examples" / "sim-planner.yaml", BENCH / "planning_pairs.yaml"
+EXAMPLE = BENCH.parent / "examples" / "sim-planner.yaml"
+PAIRS, DAY_FLEET = BENCH / "planning_pairs.yaml", BENCH / "planning_day.yaml"
 PLANNERS = ("jedlik", "dynamo", "hpa", "kpa", "oracle")
 USUAL_S = 60.0
 """The sinusoid's start-up time, and that at which hpa and kpa run."""
@@ -61,7 +62,7 @@ def conversation(speed: float, begin: int) -> Workload:
 
 
 SINE = "sinusoid:rate=25,amplitude=20,period={period},input=3000,output=150,duration={duration}"
-DAY = "servegen:rates={traces}/servegen_client_rates.parquet,model=m-large,start=345600,duration=86400,scale=0.008"
+DAY = "servegen:rates={traces}/servegen_client_rates.parquet,model=m-large,start=345600,duration=86400,scale=0.002"
 WORKLOADS: Mapping[str, Workload] = {
     SINUSOID: Workload(config=EXAMPLE, source=SINE.format(period=600, duration=1800)),
     "conv1": conversation(1.0, 7),
@@ -71,8 +72,8 @@ WORKLOADS: Mapping[str, Workload] = {
     "code": Workload(
         source="{traces}/azure2023_code.csv.gz", options=WorkloadOptions(spread_batches=True), begin=4
     ),
-    # 143,000 requests, 5 to 6 workers in the mean.
-    "servegen": Workload(source=DAY, options=WorkloadOptions(speed=24.0), begin=6, slow=True),
+    # 36,000 requests: a day in an hour.
+    "servegen": Workload(config=DAY_FLEET, source=DAY, options=WorkloadOptions(speed=24.0), begin=5, slow=True),
 }  # fmt: skip
 
 

@@ -61,7 +61,7 @@ class Load(NamedTuple):
 
 LOADS = {
     "simulated": Load(0.4, 7.0, 20.0, (55.0, 75.0), 250, 20),
-    "torch": Load(0.4, 6.5, 30.0, (60.0, 80.0), 60, 120),
+    "torch": Load(0.4, 7.0, 25.0, (55.0, 65.0), 60, 90),
 }
 COSTS = {
     "prefill_base_s": 0.02,

@@ -11,15 +11,17 @@ from math import exp, log
 
 from jedlik.core.errors import Bug
 
-CAUTION = 0.7
+CAUTION = 0.6
 """Of the misses that are allowed: so many are wanted, for what comes cannot be corrected afterwards."""
-LEVELS = (0.3, 6.0)
+LEVELS = (0.3, 3.0)
 """Bounds of the level, in units of the misses wanted."""
 FACTORS = (1 / 3, 3.0)
 """Bounds of what a worker takes over what the model says."""
 LEARN_REQUESTS = 500.0
 """After so many that the model was wrong about by as much as is wanted, the factor has moved by `STEP`."""
-STEP = 0.1
+STEP = 0.2
+LATELY_REQUESTS = 200.0
+"""That one look at misses averages over."""
 OVERLOADED = 0.5
 """Where the model says that more than this will miss, and many do, how many says nothing about it."""
 MEMORY_S = 900.0
@@ -36,25 +38,34 @@ class Learnt:
         self.factor = 1.0
         """A worker takes so many times what the model says."""
         self._rate = 0.0
+        self._seen = self._told = 0.0
+        """Misses, and predicted misses, of the last few hundred requests."""
 
     def learn(self, offered: float, missed: float, predicted: Sequence[float], period_s: float) -> None:
         """What came of requests in a period, of those that could be kept at all; `predicted`: shares that the model
-        says would miss (with the factor as it is), of the last periods: answers end later than their requests come.
-        Only what lies outside all of them speaks against it."""
+        says would miss (with the factor as it is), of the last periods: answers end later than their requests come, so
+        the nearest of them counts."""
         if offered <= 0 or period_s <= 0:
             return
         share = missed / offered
         if predicted and (max(predicted) <= OVERLOADED or share <= 3 * self.wanted):
-            nearest = min(max(predicted), max(min(predicted), share))
-            wrong = (min(nearest, 3 * self.wanted) - min(share, 3 * self.wanted)) / self.wanted
-            step = STEP * min(1.0, offered / LEARN_REQUESTS) * max(-2.0, min(1.0, wrong))
-            self.factor = exp(max(log(FACTORS[0]), min(log(FACTORS[1]), log(self.factor) + step)))
+            self._compare(min(max(predicted), max(min(predicted), share)), share, offered)
         weight = min(1.0, period_s / MEMORY_S)
         rate = offered / period_s
         self._rate = rate if not self._rate else self._rate + weight * (rate - self._rate)
         step = weight * rate / self._rate * (1 - share / self.wanted)
         least, most = (bound * self.wanted for bound in LEVELS)
         self.level = min(most, max(least, self.level * exp(max(-2.0, step))))
+
+    def _compare(self, predicted: float, share: float, offered: float) -> None:
+        """Move the factor where one of both, lately, is more than is wanted: below that, chance and bursts rule."""
+        weight = min(1.0, offered / LATELY_REQUESTS)
+        self._seen += weight * (min(share, 3 * self.wanted) - self._seen)
+        self._told += weight * (min(predicted, 3 * self.wanted) - self._told)
+        low, high = sorted((self._seen, self._told))
+        wrong = max(0.0, high - max(low, self.wanted)) / self.wanted
+        step = STEP * min(1.0, offered / LEARN_REQUESTS) * (wrong if self._told > self._seen else -wrong)
+        self.factor = exp(max(log(FACTORS[0]), min(log(FACTORS[1]), log(self.factor) + step)))
 
     def check(self) -> None:
         """Both are within their bounds."""

@@ -35,7 +35,7 @@ LOYALTY = 0.97
 """Another expert is believed when it is cheaper by more than this factor: who changes its mind orders in vain."""
 JUDGED_LEAST = 24
 """Bins on which an expert that needs a past must have been tried."""
-RIDGE_LEAST, RIDGE = 36, 3.0
+RIDGE_LEAST, RIDGE = 12, 3.0
 """Bins before a regression's first row; its penalty, in rows of the mean load."""
 FEW = 6
 """Bins before anything is said."""
@@ -157,7 +157,7 @@ def experts(loads: Floats, period: int | None, bins: int) -> Iterator[Expert]:
             early = np.concatenate([late[:1].repeat(window), late[:-window]])
             slope = (late - early) / window
             yield Expert(f"trend of {2 * window}", late + slope * (window - 1) / 2, slope)
-    if len(loads) - bins > 2 * RIDGE_LEAST:
+    if len(loads) - bins > 4 * RIDGE_LEAST:
         yield _regressed(loads, sums, bins)
     if period is not None:
         yield _seasonal(loads, sums, period, bins)

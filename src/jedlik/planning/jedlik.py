@@ -16,7 +16,16 @@ from jedlik.planning.engine import Engine, Mix, engine_of
 from jedlik.planning.forecast import FEW, Forecast, Provision, bins_of
 from jedlik.planning.observe import Habits, work_s
 from jedlik.planning.policy import Pool, Situation, Terms
-from jedlik.planning.requirement import Curve, Promise, both_curve, decode_curve, misses, prefill_curve
+from jedlik.planning.requirement import (
+    Curve,
+    Promise,
+    both_curve,
+    decode_curve,
+    misses,
+    prefill_curve,
+    prefill_misses,
+    slow_share,
+)
 
 ACTION_S = 15.0
 """What starting or ending a worker costs beyond its start-up, in seconds of a worker: it comes with an empty cache."""
@@ -64,7 +73,7 @@ class JedlikPlanner:
         self._observe(situation)
         have = {role: pool.committed for role, pool in situation.pools.items()}
         engine = self._engine
-        early = len(self._load) < FEW and not situation.waiting
+        early = len(self._load) < FEW
         if engine is None or not self._habits.known or len(self._load) == 0 or early:
             return Wish(have, "too little has been seen to decide: as it is")
         mix = self._habits.mix(engine, situation.slo_ttft_s)
@@ -126,6 +135,11 @@ class JedlikPlanner:
             "prefill": prefill_curve(mix, promise, bearable),
             "decode": decode_curve(mix, engine, promise, bearable),
         }
+        rate = self._load_now() / mix.prefill_s / self._learnt.factor
+        serving = [situation.pools.get(role, Pool()).serving for role in curves]
+        if all(serving):
+            late = prefill_misses(mix, serving[0], rate, promise)
+            self._predicted.append(1 - (1 - late) * (1 - slow_share(mix, engine, serving[1], rate, promise)))
         least: dict[Role, int] = {"prefill": limits.least_prefill, "decode": limits.least_decode}
         counts: dict[Role, int] = {}
         needs: dict[Role, Need] = {}
