@@ -8,7 +8,7 @@ from jedlik.core.errors import Bug
 from jedlik.planning.budget import CAUTION, FACTORS, LEVELS, MEMORY_S, OVERLOADED, Learnt
 
 PERIOD = st.tuples(
-    st.floats(0, 5000),  # offered
+    st.integers(0, 5000),  # offered
     st.floats(0, 1),  # of them missed
     st.lists(st.floats(0, 1), max_size=4),
     st.floats(0, 120),
@@ -16,9 +16,7 @@ PERIOD = st.tuples(
 
 
 @given(st.floats(0.5, 0.999), st.lists(PERIOD, max_size=40))
-def test_both_stay_within_their_bounds(
-    attainment: float, periods: list[tuple[float, float, list[float], float]]
-) -> None:
+def test_both_stay_within_their_bounds(attainment: float, periods: list[tuple[int, float, list[float], float]]) -> None:
     learnt = Learnt(attainment)
     assert learnt.wanted == pytest.approx(CAUTION * (1 - attainment))
     for offered, share, predicted, period_s in periods:
