@@ -15,6 +15,7 @@ from jedlik import __version__
 from jedlik.cli import commands_plan
 from jedlik.cli.flags import with_flags
 from jedlik.cli.show import Fetching, say
+from jedlik.cli.workload_flags import with_workload
 from jedlik.core.errors import JedlikError
 
 if TYPE_CHECKING:
@@ -91,24 +92,14 @@ def simulate(
     startup_s: Annotated[float | None, typer.Option(help="From order to serving, of every pool's workers.")] = None,
     workers: Annotated[int | None, typer.Option(help="Of the first pool, at the beginning.")] = None,
     seed: Annotated[int, typer.Option(help="Same seed, same run, bit by bit.")] = 0,
-    speed: Annotated[float, typer.Option(help="Arrivals come so many times faster than recorded.")] = 1.0,
-    start: Annotated[float, typer.Option(help="Seconds of the trace to leave out at its beginning.")] = 0.0,
-    duration: Annotated[float | None, typer.Option(help="Seconds of the trace to use.")] = None,
-    limit: Annotated[int | None, typer.Option(help="Requests, at most.")] = None,
     until: Annotated[float | None, typer.Option(help="Cut the run at this simulated second.")] = None,
-    copies: Annotated[int, typer.Option(help="Copies of the trace at once; they share no text.")] = 1,
-    concurrency: Annotated[int | None, typer.Option(help="Conversations at once, for conversation traces.")] = None,
-    begin_midway: Annotated[bool, typer.Option("--begin-midway", help="Conversations begin at a random turn.")] = False,
-    spread_batches: Annotated[
-        bool, typer.Option("--spread-batches", help="Spread arrivals that were recorded in batches.")
-    ] = False,
-    trace_block: Annotated[int | None, typer.Option(help="Tokens per block id of the trace.")] = None,
     step_by_step: Annotated[
         bool, typer.Option("--step-by-step", help="Never take decode steps together: slower, same result.")
     ] = False,
     json: Annotated[str | None, typer.Option(help="Write all figures to this file; - is the output.")] = None,
     html: Annotated[str | None, typer.Option(help="Write a report with plots to this file.")] = None,
     *,
+    options: "WorkloadOptions",
     flags: dict[str, object],
 ) -> None:
     """Run a trace against a fleet of simulated workers: production's own decisions, on a clock of their own.
@@ -117,19 +108,6 @@ def simulate(
 
     Example: `jedlik simulate --config examples/sim-8xh200.yaml --trace conversation.jsonl.gz --html report.html`
     """
-    from jedlik.sim.workload.options import WorkloadOptions
-
-    options = WorkloadOptions(
-        speed=speed,
-        limit=limit,
-        start_s=start,
-        duration_s=duration,
-        copies=copies,
-        concurrency=concurrency,
-        begin_midway=begin_midway,
-        spread_batches=spread_batches,
-        trace_block=trace_block,
-    )
     short = {"policy": policy, "shadow_policy": shadow, "slo_ttft_s": slo_ttft, "slo_itl_s": slo_itl}
     said = flags | {f"gateway.{name}": value for name, value in short.items() if value is not None}
     wanted = {"trace": trace, "seed": seed, "until_s": until, "step_by_step": step_by_step, "json": json, "html": html}
@@ -155,7 +133,7 @@ def _simulated(
 
 
 app.command("serve")(with_flags(serve))
-app.command("simulate")(with_flags(simulate, ("worker", "gateway", "planner")))
+app.command("simulate")(with_flags(with_workload(simulate), ("worker", "gateway", "planner")))
 config_app.command("explain")(with_flags(explain))
 commands_plan.register(app)
 
