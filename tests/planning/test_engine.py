@@ -115,7 +115,10 @@ def test_a_decode_step_is_its_models_line(model: str) -> None:
 def test_an_engine_is_credible_where_both_factors_are(prefill: float, decode: float) -> None:
     engine = Engine(LINEAR, 2048, 64, 1, prefill_factor=prefill, decode_factor=decode)
     least, most = CREDIBLE
-    assert engine.credible == (least <= min(prefill, decode) and max(prefill, decode) <= most)
+    believed = least <= min(prefill, decode) and max(prefill, decode) <= most
+    assert engine.credible(10.0, 1.0) == engine.credible(10.0, None) == believed
+    # where a prefill is a trifle beside what is promised, only decode matters
+    assert engine.credible(1e-6, 1.0) == (least <= decode <= most)
 
 
 # --- of several workers ---------------------------------------------------------------------------------------------
@@ -168,7 +171,8 @@ def test_prefill_and_decode_are_judged_apart() -> None:
     assert engine is not None
     assert engine.prefill_factor > 2
     assert engine.decode_factor == 1.0
-    assert not engine.credible
+    assert not engine.credible(1.0, 1.0)
+    assert engine.credible(0.002, 1.0)  # a few milliseconds of a second: whatever they are off by
 
 
 # --- what requests cost ---------------------------------------------------------------------------------------------

@@ -226,7 +226,7 @@ def test_a_load_that_ends_goes_down_to_the_least() -> None:
         world = World(
             lambda at: fits(3) if at < WATCHED_S else 0.0, {"both": 4}, limits=Limits(12, least, 1, 1), start_s=30.0
         )
-        world.run(WATCHED_S + 900)
+        world.run(WATCHED_S + 600)
         assert world.committed == {"both": least}
 
 
@@ -241,7 +241,7 @@ def test_a_steady_load_moves_nothing() -> None:
 def test_a_step_up_and_down_is_followed_within_limits() -> None:
     limits = Limits(7, 2, 1, 1)
     world = World(lambda at: fits(6) if 700 < at <= 1100 else fits(2), {"both": 2}, limits=limits, start_s=30.0)
-    found = counts(world.run(1700.0))
+    found = counts(world.run(1560.0))
     assert all(2 <= count <= 7 for count in found)
     assert max(found[:68]) <= 4
     assert min(found[80:110]) >= 6
@@ -288,8 +288,8 @@ def test_a_spare_decode_worker_becomes_the_prefill_worker_that_is_lacking() -> N
 
 def test_a_split_fleet_keeps_its_limits_in_sum_and_by_role() -> None:
     limits = Limits(5, 3, 2, 1)
-    world = World(lambda at: 200.0 if 300 < at < 800 else 1.0, {"prefill": 2, "decode": 2}, limits=limits)
-    for wish in world.run(1500.0):
+    world = World(lambda at: 200.0 if 300 < at < 500 else 1.0, {"prefill": 2, "decode": 2}, limits=limits)
+    for wish in world.run(900.0):
         assert sum(wish.counts.values()) <= 5
         assert wish.counts["prefill"] >= 2
         assert wish.counts["decode"] >= 1
