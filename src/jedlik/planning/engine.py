@@ -15,7 +15,10 @@ from jedlik.perf.step import StepShape, chunk_pairs, decode_s, prefill_s
 from jedlik.planning.lengths import shares
 
 CREDIBLE = (0.5, 2.0)
-"""A model that is further off than this is not believed: then nothing is taken away."""
+"""A model that is further off than this is not believed, where it matters: then nothing is taken away."""
+MATTERS = 0.1
+"""Of the promised time to first token: to be wrong by less does not matter. Where prefills take milliseconds, sockets
+and queues make up the time to first token, and the model is not to blame."""
 TYPICAL_BATCH = 16
 """Sequences of the step at which decode is compared."""
 CROOKED = 1.5
@@ -35,10 +38,12 @@ class Engine(NamedTuple):
     """What the model's prefill times are multiplied by."""
     decode_factor: float = 1.0
 
-    @property
-    def credible(self) -> bool:
+    def credible(self, prefill_s: float, slo_ttft_s: float | None) -> bool:
+        """Whether what it says can be planned with; `prefill_s`: of a usual request."""
         least, most = CREDIBLE
-        return least <= self.prefill_factor <= most and least <= self.decode_factor <= most
+        wrong_s = abs(self.prefill_factor - 1) / self.prefill_factor * prefill_s
+        prefills = least <= self.prefill_factor <= most or (slo_ttft_s is not None and wrong_s <= MATTERS * slo_ttft_s)
+        return prefills and least <= self.decode_factor <= most
 
     def chunks(self, new_tokens: float) -> int:
         """Steps of a prefill."""

@@ -121,16 +121,18 @@ class JedlikPlanner:
         rate = self._load_now() / mix.prefill_s / self._learnt.factor
         if pool.serving:
             self._predicted.append(misses(mix, engine, pool.serving, rate, promise))
-        need = self._need("both", curve, situation, engine, mix, situation.waiting)
+        need = self._need("both", curve, situation, engine, mix, backlog(situation, "both"))
         limits = self._terms.limits
-        wanted = max(limits.least, min(limits.most, decided(pool.committed, need, self._cautious(situation, engine))))
+        wanted = max(
+            limits.least, min(limits.most, decided(pool.committed, need, self._cautious(situation, engine, mix)))
+        )
         why = sentence("both", pool.committed, wanted, need, situation)
         reasons = (*self._reasons(situation, engine, mix, curve, pool.committed), *of_need("", need))
         return Wish({"both": wanted}, why, reasons)
 
     def _split(self, situation: Situation, engine: Engine, mix: Mix, promise: Promise) -> Wish:
         bearable = self._learnt.level / 2
-        limits, cautious = self._terms.limits, self._cautious(situation, engine)
+        limits, cautious = self._terms.limits, self._cautious(situation, engine, mix)
         curves: dict[Role, Curve] = {
             "prefill": prefill_curve(mix, promise, bearable),
             "decode": decode_curve(mix, engine, promise, bearable),
@@ -146,9 +148,7 @@ class JedlikPlanner:
         have: dict[Role, int] = {}
         for role, curve in curves.items():
             pool = situation.pools.get(role, Pool())
-            need = needs[role] = self._need(
-                role, curve, situation, engine, mix, situation.waiting if role == "prefill" else 0
-            )
+            need = needs[role] = self._need(role, curve, situation, engine, mix, backlog(situation, role))
             have[role] = pool.committed
             counts[role] = max(least[role], decided(pool.committed, need, cautious))
         flip(counts, have, needs, least)
@@ -159,7 +159,7 @@ class JedlikPlanner:
             reasons = (*reasons, *of_need(f"{role} ", need))
         return Wish(counts, why, reasons)
 
-    def _need(self, role: Role, curve: Curve, situation: Situation, engine: Engine, mix: Mix, waiting: int) -> Need:
+    def _need(self, role: Role, curve: Curve, situation: Situation, engine: Engine, mix: Mix, waiting: float) -> Need:
         bearable = self._learnt.level
         bin_s, most = self._terms.tick_s, self._terms.limits.most
         start = bins_of(situation.start_s + SLACK_S, bin_s)
@@ -173,9 +173,9 @@ class JedlikPlanner:
             told = self._load.provide(bins, bearable, back)
             return told or Provision(self._load_now(), self._load_now(), "last", 0.0)
 
-        backlog = waiting / (situation.start_s + bin_s)
+        more = waiting / (situation.start_s + bin_s)
         told = provided(start)
-        soon, now = workers(told.load, backlog), workers(provided(1).load, backlog)
+        soon, now = workers(told.load, more), workers(provided(1).load, more)
         later = [workers(provided(bins).load) for bins in sorted({max(1, (start + back) // 2), back})]
         return self._steady(role, Need(soon, max(soon, now, *later), told, now), situation)
 
@@ -195,9 +195,10 @@ class JedlikPlanner:
         last = self._load.last
         return last or 0.0
 
-    def _cautious(self, situation: Situation, engine: Engine) -> bool:
+    def _cautious(self, situation: Situation, engine: Engine, mix: Mix) -> bool:
         """Nothing is to be released."""
-        return situation.stale or not engine.credible or len(self._load) < WATCHED_BINS
+        credible = engine.credible(mix.prefill_s, situation.slo_ttft_s)
+        return situation.stale or not credible or len(self._load) < WATCHED_BINS
 
     # --- what is said ---
 
@@ -228,6 +229,16 @@ class JedlikPlanner:
     def check(self) -> None:
         """Its parts."""
         self._learnt.check()
+
+
+def backlog(situation: Situation, role: Role) -> float:
+    """Requests that wait for workers of a role, at those workers and (but for decoding) at the gateways: as many as
+    could not be begun within the promised time at the rate at which they come."""
+    waiting = sum(worker.waiting for worker in situation.workers if worker.role == role)
+    if role != "decode":
+        waiting += situation.waiting
+    rate = situation.demand.arrived / situation.period_s if situation.period_s > 0 else 0.0
+    return max(0.0, waiting - rate * (situation.slo_ttft_s or 0.0))
 
 
 def decided(committed: int, need: Need, cautious: bool) -> int:
