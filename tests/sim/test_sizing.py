@@ -182,6 +182,15 @@ def test_decoding_that_cannot_keep_pace_is_never_enough() -> None:
     assert sizer.needed(Shape(engine(), 2048), 0.5, 1000) is None
 
 
+def test_bursts_need_more_and_so_do_small_batches() -> None:
+    even, bursty = (Sizer(read(work(f"gamma:rate=30,cv={cv},input=1000,output=50,duration=60")), SLO) for cv in (1, 4))
+    few = Sizer(even.load, SLO, max_sequences=2)
+    for shape in (Shape(engine(), 2048), Shape(engine(), 2048, 0.5)):
+        counts = [sizer.needed(shape, 0.95, 1000) or 1000 for sizer in (even, bursty, few)]
+        assert counts[0] < counts[1] < 1000
+        assert counts[0] < counts[2] < 1000
+
+
 def test_what_is_too_long_alone_is_not_attainable() -> None:
     sizer = Sizer(read(work("poisson:rate=4,input=30000,input_cv=1,output=5,duration=60")), SLO)
     slow, fast = Shape(engine("slow"), 8192), Shape(engine("fast", faster=4.0), 8192)

@@ -89,7 +89,7 @@ def prepare(found: Settings, file: Path | None, wanted: Wanted) -> Prepared:
     slo = Slo(found.config.gateway.slo_ttft_s, found.config.gateway.slo_itl_s)
     work = read(load(wanted.trace, wanted.options, wanted.seed))
     base = based(found, work)
-    sizer = Sizer(work, slo)
+    sizer = Sizer(work, slo, base[0].worker.max_sequences)
     shapes = shapes_of(engines, chunks(wanted, found), sizer, budget)
     attainable = sizer.attainable(list(shapes))
     _someone(attainable, slo, sizer, shapes)
