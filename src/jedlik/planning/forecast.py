@@ -39,7 +39,7 @@ RIDGE_LEAST, RIDGE = 12, 3.0
 """Bins before a regression's first row; its penalty, in rows of the mean load."""
 FEW = 6
 """Bins before anything is said."""
-CALM, SMOOTH = 3.0, 3
+CALM, SMOOTH, TROUGH = 3.0, 3, 0.3
 SEASON_LEAST, SEASON_CORRELATION, CLEARER = 12, 0.5, 0.2
 """A period is at least so many bins, and so clear; clearer by that where it has not been seen twice."""
 
@@ -218,8 +218,13 @@ def season(loads: Floats) -> int | None:
         return None
     correlation = correlations(smooth - smooth.mean())[lags]
     correlation = np.where(lags > len(smooth) / 2, correlation - CLEARER, correlation)
-    inner = correlation[1:-1]
-    peaks = np.flatnonzero((inner > correlation[:-2]) & (inner >= correlation[2:]) & (inner > SEASON_CORRELATION))
+    inner, before = correlation[1:-1], np.minimum.accumulate(correlation)[:-2]
+    peaks = np.flatnonzero(
+        (inner > correlation[:-2])
+        & (inner >= correlation[2:])
+        & (inner > SEASON_CORRELATION)
+        & (inner - before > TROUGH)  # a ramp resembles itself at every distance
+    )
     if not len(peaks):
         return None
     best = peaks[np.argmax(inner[peaks])]
@@ -302,7 +307,7 @@ def least_factor(beyond: Floats, unit: Floats, weights: Floats, bearable: float,
     order = np.argsort(-by, kind="stable")
     over, slopes, by = np.cumsum((heavy * values)[order]), np.cumsum((heavy * units)[order]), by[order]
     left = over - by * slopes  # on top at a factor equal to each ratio: ascending, from 0
-    enough = int(np.searchsorted(left, bound, side="right"))
+    enough = max(1, int(np.searchsorted(left, bound, side="right")))  # left[0] is 0 but for rounding
     return float(max(0.0, (over[enough - 1] - bound) / slopes[enough - 1]))
 
 

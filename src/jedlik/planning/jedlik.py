@@ -7,6 +7,7 @@ released. Everything that led to a wish is said with it.
 """
 
 from collections import deque
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from jedlik.core.config import Role
@@ -62,7 +63,7 @@ class JedlikPlanner:
         self._load = Forecast()
         self._part_s = self._part_work_s = self._part_arrived = 0.0
         self._engine: Engine | None = None
-        self._predicted: deque[float] = deque(maxlen=4)
+        self._predicted: deque[float] = deque(maxlen=8)
         """Shares of requests that should miss, at the loads of the last ticks on the workers that served then."""
         self._lately: dict[Role, deque[tuple[float, int, int]]] = {}
         """(time, needed soon, to keep) of the last decisions, oldest first."""
@@ -95,10 +96,9 @@ class JedlikPlanner:
         if period_s <= 0:
             return
         self._habits.take(demand, period_s)
-        offered = demand.answered + demand.refused + demand.failed - demand.missed_alone
-        self._learnt.learn(offered, offered - demand.kept, self._predicted, period_s)
         if self._engine is None:
             return
+        self._learn(situation, self._engine)
         work = work_s(demand, self._engine, self._habits.cached_share)
         self._part_s += period_s
         self._part_work_s += work
@@ -113,14 +113,25 @@ class JedlikPlanner:
                 self._load.push(each, each * per_request / bin_s)
             self._part_s = self._part_work_s = self._part_arrived = 0.0
 
+    def _learn(self, situation: Situation, engine: Engine) -> None:
+        """From what was kept and missed, unless the limits are to blame."""
+        demand, period_s, pools = situation.demand, situation.period_s, situation.pools
+        promise = Promise(situation.slo_ttft_s, situation.slo_itl_s)
+        rate = demand.arrived / period_s / self._learnt.factor
+        if self._habits.known:
+            predicted = predict(pools, self._habits.mix(engine, promise.ttft_s), engine, rate, promise)
+            self._predicted += [] if predicted is None else [predicted]
+        offered = demand.answered + demand.refused + demand.failed - demand.missed_alone
+        missed = offered - demand.kept
+        full = sum(pool.committed for pool in pools.values()) >= self._terms.limits.most
+        if not (full and missed > self._learnt.wanted * offered):
+            self._learnt.learn(offered, missed, self._predicted, period_s)
+
     # --- what is needed ---
 
     def _together(self, situation: Situation, engine: Engine, mix: Mix, promise: Promise) -> Wish:
         pool = situation.pools.get("both", Pool())
         curve = both_curve(mix, engine, promise, self._learnt.level)
-        rate = self._load_now() / mix.prefill_s / self._learnt.factor
-        if pool.serving:
-            self._predicted.append(misses(mix, engine, pool.serving, rate, promise))
         need = self._need("both", curve, situation, engine, mix, backlog(situation, "both"))
         limits = self._terms.limits
         wanted = max(
@@ -137,11 +148,6 @@ class JedlikPlanner:
             "prefill": prefill_curve(mix, promise, bearable),
             "decode": decode_curve(mix, engine, promise, bearable),
         }
-        rate = self._load_now() / mix.prefill_s / self._learnt.factor
-        serving = [situation.pools.get(role, Pool()).serving for role in curves]
-        if all(serving):
-            late = prefill_misses(mix, serving[0], rate, promise)
-            self._predicted.append(1 - (1 - late) * (1 - slow_share(mix, engine, serving[1], rate, promise)))
         least: dict[Role, int] = {"prefill": limits.least_prefill, "decode": limits.least_decode}
         counts: dict[Role, int] = {}
         needs: dict[Role, Need] = {}
@@ -229,6 +235,17 @@ class JedlikPlanner:
     def check(self) -> None:
         """Its parts."""
         self._learnt.check()
+
+
+def predict(pools: Mapping[Role, Pool], mix: Mix, engine: Engine, rate: float, promise: Promise) -> float | None:
+    """Share of requests that should miss at this rate on what serves; None: nobody who could tell does."""
+    both, prefill, decode = (pools.get(role, Pool()).serving for role in ("both", "prefill", "decode"))
+    if both:
+        return misses(mix, engine, both, rate, promise)
+    if not prefill or not decode:
+        return None
+    late = prefill_misses(mix, prefill, rate, promise)
+    return 1 - (1 - late) * (1 - slow_share(mix, engine, decode, rate, promise))
 
 
 def backlog(situation: Situation, role: Role) -> float:
