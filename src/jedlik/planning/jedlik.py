@@ -73,6 +73,8 @@ class JedlikPlanner:
         self._engine = self._engine_of(situation)
         self._observe(situation)
         have = {role: pool.committed for role, pool in situation.pools.items()}
+        if not situation.split:
+            have = {"both": sum(have.values())}
         engine = self._engine
         early = len(self._load) < FEW
         if engine is None or not self._habits.known or len(self._load) == 0 or early:
