@@ -87,6 +87,7 @@ class Search:
     def found(self) -> Trial:
         """The best schedule."""
         high, run = self._widest()
+        self._level(high)
         self._learn(high, run)
         aim, idle = float(self.allowed), 0
         for number in range(self._left):
@@ -146,6 +147,19 @@ class Search:
             high = {role: min(count + (count + 1) // 2, room[role]) for role, count in high.items()}
             trial, run = self._try(_constant(high, self._bins))
         return high, run
+
+    def _level(self, high: Mapping[Role, int]) -> None:
+        """The smallest fleet of one size that is large enough, by bisection: no schedule need cost more. These few
+        simulations are beside those that were granted. Fleets of two roles are left out: there are too many."""
+        if len(self.roles) > 1:
+            return
+        (role,) = self.roles
+        low, top = least_of(self._setup, role), high[role]
+        while low < top:
+            middle = (low + top) // 2
+            self._left += 1
+            trial, _ = self._try(_constant({role: middle}, self._bins))
+            low, top = (low, middle) if trial.missed <= self.allowed else (middle + 1, top)
 
     def _try(self, schedule: Schedule) -> tuple[Trial, Run]:
         self._left -= 1
