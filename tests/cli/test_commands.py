@@ -67,6 +67,11 @@ def test_the_gateway_and_the_supervisor_import_no_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
+def test_the_gateway_process_starts_without_numpy() -> None:
+    code = "import sys, jedlik.cli.gateway_process; print('numpy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
+
+
 def test_doctor_says_what_to_do(tmp_path: Path) -> None:
     failing = [
         memory(1 << 20),

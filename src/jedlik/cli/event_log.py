@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
-from jedlik.cli.fleet_planner import make_planner
 from jedlik.cli.policies import policies_of
 from jedlik.cli.process import ProcessConfig
 from jedlik.core.config import Role, ServeConfig
@@ -109,6 +108,8 @@ def differences(log: Path) -> Iterator[Difference]:
     if not header.exists():
         raise ConfigError(f"{header} is not there: only logs kept with --event-log-tokens can be replayed")
     if log.name.startswith(f"{PLANNER}@"):
+        from jedlik.cli.fleet_planner import make_planner  # brings numpy, which a gateway does without
+
         planner = msgspec.json.decode(header.read_bytes(), type=PlannerMade)
         node = make_planner(planner.config, planner.places, planner.initial)
         return replay(read(log, PlannerTurn), node.handle)
