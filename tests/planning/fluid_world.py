@@ -8,14 +8,14 @@ from msgspec.structs import astuple
 
 from jedlik.core.config import Role
 from jedlik.core.ids import WorkerId
-from jedlik.core.plans import Demand, Wish, WorkerSeen
+from jedlik.core.plans import Demand, Promise, Wish, WorkerSeen
 from jedlik.core.protocol import StepCosts
 from jedlik.perf.model import LinearModel
 from jedlik.planning.engine import Engine, Lengths, mix_of
 from jedlik.planning.jedlik import JedlikPlanner
 from jedlik.planning.lengths import bucket_of
 from jedlik.planning.policy import Limits, Pool, Situation, Terms
-from jedlik.planning.requirement import Promise, misses, prefill_misses, slow_share
+from jedlik.planning.requirement import misses, prefill_misses, slow_share
 
 COSTS = StepCosts(0.008, 3.5e-5, 1.4e-9, 3.1e-5, 1.5e-8)
 """About a 32B model on two H200."""
@@ -86,7 +86,7 @@ def situation(
     """A tick at which all is well."""
     workers = tuple(seen(at, role, costs) for role, pool in pools.items() for at in range(min(2, pool.serving)))
     split = "both" not in pools
-    return Situation(now, TICK_S, demand, 0, 0, workers, dict(pools), split, False, start_s, *PROMISE)
+    return Situation(now, TICK_S, demand, 0, 0, workers, dict(pools), split, False, start_s, *PROMISE[:2])
 
 
 class World:

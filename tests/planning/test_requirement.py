@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jedlik.core.plans import Promise
 from jedlik.core.protocol import StepCosts
 from jedlik.perf.model import LinearModel
 from jedlik.planning.engine import Engine, Lengths, Mix, mix_of
@@ -17,7 +18,6 @@ from jedlik.planning.requirement import (
     KV_SHARE,
     Curve,
     Pace,
-    Promise,
     batch_spread,
     beyond,
     both_curve,

@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jedlik.core.config import GatewayConfig, PlannerConfig, Role, WorkerConfig
-from jedlik.core.plans import Demand
+from jedlik.core.plans import Demand, Promise
 from jedlik.core.protocol import StepCosts
 from jedlik.perf.model import LinearModel
 from jedlik.planning.policy import Situation
 from jedlik.sim.oracle import MARGIN_S, Oracle, planner_for, player
-from jedlik.sim.oracle_curves import Curves, Promise, binned, smooth
+from jedlik.sim.oracle_curves import Curves, attainable, binned, missed, smooth
 from jedlik.sim.oracle_load import Came, busy, rooms
 from jedlik.sim.oracle_quick import Quick
 from jedlik.sim.oracle_schedule import Counts, Rules, cheapest, committed, cost_s
@@ -125,8 +125,8 @@ def test_a_guess_misses_about_what_the_nodes_miss(count: int) -> None:
     run = simulate(fixed, Listed(times_s))
     promise = Promise(0.35, 0.05)
     guess = Quick(fixed, [Came(at_s, 1000, 0, 20) for at_s in times_s]).late({"both": np.array([count])}, 1e9)
-    assert len(guess) == pytest.approx(len(promise.missed(run)), abs=15)
-    assert promise.could(run) == 200
+    assert len(guess) == pytest.approx(len(missed(run, promise)), abs=15)
+    assert attainable(run) == 200
 
 
 def test_guesses_of_two_roles_count_the_hand_off() -> None:
@@ -157,12 +157,12 @@ def test_the_oracle_finds_what_trying_every_schedule_finds() -> None:
     tried = {}
     for chosen in product((1, 2, 3), repeat=3):
         run = simulate(fleet, Listed(times_s), planner=player(fleet, {"both": np.array(chosen)}, 5.0))
-        tried[chosen] = (len(promise.missed(run)) <= (1 - goal) * promise.could(run), run.gpu_s)
+        tried[chosen] = (len(missed(run, promise)) <= (1 - goal) * attainable(run), run.gpu_s)
     best = min(gpu_s for kept, gpu_s in tried.values() if kept)
     found = planner_for(fleet, lambda: Listed(times_s), goal)
     run = simulate(fleet, Listed(times_s), planner=found)
     assert found.name == "oracle"
-    assert len(promise.missed(run)) <= (1 - goal) * promise.could(run)
+    assert len(missed(run, promise)) <= (1 - goal) * attainable(run)
     assert run.gpu_s == pytest.approx(best)
 
 
@@ -171,6 +171,6 @@ def test_where_nobody_reaches_the_goal_the_largest_fleet_sets_it() -> None:
     fleet = setup(2, 2, 0.0)
     found = planner_for(fleet, lambda: Listed(times_s), 0.99, simulations=3)
     promise = Promise(0.35, 0.05)
-    missed = len(promise.missed(simulate(fleet, Listed(times_s), planner=found)))
+    late = len(missed(simulate(fleet, Listed(times_s), planner=found), promise))
     widest = player(fleet, {"both": np.array([2])}, 5.0)
-    assert missed <= len(promise.missed(simulate(fleet, Listed(times_s), planner=widest)))
+    assert late <= len(missed(simulate(fleet, Listed(times_s), planner=widest), promise))

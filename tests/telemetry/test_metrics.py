@@ -7,10 +7,11 @@ from msgspec.structs import replace
 from jedlik.core.effects import Deliver, StreamEnded
 from jedlik.core.facts import Answered, Candidate, FirstToken, Migrated, Routed, Shadow
 from jedlik.core.ids import Handle, RequestId, StreamId, WorkerId
+from jedlik.core.plans import Promise
 from jedlik.core.protocol import Load, Tokens
 from jedlik.telemetry.gateway import GatewayTelemetry
 from jedlik.telemetry.log import Log
-from jedlik.telemetry.metrics import OUTCOMES, SHED, GatewayMetrics, Promise
+from jedlik.telemetry.metrics import OUTCOMES, SHED, GatewayMetrics
 
 
 def answered(outcome: str) -> Answered:

@@ -22,6 +22,7 @@ from jedlik.cli.event_log import gateway_log, make_gateway
 from jedlik.cli.process import ProcessConfig, run
 from jedlik.core.effects import ChangeRole
 from jedlik.core.errors import Bug
+from jedlik.core.plans import Promise
 from jedlik.frontend.app import Application, FrontendParts, build_app
 from jedlik.live import adopt
 from jedlik.live.control import SOCKET
@@ -30,7 +31,7 @@ from jedlik.live.gateway import GatewayDriver
 from jedlik.net.discovery.local import LocalDiscovery
 from jedlik.telemetry.gateway import GatewayTelemetry
 from jedlik.telemetry.log import Log
-from jedlik.telemetry.metrics import GatewayMetrics, Promise
+from jedlik.telemetry.metrics import GatewayMetrics
 
 FLUSH_S = 2
 """After the last request ended: for answers that are still being written."""

@@ -4,7 +4,7 @@ import msgspec
 
 from jedlik.core.config import Role
 from jedlik.core.ids import RequestId, WorkerId
-from jedlik.core.plans import Reason
+from jedlik.core.plans import Promise, Reason
 
 
 class Elsewhere(msgspec.Struct, frozen=True):
@@ -111,6 +111,12 @@ class FirstToken(msgspec.Struct, frozen=True, tag="first_token"):
     """Observed over predicted by the worker's step model alone, as lately averaged: its correction from now on."""
 
 
+WELL = frozenset({"stop", "length", "cut"})
+"""Outcomes of answers that ended as they should."""
+NOT_OFFERED = frozenset({"abandoned", "invalid"})
+"""The client's own doing: neither kept nor missed."""
+
+
 class Answered(msgspec.Struct, frozen=True, tag="answered"):
     """A choice ended, well or not."""
 
@@ -125,6 +131,26 @@ class Answered(msgspec.Struct, frozen=True, tag="answered"):
     queued_s: float | None
     ttft_s: float | None
     duration_s: float
+
+    @property
+    def well(self) -> bool:
+        return self.outcome in WELL
+
+    @property
+    def offered(self) -> bool:
+        """It counts, kept or missed."""
+        return self.outcome not in NOT_OFFERED
+
+    @property
+    def itl_s(self) -> float | None:
+        """Mean time between its tokens; None where there are fewer than two."""
+        if self.ttft_s is None or self.output_tokens < 2:
+            return None
+        return (self.duration_s - self.ttft_s) / (self.output_tokens - 1)
+
+    def kept(self, promise: Promise) -> bool:
+        """It ended well, and in time."""
+        return self.well and promise.kept(self.ttft_s, self.itl_s)
 
 
 class StepRan(msgspec.Struct, frozen=True, tag="step_ran"):

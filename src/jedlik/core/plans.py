@@ -5,7 +5,7 @@ zero. Counts are of workers; a worker is a replica of the model, however many GP
 """
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import msgspec
 
@@ -18,6 +18,20 @@ Counts = Mapping[Role, int]
 
 BUCKET_RATIO = 1.25
 """Buckets of lengths: `bucket_of(tokens)` is floor(log(tokens) / log(BUCKET_RATIO))."""
+
+
+class Promise(NamedTuple):
+    """What is promised of an answer, None: nothing; and of how many that should hold."""
+
+    ttft_s: float | None = None
+    itl_s: float | None = None
+    attainment: float | None = None
+
+    def kept(self, ttft_s: float | None, itl_s: float | None) -> bool:
+        """By an answer that ended well. One without tokens has no first, one of a single token none between."""
+        in_time = self.ttft_s is None or ttft_s is None or ttft_s <= self.ttft_s
+        return in_time and (self.itl_s is None or itl_s is None or itl_s <= self.itl_s)
+
 
 # --- what gateways see ----------------------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ import msgspec
 from jedlik.core.config import GatewayConfig
 from jedlik.core.facts import Answered
 from jedlik.core.ids import GatewayId, WorkerId
-from jedlik.core.plans import Demand, Report, WorkerSeen
+from jedlik.core.plans import Demand, Promise, Report, WorkerSeen
 from jedlik.core.protocol import StepCosts
 from jedlik.nodes.gateway_peers import Peer
 from jedlik.nodes.gateway_streams import Stream
@@ -20,14 +20,12 @@ from jedlik.perf.step import prefill_s
 from jedlik.planning.lengths import bucket_of
 from jedlik.routing.view import WorkerView
 
-WELL = ("stop", "length", "cut")
-
 
 class Tally:
     """Of the period that runs."""
 
     def __init__(self, config: GatewayConfig) -> None:
-        self._slo_ttft_s, self._slo_itl_s = config.slo_ttft_s, config.slo_itl_s
+        self._promise = Promise(config.slo_ttft_s, config.slo_itl_s)
         self._began_at: float | None = None
         self._clear()
 
@@ -48,21 +46,20 @@ class Tally:
 
     def ended(self, fact: Answered, stream: Stream | None, fleet: Iterable[WorkerView]) -> None:
         """One choice has ended; `stream` is None where it was never taken in."""
-        if fact.outcome in WELL:
-            self._well(fact)
+        kept = fact.kept(self._promise)
+        if fact.well:
+            self._well(fact, kept)
             worker = stream.routed.chosen if stream is not None and stream.routed is not None else None
             if worker is not None:
                 self._hits[worker] = self._hits.get(worker, 0) + fact.cached_tokens
         elif fact.outcome == "overloaded":
             self._refused += 1
-        elif fact.outcome not in ("abandoned", "invalid"):
-            self._failed += 1
-            return
         else:
+            self._failed += fact.offered
             return
-        self._missed_alone += not self._kept_by(fact) and not self._attainable(fact, stream, fleet)
+        self._missed_alone += not kept and not self._attainable(fact, stream, fleet)
 
-    def _well(self, fact: Answered) -> None:
+    def _well(self, fact: Answered, kept: bool) -> None:
         self._answered += 1
         self._answered_prompt += fact.prompt_tokens
         self._cached += fact.cached_tokens
@@ -70,22 +67,15 @@ class Tally:
         bucket = bucket_of(fact.output_tokens)
         self._outputs[bucket] = self._outputs.get(bucket, 0) + 1
         self._ttft_sum_s += fact.ttft_s or 0.0
-        itl_s = itl_of(fact)
-        if itl_s is not None:
-            self._itl_sum_s += itl_s
+        if fact.itl_s is not None:
+            self._itl_sum_s += fact.itl_s
             self._itl_count += 1
-        self._kept += self._kept_by(fact)
-
-    def _kept_by(self, fact: Answered) -> bool:
-        if fact.outcome not in WELL:
-            return False
-        itl_s = itl_of(fact)
-        in_time = self._slo_ttft_s is None or (fact.ttft_s or 0.0) <= self._slo_ttft_s
-        return in_time and (self._slo_itl_s is None or itl_s is None or itl_s <= self._slo_itl_s)
+        self._kept += kept
 
     def _attainable(self, fact: Answered, stream: Stream | None, fleet: Iterable[WorkerView]) -> bool:
         """Whether an idle worker could have kept its time to first token."""
-        if self._slo_ttft_s is None:
+        limit_s = self._promise.ttft_s
+        if limit_s is None:
             return True
         cached = fact.cached_tokens
         if stream is not None and stream.routed is not None:
@@ -96,7 +86,7 @@ class Tally:
             if costs is not None:
                 own = max(1, fact.prompt_tokens - cached)
                 best_s = min(best_s, prefill_s(costs, own, fact.prompt_tokens - own, view.card.max_step_tokens))
-        return best_s == inf or best_s <= self._slo_ttft_s
+        return best_s == inf or best_s <= limit_s
 
     def due_s(self, now: float, period_s: float) -> float:
         """When the period that runs is over; the first begins now."""
@@ -119,8 +109,8 @@ class Tally:
             waiting_tokens=sum(stream.history_tokens() for stream in idle),
             in_flight=in_flight,
             workers=sorted(seen, key=lambda one: one.worker),
-            slo_ttft_s=self._slo_ttft_s,
-            slo_itl_s=self._slo_itl_s,
+            slo_ttft_s=self._promise.ttft_s,
+            slo_itl_s=self._promise.itl_s,
         )
         self._clear()
         return report
@@ -143,13 +133,6 @@ class Tally:
             itl_sum_s=self._itl_sum_s,
             itl_count=self._itl_count,
         )
-
-
-def itl_of(fact: Answered) -> float | None:
-    """Mean time between the tokens of an answer; None where there are fewer than two."""
-    if fact.ttft_s is None or fact.output_tokens < 2:
-        return None
-    return (fact.duration_s - fact.ttft_s) / (fact.output_tokens - 1)
 
 
 def _seen(peer: Peer[Stream], hit_tokens: int, now: float) -> WorkerSeen:

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from jedlik.core.config import GatewayConfig
 from jedlik.core.errors import Bug
-from jedlik.core.facts import FirstToken, Routed
+from jedlik.core.facts import WELL, FirstToken, Routed
 from jedlik.core.ids import RequestId, WorkerId
 from jedlik.core.moves import TIERS
 from jedlik.core.protocol import Card, Facts, Snapshot
@@ -28,8 +28,6 @@ from jedlik.routing.reach import Held
 from jedlik.routing.reuse import Reuse
 from jedlik.routing.view import Fleet
 
-WHOLE = frozenset({"stop", "length", "cut"})
-"""Outcomes of answers that ended by themselves."""
 Group = tuple[str, int]
 """Model revision and block size: workers of one group name blocks alike."""
 
@@ -180,7 +178,7 @@ class Router:
 
     def answered(self, stream: Stream, outcome: str, tokens: int) -> None:
         """A stream has ended: what was learnt from it about the lengths of answers."""
-        if outcome in WHOLE:
+        if outcome in WELL:
             self._learnt[stream.request.model].lengths.observe(tokens)
 
     def refused(self, stream: Stream, refusal: Refuse, now: float) -> None:

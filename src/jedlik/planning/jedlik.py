@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from jedlik.core.config import Role
-from jedlik.core.plans import Reason, Wish
+from jedlik.core.plans import Promise, Reason, Wish
 from jedlik.planning.budget import Learnt
 from jedlik.planning.engine import Engine, Mix, engine_of
 from jedlik.planning.forecast import FEW, Forecast, Provision, bins_of
@@ -19,7 +19,6 @@ from jedlik.planning.observe import Habits, work_s
 from jedlik.planning.policy import Pool, Situation, Terms
 from jedlik.planning.requirement import (
     Curve,
-    Promise,
     both_curve,
     decode_curve,
     misses,

@@ -11,6 +11,7 @@ from functools import lru_cache
 from math import erfc, exp, sqrt
 from typing import NamedTuple
 
+from jedlik.core.plans import Promise
 from jedlik.planning.engine import Engine, Mix
 
 KV_SHARE = 0.9
@@ -22,13 +23,6 @@ draws lots, 1 one that deals out evenly (measured with fleets of 1 to 8: bench/p
 ROUNDS, PACE_ROUNDS = 20, 60
 EXACT = 8
 """Fleets up to this size are calculated one by one, larger ones at steps of a quarter."""
-
-
-class Promise(NamedTuple):
-    """What has to be kept."""
-
-    ttft_s: float | None
-    itl_s: float | None
 
 
 def late_share(servers: int, load: float, service_s: float, variability: float, within_s: float) -> float:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from jedlik.core.plans import Promise
 from jedlik.sim.oracle_schedule import Counts, Floats
 from jedlik.sim.outcome import Outcome, Run
 
@@ -16,29 +17,19 @@ FAR = 0.5
 """Of a correction, what holds for one worker more or fewer."""
 
 
-class Promise:
-    """The SLOs of a run."""
+def missed(run: Run, promise: Promise) -> list[float]:
+    """When those arrived that could have kept it and did not."""
+    late = [o.arrived_s for o, could in zip(run.outcomes, _could(run), strict=True) if could and not _kept(o, promise)]
+    return late + [one.arrived_s for one in run.unended if one.attainable]
 
-    def __init__(self, ttft_s: float | None, itl_s: float | None) -> None:
-        self._ttft_s, self._itl_s = ttft_s, itl_s
 
-    def kept(self, outcome: Outcome) -> bool:
-        """It ended well, in time. A single token has no time between."""
-        if not outcome.ok or outcome.ttft_s is None:
-            return False
-        if self._ttft_s is not None and outcome.ttft_s > self._ttft_s:
-            return False
-        return self._itl_s is None or outcome.itl_s is None or outcome.itl_s <= self._itl_s
+def attainable(run: Run) -> int:
+    """How many could have kept their promise."""
+    return sum(_could(run)) + sum(one.attainable for one in run.unended)
 
-    def missed(self, run: Run) -> list[float]:
-        """When those arrived that could have kept it and did not."""
-        late = [o.arrived_s for o, could in zip(run.outcomes, _could(run), strict=True) if could and not self.kept(o)]
-        return late + [one.arrived_s for one in run.unended if one.attainable]
 
-    @staticmethod
-    def could(run: Run) -> int:
-        """How many could have kept it."""
-        return sum(_could(run)) + sum(one.attainable for one in run.unended)
+def _kept(outcome: Outcome, promise: Promise) -> bool:
+    return outcome.ok and outcome.ttft_s is not None and promise.kept(outcome.ttft_s, outcome.itl_s)
 
 
 def _could(run: Run) -> list[bool]:

@@ -14,7 +14,8 @@ from typing import NamedTuple
 import numpy as np
 
 from jedlik.core.config import Role
-from jedlik.sim.oracle_curves import Curves, Promise, binned, smooth
+from jedlik.core.plans import Promise
+from jedlik.sim.oracle_curves import Curves, attainable, binned, missed, smooth
 from jedlik.sim.oracle_load import Came, busy, came_in, largest, least_of, rooms
 from jedlik.sim.oracle_moves import moved
 from jedlik.sim.oracle_quick import Quick
@@ -165,7 +166,7 @@ class Search:
         self._left -= 1
         run = self._simulates(schedule, self.bin_s)
         promise = Promise(self._setup.gateway.slo_ttft_s, self._setup.gateway.slo_itl_s)
-        trial = Trial(schedule, run.gpu_s, promise.could(run), len(promise.missed(run)))
+        trial = Trial(schedule, run.gpu_s, attainable(run), len(missed(run, promise)))
         self.trials.append(trial)
         return trial, run
 

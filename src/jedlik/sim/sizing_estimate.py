@@ -10,12 +10,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jedlik.core.plans import Promise
 from jedlik.perf.profile import model
 from jedlik.planning import engine as engines
 from jedlik.planning.engine import Lengths, Mix, mix_of
 from jedlik.planning.lengths import bucket_of, shares
 from jedlik.planning.requirement import (
-    Promise,
     decode_curve,
     decode_misses,
     pace_of,

@@ -6,7 +6,6 @@ those. Nothing is computed per request beyond a few additions: families are buil
 """
 
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -14,6 +13,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from jedlik.core.effects import Deliver
 from jedlik.core.facts import Answered, FirstToken, Migrated, Routed, Suspected
 from jedlik.core.ids import StreamId, WorkerId
+from jedlik.core.plans import Promise
 from jedlik.core.protocol import Counters, Load
 from jedlik.telemetry.histogram import Histogram
 from jedlik.telemetry.kv import KvMetrics
@@ -37,14 +37,6 @@ RATIOS = (0.25, 0.5, 0.67, 0.8, 0.9, 1.0, 1.11, 1.25, 1.5, 2.0, 4.0)
 PRUNE_STREAMS = 8192
 PRUNE_AFTER_S = 60.0
 Blocks = Callable[[], dict[str, int]]
-
-
-class Promise(NamedTuple):
-    """What is promised of an answer, None: nothing; and of how many that should hold."""
-
-    ttft_s: float | None = None
-    itl_s: float | None = None
-    attainment: float | None = None
 
 
 class GatewayMetrics:
@@ -150,9 +142,9 @@ class GatewayMetrics:
 
     def answered(self, fact: Answered) -> None:
         self._outcomes[fact.outcome if fact.outcome in self._outcomes else "other"] += 1
-        if fact.outcome not in NOT_OFFERED:
+        if fact.offered:
             self._totals["jedlik_requests_offered"] += 1
-            self._totals["jedlik_requests_kept_slo"] += kept(fact, self._promise)
+            self._totals["jedlik_requests_kept_slo"] += fact.kept(self._promise)
         self._totals["jedlik_prefix_cache_queried_tokens"] += fact.prompt_tokens
         self._totals["jedlik_prefix_cache_hit_tokens"] += fact.cached_tokens
         self.duration.observe(fact.duration_s)
@@ -245,21 +237,6 @@ WORKER_COUNTERS: tuple[tuple[str, str, Callable[[WorkerTotals], int]], ...] = (
     ("jedlik_worker_prompt_tokens", "Prompt tokens dispatched to a worker.", lambda totals: totals.prompt),
     ("jedlik_worker_cached_tokens", "Of those, in its cache as the router saw it.", lambda totals: totals.cached),
 )
-WELL = ("stop", "length", "cut")
-NOT_OFFERED = ("abandoned", "invalid")
-"""The client's own doing: neither kept nor missed."""
-
-
-def kept(fact: Answered, promise: Promise) -> bool:
-    """Ended well within the limits; an answer of one token has no time between tokens."""
-    if fact.outcome not in WELL:
-        return False
-    ttft_s = fact.ttft_s or 0.0
-    itl_s = (fact.duration_s - ttft_s) / (fact.output_tokens - 1) if fact.output_tokens > 1 else 0.0
-    in_time = promise.ttft_s is None or ttft_s <= promise.ttft_s
-    return in_time and (promise.itl_s is None or itl_s <= promise.itl_s)
-
-
 COUNTERS = {
     "jedlik_requests_offered": "Choices ended that count: all but those a client gave up or got wrong.",
     "jedlik_requests_kept_slo": "Of those offered: ended well and within the SLOs (all that ended well, without any).",
