@@ -68,6 +68,11 @@ class Demand(msgspec.Struct, frozen=True, array_like=True):
     """Over `itl_count` answers of two tokens and more."""
     itl_count: int
 
+    @property
+    def attainable(self) -> int:
+        """Of those that ended: could have been kept."""
+        return self.answered + self.refused + self.failed - self.missed_alone
+
 
 class WorkerSeen(msgspec.Struct, frozen=True, array_like=True):
     """One worker, as a gateway sees it."""

@@ -80,12 +80,15 @@ class Forecast:
         self._period: int | None = None
         self._believed: dict[int, str] = {}
         """By distance."""
+        self._arrays: tuple[Floats, Floats] | None = None
+        """What is remembered, as arrays; None: a bin has come since."""
 
     def push(self, load: float, chance: float) -> None:
         """One bin is over. `chance`: variance that random arrivals of independent requests give such a bin."""
         self._loads.append(load)
         self._chance.append(chance)
         self._pushed += 1
+        self._arrays = None
         if len(self._loads) > HISTORY + HISTORY // 4:
             del self._loads[: HISTORY // 4], self._chance[: HISTORY // 4]
 
@@ -107,9 +110,7 @@ class Forecast:
         is kept so long. None: too little is known."""
         if self._pushed < FEW:
             return None
-        loads = np.array(self._loads[-HISTORY:])
-        chance = np.array(self._chance[-HISTORY:])
-        self._period = season(loads)
+        loads, chance = self._remembered()
         task = Task(loads, chance, bins, bearable, kept_bins)
         best: tuple[float, Provision] | None = None
         for expert in experts(loads, self._period, bins):
@@ -124,6 +125,13 @@ class Forecast:
             return None
         self._believed[bins] = best[1].expert
         return best[1]._replace(load=min(best[1].load, steepest(loads, bins)))
+
+    def _remembered(self) -> tuple[Floats, Floats]:
+        """(loads, chance); the period with them: several distances are asked for between two bins."""
+        if self._arrays is None:
+            self._arrays = np.array(self._loads[-HISTORY:]), np.array(self._chance[-HISTORY:])
+            self._period = season(self._arrays[0])
+        return self._arrays
 
 
 def steepest(loads: Floats, bins: int) -> float:
@@ -149,7 +157,7 @@ def experts(loads: Floats, period: int | None, bins: int) -> Iterator[Expert]:
     sums = np.concatenate([[0.0], np.cumsum(loads)])
     flat = np.zeros(len(loads))
     for window in WINDOWS:
-        if window == 1 or window <= len(loads):
+        if window <= len(loads):
             yield Expert(f"mean of {window}", means(sums, window), flat)
     for window in TRENDS:
         if 2 * window <= len(loads):

@@ -49,6 +49,15 @@ class Need(NamedTuple):
     """For the load as it is expected in the next bin."""
 
 
+class Ahead(NamedTuple):
+    """What to provide for, whichever role does the work."""
+
+    soon: Provision
+    now: Provision
+    later: tuple[Provision, ...]
+    """Until one that leaves now could be back."""
+
+
 class JedlikPlanner:
     """One fleet's."""
 
@@ -60,7 +69,7 @@ class JedlikPlanner:
         self._habits = Habits()
         self._learnt = Learnt(terms.attainment)
         self._load = Forecast()
-        self._part_s = self._part_work_s = self._part_arrived = 0.0
+        self._part_s = self._part_work_s = 0.0
         self._engine: Engine | None = None
         self._predicted: deque[float] = deque(maxlen=8)
         """Shares of requests that should miss, at the loads of the last ticks on the workers that served then."""
@@ -69,16 +78,18 @@ class JedlikPlanner:
 
     def decide(self, situation: Situation) -> Wish:
         """Take what was seen, answer with counts."""
-        self._engine = self._engine_of(situation)
-        self._observe(situation)
+        engine = self._engine = self._engine_of(situation)
+        if situation.period_s > 0:
+            self._habits.take(situation.demand, situation.period_s)
+        mix = None if engine is None else self._habits.mix(engine, situation.slo_ttft_s)
+        if engine is not None and mix is not None and situation.period_s > 0:
+            self._learn(situation, engine, mix)
+            self._count(situation, engine, mix)
         have = {role: pool.committed for role, pool in situation.pools.items()}
         if not situation.split:
             have = {"both": sum(have.values())}
-        engine = self._engine
-        early = len(self._load) < FEW
-        if engine is None or not self._habits.known or len(self._load) == 0 or early:
+        if engine is None or mix is None or not self._habits.known or len(self._load) < FEW:
             return Wish(have, "too little has been seen to decide: as it is")
-        mix = self._habits.mix(engine, situation.slo_ttft_s)
         if not mix.kinds or mix.total_s <= 0:
             return Wish(have, "no request could keep the promised time to first token: as it is")
         promise = Promise(situation.slo_ttft_s, situation.slo_itl_s)
@@ -92,48 +103,36 @@ class JedlikPlanner:
         prompt = self._habits.prompt_tokens * (1 - self._habits.cached_share)
         return engine_of(situation.workers, self._terms.model, prompt) or self._engine
 
-    def _observe(self, situation: Situation) -> None:
-        demand, period_s = situation.demand, situation.period_s
-        if period_s <= 0:
-            return
-        self._habits.take(demand, period_s)
-        if self._engine is None:
-            return
-        self._learn(situation, self._engine)
-        work = work_s(demand, self._engine, self._habits.cached_share)
-        self._part_s += period_s
-        self._part_work_s += work
-        self._part_arrived += demand.arrived
-        bin_s = self._terms.tick_s
-        if self._part_s >= bin_s * 0.99:
-            bins = max(1, round(self._part_s / bin_s))
-            each = self._part_work_s / self._part_s
-            mix = self._habits.mix(self._engine, situation.slo_ttft_s)
-            per_request = mix.prefill_square / mix.prefill_s if mix.prefill_s > 0 else 0.0
-            for _ in range(bins):
-                self._load.push(each, each * per_request / bin_s)
-            self._part_s = self._part_work_s = self._part_arrived = 0.0
-
-    def _learn(self, situation: Situation, engine: Engine) -> None:
+    def _learn(self, situation: Situation, engine: Engine, mix: Mix) -> None:
         """From what was kept and missed, unless the limits are to blame."""
         demand, period_s, pools = situation.demand, situation.period_s, situation.pools
-        promise = Promise(situation.slo_ttft_s, situation.slo_itl_s)
-        rate = demand.arrived / period_s / self._learnt.factor
         if self._habits.known:
-            predicted = predict(pools, self._habits.mix(engine, promise.ttft_s), engine, rate, promise)
+            rate = demand.arrived / period_s / self._learnt.factor
+            predicted = predict(pools, mix, engine, rate, Promise(situation.slo_ttft_s, situation.slo_itl_s))
             self._predicted += [] if predicted is None else [predicted]
-        offered = demand.answered + demand.refused + demand.failed - demand.missed_alone
-        missed = offered - demand.kept
+        missed = demand.attainable - demand.kept
         full = sum(pool.committed for pool in pools.values()) >= self._terms.limits.most
-        if not (full and missed > self._learnt.wanted * offered):
-            self._learnt.learn(offered, missed, self._predicted, period_s)
+        if not (full and missed > self._learnt.wanted * demand.attainable):
+            self._learnt.learn(demand.attainable, missed, self._predicted, period_s)
+
+    def _count(self, situation: Situation, engine: Engine, mix: Mix) -> None:
+        """The load that came, in even bins."""
+        self._part_s += situation.period_s
+        self._part_work_s += work_s(situation.demand, engine, self._habits.cached_share)
+        bin_s = self._terms.tick_s
+        if self._part_s >= bin_s * 0.99:
+            each = self._part_work_s / self._part_s
+            per_request = mix.prefill_square / mix.prefill_s if mix.prefill_s > 0 else 0.0
+            for _ in range(max(1, round(self._part_s / bin_s))):
+                self._load.push(each, each * per_request / bin_s)
+            self._part_s = self._part_work_s = 0.0
 
     # --- what is needed ---
 
     def _together(self, situation: Situation, engine: Engine, mix: Mix, promise: Promise) -> Wish:
         pool = situation.pools.get("both", Pool())
         curve = both_curve(mix, engine, promise, self._learnt.level)
-        need = self._need("both", curve, situation, engine, mix, backlog(situation, "both"))
+        need = self._need("both", curve, self._ahead(situation, engine, mix), situation, mix)
         limits = self._terms.limits
         wanted = max(
             limits.least, min(limits.most, decided(pool.committed, need, self._cautious(situation, engine, mix)))
@@ -150,12 +149,13 @@ class JedlikPlanner:
             "decode": decode_curve(mix, engine, promise, bearable),
         }
         least: dict[Role, int] = {"prefill": limits.least_prefill, "decode": limits.least_decode}
+        ahead = self._ahead(situation, engine, mix)
         counts: dict[Role, int] = {}
         needs: dict[Role, Need] = {}
         have: dict[Role, int] = {}
         for role, curve in curves.items():
             pool = situation.pools.get(role, Pool())
-            need = needs[role] = self._need(role, curve, situation, engine, mix, backlog(situation, role))
+            need = needs[role] = self._need(role, curve, ahead, situation, mix)
             have[role] = pool.committed
             counts[role] = max(least[role], decided(pool.committed, need, cautious))
         flip(counts, have, needs, least)
@@ -166,25 +166,29 @@ class JedlikPlanner:
             reasons = (*reasons, *of_need(f"{role} ", need))
         return Wish(counts, why, reasons)
 
-    def _need(self, role: Role, curve: Curve, situation: Situation, engine: Engine, mix: Mix, waiting: float) -> Need:
-        bearable = self._learnt.level
-        bin_s, most = self._terms.tick_s, self._terms.limits.most
+    def _ahead(self, situation: Situation, engine: Engine, mix: Mix) -> Ahead:
+        bin_s = self._terms.tick_s
         start = bins_of(situation.start_s + SLACK_S, bin_s)
         drain_s = mix.answer_tokens * engine.step_s(1, mix.context_tokens)
         back = bins_of(situation.start_s + drain_s + ACTION_S, bin_s)
-
-        def workers(load: float, extra: float = 0.0) -> int:
-            return curve.workers((load / mix.prefill_s + extra) / self._learnt.factor, most)
+        last = self._load.last or 0.0
 
         def provided(bins: int) -> Provision:
-            told = self._load.provide(bins, bearable, back)
-            return told or Provision(self._load_now(), self._load_now(), "last", 0.0)
+            return self._load.provide(bins, self._learnt.level, back) or Provision(last, last, "last", 0.0)
 
-        more = waiting / (situation.start_s + bin_s)
-        told = provided(start)
-        soon, now = workers(told.load, more), workers(provided(1).load, more)
-        later = [workers(provided(bins).load) for bins in sorted({max(1, (start + back) // 2), back})]
-        return self._steady(role, Need(soon, max(soon, now, *later), told, now), situation)
+        later = sorted({max(1, (start + back) // 2), back})
+        return Ahead(provided(start), provided(1), tuple(provided(bins) for bins in later))
+
+    def _need(self, role: Role, curve: Curve, ahead: Ahead, situation: Situation, mix: Mix) -> Need:
+        more = backlog(situation, role) / (situation.start_s + self._terms.tick_s)
+
+        def workers(provision: Provision, extra: float = 0.0) -> int:
+            rate = (provision.load / mix.prefill_s + extra) / self._learnt.factor
+            return curve.workers(rate, self._terms.limits.most)
+
+        soon, now = workers(ahead.soon, more), workers(ahead.now, more)
+        keep = max(soon, now, *(workers(provision) for provision in ahead.later))
+        return self._steady(role, Need(soon, keep, ahead.soon, now), situation)
 
     def _steady(self, role: Role, need: Need, situation: Situation) -> Need:
         """Start what two looks agree on, where a start takes much longer than to look again; keep what any look lately
@@ -198,10 +202,6 @@ class JedlikPlanner:
             soon = min(soon for _, soon, _ in list(lately)[-2:])
         return need._replace(soon=soon, keep=max(keep for _, _, keep in lately))
 
-    def _load_now(self) -> float:
-        last = self._load.last
-        return last or 0.0
-
     def _cautious(self, situation: Situation, engine: Engine, mix: Mix) -> bool:
         """Nothing is to be released."""
         credible = engine.credible(mix.prefill_s, situation.slo_ttft_s)
@@ -214,7 +214,7 @@ class JedlikPlanner:
     ) -> tuple[Reason, ...]:
         demand = situation.demand
         rate = demand.arrived / situation.period_s if situation.period_s > 0 else None
-        offered = demand.answered + demand.refused + demand.failed - demand.missed_alone
+        attainable = demand.attainable
         full = curve.rate(max(1, committed)) / max(1, committed)
         return (
             Reason("arrivals", rate, "requests/s"),
@@ -222,7 +222,7 @@ class JedlikPlanner:
             Reason("answer", mix.answer_tokens, "tokens"),
             Reason("cached", self._habits.cached_share, "share"),
             Reason("waiting at gateways", float(situation.waiting), "requests"),
-            Reason("kept", demand.kept / offered if offered > 0 else None, "share"),
+            Reason("kept", demand.kept / attainable if attainable > 0 else None, "share"),
             Reason("attainable", mix.attainable, "share"),
             Reason("planned to miss", self._learnt.level, "share"),
             Reason("predicted to miss", self._predicted[-1] if self._predicted else None, "share"),
