@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,11 +24,12 @@ NOBODY = b'{"pid": 1, "started": 12345, "named": true}'
 
 
 @pytest.fixture
-def run_dir(tmp_path: Path) -> Iterator[RunDir]:
-    """A named one of this process's."""
-    made = make(str(tmp_path / "run"), os.getpid())
-    yield made
-    made.remove()
+def run_dir() -> Iterator[RunDir]:
+    """A named one of this process's. Of a short path, whoever runs the tests and how: sockets are in it."""
+    with tempfile.TemporaryDirectory(prefix="jt-", dir="/tmp") as folder:
+        made = make(f"{folder}/run", os.getpid())
+        yield made
+        made.remove()
 
 
 def kept(name: str, pid: int, started: int) -> Kept:
