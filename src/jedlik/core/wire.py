@@ -5,6 +5,7 @@ rejects what does not fit with `WireError`; a length over the cap is rejected be
 """
 
 import struct
+from typing import TypeVar
 
 import msgspec
 
@@ -14,6 +15,7 @@ from jedlik.core.protocol import SCHEMA_VERSION, ToGateway, ToWorker
 MAX_FRAME_BYTES = 64 << 20
 _header = struct.Struct(">IB")
 HEADER_BYTES = _header.size
+Message = TypeVar("Message")
 
 
 class WireError(PeerError):
@@ -39,18 +41,20 @@ def frame(body: bytes) -> bytes:
 
 def decode_to_worker(body: bytes | memoryview) -> ToWorker:
     """Decode the msgpack part of a frame sent by a gateway. Raises WireError."""
-    try:
-        return _to_worker.decode(body)
-    except UNDECODABLE as error:
-        raise WireError(f"bad message from gateway: {error}") from error
+    return decoded(_to_worker, body, "gateway")
 
 
 def decode_to_gateway(body: bytes | memoryview) -> ToGateway:
     """Decode the msgpack part of a frame sent by a worker. Raises WireError."""
+    return decoded(_to_gateway, body, "worker")
+
+
+def decoded(decoder: msgspec.msgpack.Decoder[Message], body: bytes | memoryview, sender: str) -> Message:
+    """The msgpack part of a frame. Raises WireError naming the sender where it does not fit."""
     try:
-        return _to_gateway.decode(body)
+        return decoder.decode(body)
     except UNDECODABLE as error:
-        raise WireError(f"bad message from worker: {error}") from error
+        raise WireError(f"bad message from {sender}: {error}") from error
 
 
 def body_length(data: bytes | memoryview, at: int = 0) -> int:

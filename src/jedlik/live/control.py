@@ -9,7 +9,7 @@ import msgspec
 from jedlik.core.effects import ChangeRole
 from jedlik.core.events import Hold, Reported, Scale
 from jedlik.core.ids import GatewayId
-from jedlik.core.wire import UNDECODABLE, WireError, frame
+from jedlik.core.wire import decoded, frame
 
 SOCKET = "control"
 """Its name in the run directory."""
@@ -55,15 +55,9 @@ def encode(message: Upward | Downward) -> bytes:
 
 def decode_upward(body: bytes | memoryview) -> Upward:
     """Raises WireError."""
-    try:
-        return _upward.decode(body)
-    except UNDECODABLE as error:
-        raise WireError(f"bad message from a gateway: {error}") from error
+    return decoded(_upward, body, "a gateway")
 
 
 def decode_downward(body: bytes | memoryview) -> Downward:
     """Raises WireError."""
-    try:
-        return _downward.decode(body)
-    except UNDECODABLE as error:
-        raise WireError(f"bad message from the supervisor: {error}") from error
+    return decoded(_downward, body, "the supervisor")

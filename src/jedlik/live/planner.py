@@ -96,8 +96,7 @@ class PlannerDriver:
 
     def plan(self) -> dict[str, object]:
         """JSON-able."""
-        now = self._loop.time()
-        return {"now": now, **self._node.plan(now)}
+        return self._node.plan(self._loop.time())
 
     def renew(self) -> None:
         """Go on with a fresh node."""

@@ -183,7 +183,7 @@ class PlannerNode:
         else:
             fault = nonsense(event.counts, split=True)
             if fault:
-                self._say_trouble(f"somebody wants {fault}: ignored", now)
+                self._say_trouble(f"somebody wants {fault}: ignored")
                 return
             self._trouble = ""
             self._by_hand = self._bounds.wanted(Wish(dict(event.counts), "set by hand"), "hand")
@@ -199,7 +199,7 @@ class PlannerNode:
         self._asked_at = now
         answer = ask(self._planner, self._situation(now))
         if isinstance(answer, str):
-            self._say_trouble(answer, now)
+            self._say_trouble(answer)
             return
         self._trouble = ""
         self._advise(answer, now)
@@ -226,7 +226,7 @@ class PlannerNode:
         else:
             held = self._fleet.counts() if self._sight.stale(now) else None
             self._wanted = self._bounds.wanted(self._first.wish, "static", held)
-        if self._wanted.counts != before.counts or self._said_at == -inf:
+        if self._wanted.counts != before.counts:
             self._said_at = -inf  # say it with what is done about it
 
     def _situation(self, now: float) -> Situation:
@@ -300,7 +300,7 @@ class PlannerNode:
             advice=advice,
         )
 
-    def _say_trouble(self, trouble: str, now: float) -> None:
+    def _say_trouble(self, trouble: str) -> None:
         if trouble != self._trouble:
             self._trouble = trouble
             self._said_at = -inf
