@@ -1,14 +1,13 @@
 """`jedlik explain`: what it asks for, what it prints, and what it says when it can't."""
 
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from io import StringIO
 
 import msgspec
 import pytest
 from msgspec.structs import replace
 from rich.console import Console, Group
+from top_given import serving
 
 from jedlik.cli.explain import Explained, explain, fetch, told
 from jedlik.core.errors import ConfigError
@@ -32,23 +31,8 @@ ANSWERS = {
 
 @pytest.fixture
 def url() -> Iterator[str]:
-    class Answer(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            status, body = ANSWERS[self.path]
-            self.send_response(status)
-            self.send_header("content-length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-    with HTTPServer(("127.0.0.1", 0), Answer) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
+    with serving(ANSWERS) as address:
+        yield address
 
 
 def shown(routed: Routed) -> list[str]:

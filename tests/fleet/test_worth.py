@@ -5,31 +5,17 @@ from math import exp
 import pytest
 from msgspec.structs import replace
 
-from jedlik.core.ids import WorkerId
-from jedlik.core.plans import WorkerSeen
 from jedlik.fleet.starts import Starts
 from jedlik.fleet.worth import HITS_TAU_S, Hits, Worth, cache_s, residual_s
+from seen_given import worker_seen
 
-SEEN = WorkerSeen(
-    worker=WorkerId("w@1"),
-    name="w",
-    role="both",
-    draining=False,
-    trusted=True,
-    age_s=0.0,
+SEEN = worker_seen(
     running=4,
     waiting=1,
     waiting_tokens=1000,
     context_tokens=2000,
-    held_blocks=0,
-    total_blocks=100,
-    block_size=16,
-    max_sequences=64,
-    max_step_tokens=2048,
-    step_s=None,
     costs=(0.005, 0.001, 0.0, 0.002, 0.00001),
     correction=2.0,
-    hit_tokens=0,
 )
 
 

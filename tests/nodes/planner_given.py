@@ -10,6 +10,7 @@ from jedlik.core.ids import GatewayId, WorkerId
 from jedlik.core.plans import Cause, Counts, Demand, Place, Report, Wish, WorkerSeen
 from jedlik.nodes.planner import PlannerNode
 from jedlik.planning.policy import Situation
+from seen_given import worker_seen
 
 G, H = GatewayId("gateway@1"), GatewayId("other@1")
 Act = Launch | Retire | End | ChangeRole
@@ -77,25 +78,14 @@ def seen(
     costs: tuple[float, float, float, float, float] | None = COSTS,
     hit_tokens: int = 0,
 ) -> WorkerSeen:
-    return WorkerSeen(
-        worker=worker,
-        name=worker.split("@")[0],
+    return worker_seen(
+        worker,
         role=role,
-        draining=False,
         trusted=trusted,
         age_s=age_s,
-        running=0,
         waiting=1 if waiting_tokens else 0,
         waiting_tokens=waiting_tokens,
-        context_tokens=0,
-        held_blocks=0,
-        total_blocks=1000,
-        block_size=16,
-        max_sequences=64,
-        max_step_tokens=2048,
-        step_s=None,
         costs=costs,
-        correction=1.0,
         hit_tokens=hit_tokens,
     )
 

@@ -16,6 +16,7 @@ from jedlik.planning.jedlik import JedlikPlanner
 from jedlik.planning.lengths import bucket_of
 from jedlik.planning.policy import Limits, Pool, Situation, Terms
 from jedlik.planning.requirement import misses, prefill_misses, slow_share
+from seen_given import worker_seen
 
 COSTS = StepCosts(0.008, 3.5e-5, 1.4e-9, 3.1e-5, 1.5e-8)
 """About a 32B model on two H200."""
@@ -36,26 +37,13 @@ def terms(limits: Limits, attainment: float = 0.95) -> Terms:
 
 def seen(number: int, role: Role = "both", costs: StepCosts | None = COSTS) -> WorkerSeen:
     """A worker at rest."""
-    return WorkerSeen(
-        worker=WorkerId(f"w{number}@1"),
-        name=f"w{number}",
+    return worker_seen(
+        WorkerId(f"w{number}@1"),
         role=role,
-        draining=False,
-        trusted=True,
-        age_s=0.1,
-        running=0,
-        waiting=0,
-        waiting_tokens=0,
-        context_tokens=0,
-        held_blocks=0,
         total_blocks=16_000,
         block_size=64,
         max_sequences=256,
-        max_step_tokens=2048,
-        step_s=None,
         costs=None if costs is None else astuple(costs),
-        correction=1.0,
-        hit_tokens=0,
     )
 
 

@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import astuple
 
-from jedlik.core.ids import WorkerId
 from jedlik.core.plans import WorkerSeen
 from jedlik.core.protocol import StepCosts
 from jedlik.perf.linear import PhaseCosts
@@ -16,6 +15,7 @@ from jedlik.perf.phases import PhaseModel
 from jedlik.perf.step import StepShape, chunk_pairs
 from jedlik.planning.engine import CREDIBLE, CROOKED, Engine, Kind, Lengths, Mix, engine_of, mix_of
 from jedlik.planning.lengths import bucket_of, middle
+from seen_given import worker_seen
 
 COSTS = StepCosts(0.008, 3.5e-5, 1.4e-9, 3.1e-5, 1.5e-8)
 LINEAR = LinearModel(COSTS)
@@ -42,26 +42,13 @@ def told(
     blocks: int = 1000,
 ) -> WorkerSeen:
     """A worker that has said this of itself."""
-    return WorkerSeen(
-        worker=WorkerId("w@1"),
-        name="w",
-        role="both",
-        draining=False,
+    return worker_seen(
         trusted=trusted,
-        age_s=0.1,
-        running=0,
-        waiting=0,
-        waiting_tokens=0,
-        context_tokens=0,
-        held_blocks=0,
-        total_blocks=blocks,
-        block_size=16,
-        max_sequences=sequences,
-        max_step_tokens=chunk,
-        step_s=None,
-        costs=None if costs is None else astuple(costs),
         correction=correction,
-        hit_tokens=0,
+        max_step_tokens=chunk,
+        max_sequences=sequences,
+        total_blocks=blocks,
+        costs=None if costs is None else astuple(costs),
     )
 
 
