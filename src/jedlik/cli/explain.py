@@ -11,6 +11,7 @@ from rich.text import Text
 from jedlik.cli.ask import get, message
 from jedlik.core.errors import ConfigError
 from jedlik.core.facts import Candidate, Routed, Shadow
+from jedlik.core.sums import float_sum
 
 
 class Explained(msgspec.Struct, frozen=True):
@@ -97,7 +98,7 @@ def _places(routed: Routed) -> Iterable[RenderableType]:
     other = row.instead
     terms = ", ".join(f"{name} {_number(value)}" for name, value in other.parts.items() if value)
     said = f"{_place(row.remote, row.compute)}; the next best place: {_place(other.worker, other.compute)}"
-    yield Text(f"{said}, {_number(sum(other.parts.values()))} s ({terms})")
+    yield Text(f"{said}, {_number(float_sum(other.parts.values()))} s ({terms})")
 
 
 def _shadow(shadow: Shadow, routed: Routed) -> Iterable[RenderableType]:

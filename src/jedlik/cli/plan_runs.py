@@ -17,6 +17,7 @@ import msgspec
 from jedlik.cli.simulate import maker
 from jedlik.core.config import FleetConfig, ServeConfig
 from jedlik.core.errors import Bug
+from jedlik.core.sums import float_sum
 from jedlik.perf.profile import Profile
 from jedlik.sim import sizing_trial
 from jedlik.sim.setup import Setup, build
@@ -119,7 +120,7 @@ class Runs:
         if took := self._took_s[part]:
             return max(took)
         took, sizes = self._took_s["sample"], self._task.requests
-        return sum(took) / len(took) * sizes["trace"] / sizes["sample"] if took else 0.0
+        return float_sum(took) / len(took) * sizes["trace"] / sizes["sample"] if took else 0.0
 
     def _awaited(self, answer: "AsyncResult[tuple[Figures, float]]", trial: Trial) -> Figures | None:
         try:

@@ -22,6 +22,7 @@ from jedlik.cli.profile_grid import Task
 from jedlik.cli.profile_steps import Ask, Hello, Told
 from jedlik.core.config import ServeConfig
 from jedlik.core.errors import ConfigError
+from jedlik.core.sums import float_sum
 from jedlik.models.files import ModelFiles
 from jedlik.perf.linear import Point
 from jedlik.perf.step import StepShape
@@ -92,7 +93,9 @@ class Engines:
             answers = [process.answer() for process in self._processes]
             for shape, elapsed_s in (point for told in answers for point in told.points):
                 times[shape].append(elapsed_s)
-            self.cpu_share = sum(told.cpu_s for told in answers) / max(sum(told.steps_s for told in answers), 1e-9)
+            self.cpu_share = float_sum(told.cpu_s for told in answers) / max(
+                float_sum(told.steps_s for told in answers), 1e-9
+            )
             advance(task)
         return [Point(shape, median(found)) for shape, found in sorted(times.items())]
 

@@ -10,6 +10,7 @@ from math import inf, isinf
 from prometheus_client.parser import text_string_to_metric_families
 
 from jedlik.core.errors import ConfigError
+from jedlik.core.sums import float_sum
 
 Labels = frozenset[tuple[str, str]]
 
@@ -23,7 +24,7 @@ class Series:
     def total(self, name: str, **labels: str) -> float | None:
         """Summed over all that have these labels; None: there is none."""
         found = [value for _, value in self._matching(name, labels)]
-        return sum(found) if found else None
+        return float_sum(found) if found else None
 
     def named(self, name: str, label: str, **labels: str) -> set[str]:
         """The values of a label."""
@@ -34,7 +35,7 @@ class Series:
         matching = list(self._matching(name, labels))
         if not matching:
             return None
-        return sum(_since(value, before, name, key) for key, value in matching)
+        return float_sum(_since(value, before, name, key) for key, value in matching)
 
     def quantile(self, before: "Series | None", name: str, share: float) -> float | None:
         """Of a histogram's observations since `before`, by interpolation within a bucket; None: there were none.

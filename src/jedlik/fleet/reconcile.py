@@ -10,6 +10,7 @@ from typing import Literal, NamedTuple
 
 from jedlik.core.config import Role
 from jedlik.core.plans import ROLES, Counts
+from jedlik.core.sums import float_sum
 from jedlik.fleet.desired import gpus_of
 from jedlik.fleet.members import Member
 from jedlik.fleet.placement import Board
@@ -143,7 +144,7 @@ def _swaps(seats: Sequence[_Seat], gap: Gap, now: float) -> list[Step]:
     """Who waits, in a crash loop or for GPUs that are not to be had, gives way to a place that works."""
     steps = []
     spare = [gpus_of(seat.member.place) for seat in seats if _free(seat, now) and not seat.member.looping]
-    used = sum(gpus_of(seat.member.place) for seat in seats if seat.seated)
+    used = float_sum(gpus_of(seat.member.place) for seat in seats if seat.seated)
     for seat in seats:
         member, own = seat.member, gpus_of(seat.member.place)
         if not seat.seated or member.state != "waiting":
@@ -162,7 +163,7 @@ def _swaps(seats: Sequence[_Seat], gap: Gap, now: float) -> list[Step]:
 
 def _restarts(seats: Sequence[_Seat], gap: Gap, now: float) -> list[Step]:
     steps = []
-    used = sum(gpus_of(seat.member.place) for seat in seats if seat.live)
+    used = float_sum(gpus_of(seat.member.place) for seat in seats if seat.live)
     for seat in seats:
         gpus = gpus_of(seat.member.place)
         if seat.seated and seat.member.state == "waiting" and seat.member.due <= now and _fits(used + gpus, gap):
@@ -183,7 +184,7 @@ def _starts(seats: Sequence[_Seat], gap: Gap, now: float) -> list[Step]:
         ((seat.member.place, seat.role) for seat in seats if seat.seated),
     )
     loops = {name for name, seat in free.items() if seat.member.looping}
-    used = sum(gpus_of(seat.member.place) for seat in seats if seat.live or seat.seated)
+    used = float_sum(gpus_of(seat.member.place) for seat in seats if seat.live or seat.seated)
     while (role := _neediest(excess, gap.wanted)) is not None:
         left_gpus = gap.budget - used + 1e-9
         place = board.choose(role, left_gpus, loops) or board.choose(role, left_gpus)

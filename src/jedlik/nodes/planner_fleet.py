@@ -18,6 +18,7 @@ from jedlik.core.events import Adopted, Hold, MemberEnded, MemberReady
 from jedlik.core.facts import MemberMoved
 from jedlik.core.ids import WorkerId
 from jedlik.core.plans import ROLES, Cause, Place, WorkerSeen
+from jedlik.core.sums import float_sum
 from jedlik.fleet.desired import gpus_of
 from jedlik.fleet.members import Member
 from jedlik.fleet.reconcile import Step
@@ -165,7 +166,7 @@ class Fleet:
         return {role: sum(m.committed and m.role == role for m in self.members) for role in ROLES}
 
     def used_gpus(self) -> float:
-        return sum(gpus_of(member.place) for member in self.members if member.live)
+        return float_sum(gpus_of(member.place) for member in self.members if member.live)
 
     def due_s(self, now: float) -> float:
         """The next deadline after now."""

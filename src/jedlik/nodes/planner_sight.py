@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from jedlik.core.ids import GatewayId, WorkerId
 from jedlik.core.plans import Demand, Report, WorkerSeen
+from jedlik.core.sums import float_sum
 from jedlik.fleet.worth import Hits, Worth, cache_s, residual_s
 
 STALE_PERIODS = 3.0
@@ -189,7 +190,9 @@ def add(demands: Iterable[Demand]) -> Demand:
 def _period_s(gateways: Sequence[_Gateway]) -> float:
     """Such that what arrived in it, divided by it, is the sum of the gateways' rates: periods may differ."""
     arrived = [sum(demand.arrived for demand in gateway.fresh) for gateway in gateways]
-    rate = sum(count / gateway.period_s for count, gateway in zip(arrived, gateways, strict=True) if gateway.period_s)
+    rate = float_sum(
+        count / gateway.period_s for count, gateway in zip(arrived, gateways, strict=True) if gateway.period_s
+    )
     return sum(arrived) / rate if rate else max(gateway.period_s for gateway in gateways)
 
 

@@ -8,6 +8,7 @@ now and then. What was not seen lately keeps its last value.
 import msgspec
 
 from jedlik.core.protocol import StepCosts
+from jedlik.core.sums import float_sum
 from jedlik.perf.step import StepShape, shape_s
 
 TERMS = 5
@@ -84,7 +85,7 @@ class StepFit:
             for i in range(TERMS):
                 if gram[i][i] <= FAINT:
                     continue
-                predicted = sum((gram[i][j] if j <= i else gram[j][i]) * solution[j] for j in range(TERMS))
+                predicted = float_sum((gram[i][j] if j <= i else gram[j][i]) * solution[j] for j in range(TERMS))
                 solution[i] = max(0.0, solution[i] + (self._target[i] - predicted) / gram[i][i])
         if self._enough():
             self._costs = StepCosts(*solution)

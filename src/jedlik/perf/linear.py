@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from jedlik.core.protocol import StepCosts
+from jedlik.core.sums import float_sum
 from jedlik.perf.step import StepShape, chunk_pairs
 
 Floats = npt.NDArray[np.float64]
@@ -79,7 +80,7 @@ def nearest(step_s: Callable[[StepShape], float]) -> StepCosts:
 
 def mean_error(step_s: Callable[[StepShape], float], points: Sequence[Point]) -> float:
     """Mean of the absolute relative errors of a model over points."""
-    return sum(abs(step_s(shape) / elapsed_s - 1) for shape, elapsed_s in points) / len(points)
+    return float_sum(abs(step_s(shape) / elapsed_s - 1) for shape, elapsed_s in points) / len(points)
 
 
 def _usual() -> list[StepShape]:

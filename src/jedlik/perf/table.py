@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from jedlik.core.sums import float_sum
 from jedlik.perf.linear import PhaseCosts, Point, nearest, non_negative, phases
 from jedlik.perf.step import StepShape
 
@@ -101,7 +102,7 @@ def _pair_s(prefills: Sequence[Point], linear: PhaseCosts) -> float:
     up = down = 0.0
     for points in _by(prefills, 0).values():
         weights = [point.elapsed_s**-2 for point in points]
-        pairs = sum(w * p.shape.prefill_pairs for w, p in zip(weights, points, strict=True)) / sum(weights)
+        pairs = float_sum(w * p.shape.prefill_pairs for w, p in zip(weights, points, strict=True)) / float_sum(weights)
         for weight, point in zip(weights, points, strict=True):
             up += weight * (point.shape.prefill_pairs - pairs) * point.elapsed_s
             down += weight * (point.shape.prefill_pairs - pairs) ** 2
@@ -113,9 +114,11 @@ def _prefill(prefills: Sequence[Point], pair_s: float) -> tuple[tuple[int, ...],
     tokens, times = [], [0.0]
     for length, points in _by(prefills, 0).items():
         weights = [point.elapsed_s**-2 for point in points]
-        rest = sum(w * (p.elapsed_s - pair_s * p.shape.prefill_pairs) for w, p in zip(weights, points, strict=True))
+        rest = float_sum(
+            w * (p.elapsed_s - pair_s * p.shape.prefill_pairs) for w, p in zip(weights, points, strict=True)
+        )
         tokens.append(length)
-        times.append(max(rest / sum(weights), times[-1]))
+        times.append(max(rest / float_sum(weights), times[-1]))
     return tuple(tokens), tuple(times[1:])
 
 
@@ -130,7 +133,7 @@ def _decode(
             fixed_s, token_s = non_negative(rows, [1.0] * len(rows))
         else:
             token_s = linear.context_token_s
-            fixed_s = sum(p.elapsed_s - token_s * p.shape.context_tokens for p in points) / len(points)
+            fixed_s = float_sum(p.elapsed_s - token_s * p.shape.context_tokens for p in points) / len(points)
         batches.append(batch)
         fixed.append(max(fixed_s, fixed[-1]))
         slopes.append(token_s)

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from jedlik.core.plans import WorkerSeen
 from jedlik.core.protocol import StepCosts
+from jedlik.core.sums import float_sum
 from jedlik.perf.model import LinearModel, StepModel
 from jedlik.perf.step import StepShape, chunk_pairs, decode_s, prefill_s
 from jedlik.planning.lengths import shares
@@ -56,7 +57,7 @@ class Engine(NamedTuple):
         total_s = self._chunk_s(start + new - rest, rest) if rest else 0.0
         if whole:
             ends = (start, start + (whole - 1) * self.chunk_tokens)
-            total_s += whole * sum(self._chunk_s(end, self.chunk_tokens) for end in ends) / 2
+            total_s += whole * float_sum(self._chunk_s(end, self.chunk_tokens) for end in ends) / 2
         return self.prefill_factor * total_s
 
     def _chunk_s(self, start: int, length: int) -> float:
@@ -174,8 +175,8 @@ def mix_of(engine: Engine, prompts: Lengths, answers: Lengths, cached_share: flo
             attainable += share
             kinds.append(Kind(share, own_s, steps))
     lengths = list(shares(*answers))
-    out = sum(length * share for length, share in lengths)
-    typical = sum(length * length * share for length, share in lengths) / out if out else 0.0
+    out = float_sum(length * share for length, share in lengths)
+    typical = float_sum(length * length * share for length, share in lengths) / out if out else 0.0
     context = tokens + out / 2
     told = tuple(Kind(kind.share / attainable, kind.prefill_s, kind.chunks) for kind in kinds)
     return Mix(told, attainable, mean_s, square, chunks, out * engine.token_s(context), out, typical, context)

@@ -8,6 +8,7 @@ from functools import lru_cache
 from math import floor, log
 
 from jedlik.core.plans import BUCKET_RATIO
+from jedlik.core.sums import float_sum
 
 _LOG = log(BUCKET_RATIO)
 
@@ -34,10 +35,10 @@ def shares(counts: Mapping[int, float], mean_tokens: float | None = None) -> Ite
 
     `mean_tokens`: of all, where it is known: lengths are scaled to it, for a bucket alone is a rough guess.
     """
-    whole = sum(counts.values())
+    whole = float_sum(counts.values())
     if whole <= 0:
         return
-    guess = sum(middle(bucket) * count for bucket, count in counts.items()) / whole
+    guess = float_sum(middle(bucket) * count for bucket, count in counts.items()) / whole
     scale = 1.0 if mean_tokens is None else mean_tokens / guess
     for bucket in sorted(counts):
         if counts[bucket] > 0:
@@ -59,4 +60,4 @@ def quantile(counts: Mapping[int, float], share: float) -> float | None:
 def mean(counts: Mapping[int, float]) -> float | None:
     """None where nothing was counted."""
     parts = list(shares(counts))
-    return sum(length * part for length, part in parts) if parts else None
+    return float_sum(length * part for length, part in parts) if parts else None

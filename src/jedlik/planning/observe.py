@@ -5,6 +5,7 @@ nothing is known is not filled in: unknown is not zero.
 """
 
 from jedlik.core.plans import Demand
+from jedlik.core.sums import float_sum
 from jedlik.planning.engine import Engine, Lengths, Mix, mix_of
 from jedlik.planning.lengths import add, shares
 
@@ -67,4 +68,4 @@ def work_s(demand: Demand, engine: Engine, cached_share: float) -> float:
     """Engine time that the prompts of a period take."""
     mean = demand.prompt_tokens / demand.arrived if demand.arrived else None
     each = ((engine.prefill_s(length, length * cached_share), share) for length, share in shares(demand.prompts, mean))
-    return demand.arrived * sum(own_s * share for own_s, share in each)
+    return demand.arrived * float_sum(own_s * share for own_s, share in each)

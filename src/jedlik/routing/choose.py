@@ -16,6 +16,7 @@ from msgspec.structs import replace
 from jedlik.core.errors import Bug
 from jedlik.core.facts import Candidate, Shadow
 from jedlik.core.ids import WorkerId
+from jedlik.core.sums import float_sum
 from jedlik.routing.cost import Demand, first_token_s
 from jedlik.routing.pairs import paired, refusal
 from jedlik.routing.policy import Ask, Offer, Policy, Refuse, Wait
@@ -172,9 +173,9 @@ def decide(policy: Policy, offers: Sequence[Offer], ask: Ask) -> Verdict:
         seen = kept.candidates or _passed_over(offers, (), policy.name)
         return Verdict(None, [], seen, policy.unit(offers), kept)
     scored = [
-        _with_partner(Candidate(offer.view.card.worker, sum(terms.values()), offer.cached_tokens, terms), offer)
+        _with_partner(Candidate(offer.view.card.worker, float_sum(terms.values()), offer.cached_tokens, terms), offer)
         if offer.terms or offer.tiers or offer.pair
-        else Candidate(offer.view.card.worker, sum(terms.values()), offer.cached_tokens, terms)
+        else Candidate(offer.view.card.worker, float_sum(terms.values()), offer.cached_tokens, terms)
         for offer, terms in zip(kept, policy.score(kept, ask), strict=True)
     ]
     chosen = policy.pick(scored, ask)

@@ -19,6 +19,7 @@ from msgspec.structs import replace
 from jedlik.core.facts import Elsewhere
 from jedlik.core.ids import WorkerId
 from jedlik.core.protocol import Card, StepCosts
+from jedlik.core.sums import float_sum
 from jedlik.perf.step import prefill_s
 from jedlik.routing.cost import Demand, cost_seconds, missing_tokens, own_work, wait_s
 from jedlik.routing.paths import between, path_s
@@ -58,7 +59,7 @@ class Place(NamedTuple):
 
     @property
     def cost_s(self) -> float:
-        return sum(self.terms.values())
+        return float_sum(self.terms.values())
 
     def told(self) -> Elsewhere:
         """For `explain`."""
@@ -68,7 +69,7 @@ class Place(NamedTuple):
 
 def first_token_s(terms: dict[str, float]) -> float:
     """Predicted from the terms of a cost in seconds."""
-    return sum(terms.get(name, 0.0) for name in TIMES)
+    return float_sum(terms.get(name, 0.0) for name in TIMES)
 
 
 def refusal(decodes: Card, prefills: Card) -> str | None:
@@ -200,7 +201,7 @@ def _remote(offer: Offer, local: dict[str, float], source: Source, costs: StepCo
     known = there.load.costs if there.load is not None else None
     if known and (missing := missing_tokens(there, Demand(ask.history_tokens - 1, 0, source.cached_tokens))):
         terms["remote_memory"] = prefill_s(known, missing, 0, chunk)
-    return Place(replace(pair, expected_s=sum(terms[name] for name in REMOTE_TIMES)), terms)
+    return Place(replace(pair, expected_s=float_sum(terms[name] for name in REMOTE_TIMES)), terms)
 
 
 def _pulled(
@@ -214,7 +215,7 @@ def _pulled(
     extra = {"remote_wait": wait, "remote_prefill": 0.0, "transfer": path_s(path, holder, depth - offer.cached_tokens)}
     pair = Pair(holder, False, depth)
     terms = _terms(offer, local, extra, pair, costs, ask)
-    return [Place(replace(pair, expected_s=sum(terms[name] for name in REMOTE_TIMES)), terms)]
+    return [Place(replace(pair, expected_s=float_sum(terms[name] for name in REMOTE_TIMES)), terms)]
 
 
 def _terms(
@@ -223,7 +224,7 @@ def _terms(
     """The cost of an offer once a pair has supplied its part; what memory and decoding cost it stays."""
     view, have = offer.view, pair.supplied_tokens
     rest_s = prefill_s(costs, ask.history_tokens - have, have, view.card.max_step_tokens)
-    meanwhile_s = sum(extra.values()) + HANDOFF_S
+    meanwhile_s = float_sum(extra.values()) + HANDOFF_S
     terms = {name: value for name, value in local.items() if name != "fetch"}
     terms["wait"] = max(0.0, local["wait"] - meanwhile_s)
     terms["prefill"] = rest_s * view.correction

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from jedlik.core.facts import Candidate
 from jedlik.core.protocol import StepCosts
+from jedlik.core.sums import float_sum
 from jedlik.perf.step import decode_s
 from jedlik.routing.lengths import OutputLengths
 from jedlik.routing.pairs import first_token_s
@@ -87,7 +88,7 @@ def prospect(offer: Offer, costs: StepCosts, terms: dict[str, float], ask: Ask) 
     unpriced = offer.pair is not None and "handoff" not in terms
     own_s = 0.0 if unpriced else terms["prefill"]
     harm = 0.0 if ask.itl_s is None else _harm(offer, own_s, costs, ask, ask.itl_s)
-    total_s = sum(terms.values())
+    total_s = float_sum(terms.values())
     bother_s = total_s - (1 - LATE_WAIT) * waits_s
     return Prospect(offer, first_s, first_s - waits_s, total_s, bother_s, harm, terms)
 

@@ -10,6 +10,7 @@ from jedlik.core.errors import Bug
 from jedlik.core.events import Adopted, Drain, GatewayJoined, Hold, MemberEnded, MemberReady, PlannerEvent, WorkerJoined
 from jedlik.core.ids import WorkerId
 from jedlik.core.plans import Cause
+from jedlik.core.sums import float_sum
 from jedlik.nodes.worker import WorkerNode
 from jedlik.scheduling.leap import LIVE, Leaps
 from jedlik.sim.carrier import Carriers
@@ -123,7 +124,7 @@ class Workers:
 
     def gpu_s(self) -> float:
         """GPU time used by all so far."""
-        return sum(up_s * slot.pool.gpus for up_s, slot in zip(self.up_s(), self.slots, strict=True))
+        return float_sum(up_s * slot.pool.gpus for up_s, slot in zip(self.up_s(), self.slots, strict=True))
 
     def up_s(self) -> list[float]:
         """How long there was a worker at each place, from order to end."""

@@ -15,6 +15,7 @@ import numpy as np
 
 from jedlik.core.config import Role
 from jedlik.core.plans import Promise
+from jedlik.core.sums import float_sum
 from jedlik.sim.oracle_curves import Curves, attainable, binned, missed, smooth
 from jedlik.sim.oracle_load import Came, busy, came_in, largest, least_of, rooms
 from jedlik.sim.oracle_moves import moved
@@ -175,7 +176,9 @@ class Search:
     def _guess(self, schedule: Schedule) -> Guess:
         self._guesses -= 1
         missed, late = self._late(schedule)
-        return Guess(schedule, sum(cost_s(schedule[role], self._rules[role]) for role in self.roles), missed, late)
+        return Guess(
+            schedule, float_sum(cost_s(schedule[role], self._rules[role]) for role in self.roles), missed, late
+        )
 
     def _late(self, schedule: Schedule) -> tuple[int, Floats]:
         late = self._quick.late(schedule, self.bin_s)
@@ -202,7 +205,7 @@ class Search:
         for _ in range(HALVINGS):
             price = (low * high) ** 0.5
             schedule = self._at(price)
-            if sum(float(self._curves[role].expected(schedule[role]).sum()) for role in self.roles) <= aim:
+            if float_sum(float(self._curves[role].expected(schedule[role]).sum()) for role in self.roles) <= aim:
                 best, high, self._price = schedule, price, price
             else:
                 low = price

@@ -24,6 +24,7 @@ from jedlik.core.config import (
 )
 from jedlik.core.errors import ConfigError
 from jedlik.core.moves import TIERS
+from jedlik.core.sums import float_sum
 from jedlik.perf.model import StepModel
 from jedlik.perf.profile import Profile
 from jedlik.perf.profile import model as step_model
@@ -117,7 +118,7 @@ class Setup(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def budget_gpus(self) -> float:
         """Of all workers together, at most."""
-        initial = sum(pool.gpus * pool.count for pool in self.pools)
+        initial = float_sum(pool.gpus * pool.count for pool in self.pools)
         return initial if self.planner.budget is None else self.planner.budget
 
 
@@ -308,7 +309,7 @@ def _within_budget(setup: Setup) -> None:
                 f"planner.budget: {budget:g} GPUs are too few for a worker of pool {pool.name}, "
                 f"which takes {pool.gpus:g}: raise it"
             )
-    begin = sum((pool.gpus or 1) * pool.count for pool in setup.pools)
+    begin = float_sum((pool.gpus or 1) * pool.count for pool in setup.pools)
     if begin > budget:
         raise ConfigError(
             f"planner.budget: {budget:g} GPUs, and the fleet begins with {begin:g}: raise it, "

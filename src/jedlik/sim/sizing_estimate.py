@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jedlik.core.plans import Promise
+from jedlik.core.sums import float_sum
 from jedlik.perf.profile import model
 from jedlik.planning import engine as engines
 from jedlik.planning.engine import Lengths, Mix, mix_of
@@ -88,7 +89,7 @@ class Sizer:
         if pace is None:
             return Estimate(able, 1.0)
         late = prefill_misses(mix, prefill or workers, self.load.rate, self._promise, pace.beside_s if both else 0.0)
-        slow = sum(
+        slow = float_sum(
             share * decode_misses(mix._replace(typical_tokens=tokens), pace, decode, each, self._promise, both)
             for tokens, share in shares(*self._answers)
         )

@@ -14,6 +14,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from jedlik.core.facts import Carried, Fact, Fetched, HandedOff, Offloaded, Verified
 from jedlik.core.moves import TIERS
 from jedlik.core.protocol import Count, Counters, Submit
+from jedlik.core.sums import float_sum
 
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 OTHER = "other"
@@ -198,5 +199,5 @@ def _metric(name: str, family: Family, rows: Iterable[tuple[list[str], tuple[flo
 
 def _in_flight(values: Mapping[Key, tuple[float, ...]]) -> float:
     """Started, less what has ended."""
-    started = sum(value[0] for (name, _), value in values.items() if name == STARTED)
-    return started - sum(value[0] for (name, _), value in values.items() if name in (COMPLETED, FALLBACKS))
+    started = float_sum(value[0] for (name, _), value in values.items() if name == STARTED)
+    return started - float_sum(value[0] for (name, _), value in values.items() if name in (COMPLETED, FALLBACKS))

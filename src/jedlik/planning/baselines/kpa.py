@@ -12,6 +12,7 @@ from math import ceil, floor
 
 from jedlik.core.config import Role
 from jedlik.core.plans import Counts, Reason, Wish
+from jedlik.core.sums import float_sum
 from jedlik.planning.baselines.fleet import Lengths, fitted, in_flight, roles_of, wish
 from jedlik.planning.baselines.targets import target
 from jedlik.planning.policy import Situation, Terms
@@ -40,8 +41,8 @@ class Window:
         """Over what is known of the window."""
         parts = [(min(for_s, at_s - now + window_s), value) for at_s, for_s, value in self._seen]
         parts = [(for_s, value) for for_s, value in parts if for_s > 1e-9]
-        whole_s = sum(for_s for for_s, _ in parts)
-        return sum(for_s * value for for_s, value in parts) / whole_s if whole_s else 0.0
+        whole_s = float_sum(for_s for for_s, _ in parts)
+        return float_sum(for_s * value for for_s, value in parts) / whole_s if whole_s else 0.0
 
 
 class Scaler:

@@ -8,6 +8,7 @@ published; our own code, with the exact index in place of its own tree.
 from collections.abc import Sequence
 from math import sqrt
 
+from jedlik.core.sums import float_sum
 from jedlik.routing.policies.signals import deepest, requests
 from jedlik.routing.policy import Ask, Fewest, Offer
 
@@ -24,7 +25,7 @@ class AIBrix(Fewest):
         if max(counts) - min(counts) > UNBALANCED_REQUESTS:
             return offers
         mean = sum(counts) / len(counts)
-        sigma = sqrt(sum((count - mean) ** 2 for count in counts) / len(counts))
+        sigma = sqrt(float_sum((count - mean) ** 2 for count in counts) / len(counts))
         limit = mean + SIGMAS * sigma
         holders = deepest([offer for offer, count in zip(offers, counts, strict=True) if count <= limit])
         return holders if holders[0].cached_tokens else offers

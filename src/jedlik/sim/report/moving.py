@@ -6,6 +6,7 @@ Keys are documented in docs/simulator.md.
 import msgspec
 import numpy as np
 
+from jedlik.core.sums import float_sum
 from jedlik.sim.movement import Movement, TierCount
 from jedlik.sim.outcome import Run
 from jedlik.sim.report.words import NOTHING, number, seconds, share
@@ -97,12 +98,12 @@ def roles(run: Run) -> list[RoleRow]:
         time_s = len(here) * run.duration_s
         up = 1.0
         if run.planning is not None:  # they come and go: means are over the time in which they were there
-            up = sum(run.up_s[index] for index in here) / time_s if time_s else 0.0
+            up = float_sum(run.up_s[index] for index in here) / time_s if time_s else 0.0
         rows.append(
             RoleRow(
                 role=role,
                 workers=len(here),
-                utilisation=sum(run.busy_s[index] for index in here) / (time_s * up) if time_s and up else None,
+                utilisation=float_sum(run.busy_s[index] for index in here) / (time_s * up) if time_s and up else None,
                 running_mean=float(running[:, here].mean()) / up if len(running) and up else None,
                 waiting_mean=float(waiting[:, here].mean()) / up if len(waiting) and up else None,
             )

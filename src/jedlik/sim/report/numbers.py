@@ -11,6 +11,7 @@ import numpy as np
 
 from jedlik.core.config import Role
 from jedlik.core.facts import Planned
+from jedlik.core.sums import float_sum
 from jedlik.sim.outcome import Action, Run
 from jedlik.sim.report.columns import Columns, Flags, Floats, Indices, Slo, columns
 from jedlik.sim.report.kept import promises, ratio
@@ -159,7 +160,7 @@ def summarise(run: Run, slo: Slo, policy: str, seed: int, gpu_hour_cost: float |
         duration_s=run.duration_s,
         requests_per_s=ratio(answered, run.duration_s),
         output_tokens_per_s=ratio(float(data.output_tokens.sum()), run.duration_s),
-        gpus=run.planning.budget if run.planning else sum(run.gpus),
+        gpus=run.planning.budget if run.planning else float_sum(run.gpus),
         gpu_hours=run.gpu_s / 3600,
         cost=None if gpu_hour_cost is None else run.gpu_s / 3600 * gpu_hour_cost,
         planner=run.planning.planner if run.planning else None,

@@ -7,6 +7,7 @@ from random import Random
 import msgspec
 
 from jedlik.core.errors import ConfigError
+from jedlik.core.sums import float_sum
 from jedlik.sim.workload.reading import Source
 from jedlik.sim.workload.servegen_tables import Client, LengthRow, table
 
@@ -33,7 +34,7 @@ def quantiles(row: LengthRow) -> Quantiles:
     """The highest value is chosen so that the mean is the recorded one, where that is not below what lies under it."""
     known = [row.p1, row.p5, row.p10, row.p25, row.p50, row.p75, row.p90, row.p95, row.p99]
     levels, values = [0.0, *LEVELS, 1.0], [row.p1, *known]
-    under = sum(
+    under = float_sum(
         (levels[place + 1] - levels[place]) * (values[place + 1] + values[place]) / 2
         for place in range(len(values) - 1)
     )
@@ -54,7 +55,7 @@ class Lengths(msgspec.Struct, frozen=True):
     def draw(self, at_s: float, chance: Random) -> tuple[int, int]:
         """Tokens of a prompt and an answer, at least 1 each."""
         prompt = [INPUT] if INPUT in self.fields else [part for part in PARTS if part in self.fields]
-        tokens = sum(self._field(name, at_s, chance.random()) for name in prompt)
+        tokens = float_sum(self._field(name, at_s, chance.random()) for name in prompt)
         return max(1, round(tokens)), max(1, round(self._field(OUTPUT, at_s, chance.random())))
 
     def whole(self) -> bool:
