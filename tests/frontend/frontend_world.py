@@ -19,7 +19,7 @@ from jedlik.core.events import Abandoned, Arrived, Consumed, Cut, Hold, Scale
 from jedlik.core.facts import Candidate, Routed, Shadow
 from jedlik.core.ids import RequestId, StreamId, WorkerId
 from jedlik.core.protocol import RUN_AHEAD_TOKENS, Capabilities, Card, FinishReason, Layout
-from jedlik.core.requests import Request, Sampling, Stopping
+from jedlik.core.requests import OPENAI, Defaults, Request, Sampling, Stopping
 from jedlik.core.step import TokenLogprobs
 from jedlik.frontend.app import Application, FrontendParts, build_app
 from jedlik.frontend.plans import PlansPort
@@ -310,6 +310,7 @@ def application(
     keys: dict[str, str] | None = None,
     roles: RolesPort | None = None,
     plans: PlansPort | None = None,
+    defaults: Defaults = OPENAI,
 ) -> Application:
     numbers = iter(range(1, 1_000_000))
     return build_app(
@@ -320,6 +321,7 @@ def application(
             model_dir=directory,
             served=("tiny",),
             config=config or FrontendConfig(),
+            defaults=defaults,
             api_keys=keys or {},
             metrics=lambda: b"up 1\n",
             rng=random.Random(7),

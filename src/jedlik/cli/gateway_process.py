@@ -23,11 +23,13 @@ from jedlik.cli.process import ProcessConfig, run
 from jedlik.core.effects import ChangeRole
 from jedlik.core.errors import Bug
 from jedlik.core.plans import Promise
+from jedlik.core.requests import OPENAI
 from jedlik.frontend.app import Application, FrontendParts, build_app
 from jedlik.live import adopt
 from jedlik.live.control import SOCKET
 from jedlik.live.control_link import ControlLink
 from jedlik.live.gateway import GatewayDriver
+from jedlik.models import generation
 from jedlik.net.discovery.local import LocalDiscovery
 from jedlik.telemetry.gateway import GatewayTelemetry
 from jedlik.telemetry.log import Log
@@ -118,11 +120,13 @@ def _changing(driver: GatewayDriver, log: Log) -> Callable[[ChangeRole], None]:
 
 def _application(told: ProcessConfig, driver: GatewayDriver, link: ControlLink, metrics: GatewayMetrics) -> Application:
     prefix, numbers = secrets.token_hex(6), count(1)
+    folder = Path(told.model_path)
     parts = FrontendParts(
         port=driver,
         roles=driver,
         plans=link,
-        model_dir=Path(told.model_path),
+        model_dir=folder,
+        defaults=generation.read(folder) if told.config.generation_config == "vendor" else OPENAI,
         served=(told.model_name,),
         config=told.config.frontend,
         api_keys=told.config.api_keys,

@@ -165,6 +165,9 @@ class ServeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     host: str = "127.0.0.1"
     port: int = 8000
     device: Device = "auto"
+    generation_config: Literal["vendor", "none"] = "vendor"
+    """Sampling where a request says nothing. vendor: what the model's generation_config.json says (temperature,
+    top_p, top_k, min_p, repetition_penalty, max_new_tokens: the most of any answer); none: OpenAI's defaults."""
     dtype: Dtype = "auto"
     """auto: bfloat16 where the machine computes it fast, else float32."""
     max_model_len: int | None = None

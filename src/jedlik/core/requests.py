@@ -8,6 +8,37 @@ import msgspec
 
 from jedlik.core.ids import RequestId, StreamId
 
+RANGES: dict[str, tuple[float, float]] = {
+    "temperature": (0.0, 2.0),
+    "top_p": (1e-9, 1.0),
+    "min_p": (0.0, 1.0),
+    "frequency_penalty": (-2.0, 2.0),
+    "presence_penalty": (-2.0, 2.0),
+    "repetition_penalty": (1e-3, 100.0),
+}
+"""What the fields of `Sampling` may be, whoever names them."""
+
+
+class Defaults(msgspec.Struct, frozen=True):
+    """What holds for a model where a request says nothing. The neutral values are OpenAI's defaults."""
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    max_tokens: int | None = None
+    """No answer is longer, whatever the request says; None: only the context ends it."""
+
+    def within(self, able: frozenset[str]) -> "Defaults":
+        """The same without what workers that can do `able` do not honour; without temperature they are greedy."""
+        lacking = {name for name in ("top_p", "top_k", "min_p", "repetition_penalty") if name not in able}
+        kept = {name: getattr(self, name) for name in self.__struct_fields__ if name not in lacking}
+        return Defaults(**kept | ({} if "temperature" in able else {"temperature": 0.0}))
+
+
+OPENAI = Defaults()
+
 
 class Sampling(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
     """How the next token is drawn. Neutral values mean the step is skipped.

@@ -15,6 +15,7 @@ import msgspec
 
 from jedlik.core.config import FrontendConfig
 from jedlik.core.errors import RequestError
+from jedlik.core.requests import OPENAI, Defaults
 from jedlik.frontend.auth import Keys
 from jedlik.frontend.generate import Desk, Generation
 from jedlik.frontend.http import Disconnected, Message, Receive, Send, Web
@@ -43,6 +44,8 @@ class FrontendParts(msgspec.Struct, frozen=True, kw_only=True):
     served: tuple[str, ...]
     """Names of models that are known even while no worker is there (503 then, not 404)."""
     config: FrontendConfig
+    defaults: Defaults = OPENAI
+    """Of sampling, where a request says nothing."""
     api_keys: Mapping[str, str]
     """Key to tenant; empty: no authentication."""
     metrics: Callable[[], bytes]
@@ -180,7 +183,7 @@ def build_app(parts: FrontendParts) -> Application:
     text = load_text(parts.model_dir, parts.wall)
     hub = Hub(parts.port, parts.config, parts.now)
     planner = Planner(text, parts.config, parts.rng)
-    desk = Desk(parts.port, hub, text, LimitsBook(parts.served), planner, parts.config)
+    desk = Desk(parts.port, hub, text, LimitsBook(parts.served, parts.defaults), planner, parts.config)
     pages = Pages(desk, parts.metrics, parts.wall())
     generation = Generation(desk, parts.fresh_id, parts.wall)
     table = routes(generation, pages, RolePages(parts.roles), PlanPages(parts.plans))

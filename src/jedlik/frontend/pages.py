@@ -71,8 +71,7 @@ class Pages:
         return [self._model(name) for name in sorted(book.ready)]
 
     def _model(self, name: str) -> replies.Json:
-        limits = self._desk.book.of(name)
-        return replies.model_entry(name, self._started, None if limits is None else limits.max_model_len)
+        return replies.model_entry(name, self._started, self._desk.book.of(name))
 
     async def models(self, web: Web) -> None:
         await web.reply_json(200, {"object": "list", "data": self._models()})

@@ -32,6 +32,8 @@ class Alias(msgspec.Struct, frozen=True, kw_only=True):
     """In the cache when ready, roughly."""
     packages: tuple[Package, ...] = ()
     """Their files, one after the other, are the GGUF file."""
+    generation: dict[str, object] = {}
+    """What the model's authors recommend, as `generation_config.json` has it; GGUF files do not say."""
     architecture: str | None = None
     """A tiny random model of this architecture; "" is the one written without torch."""
 
@@ -66,12 +68,14 @@ ALIASES: tuple[Alias, ...] = (
         about="SmolLM2-135M-Instruct, Apache-2.0: a real chat model that runs on two CPU cores",
         disk_bytes=275 << 20,
         packages=(_SMOLLM2,),
+        generation={"do_sample": True, "temperature": 0.2, "top_p": 0.9},
     ),
     Alias(
         name="gemma3-270m",
         about="Gemma 3 270M, the base model: completions, no chat; Gemma terms: https://ai.google.dev/gemma/terms",
         disk_bytes=575 << 20,
         packages=_GEMMA3,
+        generation={"do_sample": True, "temperature": 1.0, "top_k": 64, "top_p": 0.95},
     ),
     Alias(name="tiny-random", about="random Llama, 2 layers of 64: for tests", disk_bytes=_TINY_MB, architecture=""),
     *(

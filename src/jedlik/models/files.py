@@ -15,6 +15,7 @@ from jedlik.models import package, tiny
 from jedlik.models.cache import home, published
 from jedlik.models.catalogue import ALIASES, Alias, find
 from jedlik.models.convert import check_magic, convert, run_child
+from jedlik.models.generation import complete
 from jedlik.models.progress import Progress, Report, silent
 
 CONVERSION = 2
@@ -53,6 +54,10 @@ def resolve(model: str, report: Report = silent) -> ModelFiles:
         raise ConfigError(f"{model}: no such file or directory")
     alias = find(model)
     target = published(_place(alias), lambda made: _make(alias, made, report))
+    try:
+        complete(target, alias.generation)  # what an older release made lacks it
+    except OSError as error:
+        report(Progress("ready", f"{target} cannot be written ({error.strerror}): {alias.name} samples as OpenAI does"))
     report(Progress("ready", f"{alias.name} is in {target}"))
     return ModelFiles(target, alias.name)
 

@@ -5,7 +5,6 @@ once; the result is kept beside the cache, by path, size and time of change.
 """
 
 import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import xxhash
 from jedlik.core.errors import ConfigError
 from jedlik.core.protocol import Layout
 from jedlik.models.cache import home
+from jedlik.models.reading import json_object
 
 _CHUNK_BYTES = 8 << 20
 
@@ -43,7 +43,7 @@ def knows_chat(path: Path) -> bool:
 
 def read(path: Path) -> ModelInfo:
     """Read a Hugging Face model directory. Raises ConfigError for what is missing."""
-    outer = _json(path / "config.json")
+    outer = json_object(path / "config.json")
     config = {**outer, **(outer.get("text_config") or {})}
     try:
         heads = int(config["num_attention_heads"])
@@ -87,21 +87,15 @@ def _weights(path: Path) -> list[Path]:
 
 
 def _eos(path: Path, config: dict[str, Any]) -> tuple[int, ...]:
-    generation = _json(path / "generation_config.json") if (path / "generation_config.json").exists() else {}
+    file = path / "generation_config.json"
+    generation = json_object(file) if file.exists() else {}
     found: set[int] = set()
-    for value in (generation.get("eos_token_id"), config.get("eos_token_id")):
-        found.update([value] if isinstance(value, int) else value or ())
+    for name, value in ((file, generation.get("eos_token_id")), (path / "config.json", config.get("eos_token_id"))):
+        ids = value if isinstance(value, list) else [] if value is None else [value]
+        if not all(type(token) is int and token >= 0 for token in ids):
+            raise ConfigError(f"{name}: eos_token_id is {str(value)[:40]}, and must be a token id or a list of them")
+        found.update(ids)
     return tuple(sorted(found))
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        value: dict[str, Any] = json.loads(path.read_text())
-    except FileNotFoundError:
-        raise ConfigError(f"{path.parent} is no Hugging Face model directory: it has no {path.name}") from None
-    except ValueError as error:
-        raise ConfigError(f"{path} is not JSON: {error}") from None
-    return value
 
 
 def _hashed(file: Path) -> bytes:

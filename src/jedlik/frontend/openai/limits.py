@@ -6,6 +6,7 @@ import msgspec
 
 from jedlik.core.errors import RequestError
 from jedlik.core.protocol import Card
+from jedlik.core.requests import OPENAI, Defaults
 
 
 class ModelLimits(msgspec.Struct, frozen=True):
@@ -16,6 +17,8 @@ class ModelLimits(msgspec.Struct, frozen=True):
     sampling: frozenset[str]
     max_logprobs: int
     choices: int
+    defaults: Defaults = OPENAI
+    """Where a request says nothing."""
 
     def needs(self, name: str, param: str) -> None:
         """Raises RequestError naming `param` unless all workers honour the field `name`."""
@@ -25,15 +28,17 @@ class ModelLimits(msgspec.Struct, frozen=True):
             )
 
 
-def merge(cards: Sequence[Card]) -> ModelLimits:
-    """Limits of at least one card."""
+def merge(cards: Sequence[Card], defaults: Defaults = OPENAI) -> ModelLimits:
+    """Limits of at least one card. What a worker can't honour is no default: else no request could be served."""
     able = [card.capabilities for card in cards]
+    sampling = frozenset.intersection(*(a.sampling for a in able))
     return ModelLimits(
         min(card.max_model_len for card in cards),
         min(card.vocab_size for card in cards),
-        frozenset.intersection(*(a.sampling for a in able)),
+        sampling,
         min(a.max_logprobs for a in able),
         min(a.choices for a in able),
+        defaults.within(sampling),
     )
 
 
@@ -43,8 +48,9 @@ class LimitsBook:
     While no worker is there the last known limits hold, so that the node may let a request wait for one.
     """
 
-    def __init__(self, served: Sequence[str]) -> None:
+    def __init__(self, served: Sequence[str], defaults: Defaults = OPENAI) -> None:
         self._served = frozenset(served)
+        self._defaults = defaults
         self._seen: tuple[str, ...] | None = None
         self._limits: dict[str, ModelLimits] = {}
         self.ready: frozenset[str] = frozenset()
@@ -57,7 +63,7 @@ class LimitsBook:
         self._seen = workers
         self.ready = frozenset(card.model for card in cards)
         for model in sorted(self.ready):
-            self._limits[model] = merge([card for card in cards if card.model == model])
+            self._limits[model] = merge([card for card in cards if card.model == model], self._defaults)
 
     def known(self, model: str) -> bool:
         return model in self._served or model in self.ready

@@ -151,6 +151,8 @@ class Planner:
 
     def _prompt(self, body: Body, limits: ModelLimits, ids: bytes, asked: int | None) -> Prompt:
         left = limits.max_model_len - tokens.count(ids)
+        if limits.defaults.max_tokens is not None:
+            left = min(left, limits.defaults.max_tokens)
         default = self._config.default_max_tokens
         if default is None:
             default = left if body.prompt is None else COMPLETION_MAX_TOKENS

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 import msgspec
 
+from jedlik.frontend.openai.limits import ModelLimits
+
 Json = dict[str, object]
 
 
@@ -56,8 +58,8 @@ def whole(envelope: Envelope, choices: Sequence[Json], used: Json) -> bytes:
     )
 
 
-def model_entry(name: str, created: int, max_model_len: int | None) -> Json:
-    """One item of /v1/models, with vLLM's extras that clients read."""
+def model_entry(name: str, created: int, limits: ModelLimits | None) -> Json:
+    """One item of /v1/models, with vLLM's extras that clients read, and what holds where a request says nothing."""
     return {
         "id": name,
         "object": "model",
@@ -65,5 +67,6 @@ def model_entry(name: str, created: int, max_model_len: int | None) -> Json:
         "owned_by": "jedlik",
         "root": name,
         "parent": None,
-        "max_model_len": max_model_len,
+        "max_model_len": None if limits is None else limits.max_model_len,
+        "default_sampling_params": None if limits is None else msgspec.to_builtins(limits.defaults),
     }

@@ -3,7 +3,7 @@
 import msgspec
 
 from jedlik.core.errors import RequestError
-from jedlik.core.requests import Sampling, Stopping
+from jedlik.core.requests import RANGES, Sampling, Stopping
 from jedlik.frontend.openai.limits import ModelLimits
 from jedlik.frontend.openai.schema import Body
 
@@ -11,14 +11,6 @@ SEEDS = 1 << 63
 MAX_LOGIT_BIAS = 1024
 MAX_STOP_TOKEN_IDS = 1024
 MAX_STOP_CHARS = 1024
-RANGES: dict[str, tuple[float, float]] = {
-    "temperature": (0.0, 2.0),
-    "top_p": (1e-9, 1.0),
-    "min_p": (0.0, 1.0),
-    "frequency_penalty": (-2.0, 2.0),
-    "presence_penalty": (-2.0, 2.0),
-    "repetition_penalty": (1e-3, 100.0),
-}
 NEUTRAL_NUMBERS = {
     "top_p": 1.0,
     "min_p": 0.0,
@@ -34,10 +26,13 @@ def refuse(param: str, why: str) -> RequestError:
 
 
 def _number(body: Body, limits: ModelLimits, name: str) -> float:
-    """One ranged parameter; neutral if not given."""
+    """One ranged parameter; the model's default if not given."""
     value: float | None = getattr(body, name)
     neutral = NEUTRAL_NUMBERS[name]
-    if value is None or value == neutral:
+    if value is None:
+        default: float = getattr(limits.defaults, name, neutral)
+        return default
+    if value == neutral:
         return neutral
     _in_range(name, value)
     limits.needs(name, name)
@@ -51,9 +46,8 @@ def _in_range(name: str, value: float) -> None:
 
 
 def _temperature(body: Body, limits: ModelLimits) -> float:
-    """OpenAI's default is 1; workers that only decode greedily serve requests that do not name one greedily."""
     if body.temperature is None:
-        return 1.0 if "temperature" in limits.sampling else 0.0
+        return limits.defaults.temperature
     _in_range("temperature", body.temperature)
     if body.temperature:
         limits.needs("temperature", "temperature")
@@ -62,7 +56,9 @@ def _temperature(body: Body, limits: ModelLimits) -> float:
 
 def _top_k(body: Body, limits: ModelLimits) -> int:
     """vLLM's -1 and transformers' 0 both mean no limit."""
-    if body.top_k is None or body.top_k in (-1, 0):
+    if body.top_k is None:
+        return limits.defaults.top_k
+    if body.top_k in (-1, 0):
         return 0
     if not 1 <= body.top_k < 1 << 31:
         raise refuse("top_k", "must be positive, or 0 or -1 for no limit")
