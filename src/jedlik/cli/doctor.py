@@ -17,11 +17,13 @@ from typing import Literal
 import msgspec
 
 from jedlik import __version__
+from jedlik.cli import model_check
 from jedlik.cli.sizing import available_bytes
 from jedlik.core.errors import ConfigError
-from jedlik.models import info as models
+from jedlik.models import gguf_header
 from jedlik.models.cache import home
-from jedlik.models.files import list_models
+from jedlik.models.catalogue import Alias
+from jedlik.models.files import list_models, locate
 
 GIB = 1 << 30
 NEEDED_DISK_BYTES, NEEDED_MEMORY_BYTES = 1 * GIB, 1 * GIB
@@ -139,14 +141,17 @@ def served(model: str | None) -> Finding:
             f"models here: {', '.join(here)}" if here else "no model here yet: `jedlik serve smollm2-135m` fetches one"
         )
         return Finding("ok", text)
-    known = {entry.name: entry for entry in list_models()}
-    path = known[model].path if model in known else Path(model)
-    if model in known and not known[model].cached:
-        return Finding("ok", f"model {model}: {known[model].download_bytes >> 20} MiB to download at first use")
-    if path.is_file():
-        return Finding("ok", f"model {path}: a file, converted at first use")
     try:
-        found = models.read(path)
+        path = locate(model)
+        if isinstance(path, Alias):
+            known = next(entry for entry in list_models() if entry.name == path.name)
+            if not known.cached:
+                return Finding("ok", f"model {model}: {known.download_bytes >> 20} MiB to download at first use")
+            path = known.path
+        if path.is_dir():
+            found = model_check.examine(path)
+            return Finding("ok", f"model {model}: {found.architecture}, {found.weight_bytes / GIB:.2f} GiB of weights")
+        gguf_header.check(path)
+        return Finding("ok", f"model {model}: a GGUF file, converted at first use")
     except ConfigError as error:
-        return Finding("failed", f"model {model}: {error}", "`jedlik model list` shows the models known by name")
-    return Finding("ok", f"model {model}: {found.architecture}, {found.weight_bytes / GIB:.2f} GiB of weights")
+        return Finding("failed", str(error))

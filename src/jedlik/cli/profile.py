@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from jedlik.cli import profile_endpoint
+from jedlik.cli.model_check import examine_apart
 from jedlik.cli.profile_engine import engines
 from jedlik.cli.profile_grid import CPU, ENDPOINT, GPU, PASSES, Grid, Room, Task, fitting, lane_tokens, plan
 from jedlik.cli.profile_steps import Ask
@@ -57,6 +58,7 @@ def of_engine(fetch: Callable[[], ModelFiles], wanted: Wanted) -> None:
         raise ConfigError(f"--busy is {busy}: at least 1 process measures")
     config = settings(wanted, busy)
     files = fetch()
+    examine_apart(files.path, config)
     say(f"loading {files.name} in {busy} process{'es' * (busy > 1)}")
     with engines(config, files) as loaded:
         hello = loaded.hello

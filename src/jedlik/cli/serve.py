@@ -15,6 +15,7 @@ import setproctitle
 
 from jedlik.cli import children, left, tiers
 from jedlik.cli.children import Server
+from jedlik.cli.model_check import examine_apart
 from jedlik.cli.places import on_gpu, spots
 from jedlik.cli.policies import policies_of
 from jedlik.cli.sizing import available_bytes, host_sharing, threads
@@ -46,6 +47,8 @@ def serve(config: ServeConfig, resolve: Callable[[], ModelFiles], say: Say) -> N
     listener = (left.listener(found) if found is not None else None) or bind(config.host, config.port)
     try:
         model = resolve()
+        if found is None:
+            examine_apart(model.path, config)
         try:
             listener.listen(BACKLOG)
         except OSError as error:  # somebody else bound the port too and was quicker

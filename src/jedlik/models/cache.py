@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 
 def home() -> Path:
@@ -19,9 +20,25 @@ def home() -> Path:
 def locked(path: Path) -> Iterator[None]:
     """Hold an exclusive lock on a file beside `path`; waits. A lock ends with its process, however that ends."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path.with_name(path.name + ".lock"), "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+    lock = path.with_name(path.name + ".lock")
+    while True:
+        with open(lock, "w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            if not _is(lock, file):
+                continue  # who had the lock before has removed it, and somebody may hold another one
+            try:
+                yield
+            finally:
+                lock.unlink(missing_ok=True)
+            return
+
+
+def _is(path: Path, file: IO[str]) -> bool:
+    """Whether an open file is the one that a path leads to."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(file.fileno()))
+    except FileNotFoundError:
+        return False
 
 
 def published(target: Path, make: Callable[[Path], None]) -> Path:

@@ -8,10 +8,9 @@ import sys
 from pathlib import Path
 
 from jedlik.core.errors import ConfigError
+from jedlik.models.gguf_header import unknown_rule
 from jedlik.models.pretokenizer import restore
 from jedlik.models.progress import Progress, Report
-
-MAGIC = b"GGUF"
 
 
 def convert(gguf: Path, folder: Path, report: Report) -> None:
@@ -27,14 +26,6 @@ def run_child(module: str, arguments: list[str], text: str, report: Report) -> N
         said = " | ".join(done.stderr.strip().splitlines()[-3:])
         remedy = "install it with: pip install 'jedlik[torch]'" if "ModuleNotFoundError" in said else "see above"
         raise ConfigError(f"{text} failed (exit {done.returncode}): {said or 'nothing said'}; {remedy}")
-
-
-def check_magic(gguf: Path) -> None:
-    """Raises ConfigError if a file is not GGUF."""
-    with open(gguf, "rb") as file:
-        found = file.read(4)
-    if found != MAGIC:
-        raise ConfigError(f"{gguf} is not a GGUF file: it begins with {found!r}, not {MAGIC!r}")
 
 
 def _main(gguf: Path, folder: Path) -> None:
@@ -59,10 +50,7 @@ def _restore_pretokenizer(gguf: Path, tokenizer: Path) -> None:
         return
     name = str(fields["tokenizer.ggml.pre"].contents())
     if not restore(name, tokenizer):
-        raise ConfigError(
-            f"{gguf.name} splits text by the rule {name!r}, which is not known here: its token ids would be wrong. "
-            "Serve the model's Hugging Face directory instead"
-        )
+        raise ConfigError(unknown_rule(gguf, name))
 
 
 if __name__ == "__main__":

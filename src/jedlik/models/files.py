@@ -6,20 +6,28 @@ finished part. No torch is imported here.
 
 import hashlib
 import os
+import re
 from pathlib import Path
 
 import msgspec
 
 from jedlik.core.errors import ConfigError
-from jedlik.models import package, tiny
+from jedlik.models import gguf_header, package, tiny
 from jedlik.models.cache import home, published
 from jedlik.models.catalogue import ALIASES, Alias, find
-from jedlik.models.convert import check_magic, convert, run_child
+from jedlik.models.check import beginning
+from jedlik.models.convert import convert, run_child
 from jedlik.models.generation import complete
 from jedlik.models.progress import Progress, Report, silent
+from jedlik.models.reading import unreadable
 
 CONVERSION = 2
 """Raised whenever a conversion gives other files than before."""
+HUB_ID = re.compile(
+    r"(?:hf://|(?:https://)?(?:huggingface\.co|hf\.co)/)?(\w[\w.-]*/\w[\w.-]*)(?:[:@][^ ]*|/tree/.*|/)?"
+)
+"""ORG/NAME, maybe as an address or with a revision."""
+FILES = (".gguf", ".safetensors", ".bin", ".json")
 
 
 class ModelFiles(msgspec.Struct, frozen=True):
@@ -43,23 +51,44 @@ class Known(msgspec.Struct, frozen=True):
 
 def resolve(model: str, report: Report = silent) -> ModelFiles:
     """The directory of a model, made if need be. Raises ConfigError with a remedy."""
+    found = locate(model)
+    if isinstance(found, Alias):
+        return ModelFiles(_from_alias(found, report), found.name)
+    if found.is_dir():
+        beginning(found)
+        return ModelFiles(found, found.name)
+    return ModelFiles(_from_gguf(found, report), found.stem)
+
+
+def locate(model: str) -> Path | Alias:
+    """What a user means: a directory, a GGUF file or an alias; nothing is read but names. Raises ConfigError."""
     path = Path(model).expanduser()
-    if path.is_dir():
-        if not (path / "config.json").exists():
-            raise ConfigError(f"{path} is no Hugging Face model directory: it has no config.json")
-        return ModelFiles(path.resolve(), path.resolve().name)
-    if path.is_file():
-        return ModelFiles(_from_gguf(path.resolve(), report), path.stem)
-    if os.sep in model or path.suffix == ".gguf":
-        raise ConfigError(f"{model}: no such file or directory")
-    alias = find(model)
-    target = published(_place(alias), lambda made: _make(alias, made, report))
     try:
-        complete(target, alias.generation)  # what an older release made lacks it
-    except OSError as error:
-        report(Progress("ready", f"{target} cannot be written ({error.strerror}): {alias.name} samples as OpenAI does"))
-    report(Progress("ready", f"{alias.name} is in {target}"))
-    return ModelFiles(target, alias.name)
+        if path.is_dir() or path.is_file():
+            return path.resolve()
+        found = path.exists() or path.is_symlink()
+    except OSError as error:  # a folder on the way may not be entered, or a name is too long
+        raise unreadable(path, error) from None
+    if found:
+        raise ConfigError(f"{model} is neither a directory nor a file, or a link to what is not there")
+    hub = HUB_ID.fullmatch(model)
+    if hub is not None and path.suffix not in FILES:
+        raise ConfigError(_not_from_the_hub(model, hub[1]))
+    if os.sep in model or path.suffix in FILES:
+        raise ConfigError(f"{model}: no such file or directory")
+    return find(model)
+
+
+def _not_from_the_hub(model: str, hub_id: str) -> str:
+    """What to say of a name that is one of the Hugging Face hub."""
+    name = hub_id.rpartition("/")[2]
+    plain = name.lower().replace("-", "")
+    same = [alias.name for alias in ALIASES if alias.packages and plain.startswith(alias.name.replace("-", ""))]
+    alias = f"; or give {same[0]}, which comes from the package index" if same else ""
+    return (
+        f"{model}: no such directory, and jedlik downloads nothing from the Hugging Face hub: fetch the model with "
+        f"`hf download {hub_id} --local-dir {name}` and give that folder{alias}"
+    )
 
 
 def list_models() -> list[Known]:
@@ -91,8 +120,19 @@ def _make(alias: Alias, folder: Path, report: Report) -> None:
         tiny.write(folder)
 
 
+def _from_alias(alias: Alias, report: Report) -> Path:
+    target = published(_place(alias), lambda made: _make(alias, made, report))
+    try:
+        complete(target, alias.generation)  # what an older release made lacks it
+    except OSError as error:
+        problem = f"{target} cannot be written ({error.strerror}): {alias.name} samples as OpenAI's models do"
+        report(Progress("convert", problem))
+    report(Progress("ready", f"{alias.name} is in {target}"))
+    return target
+
+
 def _from_gguf(gguf: Path, report: Report) -> Path:
-    check_magic(gguf)
+    gguf_header.check(gguf)
     stat = gguf.stat()
     key = hashlib.blake2b(f"{gguf}|{stat.st_size}|{stat.st_mtime_ns}".encode(), digest_size=6).hexdigest()
     return published(shelf() / f"{gguf.stem}-{key}", lambda made: convert(gguf, made, report))

@@ -13,10 +13,13 @@ import xxhash
 
 from jedlik.core.errors import ConfigError
 from jedlik.core.protocol import Layout
+from jedlik.models import safetensors
 from jedlik.models.cache import home
 from jedlik.models.reading import json_object
 
 _CHUNK_BYTES = 8 << 20
+MOST = 1 << 31
+"""No count in a config.json is larger."""
 
 
 class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,24 +45,51 @@ def knows_chat(path: Path) -> bool:
 
 
 def read(path: Path) -> ModelInfo:
-    """Read a Hugging Face model directory. Raises ConfigError for what is missing."""
-    outer = json_object(path / "config.json")
-    config = {**outer, **(outer.get("text_config") or {})}
-    try:
-        heads = int(config["num_attention_heads"])
-        return ModelInfo(
-            architecture=(config.get("architectures") or ["unknown"])[0],
-            layers=int(config["num_hidden_layers"]),
-            heads=heads,
-            kv_heads=int(config.get("num_key_value_heads") or heads),
-            head_dim=int(config.get("head_dim") or config["hidden_size"] // heads),
-            vocab_size=int(config["vocab_size"]),
-            context_length=int(config["max_position_embeddings"]),
-            eos_token_ids=_eos(path, config),
-            weight_bytes=sum(file.stat().st_size for file in _weights(path)),
-        )
-    except KeyError as missing:
-        raise ConfigError(f"{path}/config.json has no {missing}: not a decoder that jedlik can serve") from None
+    """Read a Hugging Face model directory. Raises ConfigError for what is missing or can't be."""
+    file = path / "config.json"
+    outer = json_object(file)
+    inner = outer.get("text_config")
+    config = {**outer, **(inner if isinstance(inner, dict) else {})}
+    heads = _count(file, config, "num_attention_heads")
+    kv_heads = heads if config.get("num_key_value_heads") is None else _count(file, config, "num_key_value_heads")
+    if heads % kv_heads:
+        raise ConfigError(f"{file}: {heads} attention heads can't share {kv_heads} KV heads evenly")
+    return ModelInfo(
+        architecture=_architecture(file, outer),
+        layers=_count(file, config, "num_hidden_layers"),
+        heads=heads,
+        kv_heads=kv_heads,
+        head_dim=_head_dim(file, config, heads),
+        vocab_size=_count(file, config, "vocab_size"),
+        context_length=_count(file, config, "max_position_embeddings"),
+        eos_token_ids=_eos(path, config),
+        weight_bytes=sum(weights.stat().st_size for weights in safetensors.files(path) if weights.exists()),
+    )
+
+
+def _count(file: Path, config: dict[str, Any], name: str) -> int:
+    value = config.get(name)
+    if value is None:
+        raise ConfigError(f"{file} has no {name}: not a decoder that jedlik can serve")
+    if type(value) is not int or not 0 < value <= MOST:
+        raise ConfigError(f"{file}: {name} is {str(value)[:40]}, and must be a whole number above 0")
+    return value
+
+
+def _head_dim(file: Path, config: dict[str, Any], heads: int) -> int:
+    if config.get("head_dim") is not None:
+        return _count(file, config, "head_dim")
+    hidden = _count(file, config, "hidden_size")
+    if hidden % heads:
+        raise ConfigError(f"{file}: hidden_size {hidden} can't be divided among {heads} attention heads")
+    return hidden // heads
+
+
+def _architecture(file: Path, config: dict[str, Any]) -> str:
+    named = config.get("architectures") or ["unknown"]
+    if not isinstance(named, list) or not all(isinstance(name, str) for name in named):
+        raise ConfigError(f"{file}: architectures is {str(named)[:40]}, and must be a list of names")
+    return str(named[0])
 
 
 def layout(info: ModelInfo, dtype: str, block_size: int) -> Layout:
@@ -77,13 +107,9 @@ def revision(path: Path, dtype: str) -> str:
     digest = hashlib.blake2b(digest_size=16)
     for part in (dtype.encode(), (path / "config.json").read_bytes()):
         digest.update(len(part).to_bytes(8, "little") + part)
-    for file in _weights(path):
+    for file in safetensors.files(path):
         digest.update(file.name.encode() + _hashed(file))
     return digest.hexdigest()
-
-
-def _weights(path: Path) -> list[Path]:
-    return sorted(path.glob("*.safetensors")) or sorted(path.glob("pytorch_model*.bin"))
 
 
 def _eos(path: Path, config: dict[str, Any]) -> tuple[int, ...]:

@@ -21,6 +21,14 @@ def json_object(path: Path) -> dict[str, Any]:
     return value
 
 
+def text(path: Path) -> str:
+    """The text in a file. Raises ConfigError."""
+    try:
+        return content(path).decode()
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not UTF-8: {error}; copy the file again") from None
+
+
 def content(path: Path) -> bytes:
     """All of a file. Raises ConfigError."""
     try:

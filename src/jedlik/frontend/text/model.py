@@ -10,8 +10,10 @@ from jedlik.core.errors import ConfigError
 from jedlik.frontend.text.detokenise import Detokenisers
 from jedlik.frontend.text.template import ChatTemplate
 from jedlik.frontend.text.tokenise import Tokeniser
+from jedlik.models.reading import json_object, text
 
 TOKEN_NAMES = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token")
+REPAIR = "repair it, or remove it to serve completions only"
 
 
 class TextModel(msgspec.Struct, frozen=True):
@@ -24,19 +26,14 @@ class TextModel(msgspec.Struct, frozen=True):
 
 
 def _json(path: Path) -> dict[str, object]:
-    if not path.exists():
-        return {}
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=dict[str, object])
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: {error}") from error
+    return json_object(path) if path.exists() or path.is_symlink() else {}
 
 
 def _template_source(directory: Path, config: Mapping[str, object]) -> str | None:
     """The file wins over the config; of several named templates "default" is taken."""
     file = directory / "chat_template.jinja"
-    if file.exists():
-        return file.read_text()
+    if file.exists() or file.is_symlink():
+        return text(file)
     source = config.get("chat_template")
     if isinstance(source, list):
         named = {str(t.get("name")): t.get("template") for t in source if isinstance(t, dict)}
@@ -57,16 +54,34 @@ def special_tokens(config: Mapping[str, object]) -> dict[str, str]:
 
 def load_text(directory: Path, wall: Callable[[], float]) -> TextModel:
     """Read a model directory. Raises ConfigError if it has no readable tokenizer or template."""
-    spec = _json(directory / "tokenizer.json")
+    tokenizer, spec = load_tokenizer(directory)
+    template = load_template(directory, wall)
+    return TextModel(Tokeniser(tokenizer, spec), Detokenisers(tokenizer, spec), template)
+
+
+def load_tokenizer(directory: Path) -> tuple[Tokenizer, dict[str, object]]:
+    """The tokenizer and its file. Raises ConfigError."""
+    path = directory / "tokenizer.json"
+    spec = _json(path)
     if not spec:
-        raise ConfigError(f"{directory}: no tokenizer.json: jedlik needs a fast tokenizer")
-    tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))
+        raise ConfigError(
+            f"{directory} has no tokenizer.json, and jedlik needs this fast form of a tokenizer: make it with "
+            "transformers (AutoTokenizer.from_pretrained, save_pretrained)"
+        )
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # tokenizers raises nothing narrower
+        raise ConfigError(f"{path} is no tokenizer that can be read: {error}; copy the file again") from error
     tokenizer.no_truncation()
     tokenizer.no_padding()
+    return tokenizer, spec
+
+
+def load_template(directory: Path, wall: Callable[[], float]) -> ChatTemplate | None:
+    """The chat template, None where there is none. Raises ConfigError for one that does not parse."""
     config = _json(directory / "special_tokens_map.json") | _json(directory / "tokenizer_config.json")
     source = _template_source(directory, config)
     try:
-        template = None if source is None else ChatTemplate(source, special_tokens(config), wall)
+        return None if source is None else ChatTemplate(source, special_tokens(config), wall)
     except Exception as error:  # jinja raises many kinds on a bad source; all mean the same to the operator
-        raise ConfigError(f"{directory}: the chat template does not parse: {error}") from error
-    return TextModel(Tokeniser(tokenizer, spec), Detokenisers(tokenizer, spec), template)
+        raise ConfigError(f"{directory}: the chat template does not parse: {error}; {REPAIR}") from error

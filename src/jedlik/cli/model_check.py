@@ -1,0 +1,71 @@
+"""Whether a model can be served at all: one check for `jedlik doctor` and `jedlik serve`.
+
+`jedlik serve` has it in a process of its own (`python -m jedlik.cli.model_check FOLDER ENGINE DEFAULTS`), so that its
+supervisor stays small: reading a large tokenizer takes hundreds of MB.
+"""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from jedlik.core.config import ServeConfig
+from jedlik.core.errors import Bug, ConfigError, RequestError
+from jedlik.models import check
+from jedlik.models.info import ModelInfo
+
+EXIT_WRONG = 2
+QUESTION = ({"role": "user", "content": "Hello!"},)
+
+
+def examine(path: Path, engine: str = "torch", generation_config: str = "vendor") -> ModelInfo:
+    """What a model directory says of itself. Raises ConfigError with the first reason why it can't be served."""
+    from jedlik.frontend.text.model import load_tokenizer
+
+    model = check.check(path, weights=engine == "torch", vendor=generation_config == "vendor")
+    tokenizer, _ = load_tokenizer(path)
+    ids = tokenizer.get_vocab(with_added_tokens=False).values()
+    if not ids:
+        raise ConfigError(f"{path / 'tokenizer.json'} has no vocabulary: copy the file again")
+    if max(ids) >= model.vocab_size:
+        raise ConfigError(
+            f"{path}: tokenizer.json has the token id {max(ids)}, and config.json says vocab_size {model.vocab_size}: "
+            "they belong to different models"
+        )
+    _chats(path)
+    return model
+
+
+def examine_apart(path: Path, config: ServeConfig) -> None:
+    """The same for a server, in a process of its own. Raises ConfigError."""
+    command = [sys.executable, "-m", "jedlik.cli.model_check", str(path), config.engine, config.generation_config]
+    done = subprocess.run(command, capture_output=True, text=True, start_new_session=True)
+    if done.returncode == EXIT_WRONG:
+        raise ConfigError(done.stdout.strip())
+    if done.returncode != 0:
+        raise Bug(f"the check of {path} failed: {done.stderr.strip()[-300:]}")
+
+
+def _chats(path: Path) -> None:
+    """The chat template, if there is one, takes a plain question, or refuses it in words of its own."""
+    from jinja2 import TemplateError
+
+    from jedlik.frontend.text.model import REPAIR, load_template
+
+    template = load_template(path, time.time)
+    try:
+        if template is not None:
+            template.render(QUESTION, generation=True, extra={})
+    except RequestError as error:
+        if type(error.__cause__) is not TemplateError:
+            raise ConfigError(
+                f"{path}: the chat template fails on a plain question: {error.__cause__}; {REPAIR}"
+            ) from None
+
+
+if __name__ == "__main__":
+    try:
+        examine(Path(sys.argv[1]), sys.argv[2], sys.argv[3])
+    except ConfigError as error:
+        print(error)
+        sys.exit(EXIT_WRONG)
