@@ -59,6 +59,7 @@ def test_hand_offs_are_counted_by_how_they_ended() -> None:
     assert found["jedlik_handoff_tokens_total{worker=worker-1}"] == 5 * 32
     assert found["jedlik_handoff_seconds_bucket{le=0.01,worker=worker-1}"] == 0
     assert found["jedlik_handoff_seconds_bucket{le=0.025,worker=worker-1}"] == 5
+    assert found["jedlik_handoff_seconds_bucket{le=3600,worker=worker-1}"] == 5
     assert found["jedlik_handoff_seconds_count{worker=worker-1}"] == 5
 
 

@@ -1,5 +1,6 @@
 """Facts, loads and deliveries become series; names, units and bounded labels hold from the first scrape."""
 
+import re
 from io import StringIO
 
 from msgspec.structs import replace
@@ -30,6 +31,31 @@ def test_every_series_exists_before_anything_happened() -> None:
     assert found["jedlik_request_queue_seconds_count"] == 0
     assert found["jedlik_prefix_cache_hit_tokens_total"] == 0
     assert {f'jedlik_requests_total{{outcome="{o}"}}' for o in OUTCOMES} <= set(found)
+
+
+def test_every_histogram_of_seconds_tells_an_hour_from_longer() -> None:
+    found = values(GatewayMetrics(dict))
+    tops: dict[str, float] = {}
+    for series in found:
+        if match := re.fullmatch(r'(.*_seconds)_bucket\{le="([0-9.e+]+)"\}', series):
+            tops[match[1]] = max(float(match[2]), tops.get(match[1], 0.0))
+    assert len(tops) == 4
+    assert set(tops.values()) == {3600.0}
+
+
+def test_what_takes_long_is_counted_where_it_belongs() -> None:
+    metrics = GatewayMetrics(dict)
+    metrics.answered(replace(answered("stop"), ttft_s=500.0, duration_s=3000.0))
+    metrics.delivered(Deliver([StreamId(1)], [5]), 0.0)
+    metrics.delivered(Deliver([StreamId(1)], [5]), 27.0)
+    found = values(metrics)
+    for name, below, above in (
+        ("time_to_first_token", "300", "600"),
+        ("request_duration", "1800", "3600"),
+        ("inter_token_latency", "10", "30"),
+    ):
+        assert found[f'jedlik_{name}_seconds_bucket{{le="{below}"}}'] == 0
+        assert found[f'jedlik_{name}_seconds_bucket{{le="{above}"}}'] == 1
 
 
 def test_an_answered_request_is_counted() -> None:

@@ -6,6 +6,9 @@ from itertools import accumulate
 
 from prometheus_client.core import HistogramMetricFamily
 
+LONG_S = (10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0)
+"""The last buckets of every histogram of seconds: what takes an hour must not read as ten seconds."""
+
 
 class Histogram:
     """Counts of values by upper bound."""

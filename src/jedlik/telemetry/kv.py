@@ -15,8 +15,9 @@ from jedlik.core.facts import Carried, Fact, Fetched, HandedOff, Offloaded, Veri
 from jedlik.core.moves import TIERS
 from jedlik.core.protocol import Count, Counters, Submit
 from jedlik.core.sums import float_sum
+from jedlik.telemetry.histogram import LONG_S
 
-SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, *LONG_S)
 OTHER = "other"
 SHADOW = "shadow"
 """Why blocks came that nobody read: they are compared with computed ones."""

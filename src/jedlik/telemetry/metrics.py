@@ -15,7 +15,7 @@ from jedlik.core.facts import Answered, FirstToken, Migrated, Routed, Suspected
 from jedlik.core.ids import StreamId, WorkerId
 from jedlik.core.plans import Promise
 from jedlik.core.protocol import Counters, Load
-from jedlik.telemetry.histogram import Histogram
+from jedlik.telemetry.histogram import LONG_S, Histogram
 from jedlik.telemetry.kv import KvMetrics
 
 OUTCOMES = (
@@ -31,9 +31,9 @@ OUTCOMES = (
     "other",
 )
 SHED = ("late", "long", "harm", "deadline", "policy")
-SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
-TOKEN_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 10.0)
-RATIOS = (0.25, 0.5, 0.67, 0.8, 0.9, 1.0, 1.11, 1.25, 1.5, 2.0, 4.0)
+SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, *LONG_S)
+TOKEN_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, *LONG_S)
+RATIOS = (0.01, 0.1, 0.25, 0.5, 0.67, 0.8, 0.9, 1.0, 1.11, 1.25, 1.5, 2.0, 4.0, 10.0, 100.0)
 PRUNE_STREAMS = 8192
 PRUNE_AFTER_S = 60.0
 Blocks = Callable[[], dict[str, int]]
