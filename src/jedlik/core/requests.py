@@ -39,6 +39,9 @@ class Defaults(msgspec.Struct, frozen=True):
 
 OPENAI = Defaults()
 
+MOST_PRIORITY = 20
+"""Priorities go from minus this to this: a bounded range, so that no priority can hold up others for long."""
+
 
 class Sampling(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
     """How the next token is drawn. Neutral values mean the step is skipped.
@@ -106,7 +109,7 @@ class Request(msgspec.Struct, frozen=True):
     salt: str = ""
     """The client's `cache_salt`: divides the tenant's cache further."""
     priority: int = 0
-    """Lower is earlier (vLLM's convention)."""
+    """Lower is earlier (vLLM's convention), from -MOST_PRIORITY to MOST_PRIORITY; compared within a tenant."""
     deadline_s: float | None = None
     """Seconds from arrival until which a first token is worth having; None: no limit."""
     output_hint: int | None = None

@@ -20,6 +20,7 @@ from jedlik.core.tokens import TOKEN_BYTES
 from jedlik.moving.handoff import Incoming, Quarantine, Stage
 from jedlik.scheduling.batch import Batch
 from jedlik.scheduling.booking import Booking
+from jedlik.scheduling.queue import last_in_line
 from jedlik.scheduling.sequence import Sequence
 
 UNKNOWN_FACTOR = 15.0
@@ -107,9 +108,10 @@ class Arrivals:
 
     def give_up_latest(self, now: float, out: list[WorkerEffect]) -> bool:
         """Memory is short: end the hand-off that came last. False where none is, or blocks are coming back anyway."""
-        if not self._open or len(self._quarantine):
+        last = last_in_line(incoming.sequence for incoming in self._open.values())
+        if last is None or len(self._quarantine):
             return False
-        self._cancel(max(self._open.values(), key=lambda i: i.sequence.key), "memory", now, out)
+        self._cancel(self._by_sequence[last.number], "memory", now, out)
         return True
 
     # --- one hand-off ---

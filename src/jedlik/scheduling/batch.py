@@ -20,7 +20,7 @@ from jedlik.scheduling.budget import chunk_length
 from jedlik.scheduling.leap import leap_steps
 from jedlik.scheduling.plan import Plan
 from jedlik.scheduling.preempt import victim_of
-from jedlik.scheduling.queue import WaitingQueue
+from jedlik.scheduling.queue import WaitingQueue, last_in_line
 from jedlik.scheduling.sequence import Phase, Sequence
 
 WATERMARK = 0.01
@@ -419,10 +419,9 @@ class Batch:
 
     def _strip(self, wanting: Sequence) -> bool:
         """Who waits for its turn with blocks that have arrived gives them back, the last in line first."""
-        others = [s for s in self._holders.values() if s is not wanting]
-        if not others:
+        last = last_in_line(s for s in self._holders.values() if s is not wanting)
+        if last is None:
             return False
-        last = max(others, key=lambda s: s.key)
         del self._holders[last.number]
         self.waiting.remove(last)
         self._booking.release(last)

@@ -1,11 +1,14 @@
-"""Who waits for a place in the batch, in order: priority against time waited, then arrival.
+"""Who waits for a place in the batch, in order: tenants by arrival, and the requests of one tenant by priority and age.
 
-The key is fixed at arrival (arrival + priority x AGEING_S), which equals ageing everybody who waits at the same rate;
-a preempted sequence keeps its key and so comes back in front of those that arrived after it. Removal is lazy: a heap
-entry counts only while its sequence waits. Deadlines are for those never admitted: whoever began in time may finish.
+A turn comes with each arrival, and the earliest turn is next. It belongs to the tenant: the request of that tenant that
+is first by (arrival + priority x AGEING_S) uses it, and leaves its own turn to the one that gave way. So priority only
+orders what one tenant asked for, and nobody waits longer because another tenant bids higher. A preempted sequence keeps
+its turn and so comes back in front of those that arrived after it. Removal is lazy: a heap entry counts only while its
+sequence waits with that turn. Deadlines are for those never admitted: whoever began in time may finish.
 """
 
 import heapq
+from collections.abc import Iterable
 
 from jedlik.scheduling.sequence import Phase, Sequence
 
@@ -16,7 +19,9 @@ class WaitingQueue:
     """Waiting sequences and their deadlines."""
 
     def __init__(self) -> None:
-        self._heap: list[Entry] = []
+        self._turns: list[Entry] = []
+        self._lines: dict[str, list[Entry]] = {}
+        """The requests of each tenant, by priority and age."""
         self._deadlines: list[Entry] = []
         self._members: set[int] = set()
         self.tokens = 0
@@ -31,23 +36,36 @@ class WaitingQueue:
         self._members.add(sequence.number)
         self.tokens += sequence.missing
         self.pairs += sequence.missing_pairs
-        heapq.heappush(self._heap, (*sequence.key, sequence))
+        heapq.heappush(self._turns, (sequence.turn, sequence.number, sequence))
+        heapq.heappush(self._lines.setdefault(sequence.submit.tenant, []), (*sequence.key, sequence))
         if sequence.due_s is not None:
             heapq.heappush(self._deadlines, (sequence.due_s, sequence.number, sequence))
 
     def peek(self) -> Sequence | None:
-        """The first in line."""
-        while self._heap and not self._waits(self._heap[0][2]):
-            heapq.heappop(self._heap)
-        return self._heap[0][2] if self._heap else None
+        """The first in line. It takes over the earliest turn of its tenant."""
+        while self._turns:
+            turn, _, holder = self._turns[0]
+            if not self._waits(holder) or holder.turn != turn:
+                heapq.heappop(self._turns)
+                continue
+            first = self._lines[holder.submit.tenant][0][2]
+            if first is not holder:
+                holder.turn, first.turn = first.turn, holder.turn
+                heapq.heapreplace(self._turns, (first.turn, first.number, first))
+                heapq.heappush(self._turns, (holder.turn, holder.number, holder))
+            return first
+        return None
 
     def remove(self, sequence: Sequence) -> None:
-        """It is admitted, parked or ended; call before its phase changes. Who may come back is first in line."""
+        """A sequence is admitted, parked or ended; call before its phase changes."""
         self._members.remove(sequence.number)
         self.tokens -= sequence.missing
         self.pairs -= sequence.missing_pairs
-        if self._heap[0][-1] is sequence:
-            heapq.heappop(self._heap)
+        line = self._lines[sequence.submit.tenant]
+        while line and not self._waits(line[0][2]):
+            heapq.heappop(line)
+        if not line:
+            del self._lines[sequence.submit.tenant]
 
     def next_due_s(self) -> float | None:
         """When the next deadline passes."""
@@ -66,9 +84,21 @@ class WaitingQueue:
         return sequence.number in self._members
 
     def check(self) -> None:
-        """Assert that the members are exactly the waiting sequences of the heap."""
-        waiting = {s.number: s for _, _, s in self._heap if s.number in self._members}
-        assert set(waiting) == self._members
+        """Assert that the waiting sequences have one turn each, and stand in the lines of their tenants."""
+        waiting = {s.number: s for turn, _, s in self._turns if self._waits(s) and s.turn == turn}
+        lined_up = {s.number for line in self._lines.values() for _, _, s in line if self._waits(s)}
+        assert set(waiting) == self._members == lined_up
+        assert len({s.turn for s in waiting.values()}) == len(waiting)
+        assert all(self._waits(line[0][2]) for line in self._lines.values())
         assert all(s.phase is Phase.WAITING for s in waiting.values())
         assert self.tokens == sum(s.missing for s in waiting.values())
         assert self.pairs == sum(s.missing_pairs for s in waiting.values())
+
+
+def last_in_line(sequences: Iterable[Sequence]) -> Sequence | None:
+    """Whoever gives way first: the last of the tenant that has the last turn. None if there is nobody."""
+    everyone = list(sequences)
+    if not everyone:
+        return None
+    tenant = max(everyone, key=lambda s: s.turn).submit.tenant
+    return max((s for s in everyone if s.submit.tenant == tenant), key=lambda s: s.key)

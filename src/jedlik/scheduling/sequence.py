@@ -11,12 +11,13 @@ from enum import Enum
 from jedlik.core.errors import Bug
 from jedlik.core.ids import BlockId, BlockIndex, GatewayId, Lane
 from jedlik.core.protocol import RUN_AHEAD_TOKENS, Submit
+from jedlik.core.requests import MOST_PRIORITY
 from jedlik.core.step import TokenLogprobs
 from jedlik.core.tokens import TOKEN_BYTES, count
 from jedlik.kv.runs import Run
 
-AGEING_S = 10.0
-"""A level of priority is worth this much waiting: urgent goes first, nothing starves."""
+AGEING_S = 1.0
+"""A unit of priority counts as so much waiting: what is urgent goes first, and nothing starves, since the range ends."""
 NO_LANE = Lane(-1)
 NEVER = 1 << 62
 
@@ -61,7 +62,7 @@ class Sequence:
         "gateway", "handle",
         "history", "in_flight", "key", "known", "lane", "min_length", "missing", "missing_pairs", "number", "phase",
         "prompt_logprobs", "prompt_tokens", "publish_at", "published", "queued_s", "resumed", "root", "run",
-        "scheduled", "started", "stop_at", "stops", "story", "submit", "tabled", "window", "window_at",
+        "scheduled", "started", "stop_at", "stops", "story", "submit", "tabled", "turn", "window", "window_at",
     )  # fmt: skip
 
     def __init__(
@@ -70,7 +71,9 @@ class Sequence:
         self.submit, self.gateway, self.handle, self.number = submit, gateway, submit.handle, number
         self.arrived_s = now
         self.due_s = None if submit.budget_s is None else now + submit.budget_s
-        self.key = (now + submit.priority * AGEING_S, number)
+        priority = max(-MOST_PRIORITY, min(MOST_PRIORITY, submit.priority))  # whatever a peer says
+        self.key = (now + priority * AGEING_S, number)
+        self.turn = number  # `WaitingQueue` exchanges turns within a tenant
         self.root = root
         self.history = bytearray(submit.prompt + submit.output)
         self.prompt_tokens = count(submit.prompt)

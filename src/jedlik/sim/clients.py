@@ -108,6 +108,8 @@ class Clients:
             prompt=self._texts.packed(offered.text),
             sampling=Sampling(seed=number, temperature=0.0),
             stopping=Stopping(max_tokens=offered.output_tokens, ignore_eos=True),
+            tenant=offered.tenant,
+            priority=offered.priority,
             session=offered.session,
         )
         gateways = self._gateways

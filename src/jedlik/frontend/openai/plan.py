@@ -9,7 +9,7 @@ from jedlik.core import tokens
 from jedlik.core.config import FrontendConfig
 from jedlik.core.errors import RequestError
 from jedlik.core.ids import RequestId, StreamId
-from jedlik.core.requests import KvHint, Request, Sampling, Stopping
+from jedlik.core.requests import MOST_PRIORITY, KvHint, Request, Sampling, Stopping
 from jedlik.frontend.openai import sampling
 from jedlik.frontend.openai.limits import ModelLimits
 from jedlik.frontend.openai.schema import (
@@ -29,7 +29,6 @@ COMPLETION_MAX_TOKENS = 16
 ROLES = frozenset({"system", "developer", "user", "assistant"})
 MAX_STREAMS = 1024
 MAX_SALT_CHARS = 1024
-MAX_PRIORITY = 1 << 31
 MAX_HINT_S = 3600
 
 
@@ -241,8 +240,8 @@ def _salt(body: Body) -> str:
 
 def _priority(body: Body) -> int:
     priority = body.priority or 0
-    if not -MAX_PRIORITY <= priority < MAX_PRIORITY:
-        raise sampling.refuse("priority", "must fit 32 bits")
+    if not -MOST_PRIORITY <= priority <= MOST_PRIORITY:
+        raise sampling.refuse("priority", f"must be between -{MOST_PRIORITY} and {MOST_PRIORITY} (lower is earlier)")
     return priority
 
 
