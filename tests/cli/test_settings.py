@@ -1,11 +1,13 @@
 """Flags over environment over file over defaults; what is wrong is named with where it stood."""
 
 import re
+import typing
 from pathlib import Path
 
 import pytest
 
-from jedlik.cli.fields import fields
+from jedlik.cli import values
+from jedlik.cli.fields import Field, fields
 from jedlik.cli.settings import settle
 from jedlik.cli.units import size_bytes
 from jedlik.core.config import ServeConfig
@@ -40,7 +42,7 @@ def test_only_defaults_are_the_schema_s() -> None:
         ("model: [", "cannot be read as YAML"),
         ("port: 1", "no model"),
         ("model: m\nworker: 3", "unknown key 'worker'"),
-        ("model: m\nport: 70000", "ports are 0"),
+        ("model: m\nport: 70000", "at least 0 and at most 65535"),
         ("model: m\nworkers: -1", "at least 0"),
     ],
 )
@@ -68,6 +70,87 @@ def test_leaving_loopback_needs_keys_or_an_open_door() -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "line", "message"),
+    [
+        ("model: m\nport: 1\nport: 2", 3, "'port' is there twice, first on line 2"),
+        ("model: m\nworker:\n  block_size: 16\n  block_size: 32", 4, "'block_size' is there twice, first on line 3"),
+        ("model: m\nworker: {block_size: 16}\nworker: {max_sequences: 2}", 3, "'worker' is there twice"),
+        ("model: m\nfleet:\n  pools:\n    - {name: a, name: b}", 4, "'name' is there twice"),
+    ],
+)
+def test_a_key_may_stand_once_wherever_it_is(tmp_path: Path, text: str, line: int, message: str) -> None:
+    file = tmp_path / "serve.yaml"
+    file.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        settle({}, {}, file)
+    assert f"serve.yaml:{line}: {message}" in str(caught.value)
+
+
+NUMERIC = [field for field in fields() if values.taken_apart(field.type)[0] in (int, float)]
+WRONG = ("1_000", " 1", "1 ", "+1", "0x10", "1e", "nan", "inf", "-inf", "-1", "-0.5", "\u0661", "9" * 400, "1e999", "")
+
+
+@pytest.mark.parametrize("field", NUMERIC, ids=lambda field: field.key)
+@pytest.mark.parametrize("where", ["flag", "environment", "file"])
+def test_no_number_is_read_leniently_or_out_of_range(field: Field, where: str, tmp_path: Path) -> None:
+    for text in WRONG:
+        flags, environ, file = {"model": "m"}, dict[str, str](), None
+        if where == "flag":
+            flags[field.key] = text
+        elif where == "environment":
+            environ[field.variable] = text
+        else:
+            file = tmp_path / "serve.yaml"
+            file.write_text(
+                "".join(f"{'  ' * n}{part}:\n" for n, part in enumerate(field.path)).rstrip() + f" {text!r}"
+            )
+        with pytest.raises(ConfigError, match=re.escape(field.key)):
+            settle(flags, environ, file)
+
+
+def test_every_number_has_a_range() -> None:
+    assert [field.key for field in NUMERIC if values.taken_apart(field.type)[1] is None] == []
+
+
+def test_every_field_says_what_it_means() -> None:
+    assert [field.key for field in fields() if not field.help] == []
+
+
+def test_a_choice_that_is_none_is_refused_with_the_choices() -> None:
+    for field in fields():
+        kind = values.taken_apart(field.type)[0]
+        if typing.get_origin(kind) is typing.Literal:
+            with pytest.raises(ConfigError) as caught:
+                settle({"model": "m", field.key: "xml"}, {}, None)
+            assert all(choice in str(caught.value) for choice in typing.get_args(kind))
+
+
+def test_a_file_s_numbers_are_as_they_stand(tmp_path: Path) -> None:
+    file = tmp_path / "serve.yaml"
+    for text in ("1_0", "010", "0o10", "1:30", "0x1F", "1.0", "[1]", "{a: 1}", "yes"):
+        file.write_text(f"model: m\nport: {text}\n")
+        with pytest.raises(ConfigError, match="port"):
+            settle({}, {}, file)
+    file.write_text("model: 1e3\nplanner: {budget: 1e1, start_s: ~}\ndeterministic: on\ndrain_s: 1\n")
+    config = settle({}, {}, file).config
+    assert (config.model, config.planner.budget, config.planner.start_s) == ("1e3", 10.0, None)
+    assert (config.deterministic, config.drain_s) == (True, 1.0)
+
+
+@pytest.mark.parametrize("flags", [{"workers": "0"}, {"workers": "0", "planner.budget": "2", "planner.mode": "off"}])
+def test_a_server_without_workers_is_refused_with_a_remedy(flags: dict[str, str]) -> None:
+    with pytest.raises(ConfigError, match="--workers 1"):
+        settle({"model": "m"} | flags, {}, None)
+
+
+def test_messages_hold_no_api_keys() -> None:
+    for text in ("s3cret=a,s3cret=b", "s3cret=a,=b"):
+        with pytest.raises(ConfigError) as caught:
+            settle({"model": "m", "api_keys": text}, {}, None)
+        assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
     ("text", "size"),
     [("4096", 4096), ("2GiB", 2 << 30), ("512 MB", 512 * 10**6), ("1.5g", 15 * 10**8), ("64MiB", 64 << 20)],
 )
@@ -75,9 +158,10 @@ def test_sizes(text: str, size: int) -> None:
     assert size_bytes(text) == size
 
 
-def test_a_wrong_size_is_refused() -> None:
+@pytest.mark.parametrize("text", ["lots", "", " 1GiB", "1_0GiB", "-1", "5i", "1 i", "9" * 400, "\u0661"])
+def test_a_wrong_size_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="such as 2GiB"):
-        size_bytes("lots")
+        size_bytes(text)
 
 
 def test_none_clears_an_optional_value() -> None:
@@ -96,19 +180,19 @@ def test_every_field_has_its_own_flag_and_variable() -> None:
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        ({"planner.budget": "0"}, "planner.budget is 0.0; at least 1"),
+        ({"planner.budget": "0"}, "at least 1"),
         ({"planner.budget": "2", "workers": "3"}, "workers at start: 3; planner.budget has room for 2"),
         ({"planner.budget": "2", "planner.min_workers": "3"}, "planner.min_workers: 3; planner.budget has room for 2"),
         (
             {"planner.budget": "2", "prefill": "1", "decode": "1", "planner.min_decode": "2"},
             "planner.min_prefill and planner.min_decode together: 3",
         ),
-        ({"planner.attainment": "1"}, "planner.attainment is 1.0"),
-        ({"planner.attainment": "0"}, "planner.attainment is 0.0"),
-        ({"planner.tick_s": "0"}, "planner.tick_s is 0.0"),
+        ({"planner.attainment": "1"}, "more than 0 and less than 1"),
+        ({"planner.attainment": "0"}, "more than 0 and less than 1"),
+        ({"planner.tick_s": "0"}, "more than 0"),
         ({"planner.budget": "4", "gateway.report_s": "0"}, "gateway.report_s is 0"),
         ({"orphan_s": "5"}, "orphan_s needs run_dir"),
-        ({"orphan_s": "-1", "run_dir": "/tmp/x"}, "orphan_s is -1.0; at least 0"),
+        ({"orphan_s": "-1", "run_dir": "/tmp/x"}, "at least 0"),
     ],
 )
 def test_planners_and_orphans_that_can_not_be_are_refused(flags: dict[str, str], said: str) -> None:

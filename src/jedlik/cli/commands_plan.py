@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from jedlik.cli.flags import with_flags
+from jedlik.cli.help import command
 from jedlik.cli.workload_flags import with_workload
 from jedlik.core.errors import ConfigError
 
@@ -90,4 +91,4 @@ def _live(trace: str, url: str, api_key: str | None, explain: bool) -> None:
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command("plan")(with_flags(with_workload(plan), ("worker", "gateway", "planner")))
+    command(app, "plan")(with_flags(with_workload(plan), ("worker", "gateway", "planner")))

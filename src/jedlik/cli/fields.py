@@ -6,11 +6,11 @@ Help is the string below a field in the source, the place where its meaning is k
 
 import ast
 import inspect
-import types
 import typing
 
 import msgspec
 
+from jedlik.cli import values
 from jedlik.core.config import ServeConfig
 
 
@@ -53,15 +53,14 @@ def fields(struct: type[msgspec.Struct] = ServeConfig, above: tuple[str, ...] = 
     return own + nested
 
 
-def type_name(kind: object) -> str:
-    """For people: int, size, yes/no, torch|simulated ..."""
+def type_name(field: Field) -> str:
+    """For people: int, size, torch|simulated ..."""
+    kind = values.taken_apart(field.type)[0]
     if typing.get_origin(kind) is typing.Literal:
         return "|".join(map(str, typing.get_args(kind)))
-    if typing.get_origin(kind) in (types.UnionType, typing.Union):
-        return type_name(next(arm for arm in typing.get_args(kind) if arm is not type(None)))
     if typing.get_origin(kind) is dict:
-        return "key=tenant,..."
-    return kind.__name__ if isinstance(kind, type) else str(kind)
+        return values.PAIRS
+    return "size" if field.path[-1].endswith("_bytes") else getattr(kind, "__name__", str(kind))
 
 
 def _helps(struct: type[msgspec.Struct]) -> dict[str, str]:

@@ -1,4 +1,7 @@
-"""The schema's fields as typer options: a flag per field, taken as text and converted in one place (`settings`)."""
+"""The schema's fields as typer options: a flag per field, taken as text and converted in one place (`settings`).
+
+Help is in panels. `--help` shows the flags that most people need, `--help-all` every one.
+"""
 
 import inspect
 from collections.abc import Callable, Collection
@@ -9,8 +12,18 @@ import typer
 
 from jedlik.cli.fields import Field, fields, type_name
 
-PANELS = {"worker": "Worker", "gateway": "Gateway", "planner": "Planner", "frontend": "HTTP"}
-FLAGS_FIRST = ("workers", "port", "host", "engine", "device", "dtype", "max_model_len", "kv_cache_bytes")
+SHOWN = {
+    "Workers": ("workers", "prefill", "decode", "engine", "device", "dtype", "threads", "deterministic"),
+    "Model": ("served_model_name", "max_model_len"),
+    "Memory": ("kv_cache_bytes", "kv_host_bytes", "kv_disk", "kv_object"),
+    "Network": ("port", "host", "api_keys", "allow_open"),
+    "Load": ("worker.max_sequences", "worker.max_step_tokens", "gateway.policy", "drain_s"),
+    "Promises and planning": ("gateway.slo_ttft_s", "gateway.slo_itl_s", "planner.mode", "planner.budget"),
+    "Logs": ("log_format", "event_log", "event_log_tokens"),
+}
+"""What `--help` has, by panel and in this order."""
+MORE = {"worker": "Worker", "gateway": "Gateway", "planner": "Planner", "frontend": "HTTP"}
+"""Panels of what only `--help-all` has."""
 
 
 def with_flags(command: Callable[..., None], slices: Collection[str] | None = None) -> Callable[..., None]:
@@ -21,8 +34,10 @@ def with_flags(command: Callable[..., None], slices: Collection[str] | None = No
     own = [p for p in inspect.signature(command).parameters.values() if p.kind is not p.VAR_KEYWORD]
     named = {field.key.replace(".", "__"): field for field in _ordered() if slices is None or field.path[0] in slices}
     added = [_parameter(name, field) for name, field in named.items()]
+    added.append(inspect.Parameter("help_all", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=HelpAll))
 
     def run(**given: object) -> None:
+        given.pop("help_all")
         said = {named[n].key: v for n, v in given.items() if n in named and v is not None}
         command(**{n: v for n, v in given.items() if n not in named}, flags=said)
 
@@ -33,24 +48,40 @@ def with_flags(command: Callable[..., None], slices: Collection[str] | None = No
     return run
 
 
+def _show_all(context: typer.Context, wanted: bool) -> None:
+    if wanted:
+        for parameter in context.command.params:
+            vars(parameter)["hidden"] = False
+        print(context.get_help())
+        raise typer.Exit
+
+
+HelpAll = Annotated[
+    bool, typer.Option("--help-all", is_eager=True, callback=_show_all, help="Show every flag, then exit.")
+]
+
+
 def _ordered() -> list[Field]:
+    order = {key: number for number, key in enumerate(key for keys in SHOWN.values() for key in keys)}
     every = [field for field in fields() if field.key != "model"]
-    first = {key: number for number, key in enumerate(FLAGS_FIRST)}
-    return sorted(every, key=lambda field: first.get(field.key, len(first)))
+    return sorted(every, key=lambda field: order.get(field.key, len(order)))
 
 
 def _parameter(name: str, field: Field) -> inspect.Parameter:
-    panel = PANELS.get(field.path[0], "Serving") if len(field.path) > 1 else "Serving"
-    help_text = f"{field.help} {_default(field)}".strip()
-    if field.type is bool:
-        declared = f"{field.flag}/--no-{field.flag[2:]}"
-        option = typer.Option(declared, help=help_text, rich_help_panel=panel, show_default=False)
-        annotation: object = Annotated[bool | None, option]
-    else:
-        shown = "size" if name.endswith("_bytes") else type_name(field.type)
-        option = typer.Option(field.flag, help=help_text, rich_help_panel=panel, metavar=shown, show_default=False)
-        annotation = Annotated[str | None, option]
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+    shown = next((panel for panel, keys in SHOWN.items() if field.key in keys), None)
+    more = MORE.get(field.path[0], "Serving") if len(field.path) > 1 else "Serving"
+    kind = type_name(field)
+    switch = kind == "bool"
+    option = typer.Option(
+        f"{field.flag}/--no-{field.flag[2:]}" if switch else field.flag,
+        help=f"{field.help} {_default(field)}".strip(),
+        rich_help_panel=shown or f"{more}, the rest",
+        metavar=None if switch else kind,
+        show_default=False,
+        hidden=shown is None,
+    )
+    given = Annotated[bool | None, option] if switch else Annotated[str | None, option]
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=given)
 
 
 def _default(field: Field) -> str:

@@ -4,6 +4,7 @@ Heavy imports happen in the subcommand that needs them, so that `jedlik --help` 
 """
 
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,6 +15,7 @@ import typer
 from jedlik import __version__
 from jedlik.cli import commands_plan
 from jedlik.cli.flags import with_flags
+from jedlik.cli.help import command
 from jedlik.cli.show import Fetching, say
 from jedlik.cli.workload_flags import with_workload
 from jedlik.core.errors import JedlikError
@@ -24,7 +26,11 @@ if TYPE_CHECKING:
 
 EXIT_WRONG, EXIT_STOPPED = 2, 130
 app = typer.Typer(
-    no_args_is_help=True, add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 model_app = typer.Typer(no_args_is_help=True, help="Fetch models, and list those known by name.")
 config_app = typer.Typer(no_args_is_help=True, help="Look at the configuration.")
@@ -72,13 +78,10 @@ def serve(model: ModelArgument = None, config: ConfigFile = None, *, flags: dict
 
 def explain(model: ModelArgument = None, config: ConfigFile = None, *, flags: dict[str, object]) -> None:
     """Print every setting, its value and where it came from."""
-    from jedlik.cli.fields import fields
-    from jedlik.cli.settings import settle, value_of
+    from jedlik.cli.settings import explained, settle
 
-    settings = settle(_with_model(flags, model), os.environ, config)
-    for field in fields():
-        value = "***" if field.key == "api_keys" and settings.config.api_keys else value_of(settings.config, field)
-        print(f"{field.key:32} {value!s:24} {settings.sources[field.key]}")
+    for line in explained(settle(_with_model(flags, model), os.environ, config, unnamed="")):
+        print(line)
 
 
 def simulate(
@@ -132,13 +135,13 @@ def _simulated(
         raise typer.Exit(EXIT_STOPPED) from None
 
 
-app.command("serve")(with_flags(serve))
-app.command("simulate")(with_flags(with_workload(simulate), ("worker", "gateway", "planner")))
-config_app.command("explain")(with_flags(explain))
+command(app, "serve")(with_flags(serve))
+command(app, "simulate")(with_flags(with_workload(simulate), ("worker", "gateway", "planner")))
+command(config_app, "explain")(with_flags(explain))
 commands_plan.register(app)
 
 
-@app.command()
+@command(app)
 def chat(
     port: Annotated[int, typer.Option(help="Of the server.", envvar="JEDLIK_PORT")] = 8000,
     host: Annotated[str, typer.Option(help="Of the server.")] = "127.0.0.1",
@@ -156,7 +159,7 @@ def chat(
     converse(Conversation(server, model or server.first_model(), system, options))
 
 
-@app.command("explain")
+@command(app, "explain")
 def explain_request(
     request_id: Annotated[str, typer.Argument(help="The x-request-id header of the answer.")],
     port: Annotated[int, typer.Option(help="Of the server on this machine.", envvar="JEDLIK_PORT")] = 8000,
@@ -169,7 +172,7 @@ def explain_request(
     show(request_id, url or f"http://127.0.0.1:{port}", api_key)
 
 
-@app.command()
+@command(app)
 def top(
     port: Annotated[int, typer.Option(help="Of the server on this machine.", envvar="JEDLIK_PORT")] = 8000,
     url: Annotated[str | None, typer.Option(help="Of a server elsewhere; overrides --port.")] = None,
@@ -183,7 +186,7 @@ def top(
     show(url or f"http://127.0.0.1:{port}", api_key, once, interval)
 
 
-@app.command()
+@command(app)
 def profile(
     model: ModelArgument = None,
     out: Annotated[Path | None, typer.Option(help="File to write. Default: the profile's name and .json.")] = None,
@@ -233,7 +236,7 @@ def profile(
         profiling.of_engine(lambda: _fetched(profiling.named(model)), wanted)
 
 
-@model_app.command("list")
+@command(model_app, "list")
 def model_list() -> None:
     """Models known by name, and whether they are on this machine."""
     from jedlik.models.files import list_models
@@ -243,14 +246,14 @@ def model_list() -> None:
         print(f"{known.name:24} {'here' if known.cached else size:24} {known.about}")
 
 
-@model_app.command("add")
+@command(model_app, "add")
 def model_add(model: Annotated[str, typer.Argument(help="An alias, or a GGUF file to convert.")]) -> None:
     """Fetch and convert a model now, so that `jedlik serve` starts at once later."""
     files = _fetched(model)
     print(f"{files.name} is in {files.path}")
 
 
-@app.command()
+@command(app)
 def doctor(
     model: ModelArgument = None,
     port: Annotated[int, typer.Option(help="That you want to serve on.", envvar="JEDLIK_PORT")] = 8000,
@@ -271,7 +274,7 @@ def doctor(
         raise typer.Exit(1)
 
 
-@app.command()
+@command(app)
 def replay(log: Annotated[Path, typer.Argument(help="A .log file of --event-log with --event-log-tokens.")]) -> None:
     """Put this release's code through a recorded log: every decision that comes out otherwise is printed."""
     from jedlik.cli.event_log import differences
@@ -302,14 +305,23 @@ def _with_model(flags: dict[str, object], model: str | None) -> dict[str, object
 
 
 def main() -> None:
-    """Entry point: expected errors end with their message and code 2."""
+    """Expected errors, and files and folders that can't be used, end with one line and code 2; Ctrl-C with 130."""
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # imports are over: what has begun is tidied up
     try:
         app()
     except JedlikError as error:
         say(f"jedlik: {error}")
         sys.exit(EXIT_WRONG)
+    except OSError as error:
+        if error.filename is None or isinstance(error, ConnectionError):
+            raise
+        say(f"jedlik: {error.filename} can't be used: {error.strerror}")
+        sys.exit(EXIT_WRONG)
     except KeyboardInterrupt:
         sys.exit(EXIT_STOPPED)
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # while the interpreter ends
 
 
 if __name__ == "__main__":

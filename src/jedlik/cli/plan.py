@@ -12,12 +12,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.status import Status
 
-from jedlik.cli import fleet as fleets
 from jedlik.cli import plan_config, plan_json, plan_told
 from jedlik.cli.plan_found import Found, flags
 from jedlik.cli.plan_runs import Runs, processes
 from jedlik.cli.plan_task import Prepared, Wanted, needs, prepare
-from jedlik.cli.settings import Settings, from_file, settle
+from jedlik.cli.settings import Settings, settle
 from jedlik.cli.show import say
 from jedlik.cli.simulate import STDOUT, writable, write
 from jedlik.core.config import ServeConfig
@@ -31,10 +30,7 @@ __all__ = ["Wanted", "run", "settled"]
 
 def settled(flags: Mapping[str, object], environ: Mapping[str, str], file: Path | None) -> Settings:
     """As `jedlik simulate` has them; without a model, where neither it nor a fleet is named. Raises ConfigError."""
-    tree = from_file(file) if file else {}
-    if "model" not in tree and fleets.SECTION not in tree and "JEDLIK_MODEL" not in environ:
-        flags = {**flags, "model": ""}
-    return settle(flags, environ, file, simulated=True)
+    return settle(flags, environ, file, simulated=True, unnamed="")
 
 
 def run(found: Settings, file: Path | None, wanted: Wanted) -> Found:

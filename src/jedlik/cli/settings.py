@@ -1,27 +1,27 @@
 """Flags, environment, file and defaults become one `ServeConfig`, in this order of precedence, parsed once.
 
 Promises: an unknown key or variable stops the start and names where it stood and the nearest match; every value knows
-its source (`jedlik config explain`). Sizes may be written 2GiB; a value of `none` clears an optional one.
+its source (`jedlik config explain`) and is within its field's range. Sizes may be written 2GiB; a value of `none`
+clears an optional one. What only several settings together can get wrong is checked here, once.
 """
 
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TypeVar
 
 import msgspec
 import yaml
 
 from jedlik.cli import fleet as fleets
-from jedlik.cli import tiers
-from jedlik.cli.fields import Field, fields, type_name
-from jedlik.cli.units import size_bytes
+from jedlik.cli import tiers, values
+from jedlik.cli.fields import Field, fields
 from jedlik.core.config import FleetConfig, ServeConfig
 from jedlik.core.errors import ConfigError
 from jedlik.core.nearest import nearest
 
 OTHER_VARIABLES = {"JEDLIK_HOME", "JEDLIK_CONFIG", "JEDLIK_API_KEY"}
-T = TypeVar("T")
+SECRET = {"api_keys"}
+"""Never shown, in messages neither."""
 
 
 class Value(msgspec.Struct, frozen=True):
@@ -40,10 +40,14 @@ class Settings(msgspec.Struct, frozen=True):
 
 
 def settle(
-    flags: Mapping[str, object], environ: Mapping[str, str], file: Path | None, simulated: bool = False
+    flags: Mapping[str, object],
+    environ: Mapping[str, str],
+    file: Path | None,
+    simulated: bool = False,
+    unnamed: str | None = None,
 ) -> Settings:
     """The configuration. `flags` maps keys (worker.block_size) to what was given. `simulated`: a fleet that names no
-    model serves its first pool's profile. Raises ConfigError.
+    model serves its first pool's profile. `unnamed`: the model where nobody names one. Raises ConfigError.
     """
     known = {field.key: field for field in fields()}
     read = from_file(file) if file else {}
@@ -58,6 +62,8 @@ def settle(
         plant(tree, known[key].path, convert(known[key], value))
     if "model" not in tree and simulated and fleet:
         tree["model"] = fleet.pools[0].profile
+    if "model" not in tree and unnamed is not None:
+        tree["model"] = unnamed
     if "model" not in tree:
         raise ConfigError("no model: say which, as in `jedlik serve smollm2-135m` (`jedlik model list` shows more)")
     config = msgspec.convert(tree, ServeConfig)
@@ -65,16 +71,43 @@ def settle(
     return Settings(config, {key: said[key].source if key in said else "default" for key in known}, fleet)
 
 
+class _Texts(yaml.SafeLoader):
+    """Scalars stay texts, but for null: `values` alone says what is a number. A key may stand once."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012
+        first: [pair for pair in known if pair[0].endswith((":null", ":merge"))]
+        for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[object, object]:
+        lines: dict[object, int] = {}
+        for key, _ in node.value:
+            line = key.start_mark.line + 1
+            if key.value in lines and key.tag != "tag:yaml.org,2002:merge":
+                raise _Twice(f"{line}: {key.value!r} is there twice, first on line {lines[key.value]}: remove one")
+            lines[key.value] = line
+        return super().construct_mapping(node, deep=deep)
+
+
+class _Twice(Exception):
+    """A key is there twice."""
+
+
 def from_file(file: Path) -> dict[object, object]:
-    """The file as a tree. Raises ConfigError."""
+    """The file as a tree of texts. Raises ConfigError."""
     try:
-        tree = yaml.safe_load(file.read_text()) or {}
+        tree = yaml.load(file.read_text("utf-8-sig"), _Texts) or {}  # noqa: S506
     except FileNotFoundError:
         raise ConfigError(f"{file}: no such file (given by --config)") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except _Twice as error:
+        raise ConfigError(f"{file}:{error}") from None
+    except yaml.MarkedYAMLError as error:
+        line = "" if error.problem_mark is None else f"{error.problem_mark.line + 1}:"
+        raise ConfigError(f"{file}:{line} cannot be read as YAML: {error.problem}") from error
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise ConfigError(f"{file}: cannot be read as YAML: {error}") from error
     if not isinstance(tree, dict):
-        raise ConfigError(f"{file}: expected a mapping of settings at the top, found {type(tree).__name__}")
+        raise ConfigError(f"{file}: expected a mapping of settings at the top, such as `port: 8000`")
     return tree
 
 
@@ -99,62 +132,19 @@ def from_environment(environ: Mapping[str, str], known: Mapping[str, Field]) -> 
 
 
 def convert(field: Field, value: Value) -> object:
-    """To the field's type. Raises ConfigError naming the key and its source."""
-    raw = value.raw
+    """To the field's type, within its range. Raises ConfigError naming the key and its source."""
     try:
-        if isinstance(raw, str):
-            if raw.lower() in ("none", "null") and _optional(field.type):
-                return None
-            if field.path[-1].endswith("_bytes"):
-                raw = size_bytes(raw)
-            elif type_name(field.type) == "key=tenant,...":
-                raw = pairs(raw)
-            elif field.type is bool:
-                raw = {"yes": "true", "no": "false", "on": "true", "off": "false"}.get(raw.lower(), raw)
-        return msgspec.convert(raw, field.type, strict=not isinstance(value.raw, str))  # type: ignore[call-overload,unused-ignore]
-    except (msgspec.ValidationError, ValueError) as error:
-        raise ConfigError(f"{value.source}: {field.key} = {value.raw!r}: {error}") from error
-
-
-def pairs(text: str) -> dict[str, str]:
-    """`key=tenant,key=tenant`; a key alone has the tenant "default". Raises ValueError."""
-    found = {}
-    for part in filter(None, (p.strip() for p in text.split(","))):
-        key, _, tenant = part.partition("=")
-        if not key:
-            raise ValueError("expected key=tenant,key=tenant")
-        found[key] = tenant or "default"
-    return found
+        return values.read(field.type, value.raw, field.key)
+    except values.WrongValue as error:
+        raw = "..." if field.key in SECRET else repr(value.raw)[:80]
+        raise ConfigError(f"{value.source}: {field.key} = {raw}: {error.text}") from None
 
 
 def check(config: ServeConfig) -> None:
-    """What types can't say. Raises ConfigError."""
-    limits: list[tuple[str, float, float]] = [
-        ("workers", config.workers or 0, 0),
-        ("prefill", config.prefill, 0),
-        ("decode", config.decode, 0),
-        ("kv_host_bytes", config.kv_host_bytes or 0, 0),
-        ("worker.block_size", config.worker.block_size, 1),
-        ("worker.max_sequences", config.worker.max_sequences, 1),
-        ("worker.max_step_tokens", config.worker.max_step_tokens, 1),
-        ("gateway.max_attempts", config.gateway.max_attempts, 1),
-        ("drain_s", config.drain_s, 0),
-        ("orphan_s", config.orphan_s or 0, 0),
-        ("planner.budget", 1 if config.planner.budget is None else config.planner.budget, 1),
-        ("planner.min_workers", config.planner.min_workers, 0),
-        ("planner.min_prefill", config.planner.min_prefill, 0),
-        ("planner.min_decode", config.planner.min_decode, 0),
-        ("planner.start_s", config.planner.start_s or 0, 0),
-        ("planner.drain_s", config.planner.drain_s, 0),
-        ("planner.gpu_hour_cost", config.planner.gpu_hour_cost or 0, 0),
-        ("gateway.report_s", config.gateway.report_s, 0),
-    ]
-    for key, value, least in limits:
-        if value < least:
-            raise ConfigError(f"{key} is {value}; at least {least} is needed")
-    if not 0 <= config.port <= 65535:
-        raise ConfigError(f"port is {config.port}; ports are 0 (any free one) to 65535")
+    """What no field can say alone. Raises ConfigError."""
     tiers.check(config)
+    if not config.roles and config.planner.acts != "on":
+        raise ConfigError("there would be no worker and nobody to answer: set --workers 1 or more")
     if set(config.roles) == {"prefill"}:
         raise ConfigError("prefill workers alone answer nothing: add --decode 1, or --workers 1")
     if set(config.roles) == {"decode"}:
@@ -162,8 +152,11 @@ def check(config: ServeConfig) -> None:
     check_planner(config)
     if config.orphan_s and config.run_dir is None:
         raise ConfigError("orphan_s needs run_dir: a new server finds what was left running by its --run-dir")
-    if config.speedup <= 0:
-        raise ConfigError(f"speedup is {config.speedup}; it must be more than 0")
+    if config.gateway.silent_fence_s < config.gateway.silent_suspect_s:
+        raise ConfigError(
+            f"gateway.silent_fence_s is {config.gateway.silent_fence_s:g}, less than gateway.silent_suspect_s "
+            f"({config.gateway.silent_suspect_s:g}): a worker is suspect first, and cut off later"
+        )
     if not loopback(config.host) and not config.api_keys and not config.allow_open:
         raise ConfigError(
             f"host {config.host} can be reached from other machines and no API key is set: "
@@ -174,10 +167,6 @@ def check(config: ServeConfig) -> None:
 def check_planner(config: ServeConfig) -> None:
     """Raises ConfigError."""
     planner = config.planner
-    if not 0 < planner.attainment < 1:
-        raise ConfigError(f"planner.attainment is {planner.attainment}; it is a share: more than 0 and less than 1")
-    if planner.tick_s <= 0:
-        raise ConfigError(f"planner.tick_s is {planner.tick_s}; it must be more than 0")
     if planner.acts != "off" and config.gateway.report_s == 0:
         raise ConfigError(
             "gateway.report_s is 0: gateways would tell the planner nothing; set it, or --planner.mode off"
@@ -196,6 +185,14 @@ def check_planner(config: ServeConfig) -> None:
 
 def loopback(host: str) -> bool:
     return host in ("localhost", "::1") or bool(re.fullmatch(r"127(\.\d{1,3}){3}", host))
+
+
+def explained(settings: Settings) -> Iterable[str]:
+    """Every setting, its value and where it came from; secrets as stars."""
+    for field in fields():
+        value = value_of(settings.config, field)
+        shown = ("***" if value else "none") if field.key in SECRET else "none" if value in (None, "") else value
+        yield f"{field.key:32} {shown!s:24} {settings.sources[field.key]}"
 
 
 def value_of(config: ServeConfig, field: Field) -> object:
@@ -222,9 +219,7 @@ def _leaves(
         key = ".".join(path)
         if isinstance(value, dict) and key not in known:
             yield from _leaves(value, path, known)
+        elif value is None and any(name.startswith(f"{key}.") for name in known):
+            continue  # a heading with nothing below it
         else:
             yield key, value
-
-
-def _optional(kind: object) -> bool:
-    return "None" in str(kind)

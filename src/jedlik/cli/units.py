@@ -7,10 +7,10 @@ UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "m
 
 def size_bytes(text: str) -> int:
     """2GiB, 512 MB, 1.5g, 4096. Raises ValueError."""
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?i?)b?\s*", text.lower())
-    if match is None or match[2] not in UNITS:
-        raise ValueError("expected a size such as 2GiB, 512MB or 4096")
-    return int(float(match[1]) * UNITS[match[2]])
+    match = re.fullmatch(r"([0-9]{1,15}(?:\.[0-9]{1,9})?)(?: ?(?:([kmgt]i?)b?|b))?", text.lower())
+    if match is None:
+        raise ValueError(f"{text!r} is not a size such as 2GiB, 512MB or 4096")
+    return int(float(match[1]) * UNITS[match[2] or ""])
 
 
 def shown(size: int) -> str:

@@ -4,10 +4,20 @@ Reading is `cli/settings`; here are only the values, their defaults and what the
 dashes, file keys the field names, environment variables JEDLIK_ + the upper-case name. Each decider gets its own slice.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
+from msgspec import Meta
 
+# Ranges stand with the fields; `cli/values` holds every setting to its own.
+YEAR_S = 31_536_000.0
+Count = Annotated[int, Meta(ge=0)]
+Positive = Annotated[int, Meta(ge=1)]
+Workers = Annotated[int, Meta(ge=0, le=4096)]
+Seconds = Annotated[float, Meta(ge=0, le=YEAR_S)]
+Period = Annotated[float, Meta(gt=0, le=YEAR_S)]
+Factor = Annotated[float, Meta(gt=0)]
+Share = Annotated[float, Meta(ge=0, le=1)]
 Device = Literal["auto", "cpu", "cuda"]
 Dtype = Literal["auto", "bfloat16", "float32"]
 EngineKind = Literal["torch", "simulated"]
@@ -20,38 +30,39 @@ ADOPTABLE_S = 60.0
 class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What one worker may hold and do at once. Read by `scheduling/` and `nodes/worker`."""
 
-    block_size: int = 16
+    block_size: Annotated[int, Meta(ge=1, le=4096)] = 16
     """Tokens per KV block."""
-    max_sequences: int = 64
+    max_sequences: Positive = 64
     """Sequences in one batch, at most."""
-    max_step_tokens: int = 512
+    max_step_tokens: Positive = 512
     """Tokens computed in one step, prefill and decode together: bounds how long a decode waits for a chunk."""
-    max_waiting: int = 4096
+    max_waiting: Count = 4096
     """Sequences queued, at most; more are refused as overloaded."""
     run_ahead: bool = True
     """Hand over the next step while one runs."""
-    heartbeat_s: float = 0.25
+    heartbeat_s: Period = 0.25
     """A load report at least this often."""
-    load_period_s: float = 0.1
+    load_period_s: Period = 0.1
     """And at most this often while things change."""
-    hung_step_s: float = 5.0
+    hung_step_s: Period = 5.0
     """A step is hung after the larger of this and `hung_step_factor` times its prediction."""
-    hung_step_factor: float = 5.0
+    hung_step_factor: Factor = 5.0
+    """See `hung_step_s`."""
 
-    handoff_share: float = 0.5
+    handoff_share: Share = 0.5
     """Of the KV cache, at most, for blocks that are on their way from other workers or tiers."""
-    handoff_patience_s: float = 2.0
+    handoff_patience_s: Period = 2.0
     """A hand-off that makes no progress for this long, and three times as long as expected, is given up: the prompt is
     computed here."""
-    load_deadline_s: float = 5.0
+    load_deadline_s: Period = 5.0
     """A load from host memory, disk or object storage that takes longer is a miss."""
-    offload_blocks: int = 4096
+    offload_blocks: Count = 4096
     """Blocks that wait to be copied to a lower tier, at most; what comes beyond is not copied."""
     host_eviction: Literal["lru", "s3fifo"] = "lru"
     """Which blocks leave host memory first (always leaf first)."""
     disk_admission: Literal["second_touch", "all"] = "second_touch"
     """What is written to disk: what was asked for again (anything, while the disk is mostly empty), or all."""
-    verify_share: float = 0.0
+    verify_share: Share = 0.0
     """Of loads from disk or object storage: also computed here and compared; a difference is counted and the load
     dropped."""
 
@@ -59,34 +70,34 @@ class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How requests are admitted, routed and kept alive. Read by `routing/` and `nodes/gateway`."""
 
-    max_attempts: int = 4
+    max_attempts: Positive = 4
     """Dispatches of one choice, the first included, before the client gets an error."""
-    silent_suspect_s: float = 1.5
+    silent_suspect_s: Period = 1.5
     """No message from a worker for this long: no new requests go there."""
-    silent_fence_s: float = 5.0
+    silent_fence_s: Period = 5.0
     """And for this long: its streams move, it is cut off, killed and restarted."""
-    no_worker_wait_s: float = 0.0
+    no_worker_wait_s: Seconds = 0.0
     """How long a new request may wait for a worker when none is ready, before 503."""
-    migration_wait_s: float = 10.0
+    migration_wait_s: Seconds = 10.0
     """How long a stream that lost its worker may wait for another one."""
-    max_in_flight: int = 4096
+    max_in_flight: Positive = 4096
     """Choices in flight in this gateway, at most; more are refused as overloaded."""
-    index_bytes: int = 256 << 20
+    index_bytes: Positive = 256 << 20
     """Budget of the prefix index; beyond it leaves are forgotten."""
-    explain_requests: int = 1000
+    explain_requests: Count = 1000
     """Routing decisions kept for /explain."""
-    ack_every_tokens: int = 16
+    ack_every_tokens: Positive = 16
     """Consumption is acknowledged to workers this often."""
 
     policy: str = "jedlik"
     """How a worker is chosen: a name from docs/routing.md, or FILE.py[:NAME] of your own."""
     shadow_policy: str | None = None
     """A second policy, asked about every request and never followed; `/explain` shows what it would have done."""
-    slo_ttft_s: float | None = None
+    slo_ttft_s: Period | None = None
     """Time to first token that counts as good. Set, requests are queued and shed to keep it; None: no such promise."""
-    slo_itl_s: float | None = None
+    slo_itl_s: Period | None = None
     """Mean time between tokens of an answer that counts as good."""
-    report_s: float = 1.0
+    report_s: Seconds = 1.0
     """The planner is told of demand and workers this often; 0: never, and then nothing scales by itself."""
     shed: bool = True
     """Refuse (429, with Retry-After) what can't keep `slo_ttft_s` because of load; and while that has to be done, also
@@ -96,18 +107,24 @@ class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 class FrontendConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The HTTP surface. Read by `frontend/`."""
 
-    max_body_bytes: int = 32 << 20
-    ping_s: float = 10.0
+    max_body_bytes: Positive = 32 << 20
+    """Of a request, at most."""
+    ping_s: Period = 10.0
     """`: ping` is sent on a stream after this much silence."""
-    stalled_client_s: float = 60.0
+    stalled_client_s: Period = 60.0
     """A client that takes nothing for this long is cut."""
-    default_max_tokens: int | None = None
+    default_max_tokens: Positive | None = None
     """Where a request names no limit; None: the context length for chat, 16 for completions, as OpenAI documents."""
-    max_choices: int = 128
-    max_batch_prompts: int = 256
-    max_stop_strings: int = 32
-    max_top_logprobs: int = 20
+    max_choices: Positive = 128
+    """`n` of one request, at most."""
+    max_batch_prompts: Positive = 256
+    """Prompts in one request for completions, at most."""
+    max_stop_strings: Count = 32
+    """Stop strings of one request, at most."""
+    max_top_logprobs: Count = 20
+    """`top_logprobs` of one request, at most."""
     log_requests: bool = True
+    """One log line for every answer."""
 
 
 PlannerName = Literal["jedlik", "static", "hpa", "kpa", "dynamo"]
@@ -124,22 +141,23 @@ class PlannerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     budget is given, else off."""
     policy: PlannerName = "jedlik"
     """Who decides: jedlik, or one of those it is compared with (docs/planner.md)."""
-    budget: float | None = None
+    budget: Annotated[float, Meta(ge=1, le=1_000_000)] | None = None
     """GPUs, at most, over all workers; where a worker takes none: processes."""
-    min_workers: int = 1
+    min_workers: Workers = 1
     """Never fewer: all roles together."""
-    min_prefill: int = 1
+    min_prefill: Workers = 1
     """Where prefill and decode are apart."""
-    min_decode: int = 1
-    attainment: float = 0.95
+    min_decode: Workers = 1
+    """The same for those that decode."""
+    attainment: Annotated[float, Meta(gt=0, lt=1)] = 0.95
     """Of the requests that could keep the SLOs on an idle worker: the share that should."""
-    start_s: float | None = None
+    start_s: Seconds | None = None
     """From the order to start a worker until it serves; default: learnt from starts, 30 s before the first."""
-    drain_s: float = 120.0
+    drain_s: Seconds = 120.0
     """A worker that is to go may take so long to finish what it has; then its streams go on elsewhere."""
-    tick_s: float = 5.0
+    tick_s: Period = 5.0
     """How often counts are decided; a backlog that can't wait is answered within a second."""
-    gpu_hour_cost: float | None = None
+    gpu_hour_cost: Annotated[float, Meta(ge=0)] | None = None
     """For reports: what a GPU costs in an hour."""
 
     @property
@@ -155,37 +173,41 @@ class ServeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Hugging Face directory, GGUF file, or an alias (`jedlik model list`)."""
     served_model_name: str | None = None
     """The name clients use; default: the alias, else the directory's or file's name."""
-    workers: int | None = None
+    workers: Workers | None = None
     """That prefill and decode both; default: 2, none where `prefill` or `decode` is given."""
-    prefill: int = 0
+    prefill: Workers = 0
     """Workers that only prefill, for others."""
-    decode: int = 0
+    decode: Workers = 0
     """Workers that decode; whether they also prefill a prompt is decided for each, by what is faster."""
     engine: EngineKind = "torch"
+    """What computes: PyTorch, or a stand-in that only takes the time."""
     host: str = "127.0.0.1"
-    port: int = 8000
+    """The address to listen on."""
+    port: Annotated[int, Meta(ge=0, le=65535)] = 8000
+    """0: any that is free."""
     device: Device = "auto"
+    """auto: a GPU where there is one."""
     generation_config: Literal["vendor", "none"] = "vendor"
     """Sampling where a request says nothing. vendor: what the model's generation_config.json says (temperature,
     top_p, top_k, min_p, repetition_penalty, max_new_tokens: the most of any answer); none: OpenAI's defaults."""
     dtype: Dtype = "auto"
     """auto: bfloat16 where the machine computes it fast, else float32."""
-    max_model_len: int | None = None
+    max_model_len: Positive | None = None
     """Prompt plus output; default: the model's own, cut to what the KV cache holds."""
-    kv_cache_bytes: int | None = None
+    kv_cache_bytes: Positive | None = None
     """Per worker; default: a share of what is free, said at start."""
-    kv_host_bytes: int | None = None
+    kv_host_bytes: Count | None = None
     """Host memory per worker for blocks that leave the cache; none: what leaves is gone."""
     kv_disk: str | None = None
     """PATH:BYTES, such as /var/cache/jedlik:20G: a folder for blocks on disk, BYTES shared by this host's workers.
     Blocks are found again after a restart. Whoever can read the folder can read what users wrote."""
     kv_object: str | None = None
     """URL of a bucket or folder for blocks that hosts share: s3://bucket/prefix, file:///path."""
-    threads: int | None = None
+    threads: Annotated[int, Meta(ge=1, le=4096)] | None = None
     """Compute threads per worker on CPU; default: cores / workers, at least 1."""
     deterministic: bool = False
     """Fixed-shape steps: bit-identical answers whatever else is in the batch; slower."""
-    speedup: float = 1.0
+    speedup: Factor = 1.0
     """Simulated engine: how much faster than its profile."""
     profile: str | None = None
     """What steps take, for the router, until they tell otherwise: a name from `jedlik profile --list`, or a file that
@@ -195,14 +217,15 @@ class ServeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Key to tenant. Empty: no authentication, and then only loopback is bound."""
     allow_open: bool = False
     """Bind beyond loopback without API keys. Everybody who can reach the port can use it."""
-    drain_s: float = 30.0
+    drain_s: Seconds = 30.0
     """Budget for finishing what runs, at SIGTERM."""
     run_dir: str | None = None
     """For sockets and records; default: a fresh private directory."""
-    orphan_s: float | None = None
+    orphan_s: Seconds | None = None
     """A killed supervisor's gateway and workers serve on for so long, for a new `jedlik serve` with the same run_dir to
     take them over; default: 60 s where run_dir is named, else 0: they end with it."""
     log_format: Literal["human", "json"] = "human"
+    """How the lines of all processes are written."""
     event_log: str | None = None
     """Folder to record every node's events in, for replay."""
     event_log_tokens: bool = False
