@@ -49,7 +49,7 @@ def mooncake(at_ms: int, tokens: int, output: int, ids: list[int]) -> str:
 def requests(draw: st.DrawFn) -> tuple[int, int, int, list[int]]:
     tokens = draw(st.integers(1, 3000))
     blocks = -(-tokens // 512)
-    ids = draw(st.lists(st.integers(0, 2**62 - 1), min_size=blocks, max_size=blocks))
+    ids = draw(st.lists(st.integers(0, 2**64 - 1), min_size=blocks, max_size=blocks))
     return draw(st.integers(0, 10**7)), tokens, draw(st.integers(1, 9)), ids
 
 
@@ -86,7 +86,19 @@ GOOD = mooncake(0, 600, 5, [1, 2])
         (mooncake(0, 600, -5, [1, 2]), "the answer has -5 tokens"),
         (mooncake(0, 600, 5, [1, 2, 3]), "600 tokens make 2 blocks of 512, but there are 3 block ids"),
         (mooncake(0, 600, 5, list(range(38))), "or say trace_block = 16"),
-        (mooncake(0, 600, 5, [1, -2]), "hash_ids"),
+        (mooncake(0, 600, 5, [1, -2]), "hash_ids are not all whole numbers from 0 to 2^64 - 1; of longer hashes"),
+        (mooncake(0, 600, 5, [1, 2**64]), "hash_ids are not all"),
+        (GOOD.replace("[1", "[1.5"), "hash_ids"),
+        (GOOD.replace("[1", '["1_0"'), "hash_ids are not all"),
+        (GOOD.replace("[1", '["0x10"'), "hash_ids are not all"),
+        (GOOD.replace("600", '"6_00"'), "input_length is '6_00', not a number"),
+        (GOOD.replace("600", '"+600"'), "input_length is '+600'"),
+        (GOOD.replace("600", "600.5"), "input_length is 600.5, not a whole number"),
+        (GOOD.replace("600", "NaN"), "correct the line or remove it"),
+        (GOOD.replace("600", "null"), "correct the line or remove it"),
+        (GOOD.replace('"timestamp": 0', '"timestamp": "2024-01-01T00:00:00Z"'), "the time is a number here and a date"),
+        (GOOD.replace('"timestamp": 0', '"timestamp": 1.7e12'), "1.97e+04 days after the one in line"),
+        ("\0" + GOOD, "zero bytes"),
         ('{"timestamp": 0, "input_length": 600, "hash_ids": []}', "output_length"),
         ('{"timestamp": 1e999, "input_length": 1, "output_length": 1, "hash_ids": [1]}', "out of range"),
         ('{"timestamp": 0,', "correct the line or remove it"),
@@ -165,15 +177,15 @@ def test_burstgpt_has_sessions_where_the_release_has_them(tmp_path: Path) -> Non
     [
         (["timestamp_ms,input_length,output_length", "0,5,5", "", "-5,5,5"], ":4: the time is negative"),
         (["timestamp_ms,input_length,output_length", "0,5,5", "zero,5,5"], ":3: timestamp_ms is 'zero', not a number"),
-        (["timestamp_ms,input_length,output_length", "0,5.5,5"], ":2: input is '5.5', not a whole number"),
+        (["timestamp_ms,input_length,output_length", "0,5.5,5"], ":2: input_length is '5.5', not a whole number"),
         (["timestamp_ms,input_length,output_length", "inf,5,5"], ":2: timestamp_ms is 'inf'"),
         (["timestamp_ms,input_length,output_length", "0,5"], ":2: 2 fields under 3 columns"),
-        (["timestamp_ms,input_length,output"], ":1: no column 'output_length'"),
+        (["timestamp_ms,input_length,output"], ":1: no column of answers' lengths"),
         (["timestamp_ms,input_length,output_length"], "no request in it"),
         (["timestamp_ms,input_length,output_length", "0,5\r6,5"], ":2: not a line of CSV"),
         (["timestamp_ms,input_length,output_length", "0,5,1e300"], "more than any model takes"),
-        (["TIMESTAMP,ContextTokens,GeneratedTokens", "yesterday,5,5"], ":2: TIMESTAMP is 'yesterday'"),
-        (["input_length,output_length", "5,5"], ":1: the file has lengths but no arrival times"),
+        (["TIMESTAMP,ContextTokens,GeneratedTokens", "yesterday,5,5"], ":2: timestamp is 'yesterday'"),
+        (["input_length,output_length", "5,5"], ":1: no column of times"),
         (["a,b", "5,5"], ":1: of no format that is known"),
         ([""], "the file is empty"),
     ],
@@ -189,7 +201,7 @@ def test_a_broken_table_is_named(tmp_path: Path, lines: list[str], told: str) ->
 def test_a_damaged_gzip_file_and_a_missing_one_are_named(tmp_path: Path) -> None:
     damaged = tmp_path / "trace.gz"
     damaged.write_bytes(gzip.compress(GOOD.encode() * 9)[:-12])
-    with pytest.raises(ConfigError, match=r"trace\.gz:\d+: the gzip file is damaged here"):
+    with pytest.raises(ConfigError, match=r"trace\.gz:\d+: the file is damaged here"):
         load(str(damaged), AS_IT_IS, 0)
     with pytest.raises(ConfigError, match=r"nowhere\.jsonl: no such file"):
         load(str(tmp_path / "nowhere.jsonl"), AS_IT_IS, 0)

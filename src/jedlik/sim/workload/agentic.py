@@ -11,15 +11,15 @@ from typing import Annotated
 import msgspec
 
 from jedlik.core.errors import ConfigError
+from jedlik.sim.workload.clock import LONGEST_PAUSE_S
 from jedlik.sim.workload.conversations import Conversations, Helper, Script, Turn, steady
 from jedlik.sim.workload.options import DEFAULT_CONCURRENCY, WorkloadOptions
-from jedlik.sim.workload.reading import Source
+from jedlik.sim.workload.reading import MOST_TOKENS, Source
 from jedlik.sim.workload.trace import ID_LIMIT
 
-Count = Annotated[int, msgspec.Meta(ge=0)]
+Count = Annotated[int, msgspec.Meta(ge=0, le=MOST_TOKENS)]
 Seconds = Annotated[float, msgspec.Meta(ge=0)]
-Length = Annotated[int, msgspec.Meta(ge=1)]
-Run = Annotated[int, msgspec.Meta(ge=0, lt=ID_LIMIT)]
+Length = Annotated[int, msgspec.Meta(ge=1, le=MOST_TOKENS)]
 
 
 class Entry(msgspec.Struct, frozen=True, rename={"tokens": "in", "output_tokens": "out"}):
@@ -32,7 +32,7 @@ class Entry(msgspec.Struct, frozen=True, rename={"tokens": "in", "output_tokens"
     """What the answer took."""
     think: Seconds | None = None
     k: Count = 0
-    h: list[Run] = []
+    h: list[Annotated[int, msgspec.Meta(ge=0)]] = []
     sub: list["Entry"] | None = None
     status: str = "completed"
     """Of a sub-agent."""
@@ -132,7 +132,10 @@ def strand(entries: Sequence[Entry], block_size: int, where: str) -> Iterator[Tu
                 raise ConfigError(f"{where}[{number}] is a sub-agent of a sub-agent, which is not known here")
             continue
         tokens, blocks = sized(entry, blocks, block_size, f"{where}[{number}]")
-        yield Turn(tokens, max(entry.output_tokens, 1), think_s(entry, before), entry.k, tuple(entry.h))
+        pause_s = think_s(entry, before)
+        if pause_s > LONGEST_PAUSE_S:
+            raise ConfigError(f"{where}[{number}] comes {pause_s / 86400:.3g} days after the answer before it")
+        yield Turn(tokens, max(entry.output_tokens, 1), pause_s, entry.k, tuple(entry.h))
         blocks = tokens // block_size
         before = entry
 
@@ -145,6 +148,8 @@ def sized(entry: Entry, blocks: int, block_size: int, where: str) -> tuple[int, 
         raise ConfigError(f"{where} keeps k = {entry.k} blocks of a prompt that has {blocks}")
     if len(entry.h) % 2:
         raise ConfigError(f"{where}.h has {len(entry.h)} numbers; they must be pairs of first id and count")
+    if any(first + count > ID_LIMIT for first, count in zip(entry.h[::2], entry.h[1::2], strict=True)):
+        raise ConfigError(f"{where}.h names blocks beyond 2^64 - 1; keep 64 bits of longer hashes")
     named = entry.k + sum(entry.h[1::2])
     if named not in (entry.tokens // block_size, -(-entry.tokens // block_size)):
         raise ConfigError(f"{where} names {named} blocks of {block_size} for {entry.tokens} tokens")
@@ -153,6 +158,6 @@ def sized(entry: Entry, blocks: int, block_size: int, where: str) -> tuple[int, 
 
 def think_s(entry: Entry, before: Entry | None) -> float:
     """As recorded; where it was not, what lies between the answer before and this request, as far as known."""
-    if entry.think is not None or before is None or entry.t is None:
+    if entry.think is not None or before is None or entry.t is None or before.t is None:
         return entry.think or 0.0
-    return max(0.0, entry.t - (before.t or 0.0) - (before.api or 0.0))
+    return max(0.0, entry.t - before.t - (before.api or 0.0))

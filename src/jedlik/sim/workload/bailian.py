@@ -4,18 +4,18 @@ from collections.abc import Iterator
 
 import msgspec
 
-from jedlik.sim.workload.reading import Source
-from jedlik.sim.workload.trace import BlockIds, Row, Trace
+from jedlik.sim.workload.reading import Number, Request, Source
+from jedlik.sim.workload.trace import BlockIds, Trace
 
-BLOCK_TOKENS = 16
+BLOCK_TOKENS, PER_S = 16, 1
 
 
-class Request(msgspec.Struct, frozen=True):
+class Line(msgspec.Struct, frozen=True):
     chat_id: int
-    timestamp: float
+    timestamp: Number
     """s."""
-    input_length: int
-    output_length: int
+    input_length: Number
+    output_length: Number
     hash_ids: BlockIds
     parent_chat_id: int = -1
     """-1: the first turn of its chat."""
@@ -24,14 +24,15 @@ class Request(msgspec.Struct, frozen=True):
 def read(source: Source, block_tokens: int | None = None) -> Trace:
     """All of it, at the recorded times. Raises ConfigError with the line that is broken."""
     size = block_tokens or BLOCK_TOKENS
-    return Trace(source.ordered(rows(source, size)), size)
+    return Trace(source.ordered(requests(source, size), PER_S), size)
 
 
-def rows(source: Source, block_tokens: int) -> Iterator[Row]:
+def requests(source: Source, block_tokens: int) -> Iterator[Request]:
     roots: dict[int, int] = {}
-    for line, request in source.records(Request):
-        parent = request.parent_chat_id
-        root = roots[request.chat_id] = request.chat_id if parent < 0 else roots.get(parent, parent)
-        lengths = (request.input_length, request.output_length)
-        ids = source.whole(line, request.hash_ids, lengths[0], block_tokens)
-        yield source.row(line, request.timestamp, lengths, ids, str(root))
+    for number, line in source.records(Line):
+        parent = line.parent_chat_id
+        root = roots[line.chat_id] = line.chat_id if parent < 0 else roots.get(parent, parent)
+        at = source.moment(number, "timestamp", line.timestamp)
+        lengths = source.lengths(number, line.input_length, line.output_length)
+        ids = source.whole(number, line.hash_ids, lengths[0], block_tokens)
+        yield Request(number, at, lengths, ids, str(root))

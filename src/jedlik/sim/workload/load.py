@@ -1,9 +1,9 @@
 """The one way to a workload: a trace file, whose format its content tells, or the spec of a generator."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
-from jedlik.sim.workload import agentic, azure, bailian, burstgpt, mooncake, servegen
+from jedlik.sim.workload import agentic, bailian, mooncake, servegen, tables
 from jedlik.sim.workload.offered import Workload
 from jedlik.sim.workload.options import CLOSED_ONLY, WorkloadOptions
 from jedlik.sim.workload.reading import Source
@@ -15,11 +15,13 @@ from jedlik.sim.workload.trace import Trace
 
 KNOWN: Mapping[str, type[Generator]] = {**GENERATORS, "servegen": servegen.ServeGen}
 IDENTIFIED = {"mooncake": mooncake.read, "bailian": bailian.read}
-UNIDENTIFIED: dict[str, Callable[[Source], Trace]] = {
-    "azure": azure.read,
-    "azure (as published)": azure.read,
-    "burstgpt": burstgpt.read,
+LINES = {
+    "agentic": (b'"reqs"',),
+    "bailian": (b'"chat_id"', b'"hash_ids"'),
+    "mooncake": (b'"timestamp"', b'"input_length"'),
 }
+"""Formats of JSON lines, by what the first line contains. The first that fits is taken."""
+FORMATS = (*LINES, "servegen", "table")
 
 
 def load(source: str, options: WorkloadOptions, seed: int) -> Workload:
@@ -46,7 +48,7 @@ def recorded(file: Source, found: str, options: WorkloadOptions, seed: int) -> T
         trace = IDENTIFIED[found](file, options.trace_block)
     else:
         options.refuse(("trace_block",), f"{file.path} has no block ids ({found} format)")
-        trace = UNIDENTIFIED[found](file)
+        trace = tables.read(file)
     return Trace(spread(trace.rows, seed), trace.piece_tokens) if options.spread_batches else trace
 
 
@@ -54,24 +56,15 @@ def recognised(file: Source) -> str:
     """The name of the format. Raises ConfigError if it is none that is known."""
     if file.head(4) == PARQUET:
         return "servegen"
-    line = file.first_line().removeprefix(b"\xef\xbb\xbf").strip()
-    for name, marks in MARKS.items():
-        if all(mark in line for mark in marks):
-            return name
-    if line.startswith(b"input_length"):
-        raise file.broken(1, "the file has lengths but no arrival times", "add a column timestamp_ms")
-    raise file.broken(
-        1, f"of no format that is known ({', '.join(MARKS)})", "see docs/simulator.md for what each one looks like"
-    )
-
-
-MARKS = {
-    "agentic": (b"{", b'"reqs"'),
-    "bailian": (b"{", b'"chat_id"', b'"hash_ids"'),
-    "mooncake": (b"{", b'"timestamp"', b'"input_length"'),
-    "azure": (b"timestamp_ms", b"input_length"),
-    "azure (as published)": (b"TIMESTAMP", b"ContextTokens"),
-    "burstgpt": (b"Timestamp", b"Request tokens"),
-    "servegen": (b"rate_rps",),
-}
-"""What the first line contains. The first that fits is taken."""
+    number, line = file.first_line()
+    if line.lstrip().startswith(b"["):
+        raise file.broken(number, "the file is one JSON list", "write one object per line: jq -c '.[]' does it")
+    if line.lstrip().startswith(b"{"):
+        found = next((name for name, marks in LINES.items() if all(mark in line for mark in marks)), None)
+    else:
+        header = file.header()[1]
+        found = "servegen" if "rate_rps" in header else "table" if tables.known(header) else None
+    if found is None:
+        told = f"of no format that is known ({', '.join(FORMATS)})"
+        raise file.broken(number, told, "see docs/simulator.md for what each one looks like")
+    return found

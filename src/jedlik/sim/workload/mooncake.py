@@ -4,28 +4,28 @@ from collections.abc import Iterator
 
 import msgspec
 
-from jedlik.sim.workload.reading import Source
-from jedlik.sim.workload.trace import BlockIds, Row, Trace
+from jedlik.sim.workload.reading import Number, Request, Source
+from jedlik.sim.workload.trace import BlockIds, Trace
 
-BLOCK_TOKENS = 512
+BLOCK_TOKENS, PER_S = 512, 1000
 
 
-class Request(msgspec.Struct, frozen=True):
-    timestamp: float
+class Line(msgspec.Struct, frozen=True):
+    timestamp: Number
     """ms."""
-    input_length: int
-    output_length: int
+    input_length: Number
+    output_length: Number
     hash_ids: BlockIds
 
 
 def read(source: Source, block_tokens: int | None = None) -> Trace:
     """All of it. Raises ConfigError with the line that is broken."""
     size = block_tokens or BLOCK_TOKENS
-    return Trace(source.ordered(rows(source, size)), size)
+    return Trace(source.ordered(requests(source, size), PER_S), size)
 
 
-def rows(source: Source, block_tokens: int) -> Iterator[Row]:
-    for line, request in source.records(Request):
-        lengths = (request.input_length, request.output_length)
-        ids = source.whole(line, request.hash_ids, lengths[0], block_tokens)
-        yield source.row(line, request.timestamp / 1000, lengths, ids)
+def requests(source: Source, block_tokens: int) -> Iterator[Request]:
+    for number, line in source.records(Line):
+        at = source.moment(number, "timestamp", line.timestamp)
+        lengths = source.lengths(number, line.input_length, line.output_length)
+        yield Request(number, at, lengths, source.whole(number, line.hash_ids, lengths[0], block_tokens))

@@ -1,24 +1,42 @@
-"""Trace files as lines and columns: opens them (gzip or not), tells formats apart, and says where a file is broken."""
+"""Trace files as lines, records and columns, and requests made of them; what is wrong is said with its line.
+
+Numbers are read strictly (no underscores, signs or words that only Python takes), from JSON as from CSV.
+"""
 
 import csv
-import gzip
 import math
-import zlib
+import re
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import msgspec
 
 from jedlik.core.errors import ConfigError
-from jedlik.sim.workload.trace import ID_LIMIT, Row
+from jedlik.sim.workload import clock, packed
+from jedlik.sim.workload.trace import ID_LIMIT, BlockIds, Row
 
-GZIP = b"\x1f\x8b"
 USUAL_BLOCKS = (16, 32, 64, 128, 256, 512, 1024)
 MOST_TOKENS = 10**9
+SEPARATORS = (",", ";", "\t")
+COMMENT = b"#"
 REPAIR = "correct the line or remove it"
+Number = int | float | str
+"""As JSON has it; exporters put some into quotes."""
 T = TypeVar("T")
+
+
+class Request(NamedTuple):
+    """One line of a trace, as it is written."""
+
+    line: int
+    at: clock.Moment
+    lengths: tuple[int, int]
+    """Tokens of prompt and answer."""
+    ids: Sequence[int]
+    session: str = ""
 
 
 class Source(msgspec.Struct, frozen=True):
@@ -31,29 +49,26 @@ class Source(msgspec.Struct, frozen=True):
 
     def head(self, size: int) -> bytes:
         """The first bytes, as they are on disk. Raises ConfigError if it cannot be opened."""
-        try:
-            with self.path.open("rb") as file:
-                return file.read(size)
-        except FileNotFoundError:
-            raise ConfigError(f"{self.path}: no such file; give a trace file or a generator") from None
-        except OSError as error:
-            raise ConfigError(f"{self.path}: cannot be read: {error.strerror}; give a trace file") from error
+        return packed.head(self.path, size)
 
     def lines(self) -> Iterator[tuple[int, bytes]]:
-        """Lines that are not empty, with their numbers from 1."""
-        packed = self.head(2) == GZIP
+        """Lines that are neither empty nor comments, with their numbers from 1."""
         number = 0
         try:
-            with gzip.open(self.path) if packed else self.path.open("rb") as file:
-                for number, line in enumerate(file, 1):
-                    if not line.isspace():
-                        yield number, line
-        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-            raise self.broken(number + 1, f"the gzip file is damaged here ({error})", "fetch it again") from error
+            for number, line in enumerate(packed.lines(self.path), 1):
+                if b"\0" in line:
+                    raise self.broken(number, "there are zero bytes in the text", "save the file as UTF-8")
+                if not line.isspace() and not line.startswith(COMMENT):
+                    yield number, line
+        except UnicodeError as error:
+            raise self.broken(number + 1, f"the text is damaged ({error})", "save the file as UTF-8") from error
+        except packed.DAMAGED as error:
+            raise self.broken(number + 1, f"the file is damaged here ({error})", "fetch it again") from error
 
-    def first_line(self) -> bytes:
-        for _, line in self.lines():
-            return line
+    def first_line(self) -> tuple[int, bytes]:
+        """With its number."""
+        for number, line in self.lines():
+            return number, line
         raise ConfigError(f"{self.path}: the file is empty; give a trace with at least one request")
 
     def records(self, kind: type[T]) -> Iterator[tuple[int, T]]:
@@ -62,22 +77,33 @@ class Source(msgspec.Struct, frozen=True):
         for number, line in self.lines():
             try:
                 yield number, decode(line)
-            except msgspec.MsgspecError as error:
+            except (msgspec.MsgspecError, RecursionError) as error:
                 raise self.broken(number, str(error)) from error
+
+    def header(self) -> tuple[int, list[str]]:
+        """The line in which the columns of a CSV file are named, and the names as `plain` has them."""
+        number, line = self.first_line()
+        rows = csv.reader(self._text(), delimiter=separator(line))
+        return number, [plain(name) for name in next(filter(None, rows), [])]
 
     def columns(self, names: Sequence[str], optional: Sequence[str] = ()) -> Iterator[tuple[int, list[str]]]:
         """Of a CSV file: the fields under `names`, then those under `optional` ("" where there is no such column)."""
-        rows = csv.reader(self._text())
-        header = [name.strip().lstrip("\ufeff") for name in next(filter(None, rows), [])]
+        first, header = self.header()
         for name in names:
-            if name not in header:
-                raise self.broken(1, f"no column {name!r} among {', '.join(header)}", "add it")
+            if header.count(name) != 1:
+                told = "no column" if name not in header else "more than one column"
+                raise self.broken(first, f"{told} {name!r} among {', '.join(header)}", "give it one")
         places = [header.index(name) if name in header else -1 for name in (*names, *optional)]
+        rows = csv.reader(self._text(), delimiter=separator(self.first_line()[1]))
+        next(filter(None, rows))
         try:
-            for row in filter(None, rows):
-                if len(row) != len(header):
-                    raise self.broken(rows.line_num, f"{len(row)} fields under {len(header)} columns")
-                yield rows.line_num, [row[place] if place >= 0 else "" for place in places]
+            for row in rows:
+                fields = [field.strip() for field in row]
+                if not any(fields):
+                    continue
+                if len(fields) < len(header) or any(fields[len(header) :]):
+                    raise self.broken(rows.line_num, f"{len(fields)} fields under {len(header)} columns")
+                yield rows.line_num, [fields[place] if place >= 0 else "" for place in places]
         except csv.Error as error:
             raise self.broken(rows.line_num, f"not a line of CSV ({error})") from error
 
@@ -91,43 +117,45 @@ class Source(msgspec.Struct, frozen=True):
                 raise self.broken(number, "not UTF-8 text", "save the file as UTF-8") from None
             expected = number + 1
 
-    def number(self, line: int, name: str, text: str) -> float:
-        """Finite. Raises ConfigError."""
+    def moment(self, line: int, name: str, value: Number) -> clock.Moment:
+        """A time, as a clock wrote it. Raises ConfigError."""
+        number = numeric(value)
+        if number is not None:
+            return number
         try:
-            value = float(text)
+            return clock.date(str(value).strip())
         except ValueError:
-            value = math.nan
-        if not math.isfinite(value):
-            raise self.broken(line, f"{name} is {text!r}, not a number")
-        return value
+            usual = "a number or a date and time like 2023-11-16 18:15:46.68"
+            raise self.broken(line, f"{name} is {value!r}, not {usual}") from None
 
-    def length(self, line: int, name: str, text: str) -> int:
-        """A whole number. Raises ConfigError."""
-        value = self.number(line, name, text)
-        if value != int(value):
-            raise self.broken(line, f"{name} is {text!r}, not a whole number")
-        return int(value)
-
-    def row(self, line: int, at_s: float, lengths: tuple[int, int], ids: Sequence[int], session: str = "") -> Row:
-        """A request. An answer of no tokens is simulated as one token. Raises ConfigError for what cannot be."""
-        tokens, output_tokens = lengths
-        if at_s < 0:
-            raise self.broken(line, f"the time is negative ({at_s} s)", "times count from the start of the trace")
+    def lengths(
+        self, line: int, prompt: Number, answer: Number, names: Sequence[str] = ("input_length", "output_length")
+    ) -> tuple[int, int]:
+        """Tokens of prompt and answer; an answer of none is simulated as one. Raises ConfigError for what cannot be."""
+        tokens, output_tokens = [self._length(line, *pair) for pair in zip(names, (prompt, answer), strict=True)]
         if tokens < 1:
             raise self.broken(line, f"the prompt has {tokens} tokens; it needs at least 1")
         if output_tokens < 0:
             raise self.broken(line, f"the answer has {output_tokens} tokens; it needs at least 1")
-        if max(lengths) > MOST_TOKENS:
-            raise self.broken(line, f"{max(lengths)} tokens are more than any model takes")
-        return Row(at_s, tokens, max(output_tokens, 1), ids, session)
+        if max(tokens, output_tokens) > MOST_TOKENS:
+            raise self.broken(line, f"{max(tokens, output_tokens)} tokens are more than any model takes")
+        return tokens, max(output_tokens, 1)
 
-    def whole(self, line: int, ids: Sequence[int], tokens: int, block_tokens: int) -> Sequence[int]:
+    def _length(self, line: int, name: str, value: Number) -> int:
+        number = numeric(value)
+        if number is None or number != int(number):
+            kind = "a number" if number is None else "a whole number"
+            raise self.broken(line, f"{name} is {value!r}, not {kind}")
+        return int(number)
+
+    def whole(self, line: int, ids: BlockIds, tokens: int, block_tokens: int) -> Sequence[int]:
         """`ids`; where the last, partial block has none: one more that nobody shares. Raises ConfigError."""
         count, full, begun = len(ids), tokens // block_tokens, -(-tokens // block_tokens)
+        named = self._named(line, ids)
         if count == begun:
-            return array("q", ids)
+            return named
         if count == full:
-            return array("q", [*ids, ID_LIMIT + line])
+            return [*named, ID_LIMIT + line]
         sizes = [size for size in USUAL_BLOCKS if -(-tokens // size) == count]
         raise self.broken(
             line,
@@ -135,9 +163,55 @@ class Source(msgspec.Struct, frozen=True):
             f"{REPAIR}{f', or say trace_block = {sizes[0]} if that is the block size' if sizes else ''}",
         )
 
-    def ordered(self, rows: Iterable[Row]) -> list[Row]:
-        """By time, and by line where times are equal. Raises ConfigError if there are none."""
-        found = sorted(rows, key=lambda row: row.at_s)
+    def _named(self, line: int, ids: BlockIds) -> Sequence[int]:
+        try:
+            return array("Q", msgspec.convert(ids, list[int], strict=False))
+        except (msgspec.ValidationError, OverflowError):
+            remedy = "of longer hashes keep 64 bits, of others number the blocks in the order in which they appear"
+            raise self.broken(line, "hash_ids are not all whole numbers from 0 to 2^64 - 1", remedy) from None
+
+    def ordered(self, requests: Iterable[Request], per_s: int) -> list[Row]:
+        """By time, and by line where times are equal; numbers count `per_s` in a second. Raises ConfigError."""
+        found = list(requests)
         if not found:
             raise ConfigError(f"{self.path}: no request in it; give a trace with at least one")
-        return found
+        kind = isinstance(found[0].at, datetime)
+        for request in found:
+            if isinstance(request.at, datetime) != kind:
+                told = f"the time is a number here and a date in line {found[0].line}, or the other way round"
+                raise self.broken(request.line, told, "use one clock for all of the file")
+        found.sort(key=lambda request: clock.number(request.at))
+        watch = clock.clock(found[0].at, per_s)
+        rows, before, before_s = [], found[0], 0.0
+        for request in found:
+            at_s = watch.at_s(request.at)
+            if at_s < 0:
+                raise self.broken(request.line, f"the time is negative ({at_s} s)", "count from the start of the trace")
+            if at_s - before_s > clock.LONGEST_PAUSE_S or at_s > clock.LONGEST_S:
+                told = f"{(at_s - before_s) / 86400:.3g} days after the one in line {before.line}"
+                told = f"the request comes {told} and {at_s / 86400:.3g} days after the first"
+                raise self.broken(
+                    request.line, told, "give all times in one unit (docs/simulator.md), or split the file"
+                )
+            rows.append(Row(at_s, *request.lengths, request.ids, request.session))
+            before, before_s = request, at_s
+        return rows
+
+
+def numeric(value: Number) -> float | None:
+    """A finite number, whole where it is written so; None: it is none."""
+    try:
+        number = msgspec.convert(value.strip(), int | float, strict=False) if isinstance(value, str) else value
+    except msgspec.ValidationError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def plain(name: str) -> str:
+    """The name of a column in small letters, words joined by underscores: "Request tokens" is request_tokens."""
+    return re.sub(r"[^a-z0-9]+", "_", name.casefold()).strip("_")
+
+
+def separator(line: bytes) -> str:
+    """What separates the columns that this line names."""
+    return max(SEPARATORS, key=lambda sign: line.count(sign.encode()))

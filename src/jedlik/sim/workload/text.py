@@ -15,7 +15,8 @@ from jedlik.sim.workload.offered import Text
 
 FIRST_TOKEN = 16
 """Ids below are for special use (end of sequence and the like) and never in a prompt."""
-ID_BITS, SPACE_BITS = 63, 32
+ID_BITS, SPACE_BITS = 65, 32
+"""Ids of traces have 64 bits; the others are what a trace does not identify."""
 FILLER_TOKENS = 4096
 PIECE_OVERHEAD_BYTES = 150
 """Of a piece in the cache: the bytes object, its key and its place in the dict."""

@@ -1,14 +1,13 @@
 """Requests as a trace or a generator tells them: when, how long, and which pieces the prompt is made of."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Annotated
 
 import msgspec
 
-ID_LIMIT = 1 << 62
+ID_LIMIT = 1 << 64
 """Ids of traces are below; ids from here on are given to what a trace does not identify."""
-BlockIds = list[Annotated[int, msgspec.Meta(ge=0, lt=ID_LIMIT)]]
-"""As traces give them."""
+BlockIds = list[int | str]
+"""As traces give them; some exporters put large numbers into quotes."""
 
 
 class Row(msgspec.Struct, frozen=True, array_like=True, gc=False):
