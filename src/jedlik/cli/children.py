@@ -84,7 +84,7 @@ class Children:
         )
 
     def _start(self, told: ProcessConfig, module: str, kept: Kept, pass_fds: tuple[int, ...] = ()) -> Running:
-        (self._run.status / told.name).unlink(missing_ok=True)  # of the incarnation before
+        self._run.began(told.name)
         path = self._run.config(told.name)
         self._run.write_private(path, msgspec.json.encode(told))
         process = start([sys.executable, "-m", f"jedlik.cli.{module}", str(path)], pass_fds)

@@ -154,4 +154,4 @@ def served(model: str | None) -> Finding:
         gguf_header.check(path)
         return Finding("ok", f"model {model}: a GGUF file, converted at first use")
     except ConfigError as error:
-        return Finding("failed", str(error))
+        return Finding("failed", str(error), "or take a model that is known to work: `jedlik model list`")

@@ -65,7 +65,7 @@ async def serve(told: ProcessConfig, log: Log, stop: asyncio.Event) -> None:
     listener = _listener(told)
     door = _offering(told, listener)
     calm_collector()
-    (told.run.status / told.name).write_text("")  # ready
+    told.run.tell(told.name, "")
     running = asyncio.create_task(driver.run(), name="driver")
     linked = asyncio.create_task(link.run(), name="control link")
     serving = asyncio.create_task(server.serve([listener]), name="http")

@@ -22,6 +22,9 @@ from jedlik.telemetry.log import Log
 
 ALARM_S = 5.0
 """More than an orderly end takes after draining."""
+LONGEST_ERROR = 400
+"""Of an error, in characters, where it is told in a line; and of its trace, the innermost frames."""
+FRAMES = 3
 EXIT_BUG = 70
 """EX_SOFTWARE: a node's or a doer's exception; the supervisor starts the process again."""
 
@@ -83,12 +86,24 @@ def run(main: Main, argv: list[str]) -> int:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_until_signal(main, told, log))
     except ConfigError as error:
-        log.line("cannot start", error=str(error))
+        _end(told, log, str(error))
         return EXIT_CONFIG
     except Exception as error:  # the process ends: its state can't be trusted any more
-        log.line("failed", error=f"{type(error).__name__}: {error}", trace=_trace(error))
+        _end(told, log, f"{type(error).__name__}: {error}", _trace(error))
         return EXIT_BUG
     return 0
+
+
+def _end(told: ProcessConfig, log: Log, error: str, trace: str | None = None) -> None:
+    """Say why the process ends: in the log, or, where it has never served, to the supervisor, which tells people."""
+    if told.run.ready(told.name):
+        log.line("failed", error=error, trace=trace)
+        return
+    try:
+        where = "" if trace is None else f" ({' < '.join(trace.split(' < ')[:FRAMES])})"
+        told.run.say(told.name, error[:LONGEST_ERROR] + where)
+    except OSError:  # the run directory has gone
+        log.line("cannot start", error=error, trace=trace)
 
 
 async def _until_signal(main: Main, told: ProcessConfig, log: Log) -> None:

@@ -52,7 +52,7 @@ async def supervise(start: Start, say: Say) -> None:
     workers = start.found.workers if start.found is not None else []
     places, initial = [spot.place for spot in start.spots], counts(config, workers)
     made = Children(run, start.server, spots, start.listener.fileno())
-    launcher = LocalLauncher(made.worker, run.ready, say)
+    launcher = LocalLauncher(made.worker, run.ready, say, run.said)
     control = ControlServer()
 
     def change(worker: WorkerId, role: Role) -> None:
@@ -72,7 +72,14 @@ async def supervise(start: Start, say: Say) -> None:
         keep_by_hand(run, planner.by_hand())
 
     desk = Desk(planner.plan, ask, len(spots))
-    gateway = Child("gateway", made.gateway, say, lambda: run.ready_s("gateway"), running_gateway(start.found))
+    gateway = Child(
+        "gateway",
+        made.gateway,
+        say,
+        served=lambda: run.ready_s("gateway"),
+        said=lambda: run.said("gateway"),
+        found=running_gateway(start.found),
+    )
     for kept in workers:
         adopt(kept, planner, launcher, say)
     for event in by_hand(run):

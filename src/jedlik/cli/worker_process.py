@@ -82,12 +82,7 @@ def _agent(told: ProcessConfig, loaded: Loaded, log: Log) -> Agent:
 
 def _status(told: ProcessConfig) -> Status:
     """Progress for the supervisor to show."""
-    path = told.run.status / told.name
-
-    def tell(text: str) -> None:
-        path.write_text(text)
-
-    return tell
+    return lambda text: told.run.tell(told.name, text)
 
 
 def _record(told: ProcessConfig, address: str, data: str) -> Record:

@@ -15,6 +15,7 @@ KILL_AFTER_S = 2.0
 
 Spawn = Callable[[], Running]
 Say = Callable[[str], None]
+Said = Callable[[], str]
 Served = Callable[[], float]
 """For how many seconds the process has been ready to serve; 0 before."""
 
@@ -23,13 +24,20 @@ class Child:
     """`keep` runs until `stop`."""
 
     def __init__(
-        self, name: str, spawn: Spawn, say: Say, served: Served = lambda: 0.0, found: Running | None = None
+        self,
+        name: str,
+        spawn: Spawn,
+        say: Say,
+        served: Served = lambda: 0.0,
+        said: Said = lambda: "",
+        found: Running | None = None,
     ) -> None:
-        """`found`: runs already, and is kept from there on."""
+        """`said`: why it ended, in its own words; `found`: runs already, and is kept from there on."""
         self.name = name
         self._spawn = spawn
         self._say = say
         self._served = served
+        self._said = said
         self._process = found
         self._stopping = asyncio.Event()
 
@@ -46,9 +54,9 @@ class Child:
             if self._stopping.is_set():
                 return
             if code == EXIT_CONFIG:
-                raise ConfigError(f"{self.name} cannot start (see its message above)")
+                raise ConfigError(f"{self.name} cannot start: {self._said()}")
             restart = backoff.ended(loop.time() - started, self._served(), code == -signal.SIGKILL)
-            self._say(describe(self.name, code, restart))
+            self._say(describe(self.name, ending(code, self._said()), restart))
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), restart.delay_s)
 
@@ -75,17 +83,18 @@ async def stopped(name: str, process: Running, budget_s: float, say: Say) -> Non
         await process.wait()
 
 
-def ending(code: int | None) -> str:
-    """How a process ended, for people."""
+def ending(code: int | None, said: str = "") -> str:
+    """How a process ended, for people. `said`: why, in its own words."""
     if code is None:
         return "has ended"
-    return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
+    how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
+    return f"{how}: {said}" if said else how
 
 
-def describe(name: str, code: int | None, restart: Restart) -> str:
+def describe(name: str, how: str, restart: Restart) -> str:
     """What to tell people about an end."""
     when = f"in {restart.delay_s:g} s" if restart.delay_s else "now"
     if restart.crash_loop:
         quick = f"crash loop, {restart.quick_ends} quick ends in a row"
-        return f"{name} {ending(code)}: {quick}; its output says why. Next try {when}."
-    return f"{name} {ending(code)}; starting it again {when}"
+        return f"{name} {how}; {quick}. Next try {when}."
+    return f"{name} {how}; starting it again {when}"

@@ -31,6 +31,8 @@ Spawn = Callable[[str, int, Role], Started]
 """(name, start, role)."""
 IsReady = Callable[[str], bool]
 """Whether the process of this name serves."""
+SaidBy = Callable[[str], str]
+"""Why the process of this name ended, in its own words."""
 
 
 class _Worker:
@@ -44,10 +46,11 @@ class _Worker:
 class LocalLauncher:
     """All workers of one supervisor. Made inside a running loop."""
 
-    def __init__(self, spawn: Spawn, is_ready: IsReady, say: Say) -> None:
+    def __init__(self, spawn: Spawn, is_ready: IsReady, say: Say, said: SaidBy = lambda name: "") -> None:
         self._spawn = spawn
         self._is_ready = is_ready
         self._say = say
+        self._said = said
         self._tell: Tell = _unheard
         self._workers: dict[str, _Worker] = {}
         self._loop = asyncio.get_running_loop()
@@ -114,7 +117,10 @@ class LocalLauncher:
         if self._workers.get(worker.name) is worker:
             del self._workers[worker.name]
         if not self._closing:
-            self._tell(MemberEnded(worker.name, worker.start, cause_of(code, asked=worker.asked)), ending(code))
+            cause = cause_of(code, asked=worker.asked)
+            said = self._said(worker.name)
+            how = said if said and cause == "hopeless" else ending(code, said)
+            self._tell(MemberEnded(worker.name, worker.start, cause), how)
 
 
 def cause_of(code: int | None, *, asked: bool) -> Cause:
@@ -123,7 +129,7 @@ def cause_of(code: int | None, *, asked: bool) -> Cause:
         return "asked"
     if code == EXIT_CONFIG:
         return "hopeless"
-    return "killed" if code is None or code == -signal.SIGKILL else "crashed"
+    return "killed" if code in (None, 0, -signal.SIGKILL) else "crashed"  # 0: somebody's SIGTERM
 
 
 def _unheard(event: MemberReady | MemberEnded, words: str) -> None:

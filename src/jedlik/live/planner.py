@@ -19,6 +19,8 @@ from jedlik.core.ids import WorkerId
 from jedlik.live.launch import Launcher
 from jedlik.live.turn import Recorder, Turn, WakeTimer
 
+MOST_KILLS = 3
+"""So many workers killed before any has served end the server: the kernel kills who takes more memory than there is."""
 Change = Callable[[WorkerId, Role], None]
 
 
@@ -62,7 +64,7 @@ class PlannerDriver:
         fixed: bool = False,
     ) -> None:
         """`make`: a fresh node, and what keeps its log. `fixed`: nobody scales, so a worker that can't start is the
-        end; else only before any has served.
+        end, also where others serve.
         """
         self._make = make
         self._launcher = launcher
@@ -74,7 +76,10 @@ class PlannerDriver:
         self._members: dict[str, _Member] = {}
         self._by_hand: dict[str, Scale | Hold] = {}
         """The last of each: counts, and by place."""
-        self._served = False
+        self._served: set[str] = set()
+        """Workers that have served."""
+        self._kills = 0
+        """Of workers, while none has served."""
         self._begin()
         launcher.listen(self._told)
 
@@ -123,16 +128,27 @@ class PlannerDriver:
         member = self._members.get(event.name)
         mine = member is not None and member.start == event.start
         if isinstance(event, MemberReady):
-            self._served = True
+            self._served.add(event.name)
             if member is not None and mine:
                 member.worker = event.worker
         else:
             self._telling.ended(event.name, words)
             if mine:
                 del self._members[event.name]
-            if event.cause == "hopeless" and (self._fixed or not self._served):
-                self._turn.fail(ConfigError(f"{event.name} cannot start (see its message above)"))
+            event = self._judged(event, words)
         self._turn.send(event)
+
+    def _judged(self, event: MemberEnded, words: str) -> MemberEnded:
+        """A server ends with the worker that it can't start. One that has served before is tried again instead."""
+        if event.name in self._served:
+            return msgspec.structs.replace(event, cause="crashed") if event.cause == "hopeless" else event
+        if event.cause == "killed" and not self._served:
+            self._kills += 1
+        over = event.cause == "hopeless" and self._fixed
+        if over or (not self._served and (event.cause in ("hopeless", "crashed") or self._kills >= MOST_KILLS)):
+            memory = f" ({self._kills} times: is there enough memory for the weights?)" if self._kills else ""
+            self._turn.fail(ConfigError(f"{event.name} cannot start: {words}{memory}"))
+        return event
 
     def _perform(self, effect: PlannerEffect, now: float) -> None:
         match effect:

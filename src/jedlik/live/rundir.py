@@ -20,6 +20,9 @@ OWNER = "owner.json"
 LONGEST_PATH = 70
 """A unix socket's path has at most 107 bytes; `/workers/worker-NN.sock` follows."""
 
+LONGEST_WORDS = 500
+"""Of a process about its own end, in characters."""
+
 
 class Owner(msgspec.Struct, frozen=True):
     pid: int
@@ -41,6 +44,32 @@ class RunDir:
 
     def config(self, name: str) -> Path:
         return self.path / f"{name}.config.json"
+
+    def tell(self, name: str, status: str) -> None:
+        """What the process of this name does; empty: it serves. Never seen half-written, which would be empty, too."""
+        aside = self.path / f"{name}.status"
+        aside.write_text(status)
+        os.replace(aside, self.status / name)
+
+    def said(self, name: str) -> str:
+        """Why the process of this name ended before it served, in its own words; empty: it did not say."""
+        try:
+            return self._words(name).read_text(errors="replace")
+        except OSError:
+            return ""
+
+    def say(self, name: str, words: str) -> None:
+        """The process of this name ends before it serves; the supervisor reads why."""
+        one_line = " ".join(words.split())
+        self.write_private(self._words(name), one_line[:LONGEST_WORDS].encode())
+
+    def began(self, name: str) -> None:
+        """A process of this name starts: what the one before has left is void."""
+        for path in (self.status / name, self._words(name)):
+            path.unlink(missing_ok=True)
+
+    def _words(self, name: str) -> Path:
+        return self.path / f"{name}.words"
 
     def ready(self, name: str) -> bool:
         """Whether the process of this name serves: its status is empty."""

@@ -12,8 +12,7 @@ from typing import NamedTuple
 from jedlik.core.errors import ConfigError
 from jedlik.models import known
 from jedlik.models.pretokenizer import RULES
-from jedlik.models.reading import refuse_pointer, unreadable
-from jedlik.models.safetensors import shown
+from jedlik.models.reading import cut_short, refuse_pointer, unreadable
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
@@ -49,7 +48,7 @@ def check(path: Path) -> None:
     found = read(path)
     size = path.stat().st_size
     if size < found.size:
-        raise ConfigError(f"{path} ends after {shown(size)} of {shown(found.size)}: copy it again")
+        raise cut_short(path, size, found.size)
     values = found.values
     architecture = str(values.get("general.architecture"))
     supported = known.gguf_architectures()
@@ -116,7 +115,8 @@ class _Reader:
         alignment = values.get("general.alignment", ALIGNMENT)
         step = alignment if isinstance(alignment, int) and alignment > 0 else ALIGNMENT
         data_at = -(-self._at // step) * step
-        return Header(values, {kind for kind, _ in found}, data_at + max((end for _, end in found), default=0))
+        size = data_at + max(end for _, end in found) if found else self._at
+        return Header(values, {kind for kind, _ in found}, size)
 
     def _tensor(self) -> tuple[int, int]:
         """(type, end of its data)."""

@@ -53,3 +53,10 @@ def unreadable(path: Path, error: OSError) -> ConfigError:
     if isinstance(error, PermissionError):
         return ConfigError(f"{path} may not be read by this user: change its permissions")
     return ConfigError(f"{path} cannot be read: {error.strerror}")
+
+
+def cut_short(path: Path, size: int, whole: int) -> ConfigError:
+    """What to say of a file that lacks its end; sizes in bytes."""
+    has, needs = f"{size / 1e6:.1f} MB", f"{whole / 1e6:.1f} MB"
+    how_much = f"{has} of {needs}" if has != needs else f"{size} of {whole} bytes"
+    return ConfigError(f"{path} ends after {how_much}: copy it again")

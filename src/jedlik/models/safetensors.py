@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from jedlik.core.errors import ConfigError
-from jedlik.models.reading import json_object, refuse_pointer, unreadable
+from jedlik.models.reading import cut_short, json_object, refuse_pointer, unreadable
 
 WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 MOST_HEADER_BYTES = 100 << 20
@@ -68,13 +68,8 @@ def header(path: Path) -> dict[str, Tensor]:
         raise ConfigError(f"{path} ends in the middle of its header, after {size} bytes: {AGAIN}")
     found, data = _parsed(path, raw)
     if size - 8 - length < data:
-        raise ConfigError(f"{path} ends after {shown(size)} of {shown(8 + length + data)}: {AGAIN}")
+        raise cut_short(path, size, 8 + length + data)
     return found
-
-
-def shown(size: int) -> str:
-    """A size for people: 20.0 MB."""
-    return f"{size / 1e6:.1f} MB"
 
 
 def _parsed(path: Path, raw: bytes) -> tuple[dict[str, Tensor], int]:

@@ -3,12 +3,14 @@
 A failed step leaves lanes in an unknown state: the caller must not run another.
 """
 
+import math
 import time
 from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 import torch
 
+from jedlik.core.errors import ConfigError
 from jedlik.core.ids import Lane
 from jedlik.core.requests import Sampling
 from jedlik.core.step import Chunk, Open, Step, StepDone, TokenLogprobs
@@ -61,11 +63,15 @@ class Runner:
     def warm_up(self) -> None:
         """Compute a few tokens on the padding block, so that the first request does not pay for what is made lazily.
 
-        A model whose code does not fit our attention fails here, at load.
+        A model whose code does not fit our attention fails here, at load, and so does one with damaged weights.
         """
         lane, prompt = Lane(0), pack([0] * (2 * ROWS_BELOW))
-        opened = Open(lane, prompt, b"", Sampling(temperature=0.0), 0, 0, ())
-        self.run(Step(0, [], [opened], [], [Chunk(lane, 0, 2 * ROWS_BELOW, True)], [], 0))
+        opened = Open(lane, prompt, b"", Sampling(temperature=0.0, logprobs=0), 0, 0, ())
+        done = self.run(Step(0, [], [opened], [], [Chunk(lane, 0, 2 * ROWS_BELOW, True)], [], 0))
+        if not math.isfinite(done.logprobs[lane].logprob):
+            raise ConfigError(
+                "the model computes numbers that are not finite: its weights are damaged, copy them again"
+            )
         self.run(Step(0, [], [], [], [], [lane], 2 * ROWS_BELOW + 1))
         self.run(Step(0, [lane], [], [], [], [], 0))
 

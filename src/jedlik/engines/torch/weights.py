@@ -52,9 +52,11 @@ def load(path: Path, dtype: str, device: str, options: EngineOptions, progress: 
     # Eager experts are linear layers, whose shapes can be fixed; grouped products can't.
     experts = {"experts_implementation": "eager"} if options.deterministic else {}
     with _watched(transformers, size, progress or _unheard):
-        model = transformers.AutoModelForCausalLM.from_pretrained(
-            path, dtype=DTYPES[dtype], attn_implementation=register(), local_files_only=True, **experts
-        )
+        model, told = transformers.AutoModelForCausalLM.from_pretrained(
+            path, dtype=DTYPES[dtype], attn_implementation=register(), local_files_only=True, use_safetensors=True,
+            ignore_mismatched_sizes=True, output_loading_info=True, **experts
+        )  # fmt: skip
+    _complete(path, told)
     model.requires_grad_(False).eval().to(device)
     parameters = sum(p.numel() for p in model.parameters())
     if device == "cpu" and options.native and not options.deterministic:
@@ -62,6 +64,17 @@ def load(path: Path, dtype: str, device: str, options: EngineOptions, progress: 
     layout = _layout(model.config, dtype, options.block_size, path)
     config = model.config.get_text_config()
     return Loaded(model, layout, config.num_attention_heads, config.vocab_size, parameters)
+
+
+def _complete(path: Path, told: dict[str, Any]) -> None:
+    """Every parameter came from the files: transformers makes up what is missing. Raises ConfigError."""
+    for name in sorted(told["missing_keys"]):
+        raise ConfigError(f"{path}: the weights lack {name}: copy them again, or correct config.json")
+    for name, found, wanted in sorted(told["mismatched_keys"]):
+        raise ConfigError(
+            f"{path}: {name} has the shape {list(found)}, and config.json asks for {list(wanted)}: they belong to "
+            "different models"
+        )
 
 
 def _unheard(_done: int, _total: int) -> None:
