@@ -81,6 +81,11 @@ def test_more_than_may_be_in_flight_is_overload() -> None:
     assert ended(node.handle(Arrived(request("r2", stream=9)), 0.0)) == [(9, "abort", "overloaded")]
 
 
+def test_what_exceeds_the_limit_alone_is_not_told_to_come_again() -> None:
+    node = gateway(A, config=GatewayConfig(max_in_flight=2))
+    assert ended(node.handle(Arrived(request("r1", choices=3)), 0.0)) == [(n, "abort", "invalid") for n in (1, 2, 3)]
+
+
 def test_a_request_id_in_flight_is_not_taken_twice() -> None:
     node = gateway(A)
     arrive(node, request("r1"))

@@ -256,12 +256,44 @@ def test_what_can_never_be_served_is_refused_at_once() -> None:
     kinds = {handle: f.fault.kind for handle, f in world.finished.items() if f.fault}
     assert kinds == dict.fromkeys(refused, "invalid")
     world.say(make_submit(1, list(range(31)), stopping=Stopping(max_tokens=9, ignore_eos=True)))
-    for handle in range(2, 9):
-        world.say(make_submit(handle, PROMPT))
-    overloaded = [h for h, f in world.finished.items() if f.fault and f.fault.kind == "overloaded"]
-    assert overloaded
     world.settle()
     assert len(world.tokens[1]) == 1
+
+
+def overloaded(world: World) -> list[int]:
+    return [h for h, f in world.finished.items() if f.fault and f.fault.kind == "overloaded"]
+
+
+@pytest.mark.parametrize(("places", "may_wait"), [(8, 0), (8, 3), (1, 0), (1, 2)])
+def test_only_what_could_not_run_at_once_counts_as_waiting(places: int, may_wait: int) -> None:
+    """An idle worker takes as many as have a place, and so many more may wait, however quickly they come."""
+    world = World(make_card(total_blocks=256, max_sequences=places), max_waiting=may_wait)
+    world.join()
+    for handle in range(1, places + may_wait + 4):
+        world.say(make_submit(handle, PROMPT, stopping=Stopping(max_tokens=8, ignore_eos=True)))
+    assert overloaded(world) == list(range(places + may_wait + 1, places + may_wait + 4))
+    world.settle()
+    assert len(world.tokens) == places + may_wait
+    world.say(make_submit(100, PROMPT))
+    assert overloaded(world) == list(range(places + may_wait + 1, places + may_wait + 4))
+
+
+def test_a_place_without_memory_is_none() -> None:
+    """Eight places and memory for two long prompts: the third would wait, and none may."""
+    world = World(make_card(total_blocks=40, max_sequences=8), max_waiting=0, max_step_tokens=64)
+    world.join()
+    for handle in range(1, 5):
+        world.say(make_submit(handle, list(range(100 * handle, 100 * handle + 60))))
+    assert overloaded(world) == [3, 4]
+
+
+def test_what_is_cached_needs_no_memory_of_its_own() -> None:
+    world = World(make_card(total_blocks=40, max_sequences=8), max_waiting=0, max_step_tokens=64)
+    world.join()
+    for handle in range(1, 5):
+        world.say(make_submit(handle, list(range(60)), stopping=Stopping(max_tokens=8, ignore_eos=True)))
+        world.step()
+    assert overloaded(world) == []
 
 
 def test_priority_goes_first_and_waiting_counts() -> None:

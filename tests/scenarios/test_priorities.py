@@ -1,4 +1,4 @@
-"""A flood at the most urgent priority: it ends to be urgent in a bounded time, and it is not urgent for other tenants."""
+"""A flood at the most urgent priority holds others up for a bounded time, and other tenants not at all."""
 
 from collections.abc import Iterator, Sequence
 

@@ -37,7 +37,7 @@ class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     max_step_tokens: Positive = 512
     """Tokens computed in one step, prefill and decode together: bounds how long a decode waits for a chunk."""
     max_waiting: Count = 4096
-    """Sequences queued, at most; more are refused as overloaded."""
+    """Sequences queued beyond those that could run at once, at most; more are refused as overloaded."""
     run_ahead: bool = True
     """Hand over the next step while one runs."""
     heartbeat_s: Period = 0.25

@@ -160,6 +160,9 @@ class WorkerNode:
         if submit.output and sequence.known >= sequence.end_at:
             peer.finish(submit.handle, "length")  # it had all its tokens when its last worker was lost
             return
+        if self._batch.full(sequence):
+            self._refuse(peer, submit, self._overloaded(), out)
+            return
         peer.own(sequence)
         if not self._movement.begin(sequence, self._batch.steps, self._pace.costs, now, out):
             self._batch.add(sequence)
@@ -170,13 +173,11 @@ class WorkerNode:
             out.append(refused(peer, submit.handle))
 
     def _unwilling(self) -> Fault | None:
-        if self._state.draining:
-            return Fault("unavailable", "this worker is draining")
-        if self._batch.lined_up >= self._config.max_waiting:
-            wait_s = self._pace.wait_s(self._batch.waiting.tokens, self._config.max_step_tokens)
-            message = f"{len(self._batch.waiting)} sequences wait here already"
-            return Fault("overloaded", message, retry_after_s=wait_s)
-        return None
+        return Fault("unavailable", "this worker is draining") if self._state.draining else None
+
+    def _overloaded(self) -> Fault:
+        wait_s = self._pace.wait_s(self._batch.waiting.tokens, self._config.max_step_tokens)
+        return Fault("overloaded", f"{self._batch.lined_up} sequences wait here already", retry_after_s=wait_s)
 
     def _join(self, joined: GatewayJoined, now: float, out: list[WorkerEffect]) -> None:
         gateway = joined.gateway

@@ -11,9 +11,11 @@ RESTART_S = 2.0
 
 
 def too_many(in_flight: int, choices: int, limit: int, fleet: Fleet) -> Fault | None:
-    """Refuse what would exceed the gateway's limit of choices in flight."""
+    """Refuse what would exceed the gateway's limit of choices in flight, for good where it exceeds the limit alone."""
     if in_flight + choices <= limit:
         return None
+    if choices > limit:
+        return Fault("invalid", f"{choices} choices are more than the gateway takes at once ({limit})", "n")
     message = f"{in_flight} choices in flight, this request has {choices}, the gateway takes {limit}: retry later"
     return Fault("overloaded", message, retry_after_s=retry_after_s(fleet))
 

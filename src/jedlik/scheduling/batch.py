@@ -197,6 +197,20 @@ class Batch:
         """Sequences that wait, for whatever it is."""
         return len(self.waiting) + len(self.parked) + len(self.arriving)
 
+    def full(self, s: Sequence) -> bool:
+        """Whether with this new one more would wait than may, beyond those that could run now."""
+        most, lined_up = self._config.max_waiting, self.lined_up
+        return lined_up >= most and lined_up + 1 > most + self._startable(s)
+
+    def _startable(self, s: Sequence) -> int:
+        """Of those lined up and this one: how many could run now, by places and, about, by memory."""
+        places = self._config.max_sequences - self.running
+        if self.idle:
+            return places
+        wanting, spare = self.lined_up + 1, max(0, self._spare())
+        needed = self._booking.demand(s) + self._booking.blocks_for(self.waiting.tokens) + len(self.waiting)
+        return places if needed <= spare else min(places, wanting * spare // needed)
+
     @property
     def running(self) -> int:
         self._sweep()
@@ -356,12 +370,16 @@ class Batch:
         alone, booking = not self.running and not self._unsettled, self._booking
         if alone and self._free_for(s):
             return True
+        return booking.demand(s) <= self._spare()
+
+    def _spare(self) -> int:
+        """Blocks that admissions may take: what is left beside admitted prefills and a margin for decodes."""
+        booking = self._booking
         promised = sum(
             booking.blocks_for(p.known + 1) - len(p.blocks) for p in self.prefilling if p.phase is Phase.PREFILL
         )
         margin = int(booking.pool.capacity * WATERMARK) + 1
-        available = booking.pool.available_blocks - promised - margin
-        return booking.demand(s) <= available
+        return booking.pool.available_blocks - promised - margin
 
     def _free_for(self, s: Sequence) -> bool:
         """Whether it can have all it needs, nobody running; alone, anything that was accepted fits."""

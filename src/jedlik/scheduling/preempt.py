@@ -1,8 +1,8 @@
 """Who gives way when memory is short: preemption by recompute.
 
 First those that may not run anyway (their gateway has not acknowledged), then the last in line: of the tenant with the
-last turn, whoever is least urgent and latest to arrive. The victim keeps its output, returns to its old place in the queue and usually finds most of its blocks still
-cached.
+last turn, whoever is least urgent and latest to arrive. The victim keeps its output, returns to its old place in the
+queue and usually finds most of its blocks still cached.
 """
 
 from collections.abc import Iterable

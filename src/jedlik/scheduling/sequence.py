@@ -17,7 +17,7 @@ from jedlik.core.tokens import TOKEN_BYTES, count
 from jedlik.kv.runs import Run
 
 AGEING_S = 1.0
-"""A unit of priority counts as so much waiting: what is urgent goes first, and nothing starves, since the range ends."""
+"""A unit of priority counts as so much waiting. The range is bounded, so nothing starves."""
 NO_LANE = Lane(-1)
 NEVER = 1 << 62
 
