@@ -12,7 +12,7 @@ import msgspec
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from jedlik.core import tokens
-from jedlik.core.config import FrontendConfig, Role
+from jedlik.core.config import FrontendConfig, GatewayConfig, Role
 from jedlik.core.effects import Deliver, StreamEnded, StreamStarted
 from jedlik.core.errors import Fault, PeerError
 from jedlik.core.events import Abandoned, Arrived, Consumed, Cut, Hold, Scale
@@ -311,6 +311,7 @@ def application(
     roles: RolesPort | None = None,
     plans: PlansPort | None = None,
     defaults: Defaults = OPENAI,
+    gateway: GatewayConfig | None = None,
 ) -> Application:
     numbers = iter(range(1, 1_000_000))
     return build_app(
@@ -322,6 +323,7 @@ def application(
             served=("tiny",),
             config=config or FrontendConfig(),
             defaults=defaults,
+            gateway=gateway or GatewayConfig(),
             api_keys=keys or {},
             metrics=lambda: b"up 1\n",
             rng=random.Random(7),

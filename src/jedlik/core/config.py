@@ -77,7 +77,8 @@ class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     silent_fence_s: Period = 5.0
     """And for this long: its streams move, it is cut off, killed and restarted."""
     no_worker_wait_s: Seconds = 0.0
-    """How long a new request may wait for a worker when none is ready, before 503."""
+    """How long a new request may wait for a worker when none is ready (or none has been yet), before 503. At 0 a
+    balancer in front learns at once that it should ask another server."""
     migration_wait_s: Seconds = 10.0
     """How long a stream that lost its worker may wait for another one."""
     max_in_flight: Positive = 4096

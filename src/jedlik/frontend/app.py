@@ -13,10 +13,11 @@ from typing import Literal
 
 import msgspec
 
-from jedlik.core.config import FrontendConfig
+from jedlik.core.config import FrontendConfig, GatewayConfig
 from jedlik.core.errors import RequestError
 from jedlik.core.requests import OPENAI, Defaults
 from jedlik.frontend.auth import Keys
+from jedlik.frontend.first_worker import FirstWorkers
 from jedlik.frontend.generate import Desk, Generation
 from jedlik.frontend.http import Disconnected, Message, Receive, Send, Web
 from jedlik.frontend.hub import Hub
@@ -46,6 +47,8 @@ class FrontendParts(msgspec.Struct, frozen=True, kw_only=True):
     config: FrontendConfig
     defaults: Defaults = OPENAI
     """Of sampling, where a request says nothing."""
+    gateway: GatewayConfig = GatewayConfig()
+    """How long requests wait for a first worker, and how many."""
     api_keys: Mapping[str, str]
     """Key to tenant; empty: no authentication."""
     metrics: Callable[[], bytes]
@@ -183,9 +186,10 @@ def build_app(parts: FrontendParts) -> Application:
     text = load_text(parts.model_dir, parts.wall)
     hub = Hub(parts.port, parts.config, parts.now)
     planner = Planner(text, parts.config, parts.rng)
-    desk = Desk(parts.port, hub, text, LimitsBook(parts.served, parts.defaults), planner, parts.config)
+    book = LimitsBook(parts.served, parts.defaults)
+    desk = Desk(parts.port, hub, text, book, planner, parts.config)
     pages = Pages(desk, parts.metrics, parts.wall())
-    generation = Generation(desk, parts.fresh_id, parts.wall)
+    generation = Generation(desk, FirstWorkers(parts.port, book, parts.gateway), parts.fresh_id, parts.wall)
     table = routes(generation, pages, RolePages(parts.roles), PlanPages(parts.plans))
     return Application(table, Keys(parts.api_keys), hub, parts.fresh_id)
 

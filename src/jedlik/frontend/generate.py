@@ -11,6 +11,7 @@ from jedlik.core.requests import Request
 from jedlik.frontend.answer import Answer
 from jedlik.frontend.choice import Choice, Place
 from jedlik.frontend.echo import Echo
+from jedlik.frontend.first_worker import FirstWorkers
 from jedlik.frontend.http import Receive, Web
 from jedlik.frontend.hub import Call, Hub
 from jedlik.frontend.openai.errors import of_fault
@@ -46,8 +47,11 @@ class Desk:
 class Generation:
     """Answers requests. `fresh_id` makes request ids, `wall` is seconds since the epoch."""
 
-    def __init__(self, desk: Desk, fresh_id: Callable[[], str], wall: Callable[[], float]) -> None:
+    def __init__(
+        self, desk: Desk, first_workers: FirstWorkers, fresh_id: Callable[[], str], wall: Callable[[], float]
+    ) -> None:
         self._desk = desk
+        self._first_workers = first_workers
         self._fresh_id = fresh_id
         self._wall = wall
 
@@ -61,8 +65,7 @@ class Generation:
         desk = self._desk
         raw = await web.json_body(desk.config.max_body_bytes)
         body = decode_body(raw)
-        desk.book.update(desk.port.cards())
-        limits = desk.book.of(body.model)
+        limits = await self._first_workers.limits(web, body.model)
         if limits is None:
             await web.refuse(of_fault(NO_WORKER))
             return
