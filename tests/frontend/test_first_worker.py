@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from frontend_world import HELLO, Client, Reply, ScriptedPort, application, card
+
 from jedlik.core.config import GatewayConfig
 
 PATIENT = GatewayConfig(no_worker_wait_s=600.0)
