@@ -49,7 +49,11 @@ TAKES_EFFECT: list[tuple[str, Any, Any]] = [
     ("repetition_penalty", 1.1, lambda r: r.sampling.repetition_penalty == 1.1),
     ("logit_bias", {"5": -100}, lambda r: r.sampling.logit_bias == {5: -100.0}),
     ("seed", 11, lambda r: r.sampling.seed == 11),
-    ("seed", -1, lambda r: r.sampling.seed == 2**63 - 1),
+    ("seed", 2**63 - 1, lambda r: r.sampling.seed == 2**63 - 1),
+    ("seed", -(2**63), lambda r: r.sampling.seed == 2**63),
+    ("seed", -2, lambda r: r.sampling.seed == 2**64 - 2),
+    ("top_p", 0, lambda r: 0 < r.sampling.top_p < 1e-6),
+    ("max_tokens", 9.0, lambda r: r.stopping.max_tokens == 9),
     ("n", 2, lambda r: r.choices == 2),
     ("max_tokens", 9, lambda r: r.stopping.max_tokens == 9),
     ("min_tokens", 3, lambda r: r.stopping.min_tokens == 3),
@@ -75,10 +79,12 @@ def test_takes_effect(model_dir: Path, name: str, value: Any, holds: Any) -> Non
 
 
 BAD: list[tuple[str, Any]] = [
-    ("temperature", 2.5), ("temperature", -0.1), ("temperature", "hot"), ("top_p", 0), ("top_p", 1.5), ("top_k", -2),
-    ("min_p", 2), ("frequency_penalty", 3), ("presence_penalty", -3), ("repetition_penalty", 0), ("seed", "x"),
+    ("temperature", 2.5), ("temperature", -0.1), ("temperature", "hot"), ("top_p", -0.1), ("top_p", 1.5), ("top_k", -2),
+    ("min_p", 2), ("frequency_penalty", 3), ("presence_penalty", -3), ("repetition_penalty", 0), ("seed", "x"), ("seed", 2**63), ("seed", -(2**63) - 1), ("seed", 10**30), ("seed", 1.5), ("seed", True),
     ("logit_bias", {"x": 1}), ("logit_bias", {"5": 101}), ("logit_bias", {"99999": 1}), ("logit_bias", {"-1": 1}),
-    ("n", 0), ("n", 17), ("max_tokens", 0), ("max_tokens", -1), ("min_tokens", -1), ("min_tokens", 100_000),
+    ("logit_bias", {" 5": 1}), ("logit_bias", {"+5": 1}), ("logit_bias", {"0_5": 1}), ("logit_bias", {"05": 1}),
+    ("logit_bias", {"5.0": 1}), ("logit_bias", {"٥": 1}), ("logit_bias", {"": 1}), ("logit_bias", {"5\n": 1}),
+    ("n", 0), ("n", 17), ("max_tokens", 0), ("max_tokens", -1), ("max_tokens", 5.5), ("max_tokens", "5"), ("min_tokens", -1), ("min_tokens", 100_000),
     ("stop_token_ids", [99_999]), ("stop", ""), ("stop", ["a", ""]), ("stop", ["a"] * 33), ("cache_salt", ""),
     ("priority", 2**40), ("user", 7), ("prompt_cache_key", ["a"]), ("stream", "yes"),
     ("stream_options", {"include_usage": True}),
@@ -122,7 +128,8 @@ def test_every_parameter_is_of_one_kind() -> None:
     elsewhere = {
         "model", "messages", "prompt", "stream", "stream_options", "stop", "include_stop_str_in_output", "echo",
         "logprobs", "top_logprobs", "max_completion_tokens", "skip_special_tokens", "add_special_tokens",
-        "add_generation_prompt", "chat_template_kwargs",
+        "add_generation_prompt", "chat_template_kwargs", "usage",
+        "reasoning_effort", "reasoning", "thinking", "enable_thinking",
     }  # fmt: skip
     assert set(Body.__struct_fields__) == tested | elsewhere | set(NEUTRAL) | WITHOUT_EFFECT
 
@@ -191,10 +198,6 @@ def test_unknown_model_and_no_worker(model_dir: Path) -> None:
 
 
 def test_messages(model_dir: Path) -> None:
-    parts = [{"role": "user", "content": [{"type": "text", "text": "H"}, {"type": "text", "text": "i"}]}]
-    assert ask(model_dir, CHAT, messages=parts)[1][0].prompt == ask(model_dir, CHAT)[1][0].prompt
-    image = [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "http://x"}}]}]
-    assert refused(model_dir, CHAT, messages=image)[0] == "messages[0].content[0].type"
     assert refused(model_dir, CHAT, messages=[])[0] == "messages"
     assert refused(model_dir, CHAT, messages=[{"role": "wizard", "content": "x"}])[0] == "messages[0].role"
     answer: dict[str, Any] = {

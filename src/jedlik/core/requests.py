@@ -50,7 +50,7 @@ class Sampling(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True)
     """
 
     seed: int = 0
-    """Always set: the gateway draws one at arrival when the client gave none. 0 <= seed < 2**63."""
+    """Always set: the gateway draws one at arrival when the client gave none. 0 <= seed < 2**64."""
     temperature: float = 1.0
     """0 means greedy."""
     top_p: float = 1.0

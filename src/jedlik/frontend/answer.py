@@ -33,14 +33,16 @@ class Answer:
         self._token_bytes = token_bytes
         self._to_echo = set(range(len(call.choices))) if echoes else set()
         self._plain = not echoes and shape.logprobs is None
+        self._each = len(call.choices) // len(call.requests)
+        """Choices of a prompt."""
 
     # --- streamed ---
 
     async def stream(self, web: Web) -> None:
         """Send events until all is said, the client has gone, or a fault broke the answer."""
         call = self._call
-        chunks = ChunkFormat(self._envelope, self._shape.include_usage)
-        opening = b"".join([chunks.role(choice.place.index) for choice in call.choices])
+        chunks = ChunkFormat(self._envelope, self._shape.include_usage and not self._shape.running_usage)
+        opened = False
         pump = Pump(call, web, lambda: self._news(chunks), self._hub.now)
         try:
             while True:
@@ -55,11 +57,11 @@ class Answer:
                         return
                     await web.begin(200, [*SSE, *self._origin()])
                 body = self._news(chunks)
-                if body and opening:
-                    body, opening, call.pump = opening + body, b"", pump
+                if body and not opened:
+                    body, opened, call.pump = self._opening(chunks) + body, True, pump
                 over = call.ending and (fault is not None or call.over)
                 if over:
-                    ending = error_event(errors.fault_object(fault)) if fault else self._close(opening, chunks)
+                    ending = error_event(errors.fault_object(fault)) if fault else self._close(opened, chunks)
                     await self._send(web, body + ending, more=False)
                     return
                 if body or call.silent:
@@ -86,22 +88,42 @@ class Answer:
     def _chunk(self, choice: Choice, chunks: ChunkFormat) -> bytes:
         index = choice.place.index
         if self._plain and choice.plain:
+            if self._shape.running_usage:
+                first = choice.position + 1
+                deltas = enumerate(choice.deltas(), first)
+                return b"".join([self._counted(choice, at, chunks.text(index, text)) for at, text in deltas if text])
             return b"".join([chunks.text(index, delta) for delta in choice.deltas() if delta])
         piece = self._piece(choice)
         text = b""
         if self._plain:
-            text = b"".join([chunks.text(index, delta) for delta in piece.deltas if delta])
+            said = [piece.text] if self._shape.running_usage else piece.deltas
+            text = b"".join([self._counted(choice, choice.position, chunks.text(index, each)) for each in said if each])
         elif piece.text or piece.entries:
-            text = chunks.text(index, piece.text, self._logprobs(piece.entries) if piece.entries else None)
+            chunk = chunks.text(index, piece.text, self._logprobs(piece.entries) if piece.entries else None)
+            text = self._counted(choice, choice.position, chunk)
         if choice.cut:
             self._hub.taken(choice)  # cancel first, then send
             self._call.ending = True
         if choice.finish is not None:
-            text += chunks.finish(index, choice.finish, choice.stop_reason)
+            text += self._counted(choice, choice.position, chunks.finish(index, choice.finish, choice.stop_reason))
         return text
 
-    def _close(self, opening: bytes, chunks: ChunkFormat) -> bytes:
-        """What ends an answer; `opening` is empty unless nothing was ever said."""
+    def _counted(self, choice: Choice, output: int, chunk: bytes) -> bytes:
+        """The chunk, with what this choice has used by then where every chunk is to say so (as vLLM does)."""
+        if not self._shape.running_usage:
+            return chunk
+        started = self._first(choice).started
+        cached = 0 if started is None else started.cached_tokens
+        request = self._call.requests[choice.place.index // self._each]
+        return ChunkFormat.with_usage(chunk, replies.usage(count(request.prompt), output, cached))
+
+    def _opening(self, chunks: ChunkFormat) -> bytes:
+        choices = self._call.choices
+        return b"".join([self._counted(choice, 0, chunks.role(choice.place.index)) for choice in choices])
+
+    def _close(self, opened: bool, chunks: ChunkFormat) -> bytes:
+        """What ends an answer, and begins it if nothing was ever said."""
+        opening = b"" if opened else self._opening(chunks)
         return opening + (chunks.usage(self._usage()) if self._shape.include_usage else b"") + DONE
 
     # --- whole ---
@@ -144,14 +166,13 @@ class Answer:
             return piece
         self._to_echo.remove(index)
         started = choice.started or self._first(choice).started
-        echo = self._echoes[index // (len(self._call.choices) // len(self._echoes))]
+        echo = self._echoes[index // self._each]
         before = echo.piece(started.prompt_logprobs if started is not None else None)
         return Piece([*before.deltas, *piece.deltas], [*before.entries, *piece.entries])
 
     def _first(self, choice: Choice) -> Choice:
         """The first choice of the same prompt."""
-        same = choice.place.request_id
-        return next(other for other in self._call.choices if other.place.request_id == same)
+        return self._call.choices[choice.place.index // self._each * self._each]
 
     def _logprobs(self, entries: Sequence[Entry]) -> Json:
         make = chat_logprobs if self._shape.chat else completion_logprobs

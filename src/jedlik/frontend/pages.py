@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Callable
-from typing import TypeVar
 
 import msgspec
 
@@ -10,11 +9,11 @@ from jedlik import __version__
 from jedlik.core import tokens
 from jedlik.core.errors import RequestError
 from jedlik.core.ids import RequestId
+from jedlik.frontend.body import Reader
 from jedlik.frontend.generate import Desk
 from jedlik.frontend.http import TEXT, Web
 from jedlik.frontend.openai import replies
 
-T = TypeVar("T")
 METRICS = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
 MAX_PAGE_BODY_BYTES = 1 << 20
 
@@ -28,6 +27,10 @@ class TokenizeBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class DetokenizeBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tokens: list[int]
     model: str | None = None
+
+
+_read_tokenize = Reader(TokenizeBody).read
+_read_detokenize = Reader(DetokenizeBody).read
 
 
 class Pages:
@@ -101,7 +104,7 @@ class Pages:
 
     async def tokenize(self, web: Web) -> None:
         """vLLM's form, which lm-eval uses."""
-        body = _decoded(await web.json_body(MAX_PAGE_BODY_BYTES), TokenizeBody)
+        body = _read_tokenize(await web.json_body(MAX_PAGE_BODY_BYTES))
         tokeniser = self._desk.text.tokeniser
         try:
             for _ in tokeniser.warm(body.prompt, limit=len(body.prompt)):
@@ -114,14 +117,7 @@ class Pages:
         await web.reply_json(200, {"count": len(ids), "max_model_len": most, "tokens": ids})
 
     async def detokenize(self, web: Web) -> None:
-        body = _decoded(await web.json_body(MAX_PAGE_BODY_BYTES), DetokenizeBody)
+        body = _read_detokenize(await web.json_body(MAX_PAGE_BODY_BYTES))
         if any(not 0 <= token < 1 << 32 for token in body.tokens):
             raise RequestError("tokens has an entry that is no token id.", param="tokens", code="invalid_value")
         await web.reply_json(200, {"prompt": self._desk.text.detokenisers.decode(body.tokens, skip_special=False)})
-
-
-def _decoded(raw: bytes, kind: type[T]) -> T:
-    try:
-        return msgspec.json.decode(raw, type=kind)
-    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
-        raise RequestError(f"The body is not as expected: {error}", code="invalid_value") from error

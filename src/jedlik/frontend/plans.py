@@ -11,6 +11,7 @@ import msgspec
 from jedlik.core.config import Role
 from jedlik.core.errors import PeerError, RequestError
 from jedlik.core.events import Hold, Scale
+from jedlik.frontend.body import Reader
 from jedlik.frontend.http import Web
 
 MAX_BODY_BYTES = 1 << 16
@@ -44,6 +45,9 @@ class Body(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     release: str | None = None
 
 
+_read = Reader(Body).read
+
+
 class PlanPages:
     """Both answers."""
 
@@ -59,10 +63,7 @@ class PlanPages:
 
     async def scale(self, web: Web) -> None:
         """202 with what was set; 409 with the reason where that may not be."""
-        try:
-            body = msgspec.json.decode(await web.json_body(MAX_BODY_BYTES), type=Body)
-        except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
-            raise RequestError(f"The body is not as expected: {error}", code="invalid_value") from error
+        body = _read(await web.json_body(MAX_BODY_BYTES))
         try:
             set_now = await self._port.scale(wanted(body))
         except PeerError as error:

@@ -7,6 +7,7 @@ import msgspec
 from jedlik.core.config import Role
 from jedlik.core.errors import RequestError
 from jedlik.core.ids import WorkerId
+from jedlik.frontend.body import Reader
 from jedlik.frontend.http import Web
 
 MAX_BODY_BYTES = 1 << 16
@@ -31,6 +32,9 @@ class Flip(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     role: Role
 
 
+_read = Reader(Flip).read
+
+
 class RolePages:
     """Both answers."""
 
@@ -43,10 +47,7 @@ class RolePages:
 
     async def change(self, web: Web) -> None:
         """202: it has been told, and takes the role with its answer. 409 with the reason where it may not; 404."""
-        try:
-            body = msgspec.json.decode(await web.json_body(MAX_BODY_BYTES), type=Flip)
-        except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
-            raise RequestError(f"The body is not as expected: {error}", code="invalid_value") from error
+        body = _read(await web.json_body(MAX_BODY_BYTES))
         worker = self._named(body.worker)
         reason = self._port.flip(worker, body.role)
         if reason is not None:

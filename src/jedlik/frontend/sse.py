@@ -18,7 +18,7 @@ def error_event(error: Json) -> bytes:
 
 
 class ChunkFormat:
-    """Bytes of one answer's chunks. `usage` says whether chunks carry `usage: null`, because usage was asked for."""
+    """Bytes of one answer's chunks. `usage` says whether chunks carry `usage: null`, because usage comes at the end."""
 
     def __init__(self, envelope: Envelope, usage: bool) -> None:
         kind = "chat.completion.chunk" if envelope.chat else "text_completion"
@@ -56,6 +56,11 @@ class ChunkFormat:
             self._first + b"%d" % index + empty + b',"logprobs":null,"finish_reason":' + _json.encode(reason)
             + b',"stop_reason":' + _json.encode(stop_reason) + b"}]" + self._end
         )  # fmt: skip
+
+    @staticmethod
+    def with_usage(chunk: bytes, used: Json) -> bytes:
+        """A chunk (of a format without `usage`) that also says what was used so far; an empty one stays empty."""
+        return chunk and chunk.removesuffix(b"}\n\n") + b',"usage":' + _json.encode(used) + b"}\n\n"
 
     def usage(self, used: Json) -> bytes:
         """The chunk without choices that ends an answer whose usage was asked for."""

@@ -159,7 +159,7 @@ def excluded(view: WorkerView, ask: Ask, decodes: bool = False) -> str | None:
         return "draining"
     if view.state.role == "prefill" and not decodes:
         return "prefill only"
-    if ask.history_tokens + 1 > view.card.max_model_len:
+    if ask.history_tokens + min(ask.output_tokens, 1) > view.card.max_model_len:
         return f"context of {view.card.max_model_len} tokens is too short"
     if view.card.worker in ask.avoid:
         return "failed this request before"

@@ -22,6 +22,8 @@ TYPE: dict[int, str] = {
     504: "timeout_error",
 }
 DEFAULT_RETRY_S = 1.0
+MOST_MESSAGE_CHARS, MOST_PARAM_CHARS = 2000, 300
+"""Errors repeat what clients send; an answer stays small all the same."""
 
 
 class ErrorReply(msgspec.Struct, frozen=True):
@@ -35,7 +37,14 @@ class ErrorReply(msgspec.Struct, frozen=True):
 def error_object(status: int, message: str, param: str | None, code: str | None) -> dict[str, object]:
     """What stands under "error"."""
     kind = TYPE.get(status, "invalid_request_error")
-    return {"message": message, "type": kind, "param": param, "code": code}
+    shown = _short(message, MOST_MESSAGE_CHARS)
+    return {"message": shown, "type": kind, "param": param and _short(param, MOST_PARAM_CHARS), "code": code}
+
+
+def _short(text: str, most: int) -> str:
+    """Its beginning, as text that can be sent: half a surrogate pair can't."""
+    shown = text if len(text) <= most else text[:most] + " ..."
+    return shown.encode(errors="backslashreplace").decode()
 
 
 def _body(status: int, message: str, param: str | None, code: str | None) -> bytes:

@@ -72,6 +72,6 @@ class LimitsBook:
         """None: known, but no worker has shown what it can do. Raises RequestError for an unknown model."""
         if not self.known(model):
             raise RequestError(
-                f"The model {model!r} does not exist here.", param="model", code="model_not_found", status=404
+                f"The model {model[:200]!r} does not exist here.", param="model", code="model_not_found", status=404
             )
         return self._limits.get(model)

@@ -10,26 +10,19 @@ from jedlik.core.config import FrontendConfig
 from jedlik.core.errors import RequestError
 from jedlik.core.ids import RequestId, StreamId
 from jedlik.core.requests import MOST_PRIORITY, KvHint, Request, Sampling, Stopping
-from jedlik.frontend.openai import sampling
+from jedlik.frontend.openai import chat, sampling
 from jedlik.frontend.openai.limits import ModelLimits
-from jedlik.frontend.openai.schema import (
-    CHAT_ONLY,
-    COMPLETION_ONLY,
-    Body,
-    KvHintBody,
-    Message,
-    Part,
-    refuse_unserved,
-)
+from jedlik.frontend.openai.schema import CHAT_ONLY, COMPLETION_ONLY, Body, KvHintBody, refuse_unserved
 from jedlik.frontend.text.model import TextModel
 from jedlik.frontend.text.tokenise import TooLong
 
 COMPLETION_MAX_TOKENS = 16
 """OpenAI's documented default."""
-ROLES = frozenset({"system", "developer", "user", "assistant"})
 MAX_STREAMS = 1024
 MAX_SALT_CHARS = 1024
 MAX_HINT_S = 3600
+COUNTED = 4
+"""Contexts: a prompt that is too long is counted up to here, to say by how much; more than valid ones is not done."""
 
 
 class Shape(msgspec.Struct, frozen=True):
@@ -38,6 +31,9 @@ class Shape(msgspec.Struct, frozen=True):
     chat: bool
     stream: bool
     include_usage: bool
+    """In a last chunk of its own."""
+    running_usage: bool
+    """In every chunk."""
     stops: tuple[str, ...]
     include_stop: bool
     skip_special: bool
@@ -96,17 +92,18 @@ class Planner:
 
     def chat(self, body: Body, limits: ModelLimits) -> Plan:
         """Raises RequestError."""
-        refuse_unserved(body, COMPLETION_ONLY)
+        template = self._text.template
+        refuse_unserved(body, COMPLETION_ONLY, template is None or template.reads_tools)
         if not isinstance(body.logprobs, bool | None):
             raise sampling.refuse("logprobs", "must be true or false; top_logprobs says how many")
-        if body.top_logprobs is not None and not body.logprobs:
+        if body.top_logprobs and not body.logprobs:
             raise sampling.refuse("top_logprobs", "needs logprobs: true")
         count = body.top_logprobs or 0 if body.logprobs else None
         if count is not None:
             sampling.check_logprobs(
                 count, "top_logprobs" if count else "logprobs", limits, self._config.max_top_logprobs
             )
-        ids = self._encode(self._render(body), False, limits, "messages")
+        ids = self._encode(self._render(body), False, limits, "messages", 1)
         return self._plan(body, limits, [ids], self._shape(body, True, count))
 
     def completion(self, body: Body, limits: ModelLimits) -> Plan:
@@ -120,15 +117,16 @@ class Planner:
         if count is not None:
             sampling.check_logprobs(count, "logprobs", limits, self._config.max_top_logprobs)
         special = body.add_special_tokens is not False
-        prompts = [self._ids(prompt, special, limits) for prompt in self._prompts(body.prompt)]
+        room = 0 if body.echo and sampling.output_limit(body, least=0).asked == 0 else 1
+        prompts = [self._ids(prompt, special, limits, room) for prompt in self._prompts(body.prompt)]
         return self._plan(body, limits, prompts, self._shape(body, False, count))
 
     def warm(self, body: Body, limits: ModelLimits) -> Iterator[None]:
         """Tokenise a large body's texts step by step before it is planned. Raises RequestError as planning would."""
         prompts = [self._render(body)] if body.messages is not None else self._prompts(body.prompt or "")
         for prompt in prompts:
-            if isinstance(prompt, str) and not self._text.tokeniser.hopeless(prompt, limits.max_model_len):
-                yield from self._text.tokeniser.warm(prompt, limits.max_model_len)
+            if isinstance(prompt, str) and not self._text.tokeniser.hopeless(prompt, COUNTED * limits.max_model_len):
+                yield from self._text.tokeniser.warm(prompt, COUNTED * limits.max_model_len)
 
     def _plan(self, body: Body, limits: ModelLimits, prompts: Sequence[bytes], shape: Shape) -> Plan:
         n = 1 if body.n is None else body.n
@@ -158,10 +156,12 @@ class Planner:
         return Prompt(ids, sampling.stopping(body, limits, min(left, default if asked is None else asked)))
 
     def _shape(self, body: Body, chat: bool, logprobs: int | None) -> Shape:
+        options = body.stream_options
         return Shape(
             chat,
             bool(body.stream),
-            bool(body.stream_options and body.stream_options.include_usage),
+            bool((options and options.include_usage) or (body.usage and body.usage.include)),
+            bool(options and options.continuous_usage_stats),
             sampling.stop_strings(body, self._config.max_stop_strings),
             bool(body.include_stop_str_in_output),
             body.skip_special_tokens is not False,
@@ -184,24 +184,28 @@ class Planner:
             raise sampling.refuse("prompt", f"has more than {self._config.max_batch_prompts} prompts")
         return [item for item in prompt if not isinstance(item, int)]
 
-    def _ids(self, prompt: str | list[int], special: bool, limits: ModelLimits) -> bytes:
+    def _ids(self, prompt: str | list[int], special: bool, limits: ModelLimits, room: int) -> bytes:
         if isinstance(prompt, str):
-            return self._encode(prompt, special, limits, "prompt")
-        if len(prompt) >= limits.max_model_len:
-            raise too_long(len(prompt), limits.max_model_len, "prompt")
+            return self._encode(prompt, special, limits, "prompt", room)
+        if len(prompt) + room > limits.max_model_len:
+            raise too_long(str(len(prompt)), limits.max_model_len, room, "prompt")
         if not prompt or min(prompt) < 0 or max(prompt) >= limits.vocab_size:
             raise sampling.refuse("prompt", "is empty or has an entry that is no token id of this model")
         return tokens.pack(prompt)
 
-    def _encode(self, text: str, special: bool, limits: ModelLimits, param: str) -> bytes:
+    def _encode(self, text: str, special: bool, limits: ModelLimits, param: str, room: int) -> bytes:
+        """`room`: tokens that must be left for the answer."""
+        most = limits.max_model_len
         try:
-            ids = self._text.tokeniser.encode(text, special, limits.max_model_len - 1)
+            ids = self._text.tokeniser.encode(text, special, COUNTED * most)
         except TooLong as error:
-            raise too_long(error.tokens, limits.max_model_len, param) from error
+            raise too_long(f"more than {COUNTED * most}", most, room, param) from error
         except UnicodeError as error:
-            raise RequestError(f"{param} is not valid Unicode: {error}", param=param, code="invalid_value") from error
+            raise RequestError(f"{param} is not valid Unicode.", param=param, code="invalid_value") from error
         if not ids:
             raise sampling.refuse(param, "is empty: a model needs at least one token")
+        if tokens.count(ids) + room > most:
+            raise too_long(str(tokens.count(ids)), most, room, param)
         return ids
 
     def _render(self, body: Body) -> str:
@@ -212,18 +216,16 @@ class Planner:
             )
         if not body.messages:
             raise RequestError("messages is missing or empty.", param="messages", code="missing_parameter")
-        extra = body.chat_template_kwargs or {}
-        for name in extra:
-            if name in template.reserved or name.startswith("_"):
-                raise sampling.refuse(f"chat_template_kwargs.{name}", "may not be set")
-        messages = [_message(m, f"messages[{at}]", template.knows_developer) for at, m in enumerate(body.messages)]
-        return template.render(messages, body.add_generation_prompt is not False, extra)
+        told = chat.variables(body, template.reserved)
+        developer = template.knows_developer
+        messages = [chat.rendered(each, f"messages[{at}]", developer) for at, each in enumerate(body.messages)]
+        return template.render(messages, body.add_generation_prompt is not False, told)
 
 
-def too_long(count: int, most: int, param: str) -> RequestError:
+def too_long(count: str, most: int, room: int, param: str) -> RequestError:
+    left = ", and the answer needs room for one more" if room else ""
     return RequestError(
-        f"This model's maximum context length is {most} tokens, of which one must be left for the answer; "
-        f"{param} has at least {count}.",
+        f"This model's maximum context length is {most} tokens; {param} has {count}{left}. Shorten it.",
         param=param,
         code="context_length_exceeded",
     )
@@ -255,39 +257,3 @@ def _hint(hint: KvHintBody | None) -> KvHint | None:
     if final and (hint.pin_s or hint.next_turn_s is not None):
         raise sampling.refuse("kv_hint.final", "says that no turn follows, pin_s or next_turn_s that one does")
     return KvHint(hint.pin_s or 0.0, hint.next_turn_s, final)
-
-
-def _content(parts: list[Part], param: str) -> str:
-    for at, part in enumerate(parts):
-        if part.type not in ("text", "input_text") or part.text is None:
-            where = f"{param}.content[{at}].type"
-            raise RequestError(f"{where} must be text.", param=where, code="unsupported_parameter")
-    return "".join([part.text or "" for part in parts])
-
-
-_EMPTY: tuple[object, ...] = (None, [], {}, "")
-
-
-def _message(message: Message, param: str, knows_developer: bool) -> dict[str, object]:
-    """As templates expect it. `developer` is OpenAI's newer name for `system`."""
-    if message.role not in ROLES:
-        where = f"{param}.role"
-        raise RequestError(
-            f"{where} {message.role[:40]!r} is not supported.", param=where, code="unsupported_parameter"
-        )
-    for name in ("tool_calls", "tool_call_id", "function_call", "audio", "refusal", "annotations"):
-        if getattr(message, name) not in _EMPTY:
-            where = f"{param}.{name}"
-            raise RequestError(f"{where} is not supported.", param=where, code="unsupported_parameter")
-    role = "system" if message.role == "developer" and not knows_developer else message.role
-    content = message.content
-    rendered: dict[str, object] = {
-        "role": role,
-        "content": _content(content, param) if isinstance(content, list) else content or "",
-    }
-    if message.name is not None:
-        rendered["name"] = message.name
-    for name in ("reasoning", "reasoning_content"):
-        if getattr(message, name) is not None:
-            rendered[name] = getattr(message, name)
-    return rendered

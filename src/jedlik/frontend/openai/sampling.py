@@ -7,7 +7,11 @@ from jedlik.core.requests import RANGES, Sampling, Stopping
 from jedlik.frontend.openai.limits import ModelLimits
 from jedlik.frontend.openai.schema import Body
 
-SEEDS = 1 << 63
+SEEDS = 1 << 64
+"""How many there are: those of signed 64 bits."""
+DRAW_A_SEED = -1
+"""As if none was given (vLLM reads it so)."""
+SMALLEST_NUCLEUS = 1e-9
 MAX_LOGIT_BIAS = 1024
 MAX_STOP_TOKEN_IDS = 1024
 MAX_STOP_CHARS = 1024
@@ -66,12 +70,18 @@ def _top_k(body: Body, limits: ModelLimits) -> int:
     return body.top_k
 
 
+def _top_p(body: Body, limits: ModelLimits) -> float:
+    """0 is what OpenAI takes for "only the most likely token": the smallest nucleus."""
+    if body.top_p is not None and 0 <= body.top_p < SMALLEST_NUCLEUS:
+        limits.needs("top_p", "top_p")
+        return SMALLEST_NUCLEUS
+    return _number(body, limits, "top_p")
+
+
 def _token(text: str, vocab_size: int) -> int:
-    try:
-        token = int(text) if text.isascii() and len(text) <= 10 else -1
-    except ValueError:
-        token = -1
-    if not 0 <= token < vocab_size:
+    """Digits only: Python's int() takes signs, blanks and underscores too, and 7 may not be named twice as 07."""
+    token = int(text) if text.isascii() and text.isdigit() and len(text) <= 10 else -1
+    if not 0 <= token < vocab_size or str(token) != text:
         raise refuse("logit_bias", f"has the key {text[:40]!r}, which is no token id of this model")
     return token
 
@@ -88,8 +98,10 @@ def _logit_bias(body: Body, limits: ModelLimits) -> dict[int, float]:
 
 
 def _seed(body: Body, limits: ModelLimits, drawn: int) -> int:
-    if body.seed is None:
+    if body.seed is None or body.seed == DRAW_A_SEED:
         return drawn
+    if not -SEEDS // 2 <= body.seed < SEEDS // 2:
+        raise refuse("seed", f"must be a whole number from {-SEEDS // 2} to {SEEDS // 2 - 1}")
     limits.needs("seed", "seed")
     return body.seed % SEEDS
 
@@ -109,7 +121,7 @@ def sampling(body: Body, limits: ModelLimits, drawn_seed: int, logprobs: int | N
     return Sampling(
         seed=_seed(body, limits, drawn_seed),
         temperature=_temperature(body, limits),
-        top_p=_number(body, limits, "top_p"),
+        top_p=_top_p(body, limits),
         top_k=_top_k(body, limits),
         min_p=_number(body, limits, "min_p"),
         repetition_penalty=_number(body, limits, "repetition_penalty"),

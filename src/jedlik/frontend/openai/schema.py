@@ -1,41 +1,59 @@
 """The request body of chat and completions, and its decoding.
 
 One schema serves both: parameters of the other endpoint are refused by name, and so is every unknown one. Nothing is
-ignored silently: a parameter takes effect, is refused, or stands in `WITHOUT_EFFECT` or (at its default) in `NEUTRAL`.
+ignored silently: a parameter takes effect, is refused, or stands in one of the lists here: `WITHOUT_EFFECT`,
+`MESSAGE_WITHOUT_EFFECT` and `PART_WITHOUT_EFFECT` change no answer; `NEUTRAL` is taken where it asks for nothing.
 """
-
-import re
 
 import msgspec
 
 from jedlik.core.errors import RequestError
+from jedlik.frontend.body import Reader
 
 
-class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One part of a message's content; only text is served."""
+class _MessageWithoutEffect(msgspec.Struct, frozen=True, kw_only=True):
+    """What clients keep with messages and send back. No template sees it."""
 
-    type: str
-    text: str | None = None
-    image_url: object = None
-    input_audio: object = None
-    video_url: object = None
-    file: object = None
+    annotations: object = None
+    cache_control: object = None
+    created: object = None
+    created_at: object = None
+    id: object = None
+    metadata: object = None
+    parsed: object = None
+    provider_specific_fields: object = None
+    reasoning_details: object = None
+    status: object = None
+    thinking_blocks: object = None
+    timestamp: object = None
 
 
-class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One message. The fields typed `object` are what openai-python sends back of an answer; they must be empty."""
+MESSAGE_WITHOUT_EFFECT = frozenset(_MessageWithoutEffect.__struct_fields__)
+PART_WITHOUT_EFFECT = frozenset(
+    {"annotations", "cache_control", "id", "index", "logprobs", "providerOptions", "provider_specific_fields"}
+    | {"encrypted_content", "signature", "status", "summary"}
+)
+"""Fields of parts with text; the last line's are those of reasoning."""
+
+
+class Message(_MessageWithoutEffect, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One message."""
 
     role: str
-    content: str | list[Part] | None = None
+    content: str | list[dict[str, object]] | None = None
     name: str | None = None
-    refusal: object = None
-    annotations: object = None
+    refusal: str | None = None
+    """An assistant's words, where it has no content."""
+    reasoning: str | None = None
+    reasoning_content: str | None = None
+    thinking: str | None = None
+    # accepted at their default only
     audio: object = None
     function_call: object = None
-    tool_calls: object = None
+    partial: object = None
+    prefix: object = None
     tool_call_id: object = None
-    reasoning: object = None
-    reasoning_content: object = None
+    tool_calls: object = None
 
 
 class StreamOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -52,7 +70,115 @@ class KvHintBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     final: bool | None = None
 
 
-class Body(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class UsageBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """OpenRouter's way to ask for usage."""
+
+    include: bool | None = None
+
+
+class ThinkingBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Anthropic's way to ask for reasoning. `budget_tokens` and `display` have no effect."""
+
+    type: str
+    budget_tokens: int | None = None
+    display: object = None
+
+
+class ReasoningBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """OpenRouter's way. `max_tokens` and `summary` have no effect."""
+
+    effort: str | None = None
+    enabled: bool | None = None
+    max_tokens: int | None = None
+    summary: object = None
+
+
+class _WithoutEffect(msgspec.Struct, frozen=True, kw_only=True):
+    """What a client tells or keeps for itself: names, labels, what another service would do."""
+
+    cache_control: object = None
+    chat_id: object = None
+    client_metadata: object = None
+    conversation_id: object = None
+    id: object = None
+    keep_alive: object = None
+    litellm_call_id: object = None
+    litellm_metadata: object = None
+    litellm_session_id: object = None
+    litellm_trace_id: object = None
+    max_retries: object = None
+    metadata: object = None
+    num_retries: object = None
+    prompt_cache_options: object = None
+    prompt_cache_retention: object = None
+    provider: object = None
+    request_id: object = None
+    request_timeout: object = None
+    safety_identifier: object = None
+    service_tier: object = None
+    session_id: object = None
+    store: object = None
+    tags: object = None
+    thread_id: object = None
+    timeout: object = None
+    trace: object = None
+    trace_id: object = None
+    user_id: object = None
+    verbosity: object = None
+
+
+WITHOUT_EFFECT = frozenset(_WithoutEffect.__struct_fields__)
+
+
+class _NotServed(_WithoutEffect, frozen=True, kw_only=True):
+    """Accepted at their default only: see `NEUTRAL`."""
+
+    allowed_token_ids: object = None
+    audio: object = None
+    bad_words: object = None
+    best_of: object = None
+    chat_template: object = None
+    continue_final_message: object = None
+    documents: object = None
+    early_stopping: object = None
+    extra_body: object = None
+    extra_headers: object = None
+    extra_query: object = None
+    function_call: object = None
+    functions: object = None
+    guided_choice: object = None
+    guided_grammar: object = None
+    guided_json: object = None
+    guided_regex: object = None
+    include_reasoning: object = None
+    kv_transfer_params: object = None
+    length_penalty: object = None
+    mm_processor_kwargs: object = None
+    modalities: object = None
+    models: object = None
+    moderation: object = None
+    nvext: object = None
+    parallel_tool_calls: object = None
+    plugins: object = None
+    prediction: object = None
+    prompt_logprobs: object = None
+    response_format: object = None
+    return_token_ids: object = None
+    return_tokens_as_token_ids: object = None
+    spaces_between_special_tokens: object = None
+    structured_outputs: object = None
+    suffix: object = None
+    thinking_token_budget: object = None
+    tool_choice: object = None
+    tools: object = None
+    transforms: object = None
+    truncate_prompt_tokens: object = None
+    use_beam_search: object = None
+    vllm_xargs: object = None
+    web_search_options: object = None
+
+
+class Body(_NotServed, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Every parameter known here. None is "not given"."""
 
     model: str
@@ -82,60 +208,28 @@ class Body(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     # shape
     stream: bool | None = None
     stream_options: StreamOptions | None = None
+    usage: UsageBody | None = None
     echo: bool | None = None
     skip_special_tokens: bool | None = None
     add_special_tokens: bool | None = None
+    # template
     add_generation_prompt: bool | None = None
-    chat_template_kwargs: dict[str, str | int | float | bool | None] | None = None
+    chat_template_kwargs: dict[str, object] | None = None
+    reasoning_effort: str | None = None
+    reasoning: ReasoningBody | None = None
+    thinking: ThinkingBody | None = None
+    enable_thinking: bool | None = None
     # serving
     priority: int | None = None
     cache_salt: str | None = None
     prompt_cache_key: str | None = None
     kv_hint: KvHintBody | None = None
     user: str | None = None
-    # accepted without effect
-    metadata: object = None
-    store: object = None
-    service_tier: object = None
-    # accepted at their default only
-    allowed_token_ids: object = None
-    audio: object = None
-    bad_words: object = None
-    best_of: object = None
-    chat_template: object = None
-    continue_final_message: object = None
-    documents: object = None
-    early_stopping: object = None
-    function_call: object = None
-    functions: object = None
-    guided_choice: object = None
-    guided_grammar: object = None
-    guided_json: object = None
-    guided_regex: object = None
-    include_reasoning: object = None
-    kv_transfer_params: object = None
-    length_penalty: object = None
-    modalities: object = None
-    parallel_tool_calls: object = None
-    prediction: object = None
-    prompt_logprobs: object = None
-    reasoning_effort: object = None
-    response_format: object = None
-    return_token_ids: object = None
-    return_tokens_as_token_ids: object = None
-    spaces_between_special_tokens: object = None
-    structured_outputs: object = None
-    suffix: object = None
-    tool_choice: object = None
-    tools: object = None
-    truncate_prompt_tokens: object = None
-    use_beam_search: object = None
-    verbosity: object = None
-    web_search_options: object = None
 
 
-WITHOUT_EFFECT = frozenset({"metadata", "store", "service_tier"})
 NEUTRAL: dict[str, tuple[object, ...]] = {
+    "tools": ([],),
+    "functions": ([],),
     "allowed_token_ids": (),
     "audio": (),
     "bad_words": ([],),
@@ -144,91 +238,80 @@ NEUTRAL: dict[str, tuple[object, ...]] = {
     "continue_final_message": (False,),
     "documents": ([],),
     "early_stopping": (False,),
+    "extra_body": ({},),
+    "extra_headers": ({},),
+    "extra_query": ({},),
     "function_call": ("none", "auto"),
-    "functions": ([],),
     "guided_choice": (),
     "guided_grammar": (),
     "guided_json": (),
     "guided_regex": (),
     "include_reasoning": (True,),
-    "kv_transfer_params": (),
-    "length_penalty": (1, 1.0),
+    "kv_transfer_params": ({},),
+    "length_penalty": (1,),
+    "mm_processor_kwargs": ({},),
     "modalities": (["text"],),
-    "parallel_tool_calls": (True,),
+    "models": ([],),
+    "moderation": (),
+    "nvext": ({},),
+    "parallel_tool_calls": (True, False),
+    "plugins": ([],),
     "prediction": (),
     "prompt_logprobs": (),
-    "reasoning_effort": (),
     "response_format": ({"type": "text"},),
     "return_token_ids": (False,),
     "return_tokens_as_token_ids": (False,),
     "spaces_between_special_tokens": (True,),
     "structured_outputs": (),
     "suffix": (),
+    "thinking_token_budget": (),
     "tool_choice": ("none", "auto"),
-    "tools": ([],),
+    "transforms": ([],),
     "truncate_prompt_tokens": (),
     "use_beam_search": (False,),
-    "verbosity": ("medium",),
+    "vllm_xargs": ({},),
     "web_search_options": (),
 }
-"""Parameters that are not served, with the values that ask for nothing (null always does)."""
-_neutral = {name: frozenset(map(msgspec.json.encode, values)) for name, values in NEUTRAL.items()}
-CHAT_ONLY = ("messages", "top_logprobs", "max_completion_tokens", "add_generation_prompt", "chat_template_kwargs")
+"""Parameters that are not served, with the values that ask for nothing (null always does). The first that asks for
+something is named: what must be removed stands before what only belongs to it."""
+TOOLS = ("tools", "tool_choice", "parallel_tool_calls")
+CHAT_ONLY = (
+    "messages", "top_logprobs", "max_completion_tokens", "add_generation_prompt", "chat_template_kwargs",
+    "reasoning_effort", "reasoning", "thinking", "enable_thinking",
+)  # fmt: skip
 COMPLETION_ONLY = ("prompt", "echo", "add_special_tokens")
 
-_decoder = msgspec.json.Decoder(Body)
-_at = re.compile(r"^(?P<what>.*?)(?: - at `(?P<path>.*)`)?$", re.DOTALL)
-_field = re.compile(r"(?:unknown|required) field `(.*)`$")
+decode_body = Reader(Body).read
+"""Parse and type-check. Raises RequestError that names the parameter, or says that this is no JSON."""
 
 
-def _param(path: str | None, what: str) -> str | None:
-    """`$.messages[0]` and "unknown field `x`" make `messages[0].x`."""
-    parts = [(path or "$").removeprefix("$").removeprefix(".")]
-    if field := _field.search(what):
-        parts.append(field[1])
-    return ".".join(part for part in parts if part) or None
+def _same(value: object, neutral: object) -> bool:
+    return value == neutral and isinstance(value, bool) == isinstance(neutral, bool)
 
 
-def _bad_value(error: msgspec.ValidationError) -> RequestError:
-    match = _at.match(str(error))
-    what, path = (match["what"], match["path"]) if match else (str(error), None)
-    param = _param(path, what)
-    code = "unknown_parameter" if "unknown field" in what else "invalid_value"
-    if "unknown field" in what:
-        return RequestError(f"Parameter {param} is not supported.", param=param, code=code)
-    return RequestError(what if param is None else f"{what} ({param})", param=param, code=code)
-
-
-def decode_body(raw: bytes | bytearray) -> Body:
-    """Parse and type-check. Raises RequestError that names the parameter, or says that this is no JSON."""
-    try:
-        return _decoder.decode(raw)
-    except msgspec.ValidationError as error:
-        raise _bad_value(error) from error
-    except RecursionError as error:
-        raise RequestError("The JSON is nested too deeply.", code="invalid_json") from error
-    except (msgspec.MsgspecError, UnicodeError) as error:
-        raise RequestError(f"The body is not valid JSON: {error}", code="invalid_json") from error
-
-
-def refuse_unserved(body: Body, other_endpoint: tuple[str, ...]) -> None:
-    """Raises RequestError naming the first parameter that would be ignored."""
+def refuse_unserved(body: Body, other_endpoint: tuple[str, ...], reads_tools: bool = True) -> None:
+    """Raises RequestError naming the first parameter that would be ignored. `reads_tools`: the template does."""
     for name in other_endpoint:
         if getattr(body, name) is not None:
             raise RequestError(f"{name} is not a parameter of this endpoint.", param=name, code="unknown_parameter")
-    for name, asks_nothing in _neutral.items():
+    spared = TOOLS if body.tool_choice == "none" and not reads_tools and isinstance(body.tools, list) else ()
+    for name, neutral in NEUTRAL.items():
         value = getattr(body, name)
-        if value is not None and msgspec.json.encode(value) not in asks_nothing:
-            raise RequestError(f"{name} is not supported with this value.", param=name, code="unsupported_parameter")
+        if value is not None and name not in spared and not any(_same(value, each) for each in neutral):
+            remedy = f" with this value; leave it out, or send {_listed(neutral)}" if neutral else "; leave it out"
+            raise RequestError(f"{name} is not supported{remedy}.", param=name, code="unsupported_parameter")
     options = body.stream_options
     if options is not None:
         _refuse_stream_options(options, bool(body.stream))
 
 
+def _listed(values: tuple[object, ...]) -> str:
+    return " or ".join([msgspec.json.encode(value).decode() for value in values])
+
+
 def _refuse_stream_options(options: StreamOptions, stream: bool) -> None:
     if not stream:
         raise RequestError("stream_options needs stream: true.", param="stream_options", code="invalid_value")
-    for name in ("include_obfuscation", "continuous_usage_stats"):
-        if getattr(options, name):
-            param = f"stream_options.{name}"
-            raise RequestError(f"{param} is not supported.", param=param, code="unsupported_parameter")
+    if options.include_obfuscation:
+        param = "stream_options.include_obfuscation"
+        raise RequestError(f"{param} is not supported; leave it out.", param=param, code="unsupported_parameter")

@@ -1,23 +1,38 @@
 """Chat messages to prompt text, by the model's own Jinja template, in a sandbox.
 
-The template comes with the model and is not trusted: no attribute access beyond values, nothing to change. What
-templates of the ecosystem expect is here: `raise_exception`, `strftime_now`, `tojson`, loop controls, `generation`.
+The template comes with the model and is not trusted: no attribute access beyond values, nothing to change, and a bound
+on the steps it takes and on the text it makes. What templates of the ecosystem expect is here: `raise_exception`,
+`strftime_now`, `tojson`, loop controls, `generation`, `tools` and `documents` that are none.
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
+from functools import wraps
+from typing import Any
 
 import jinja2
 from jinja2 import nodes
 from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
+from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.visitor import NodeTransformer
 
 from jedlik.core.errors import RequestError
 
 RESERVED = frozenset({"messages", "tools", "documents", "add_generation_prompt"})
 """Names that a request may not set by `chat_template_kwargs`."""
+STEPS, STEPS_PER_MESSAGE, STEPS_PER_CALL = 200_000, 2_000, 10
+"""A rendering may take so many steps: turns of loops are one, calls cost more."""
+MOST_CHARS = 64 << 20
+"""Of one rendering, and of any text that is put together on the way."""
+MOST_ITEMS = 1 << 20
+"""Of a list that is put together."""
+MOST_TOLD_CHARS = 500
+"""Of what a template says is wrong: it may repeat a message."""
+_BUDGET = " steps"
+"""Stands among a rendering's variables under a name that no template can write."""
 
 
 class _Generation(Extension):
@@ -30,8 +45,104 @@ class _Generation(Extension):
         return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 
 
-def _tojson(value: object, ensure_ascii: bool = False, indent: int | None = None) -> str:
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent)
+class _Budget:
+    """What one rendering may still do."""
+
+    __slots__ = ("left",)
+
+    def __init__(self, messages: int) -> None:
+        self.left = STEPS + STEPS_PER_MESSAGE * messages
+
+    def take(self, steps: int) -> None:
+        self.left -= steps
+        if self.left < 0:
+            raise jinja2.TemplateRuntimeError("it takes too many steps")
+
+
+def _sized(value: Any) -> Any:
+    """A value, refused if it grew too large."""
+    if isinstance(value, str) and len(value) > MOST_CHARS:
+        raise jinja2.TemplateRuntimeError(f"it makes a text of more than {MOST_CHARS} characters")
+    if isinstance(value, list | tuple) and len(value) > MOST_ITEMS:
+        raise jinja2.TemplateRuntimeError(f"it makes a list of more than {MOST_ITEMS} items")
+    return value
+
+
+def _modest(given: Iterable[object]) -> None:
+    """Refuses sizes (of padding, say) that nothing needs."""
+    if any(isinstance(each, int) and abs(each) > MOST_CHARS for each in given):
+        raise jinja2.TemplateRuntimeError("it asks for a size beyond bounds")
+
+
+def _bounded(apply: Callable[..., Any]) -> Callable[..., Any]:
+    """A filter whose arguments and result are looked at; jinja's marks on it are kept."""
+
+    @wraps(apply)
+    def checked(*given: Any, **named: Any) -> Any:
+        _modest((*given, *named.values()))
+        return _sized(apply(*given, **named))
+
+    return checked
+
+
+@jinja2.pass_context
+def _counted(context: Context, items: Iterable[object]) -> Iterator[object]:
+    """What a loop runs over, each turn counted."""
+    budget: _Budget = context.parent[_BUDGET]
+    for item in items:
+        budget.take(1)
+        yield item
+
+
+def _joined(parts: Sequence[object]) -> str:
+    """The operator `~`."""
+    return str(_sized("".join(map(str, parts))))
+
+
+class _Bounded(NodeTransformer):
+    """Puts the counting into a template."""
+
+    def visit_For(self, node: nodes.For) -> nodes.Node:
+        self.generic_visit(node)
+        node.iter = nodes.Filter(node.iter, "_counted", [], [], None, None, lineno=node.lineno)
+        return node
+
+    def visit_Concat(self, node: nodes.Concat) -> nodes.Node:
+        self.generic_visit(node)
+        items = nodes.List(node.nodes, lineno=node.lineno)
+        return nodes.Filter(items, "_joined", [], [], None, None, lineno=node.lineno)
+
+
+class _Sandbox(ImmutableSandboxedEnvironment):
+    """Counts calls, and lets no operator make a text without bounds."""
+
+    intercepted_binops = frozenset({"+", "*", "**"})
+
+    def call(self, context: Context, callee: Any, *given: Any, **named: Any) -> Any:
+        context.parent[_BUDGET].take(STEPS_PER_CALL)
+        _modest((*given, *named.values()))
+        return _sized(super().call(context, callee, *given, **named))
+
+    def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
+        if operator == "+":
+            return _sized(left + right)
+        if operator == "**":
+            raise jinja2.TemplateRuntimeError("it raises to a power")
+        sizes = [len(each) if isinstance(each, str | list | tuple) else each for each in (left, right)]
+        if sizes[0] * sizes[1] > MOST_CHARS:
+            raise jinja2.TemplateRuntimeError("it multiplies beyond bounds")
+        return left * right
+
+
+def _tojson(
+    value: object,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    """As in transformers: no escapes for HTML."""
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
 
 def _raise(message: str) -> None:
@@ -42,25 +153,43 @@ class ChatTemplate:
     """One model's template. Pure but for `wall`, which `strftime_now` asks for the time in seconds since the epoch."""
 
     def __init__(self, source: str, tokens: Mapping[str, str], wall: Callable[[], float]) -> None:
-        environment = ImmutableSandboxedEnvironment(
-            trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols]
-        )
+        environment = _Sandbox(trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols])
         environment.filters["tojson"] = _tojson
+        environment.filters = {name: _bounded(apply) for name, apply in environment.filters.items()}
+        environment.filters |= {"_counted": _counted, "_joined": _joined}
+        del environment.globals["lipsum"]
         environment.globals["raise_exception"] = _raise
         environment.globals["strftime_now"] = lambda form: datetime.fromtimestamp(wall()).strftime(form)
-        self._template = environment.from_string(source)
+        bounded = _Bounded().visit(environment.parse(source))
+        code = environment.compile(bounded)
+        self._template = jinja2.Template.from_code(environment, code, environment.make_globals(None))
         self._globals = dict(self._template.globals)
         self._tokens = dict(tokens)
         self.reserved = RESERVED | tokens.keys()
         self.knows_developer = "developer" in source
+        self.reads_tools = "tools" in source
 
     def render(self, messages: Sequence[Mapping[str, object]], generation: bool, extra: Mapping[str, object]) -> str:
-        """Prompt text. Raises RequestError if the template refuses the messages."""
-        values = {**self._globals, **extra, **self._tokens, "messages": messages, "add_generation_prompt": generation}
+        """Prompt text. Raises RequestError if the template refuses the messages or can't be rendered with them."""
+        values = {
+            **self._globals, **extra, **self._tokens, "messages": messages, "tools": None, "documents": None,
+            "add_generation_prompt": generation, _BUDGET: _Budget(len(messages)),
+        }  # fmt: skip
+        parts, size = [], 0
         try:
             # as Template.render, less its merging of globals and values, which costs more than the rendering
-            return "".join(self._template.root_render_func(self._template.new_context(values, shared=True)))
-        except (jinja2.TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
-            raise RequestError(
-                f"the model's chat template refuses these messages: {error}", param="messages"
-            ) from error
+            for part in self._template.root_render_func(self._template.new_context(values, shared=True)):
+                size += len(part)
+                if size > MOST_CHARS:
+                    raise jinja2.TemplateRuntimeError(f"it makes more than {MOST_CHARS} characters")
+                parts.append(part)
+            return "".join(parts)
+        except RecursionError as error:
+            raise _refusal("it calls itself without end") from error
+        except Exception as error:  # a template may raise anything, and none of it is the server's fault
+            raise _refusal(str(error) or type(error).__name__) from error
+
+
+def _refusal(why: str) -> RequestError:
+    shown = why if len(why) <= MOST_TOLD_CHARS else why[:MOST_TOLD_CHARS] + " ..."
+    return RequestError(f"The model's chat template refuses these messages: {shown}", param="messages")
