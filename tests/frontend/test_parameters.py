@@ -80,11 +80,13 @@ def test_takes_effect(model_dir: Path, name: str, value: Any, holds: Any) -> Non
 
 BAD: list[tuple[str, Any]] = [
     ("temperature", 2.5), ("temperature", -0.1), ("temperature", "hot"), ("top_p", -0.1), ("top_p", 1.5), ("top_k", -2),
-    ("min_p", 2), ("frequency_penalty", 3), ("presence_penalty", -3), ("repetition_penalty", 0), ("seed", "x"), ("seed", 2**63), ("seed", -(2**63) - 1), ("seed", 10**30), ("seed", 1.5), ("seed", True),
+    ("min_p", 2), ("frequency_penalty", 3), ("presence_penalty", -3), ("repetition_penalty", 0), ("seed", "x"),
+    ("seed", 2**63), ("seed", -(2**63) - 1), ("seed", 10**30), ("seed", 1.5), ("seed", True),
     ("logit_bias", {"x": 1}), ("logit_bias", {"5": 101}), ("logit_bias", {"99999": 1}), ("logit_bias", {"-1": 1}),
     ("logit_bias", {" 5": 1}), ("logit_bias", {"+5": 1}), ("logit_bias", {"0_5": 1}), ("logit_bias", {"05": 1}),
     ("logit_bias", {"5.0": 1}), ("logit_bias", {"٥": 1}), ("logit_bias", {"": 1}), ("logit_bias", {"5\n": 1}),
-    ("n", 0), ("n", 17), ("max_tokens", 0), ("max_tokens", -1), ("max_tokens", 5.5), ("max_tokens", "5"), ("min_tokens", -1), ("min_tokens", 100_000),
+    ("n", 0), ("n", 17), ("max_tokens", 0), ("max_tokens", -1), ("max_tokens", 5.5), ("max_tokens", "5"),
+    ("min_tokens", -1), ("min_tokens", 100_000),
     ("stop_token_ids", [99_999]), ("stop", ""), ("stop", ["a", ""]), ("stop", ["a"] * 33), ("cache_salt", ""),
     ("priority", 2**40), ("user", 7), ("prompt_cache_key", ["a"]), ("stream", "yes"),
     ("stream_options", {"include_usage": True}),

@@ -113,7 +113,8 @@ class _SecondLook:
 
 
 def _join(path: str, name: str) -> str:
-    return f"{path}.{name[:MOST_NAME_CHARS]}" if path else name[:MOST_NAME_CHARS]
+    shown = name[:MOST_NAME_CHARS] or '""'
+    return f"{path}.{shown}" if path else shown
 
 
 def _members(kind: inspect.Type) -> tuple[inspect.Type, ...]:
