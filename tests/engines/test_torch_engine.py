@@ -1,12 +1,16 @@
 """The engine's contract: columns in order, its own thread, log-probabilities, the dead token, failure told once."""
 
 import random
+import shutil
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from safetensors.numpy import load_file
 from torch_driving import GREEDY, Driver, Sequence, engine
 from transformers import AutoModelForCausalLM
 
@@ -164,3 +168,32 @@ def test_bfloat16_runs_by_the_same_path(model: Path) -> None:
     both = [Sequence(PROMPT, 8), Sequence(PROMPT, 8)]
     Driver(under_test.run, 100).run(both, random.Random(0))
     assert len(both[0].output) == 8
+
+
+def spoilt(model: Path, tmp_path: Path, change: Callable[[dict[str, np.ndarray[Any, Any]]], object]) -> Path:
+    """A copy of a model with other weights."""
+    folder = Path(shutil.copytree(model, tmp_path / "spoilt"))
+    tensors = load_file(folder / "model.safetensors")
+    change(tensors)
+    (folder / "model.safetensors").write_bytes(tiny.safetensors(tensors))
+    return folder
+
+
+UP = "model.layers.1.mlp.up_proj.weight"
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda tensors: tensors.pop(UP), f"lack {UP}"),
+        (lambda tensors: tensors.update({UP: tensors[UP][:, :9].copy()}), rf"{UP} has the shape \[128, 9\]"),
+        (lambda tensors: tensors.update({UP: tensors[UP] * np.nan}), "not finite"),
+        (lambda tensors: tensors.update({UP: tensors[UP] * np.inf}), "not finite"),
+    ],
+)
+def test_weights_that_are_not_the_model_s_are_refused_at_load(
+    model: Path, tmp_path: Path, change: Callable[[dict[str, np.ndarray[Any, Any]]], object], says: str
+) -> None:
+    """transformers would make up what is missing, and serve it."""
+    with pytest.raises(ConfigError, match=says):
+        engine(spoilt(model, tmp_path, change))

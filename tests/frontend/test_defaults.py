@@ -28,7 +28,8 @@ def asked(model_dir: Path, path: str, port: ScriptedPort | None = None, **more: 
 @pytest.mark.parametrize("path", [CHAT, TEXT])
 def test_they_hold_where_a_request_says_nothing_or_null(model_dir: Path, path: str) -> None:
     names = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
-    for more in ({}, dict.fromkeys((*names, "max_tokens"))):
+    nothing: tuple[dict[str, Any], ...] = ({}, dict.fromkeys((*names, "max_tokens")))
+    for more in nothing:
         request = asked(model_dir, path, **more)
         assert [getattr(request.sampling, name) for name in names] == [0.25, 0.75, 30, 0.125, 1.5]
         assert request.stopping.max_tokens == 6
@@ -42,7 +43,8 @@ def test_they_hold_where_a_request_says_nothing_or_null(model_dir: Path, path: s
     ],
 )  # fmt: skip
 def test_a_request_s_own_value_wins_neutral_ones_too(model_dir: Path, name: str, value: float, drawn: float) -> None:
-    request = asked(model_dir, CHAT, **{name: value})
+    named: dict[str, Any] = {name: value}
+    request = asked(model_dir, CHAT, **named)
     assert getattr(request.sampling, name) == drawn
     others = {"temperature", "top_p", "top_k", "min_p", "repetition_penalty"} - {name}
     assert all(getattr(request.sampling, other) == getattr(VENDOR, other) for other in others)

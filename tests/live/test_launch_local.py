@@ -20,7 +20,9 @@ SLEEP = "import time; time.sleep(60)"
 Said = list[tuple[MemberReady | MemberEnded, str]]
 
 
-def scenario(code: str, act: Callable[[LocalLauncher, Said], None], until: int, ready: bool = True) -> Said:
+def scenario(
+    code: str, act: Callable[[LocalLauncher, Said], None], until: int, ready: bool = True, said: str = ""
+) -> Said:
     """Start worker-0 with this code, act once it is told to be ready (or at once), and wait for so many tellings."""
 
     async def run() -> Said:
@@ -37,7 +39,7 @@ def scenario(code: str, act: Callable[[LocalLauncher, Said], None], until: int, 
         def spawn(name: str, number: int, role: Role) -> Started:
             return Started(start([sys.executable, "-c", code]), WorkerId(f"{name}@{number}"))
 
-        launcher = LocalLauncher(spawn, lambda name: ready, lambda text: None)
+        launcher = LocalLauncher(spawn, lambda name: ready, lambda text: None, lambda name: said)
         launcher.listen(tell)
         launcher.start("worker-0", 3, "both")
         if not ready:
@@ -78,6 +80,14 @@ def test_a_worker_that_ends_by_itself_is_told_with_its_code() -> None:
     assert scenario("import sys; sys.exit(3)", lambda *_: None, 1, ready=False) == [
         ended("crashed", "ended with code 3")
     ]
+
+
+@pytest.mark.parametrize(
+    ("code", "words"), [(EXIT_CONFIG, "no weights in x"), (70, "ended with code 70: no weights in x")]
+)
+def test_why_a_worker_ended_is_told_in_its_own_words(code: int, words: str) -> None:
+    told = scenario(f"import sys; sys.exit({code})", lambda *_: None, 1, ready=False, said="no weights in x")
+    assert told == [ended("hopeless" if code == EXIT_CONFIG else "crashed", words)]
 
 
 def test_a_worker_that_can_not_be_started_has_crashed() -> None:
@@ -147,7 +157,7 @@ def test_another_process_with_the_same_pid_is_not_the_one(stranger: int) -> None
         (-9, False, "killed"),
         (None, False, "killed"),
         (-11, False, "crashed"),
-        (0, False, "crashed"),
+        (0, False, "killed"),
     ],
 )
 def test_causes(code: int | None, asked: bool, cause: str) -> None:

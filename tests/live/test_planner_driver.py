@@ -11,6 +11,7 @@ from jedlik.core.errors import Bug, ConfigError
 from jedlik.core.events import Adopted, Hold, MemberEnded, MemberReady, PlannerEvent, Scale, Woken
 from jedlik.core.facts import Fact
 from jedlik.core.ids import WorkerId
+from jedlik.core.plans import Cause
 from jedlik.live.launch import Tell
 from jedlik.live.planner import PlannerDriver
 
@@ -134,15 +135,61 @@ def test_a_fresh_node_is_told_what_runs_and_what_was_set_by_hand() -> None:
     assert told.said[-2:] == [("change", W0, "decode"), ("ended", "worker-1", "ended with code 1")]
 
 
-@pytest.mark.parametrize(("fixed", "served", "over"), [(True, True, True), (False, True, False), (False, False, True)])
-def test_a_worker_that_can_not_start_ends_a_server_that_needs_it(fixed: bool, served: bool, over: bool) -> None:
+OTHER, SAME, NOBODY = MemberReady("worker-0", 1, W0), MemberReady("worker-1", 1, W0), None
+
+
+@pytest.mark.parametrize(
+    ("cause", "fixed", "served", "over"),
+    [
+        ("hopeless", True, NOBODY, True),
+        ("hopeless", False, NOBODY, True),
+        ("hopeless", True, OTHER, True),
+        ("hopeless", False, OTHER, False),
+        ("hopeless", True, SAME, False),
+        ("crashed", True, NOBODY, True),
+        ("crashed", False, NOBODY, True),
+        ("crashed", True, OTHER, False),
+        ("crashed", True, SAME, False),
+        ("killed", True, NOBODY, False),
+        ("asked", True, NOBODY, False),
+        ("late", True, NOBODY, False),
+    ],
+)
+def test_a_worker_that_can_not_start_ends_a_server_that_needs_it(
+    cause: Cause, fixed: bool, served: MemberReady | None, over: bool
+) -> None:
     async def act(driver: PlannerDriver, told: Told) -> None:
-        if served:
-            told.tell(MemberReady("worker-0", 1, W0), "")
-        told.tell(MemberEnded("worker-1", 1, "hopeless"), "ended with code 78")
+        if served is not None:
+            told.tell(served, "")
+        told.tell(MemberEnded("worker-1", 1, cause), "the weights lack x")
         assert driver.failed.done() == over
         if over:
-            with pytest.raises(ConfigError, match="worker-1 cannot start"):
+            with pytest.raises(ConfigError, match="worker-1 cannot start: the weights lack x"):
                 driver.failed.result()
 
     driven(act, fixed=fixed)
+
+
+def test_a_worker_that_served_once_is_never_hopeless() -> None:
+    """Its files may be gone for a moment: it is started again, later and later."""
+
+    async def act(driver: PlannerDriver, told: Told) -> None:
+        told.tell(SAME, "")
+        told.tell(MemberEnded("worker-1", 1, "hopeless"), "no config.json")
+
+    nodes, _ = driven(act, fixed=True)
+    assert nodes[0].seen[-1] == MemberEnded("worker-1", 1, "crashed")
+
+
+def test_workers_that_the_kernel_kills_before_any_serves_end_the_server() -> None:
+    """Weights that do not fit into memory: a signal is all there is to see of it."""
+
+    async def act(driver: PlannerDriver, told: Told) -> None:
+        for start in (1, 2):
+            told.tell(MemberEnded("worker-1", start, "killed"), "was killed by SIGKILL")
+            assert not driver.failed.done()
+        told.tell(MemberEnded("worker-1", 3, "killed"), "was killed by SIGKILL")
+        with pytest.raises(ConfigError, match="memory"):
+            driver.failed.result()
+
+    driven(act, fixed=True)

@@ -48,6 +48,35 @@ def test_a_process_is_ready_when_its_status_is_empty() -> None:
         run_dir.remove()
 
 
+def test_a_status_is_never_seen_half_written() -> None:
+    """Half-written it would be empty, and empty means that the worker serves."""
+    run_dir = make(None, os.getpid())
+    try:
+        run_dir.tell("worker-0", "importing torch")
+        with open(run_dir.status / "worker-0") as before:
+            run_dir.tell("worker-0", "loading weights")
+            assert before.read() == "importing torch"  # who had it open sees it whole
+        assert not run_dir.ready("worker-0")
+        run_dir.tell("worker-0", "")
+        assert run_dir.ready("worker-0")
+        assert [path.name for path in run_dir.status.iterdir()] == ["worker-0"]
+    finally:
+        run_dir.remove()
+
+
+def test_a_process_leaves_its_last_words_in_one_line_until_the_next_begins() -> None:
+    run_dir = make(None, os.getpid())
+    try:
+        assert run_dir.said("worker-0") == ""
+        run_dir.say("worker-0", "size mismatch:\n\tmodel.norm\n" + "x" * 10_000)
+        assert run_dir.said("worker-0").startswith("size mismatch: model.norm x")
+        assert len(run_dir.said("worker-0")) <= 500
+        run_dir.began("worker-0")
+        assert run_dir.said("worker-0") == ""
+    finally:
+        run_dir.remove()
+
+
 def test_a_run_directory_is_private_and_goes(tmp_path: Path) -> None:
     run_dir = make(None, os.getpid())
     assert stat.S_IMODE(run_dir.path.stat().st_mode) == 0o700
@@ -114,9 +143,9 @@ def test_a_child_that_cannot_start_is_not_tried_again() -> None:
     child_code = f"import sys; sys.exit({EXIT_CONFIG})"
 
     async def scenario() -> None:
-        await Child("worker-9", lambda: python(child_code), print).keep()
+        await Child("worker-9", lambda: python(child_code), print, said=lambda: "no tokenizer").keep()
 
-    with pytest.raises(ConfigError, match="worker-9 cannot start"):
+    with pytest.raises(ConfigError, match="worker-9 cannot start: no tokenizer"):
         asyncio.run(scenario())
 
 

@@ -69,6 +69,19 @@ def emptied(path: Path) -> None:
     path.mkdir()
 
 
+def both(*changes: Callable[[Path], object]) -> Callable[[Path], object]:
+    def change(path: Path) -> None:
+        for one in changes:
+            one(path)
+
+    return change
+
+
+def folder(path: Path) -> None:
+    (path / "model.safetensors").unlink()
+    (path / "model.safetensors").mkdir()
+
+
 def typed(dtype: str) -> Callable[[Path], object]:
     """The type of the weights' tensors, as the header spells it: F8_E4M3 takes a byte where F32 takes four."""
 
@@ -83,8 +96,8 @@ def typed(dtype: str) -> Callable[[Path], object]:
 HOPELESS: dict[str, tuple[Callable[[Path], object], str]] = {
     "empty": (emptied, "is empty"),
     "no configuration": (lambda path: (path / "config.json").unlink(), r"no config\.json"),
-    "a GGUF file lies there": (lambda path: [emptied(path), written("x.gguf", b"GGUF")(path)], r"give .*/x\.gguf"),
-    "adapter": (lambda path: [emptied(path), written("adapter_config.json", b"{}")(path)], r"adapter \(LoRA\)"),
+    "a GGUF file lies there": (both(emptied, written("x.gguf", b"GGUF")), r"give .*/x\.gguf"),
+    "adapter": (both(emptied, written("adapter_config.json", b"{}")), r"adapter \(LoRA\)"),
     "configuration is no JSON": (written("config.json", b"{"), r"config\.json is not JSON"),
     "configuration is no object": (written("config.json", b"[]"), "no JSON object"),
     "configuration is binary": (written("config.json", b"\xff\xfe{}"), "is not JSON"),
@@ -111,7 +124,7 @@ HOPELESS: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda path: (path / "model.safetensors").rename(path / "pytorch_model.bin"), "pickle.*save_pretrained"),
     "link to nothing": (linked, "link to a file that is not there"),
     "weights are a folder": (
-        lambda path: [(path / "model.safetensors").unlink(), (path / "model.safetensors").mkdir()], "cannot be read"),
+        folder, "cannot be read"),
     "no bytes": (cut(0), "0 bytes"),
     "few bytes": (cut(5), "5 bytes"),
     "cut in the header": (cut(100), "in the middle of its header"),
@@ -124,9 +137,9 @@ HOPELESS: dict[str, tuple[Callable[[Path], object], str]] = {
     "quantised tensors": (typed("F8_E4M3"), "F8_E4M3"),
     "integers as weights": (typed("U8"), "type U8"),
     "index is no JSON": (
-        lambda path: [sharded("a", "a")(path), written(safetensors.INDEX, b"{")(path)], r"index\.json is not JSON"),
+        both(sharded("a", "a"), written(safetensors.INDEX, b"{")), r"index\.json is not JSON"),
     "index without a map": (
-        lambda path: [sharded("a", "a")(path), written(safetensors.INDEX, b"{}")(path)], "weight_map"),
+        both(sharded("a", "a"), written(safetensors.INDEX, b"{}")), "weight_map"),
     "missing shard": (sharded("a", "b"), "/b is not there"),
     "tensor in no shard": (
         sharded("a", "a", tensors={"model.layers.1.x": WEIGHTS["model.layers.1.x"]}), r"lacks the tensor model\.embed"),
