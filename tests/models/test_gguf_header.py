@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from jedlik.core.errors import ConfigError
-from jedlik.models import gguf_header
+from jedlik.core.requests import Defaults
+from jedlik.models import generation, gguf_header
 from jedlik.models.files import resolve, shelf
 
 F32, Q4_0, NAMED_WRONGLY = 0, 2, 31
@@ -29,7 +30,9 @@ def typed(value: object) -> bytes:
             + struct.pack("<Q", len(items))
             + b"".join(item[4:] for item in items)
         )
-    return struct.pack("<II", 4, value)
+    if isinstance(value, float):
+        return struct.pack("<If", 6, value)
+    return struct.pack("<Ii", 5, value)
 
 
 def file(
@@ -108,3 +111,13 @@ def test_a_bad_file_leaves_nothing_in_the_cache(tmp_path: Path, monkeypatch: pyt
     with pytest.raises(ConfigError, match="ends after"):
         resolve(str(tmp_path / "x.gguf"))
     assert not shelf().exists()
+
+
+def test_sampling_that_a_file_recommends_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "m.gguf"
+    said: dict[str, object] = {"temp": 0.7, "top_p": 0.95, "top_k": -1, "min_p": 0.0, "penalty_repeat": 1.05}
+    path.write_bytes(file({**LLAMA, **{f"general.sampling.{name}": value for name, value in said.items()}}))
+    read = gguf_header.sampling(gguf_header.read(path))
+    assert generation.parsed(read, "x") == Defaults(0.7, 0.95, 0, 0.0, 1.05)
+    path.write_bytes(file())
+    assert gguf_header.sampling(gguf_header.read(path)) == {}

@@ -7,6 +7,7 @@ finished part. No torch is imported here.
 import hashlib
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
@@ -122,17 +123,23 @@ def _make(alias: Alias, folder: Path, report: Report) -> None:
 
 def _from_alias(alias: Alias, report: Report) -> Path:
     target = published(_place(alias), lambda made: _make(alias, made, report))
-    try:
-        complete(target, alias.generation)  # what an older release made lacks it
-    except OSError as error:
-        problem = f"{target} cannot be written ({error.strerror}): {alias.name} samples as OpenAI's models do"
-        report(Progress("convert", problem))
+    _recommend(target, alias.generation, report)
     report(Progress("ready", f"{alias.name} is in {target}"))
     return target
 
 
+def _recommend(folder: Path, values: Mapping[str, object], report: Report) -> None:
+    """Add to a directory of the cache how tokens should be drawn; what an older release made lacks it."""
+    try:
+        complete(folder, values)
+    except OSError as error:
+        report(Progress("convert", f"{folder} cannot be written ({error.strerror}): requests are sampled as by OpenAI"))
+
+
 def _from_gguf(gguf: Path, report: Report) -> Path:
-    gguf_header.check(gguf)
+    header = gguf_header.check(gguf)
     stat = gguf.stat()
     key = hashlib.blake2b(f"{gguf}|{stat.st_size}|{stat.st_mtime_ns}".encode(), digest_size=6).hexdigest()
-    return published(shelf() / f"{gguf.stem}-{key}", lambda made: convert(gguf, made, report))
+    target = published(shelf() / f"{gguf.stem}-{key}", lambda made: convert(gguf, made, report))
+    _recommend(target, gguf_header.sampling(header), report)
+    return target

@@ -29,6 +29,14 @@ TYPES: dict[int, tuple[int, int]] = {
 SPELT = {"qwen2moe": "qwen2_moe", "qwen3moe": "qwen3_moe", "gpt-oss": "gpt_oss", "minimax-m2": "minimax_m2"}
 """Architectures that transformers spells in another way."""
 
+SAMPLING = {
+    "general.sampling.temp": "temperature",
+    "general.sampling.top_p": "top_p",
+    "general.sampling.top_k": "top_k",
+    "general.sampling.min_p": "min_p",
+    "general.sampling.penalty_repeat": "repetition_penalty",
+}
+
 
 class _Ends(Exception):
     """The file ends before its header does."""
@@ -43,8 +51,8 @@ class Header(NamedTuple):
     """Of the whole file, as the header has it."""
 
 
-def check(path: Path) -> None:
-    """Raises ConfigError for a file that can't be converted to a model directory."""
+def check(path: Path) -> Header:
+    """The header. Raises ConfigError for a file that can't be converted to a model directory."""
     found = read(path)
     size = path.stat().st_size
     if size < found.size:
@@ -66,6 +74,13 @@ def check(path: Path) -> None:
     rule = values.get("tokenizer.ggml.pre")
     if values.get("tokenizer.ggml.model") == "gpt2" and rule is not None and rule not in RULES:
         raise ConfigError(unknown_rule(path, str(rule)))
+    return found
+
+
+def sampling(found: Header) -> dict[str, object]:
+    """What the file recommends, as `generation_config.json` has it."""
+    read = {SAMPLING[name]: value for name, value in found.values.items() if name in SAMPLING}
+    return {name: round(value, 6) if isinstance(value, float) else value for name, value in read.items()}
 
 
 def unknown_rule(path: Path, rule: str) -> str:

@@ -34,7 +34,7 @@ def gguf_architectures() -> frozenset[str] | None:
     value = _assigned(*GGUF)
     if not isinstance(value, ast.Dict):
         return None
-    return frozenset(key.value for key in value.keys if isinstance(key, ast.Constant)) - NO_MODELS
+    return frozenset(str(key.value) for key in value.keys if isinstance(key, ast.Constant)) - NO_MODELS
 
 
 def _assigned(file: str, name: str) -> ast.expr | None:
