@@ -8,13 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jedlik.core.effects import Deliver, GatewayEffect, StreamEnded, ToWorkerEffect, Wake
+from jedlik.core.errors import ConfigError
 from jedlik.core.events import Arrived, FromWorker, GatewayEvent, Woken
 from jedlik.core.ids import BlockId, Handle, RequestId, StreamId, WorkerId
 from jedlik.core.moves import Move, Place
 from jedlik.core.protocol import Layout, Push, Submit, Tokens
 from jedlik.core.requests import Request, Sampling, Stopping
 from jedlik.core.tokens import pack
-from jedlik.live.recorder import Difference, EventLog, GatewayTurn, Recorded, read, replay
+from jedlik.live.recorder import MAGIC, Difference, EventLog, GatewayTurn, Recorded, Replay, WorkerTurn, read
 from jedlik.live.redact import Redactor
 
 SECRET = 123456
@@ -54,21 +55,68 @@ def test_token_ids_are_not_kept(tmp_path: Path) -> None:
     assert len(event.request.prompt) == len(REQUEST.prompt)
 
 
-def test_a_cut_last_frame_is_ignored(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kept", range(len(MAGIC), len(MAGIC) + 60))
+def test_a_cut_last_frame_is_left_out_and_counted(tmp_path: Path, kept: int) -> None:
+    """Wherever a kill cut it."""
     whole = write(tmp_path / "log", None)
     data = (tmp_path / "log").read_bytes()
-    (tmp_path / "log").write_bytes(data[:-1])
-    assert list(read(tmp_path / "log", GatewayTurn)) == whole[:-1]
+    (tmp_path / "log").write_bytes(data[:kept])
+    recording = read(tmp_path / "log", GatewayTurn)
+    turns = list(recording)
+    assert turns == whole[: len(turns)]
+    assert len(turns) < len(whole)
+    (tmp_path / "other").write_bytes(data[: kept - recording.cut_bytes])
+    again = read(tmp_path / "other", GatewayTurn)
+    assert (list(again), again.cut_bytes) == (turns, 0)
+
+
+def test_every_damaged_byte_is_found(tmp_path: Path) -> None:
+    """Never a traceback, never a turn that was not recorded."""
+    whole = write(tmp_path / "log", None)
+    data = (tmp_path / "log").read_bytes()
+    for place in range(len(data)):
+        for damage in (0x01, 0x80, 0xFF):
+            (tmp_path / "log").write_bytes(data[:place] + bytes([data[place] ^ damage]) + data[place + 1 :])
+            recording = read(tmp_path / "log", GatewayTurn)
+            turns: list[Recorded[GatewayEvent, GatewayEffect]] = []
+            try:
+                turns += recording
+            except ConfigError as error:
+                assert str(tmp_path / "log") in str(error)
+            else:
+                assert recording.cut_bytes or turns == whole
+            assert turns == whole[: len(turns)]
+
+
+def test_what_is_no_log_or_another_nodes_is_refused(tmp_path: Path) -> None:
+    write(tmp_path / "log", None)
+    with pytest.raises(ConfigError, match="turn 0 is none that this release knows"):
+        list(read(tmp_path / "log", WorkerTurn))
+    for content, told in ((b"", "is empty"), (b"{}", "no event log"), (b"\0\0\0\1x", "no event log")):
+        (tmp_path / "log").write_bytes(content)
+        with pytest.raises(ConfigError, match=told):
+            list(read(tmp_path / "log", GatewayTurn))
 
 
 def test_a_changed_decision_shows_its_difference(tmp_path: Path) -> None:
     turns = write(tmp_path / "log", None)
     answers = [list(effects) for _, effects in HISTORY]
-    assert list(replay(iter(turns), lambda event, now: answers[int(now)])) == []
+    assert list(Replay(turns, lambda event, now: answers[int(now)])) == []
     answers[1] = []
-    assert list(replay(iter(turns), lambda event, now: answers[int(now)])) == [
+    assert list(Replay(turns, lambda event, now: answers[int(now)])) == [
         Difference(1, 1.0, HISTORY[1][0], list(HISTORY[1][1]), [])
     ]
+
+
+def test_a_node_that_fails_ends_the_replay_and_is_told(tmp_path: Path) -> None:
+    turns = write(tmp_path / "log", None)
+
+    def fails(event: GatewayEvent, now: float) -> list[GatewayEffect]:
+        raise KeyError("gone")
+
+    replayed = Replay(turns, fails)
+    assert [(one.turn, one.failure) for one in replayed] == [(0, "KeyError: 'gone'")]
+    assert (replayed.events, replayed.decisions) == (1, 2)
 
 
 def test_what_workers_ask_of_workers_is_kept_without_token_ids() -> None:

@@ -7,12 +7,13 @@ token ids and always has its file.
 
 import os
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import msgspec
 
+from jedlik import __version__
 from jedlik.cli.policies import policies_of
 from jedlik.cli.process import ProcessConfig
 from jedlik.core.config import Role, ServeConfig
@@ -24,7 +25,7 @@ from jedlik.core.plans import Counts, Place
 from jedlik.core.protocol import Card, StepCosts
 from jedlik.kv.hashing import BlockHasher
 from jedlik.kv.naming import Naming
-from jedlik.live.recorder import Difference, EventLog, GatewayTurn, PlannerTurn, WorkerTurn, read, replay
+from jedlik.live.recorder import EventLog, GatewayTurn, PlannerTurn, Recording, Replay, WorkerTurn, read
 from jedlik.live.redact import Redactor
 from jedlik.nodes.gateway import GatewayNode
 
@@ -39,7 +40,7 @@ PLANNER = "planner"
 Log = EventLog[PlannerEvent, PlannerEffect]
 
 
-class Made(msgspec.Struct, frozen=True):
+class Made(msgspec.Struct, frozen=True, tag="process"):
     """What a node was made of."""
 
     process: ProcessConfig
@@ -47,14 +48,26 @@ class Made(msgspec.Struct, frozen=True):
     """A worker's."""
     costs: StepCosts | None = None
     """What a worker took steps to take; None: it learnt."""
+    version: str = __version__
+    """Of jedlik."""
 
 
-class PlannerMade(msgspec.Struct, frozen=True):
+class PlannerMade(msgspec.Struct, frozen=True, tag="planner"):
     """What a planner node was made of."""
 
     config: ServeConfig
     places: Sequence[Place]
     initial: dict[Role, int]
+    version: str = __version__
+
+
+class Replayed(NamedTuple):
+    """A replay that can be run, once."""
+
+    turns: Recording[Any, Any]
+    differences: Replay[Any, Any]
+    version: str
+    """That recorded it."""
 
 
 def make_gateway(told: ProcessConfig) -> GatewayNode:
@@ -102,21 +115,48 @@ def planner_log(config: ServeConfig, places: Sequence[Place], initial: Counts) -
     return EventLog(path, _same, _same)
 
 
-def differences(log: Path) -> Iterator[Difference]:
-    """Put a fresh node through a log. Raises ConfigError if the log was not made for that."""
+def replayed(log: Path) -> Replayed:
+    """A log and a fresh node, made as the one that wrote it. Raises ConfigError if the log was not made for that."""
+    made = _header(log)
+    if isinstance(made, PlannerMade):
+        from jedlik.cli.fleet_planner import make_planner  # brings numpy, which a gateway does without
+
+        planner = make_planner(made.config, made.places, made.initial)
+        planned = read(log, PlannerTurn)
+        return Replayed(planned, Replay(planned, planner.handle), made.version)
+    if made.card is None:
+        routed = read(log, GatewayTurn)
+        return Replayed(routed, Replay(routed, make_gateway(made.process).handle), made.version)
+    worked = read(log, WorkerTurn)
+    return Replayed(worked, Replay(worked, make_worker(made.process, made.card, made.costs).handle), made.version)
+
+
+def differences(log: Path) -> Replay[Any, Any]:
+    """Every decision that comes out otherwise. Raises ConfigError as `replayed` does."""
+    return replayed(log).differences
+
+
+def _header(log: Path) -> Made | PlannerMade:
+    """How the node was made. Raises ConfigError."""
+    beside = log.with_suffix(".log")
+    if log.is_dir():
+        logs = ", ".join(sorted(path.name for path in log.glob("*.log"))) or "none"
+        raise ConfigError(f"{log} is a folder: name one of the logs in it ({logs})")
+    if not log.exists():
+        raise ConfigError(f"{log} is not there: name a .log file that --event-log wrote")
+    if log.suffix != ".log":
+        hint = f"; did you mean {beside}?" if beside.exists() else ""
+        raise ConfigError(f"{log} is not a .log file that --event-log wrote{hint}")
     header = log.with_suffix(".json")
     if not header.exists():
         raise ConfigError(f"{header} is not there: only logs kept with --event-log-tokens can be replayed")
-    if log.name.startswith(f"{PLANNER}@"):
-        from jedlik.cli.fleet_planner import make_planner  # brings numpy, which a gateway does without
-
-        planner = msgspec.json.decode(header.read_bytes(), type=PlannerMade)
-        node = make_planner(planner.config, planner.places, planner.initial)
-        return replay(read(log, PlannerTurn), node.handle)
-    made = msgspec.json.decode(header.read_bytes(), type=Made)
-    if made.card is None:
-        return replay(read(log, GatewayTurn), make_gateway(made.process).handle)
-    return replay(read(log, WorkerTurn), make_worker(made.process, made.card, made.costs).handle)
+    try:
+        return msgspec.json.decode(header.read_bytes(), type=Made | PlannerMade)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"{header} does not say how the node was made ({error}): it is damaged, or another release wrote it, "
+            f"which can replay {log.name}"
+        ) from None
 
 
 def _start(told: ProcessConfig, card: Card | None, costs: StepCosts | None = None) -> Path | None:

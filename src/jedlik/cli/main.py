@@ -276,17 +276,13 @@ def doctor(
 
 @command(app)
 def replay(log: Annotated[Path, typer.Argument(help="A .log file of --event-log with --event-log-tokens.")]) -> None:
-    """Put this release's code through a recorded log: every decision that comes out otherwise is printed."""
-    from jedlik.cli.event_log import differences
+    """Put this release's code through a recorded log: every decision that comes out otherwise is printed.
 
-    found = 0
-    for difference in differences(log):
-        found += 1
-        print(f"turn {difference.turn} at {difference.now:.6f} s: {difference.event}")
-        print(f"  recorded {difference.recorded}\n  now      {difference.replayed}")
-    print(f"{found} decisions differ" if found else "every decision is the same")
-    if found:
-        raise typer.Exit(1)
+    Exit codes: 0 all are the same, 1 some are not, 2 the log can't be replayed.
+    """
+    from jedlik.cli.replay import replay as run
+
+    raise typer.Exit(run(log, print))
 
 
 def _fetched(model: str) -> "ModelFiles":

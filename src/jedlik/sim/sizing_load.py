@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import NamedTuple
 
+import msgspec
 import numpy as np
 
 from jedlik.core.errors import ConfigError
@@ -151,7 +152,7 @@ class Pieces:
             now_s = rows[-1].at_s + shift_s
             self.judged_s.append((rows[warm].at_s + shift_s, now_s))
             for row in rows:
-                yield Offered(row.at_s + shift_s, row.text, row.output_tokens, row.session, row.then)
+                yield msgspec.structs.replace(row, at_s=row.at_s + shift_s)
             now_s += GAP_S
 
     def ended(self, offered: Offered, now_s: float) -> Sequence[Offered]:
