@@ -139,23 +139,31 @@ class Cuts:
         """Whether there is nothing to cut at."""
         return self._marker is None and self._border is None
 
-    def _next(self, text: str, start: int) -> int:
-        """The end of the piece that begins at `start`."""
-        end, border = len(text), None
-        if self._border is not None:
-            border = self._border.search(text, start + self._longest)
-            end = border.start() if border else end
-        if self._marker is not None:
-            marker = self._marker.search(text, start + self._shortest, end if border is None else end + 64)
-            end = min(marker.start(), end) if marker else end
-        return end
-
     def pieces(self, text: str) -> Iterator[str]:
-        """The text in order, cut; one empty piece for an empty text."""
-        start = 0
+        """The text in order, cut; one empty piece for an empty text. Linear: no place is searched for twice."""
+        start, border = 0, -1
         while True:
-            end = self._next(text, start) if len(text) - start > self._shortest else len(text)
+            end = len(text)
+            if end - start > self._shortest:
+                border = self._after(text, start + self._longest, border)
+                end = self._marked(text, start + self._shortest, border)
             yield text[start:end] if start or end < len(text) else text
             if end >= len(text):
                 return
             start = end
+
+    def _after(self, text: str, least: int, known: int) -> int:
+        """The first border from `least` on, or the text's end. `known` is the answer for some smaller `least`."""
+        if self._border is None:
+            return len(text)
+        if known >= least:
+            return known
+        found = self._border.search(text, least)
+        return found.start() if found else len(text)
+
+    def _marked(self, text: str, least: int, end: int) -> int:
+        """The first marker from `least` on, or `end`."""
+        if self._marker is None:
+            return end
+        found = self._marker.search(text, least, min(end + 64, len(text)))
+        return min(found.start(), end) if found else end
