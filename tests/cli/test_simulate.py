@@ -1,6 +1,7 @@
 """`jedlik simulate` as a user meets it: a small run, its files, and what stops it before it starts."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -19,7 +20,12 @@ WANTED = Wanted(trace="t", options=WorkloadOptions())
 
 def jedlik(*arguments: str) -> "subprocess.CompletedProcess[str]":
     command = [sys.executable, "-m", "jedlik", *arguments]
-    environ = {"PATH": "/usr/bin:/bin", "HOME": "/nonexistent", "COLUMNS": "200"}
+    environ = {
+        "PATH": "/usr/bin:/bin",
+        "HOME": "/nonexistent",
+        "COLUMNS": "200",
+        "PYTHONPATH": os.pathsep.join(sys.path),
+    }
     return subprocess.run(command, capture_output=True, text=True, env=environ, timeout=60, check=False)
 
 
@@ -65,7 +71,10 @@ def test_a_run_repeats_itself_and_json_may_be_the_output(tmp_path: Path) -> None
         (["--config", str(EIGHT), "--trace", "t.jsonl"], "t.jsonl"),
         (["--config", str(EIGHT), "--trace", "t.jsonl", "--policy", "dinamo"], "did you mean dynamo"),
         (["--config", str(EIGHT), "--trace", "t.jsonl", "--shadow", "dinamo"], "did you mean dynamo"),
-        (["--config", str(EIGHT), "--trace", "t.jsonl", "--slo-ttft", "-1"], "gateway.slo_ttft_s is -1"),
+        (
+            ["--config", str(EIGHT), "--trace", "t.jsonl", "--slo-ttft", "-1"],
+            "gateway.slo_ttft_s = '-1': -1 is out of range",
+        ),
         (["--config", str(EIGHT), "--trace", "t.jsonl", "--slo-itl", "soon"], "gateway.slo_itl_s = 'soon'"),
         (["--config", str(EIGHT), "--trace", "t.jsonl", "--speed", "0"], "speed is 0"),
         (["--config", str(EIGHT), "--trace", "t.jsonl", "--until", "0"], "--until 0"),
@@ -117,3 +126,46 @@ def test_flags_that_are_short_for_settings_mean_the_same(tmp_path: Path) -> None
     long = json.loads(jedlik(*given, "--gateway.slo-ttft-s", "0.001").stdout)
     assert short["slo_ttft_s"] == long["slo_ttft_s"] == 0.001
     assert short["goodput"] == long["goodput"] == 0.0
+
+
+POLICY = """
+from jedlik.routing.policy import Scored
+
+class Failing(Scored):
+    name = "failing"
+    def score(self, offers, ask):
+        if int(ask.request_id) % {often} == 0:
+            raise {what}
+        return [{{"none": 0.0}} for offer in offers]
+"""
+
+
+@pytest.mark.parametrize(
+    ("what", "told"),
+    [
+        ("KeyError('[bold]k')", "KeyError: '[bold]k'"),
+        ("SystemExit(3)", "SystemExit: 3"),
+        ("RecursionError", "RecursionError"),
+        ("BaseException('b')", "BaseException: b"),
+    ],
+)
+@pytest.mark.parametrize("which", ["policy", "shadow"])
+@pytest.mark.parametrize("often", [1, 4])
+def test_a_policy_that_fails_is_told_of_everywhere_and_ends_the_command_if_it_never_chose(
+    tmp_path: Path, what: str, told: str, which: str, often: int
+) -> None:
+    policy, out, html = tmp_path / "failing.py", tmp_path / "out.json", tmp_path / "out.html"
+    policy.write_text(POLICY.format(what=what, often=often))
+    given = ("--config", str(EIGHT), "--trace", trace(tmp_path, 40), f"--{which}", str(policy))
+    ended = jedlik("simulate", *given, "--json", str(out), "--html", str(html))
+    count = 40 // often
+    assert ended.returncode == (2 if often == 1 else 0)
+    assert f"in {count} of 40 choices; {count} × policy failing failed:" in ended.stdout
+    assert told in ended.stdout
+    assert f"in {count} of 40 choices" in html.read_text()
+    figures = json.loads(out.read_text())
+    failures = {"policy": figures["policy_failures"], "shadow": figures["shadow_failures"]}
+    assert failures.pop(which)["failures"] == count
+    assert list(failures.values()) == [None]
+    last = ended.stderr.splitlines()[-1] if ended.stderr else ""
+    assert ("failed in all of its 40 choices" in last) == (often == 1)

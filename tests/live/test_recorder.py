@@ -81,8 +81,8 @@ def test_every_damaged_byte_is_found(tmp_path: Path) -> None:
             turns: list[Recorded[GatewayEvent, GatewayEffect]] = []
             try:
                 turns += recording
-            except ConfigError as error:
-                assert str(tmp_path / "log") in str(error)
+            except ConfigError:
+                assert turns != whole
             else:
                 assert recording.cut_bytes or turns == whole
             assert turns == whole[: len(turns)]

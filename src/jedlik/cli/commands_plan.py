@@ -37,7 +37,7 @@ def plan(
     ] = None,
     cost: Annotated[list[str] | None, typer.Option(help="DEVICE=USD per GPU and hour; may be repeated.")] = None,
     chunks: Annotated[str | None, typer.Option(help="Step sizes to try, tokens: as in 2048,8192.")] = None,
-    out: Annotated[str, typer.Option(help="The config to serve it is written there.")] = "plan.yaml",
+    out: Annotated[str, typer.Option(help="The config to serve it is written there, if one holds.")] = "plan.yaml",
     force: Annotated[bool, typer.Option("--force", help="Overwrite it.")] = False,
     html: Annotated[str | None, typer.Option(help="Write a report with the plot to this file.")] = None,
     json: Annotated[str | None, typer.Option(help="Write all figures to this file; - is the output.")] = None,
@@ -56,6 +56,9 @@ def plan(
 
     With --trace: candidates (GPUs, TP degrees, prefill apart or not, chunk sizes) are estimated, then simulated. Prints
     the best, the front of tokens/s per GPU against tokens/s per user and why others lost; writes the config for it.
+
+    Exit codes: 0 found and simulated, 1 nothing within the budget holds, 2 wrong input, 3 time was up and a fleet is
+    only estimated to hold, 4 time was up and none is. The config is written with 0 only.
 
     Examples: `jedlik plan --trace trace.jsonl.gz --model qwen3-32b-fp8 --slo-ttft 2 --slo-itl 0.025 --budget 64` ·
     `jedlik plan --trace poisson:rate=5,duration=300 --config examples/sim-8xh200.yaml --budget 16 --html plan.html` ·
@@ -76,8 +79,10 @@ def _offline(
     import msgspec
 
     from jedlik.cli.plan import Wanted, run, settled
+    from jedlik.cli.plan_found import EXITS
 
-    run(settled(flags, os.environ, config), config, msgspec.convert(said | {"options": options}, Wanted))
+    result = run(settled(flags, os.environ, config), config, msgspec.convert(said | {"options": options}, Wanted))
+    raise typer.Exit(EXITS[result.status])
 
 
 def _live(trace: str, url: str, api_key: str | None, explain: bool) -> None:

@@ -6,8 +6,8 @@ The search runs against a clock; what was found is told and written.
 import os
 import time
 from collections.abc import Mapping
-from math import isfinite
 from pathlib import Path
+from shlex import quote
 
 from rich.console import Console
 from rich.status import Status
@@ -40,17 +40,10 @@ def run(found: Settings, file: Path | None, wanted: Wanted) -> Found:
     prepared = prepare(found, file, wanted)
     runs = _searched(prepared, begun_s + wanted.time_budget_s)
     points = prepared.judge.points(runs.results)
-    if not points:
-        raise ConfigError(
-            f"--time-budget {wanted.time_budget_s:g}: not one simulation ended in time; "
-            "give it more, or --limit the trace"
-        )
-    chosen = best(points)
-    assert chosen is not None
     result = Found(
         points=points,
         front=front(points),
-        best=chosen,
+        best=best(points),
         budget=prepared.plan.budget,
         attainment=prepared.plan.attainment,
         slo=prepared.slo,
@@ -77,9 +70,6 @@ def check(config: ServeConfig, wanted: Wanted) -> None:
             "no SLO: say what is good enough with --slo-ttft and --slo-itl (seconds), or gateway.slo_ttft_s and "
             "gateway.slo_itl_s in the file"
         )
-    for name, slo_s in (("slo_ttft_s", gateway.slo_ttft_s), ("slo_itl_s", gateway.slo_itl_s)):
-        if slo_s is not None and not (slo_s > 0 and isfinite(slo_s)):
-            raise ConfigError(f"gateway.{name} is {slo_s:g}; more than 0 s is needed")
     if planner.budget is None:
         raise ConfigError("how many GPUs are there? Say --budget N, or planner.budget in the file")
     if not planner.budget > 0:
@@ -136,12 +126,15 @@ def _next(rounds: Rounds, results: Results) -> list[Trial] | None:
 
 
 def _told(result: Found, found: Settings, wanted: Wanted, prepared: Prepared) -> None:
-    """On the terminal, and in files."""
+    """On the terminal, and in files; the config only of what holds."""
     Console(stderr=wanted.json == STDOUT).print(plan_told.rendered(result))
-    config, fleet = settings(prepared.task.base, result.best.fleet)
-    write(wanted.out, plan_config.text(found, config, fleet, result, wanted.trace).encode())
-    again = f"jedlik simulate --config {wanted.out} --trace {wanted.trace}"
-    say(f"written to {wanted.out}; {again} {flags(wanted.options, wanted.seed)}".rstrip())
+    if result.best is not None and result.status == "found":
+        config, fleet = settings(prepared.task.base, result.best.fleet)
+        write(wanted.out, plan_config.text(found, config, fleet, result, wanted.trace).encode())
+        again = f"jedlik simulate --config {quote(wanted.out)} --trace {quote(wanted.trace)}"
+        say(f"written to {wanted.out}; {again} {flags(wanted.options, wanted.seed)}".rstrip())
+    else:
+        say(f"{wanted.out} is not written: no fleet was simulated to hold")
     if wanted.html:
         write(wanted.html, plan_told.page(result, f"Fleets for {Path(wanted.trace).name}").encode())
     if wanted.json:

@@ -14,6 +14,7 @@ from jedlik.cli.settings import Settings, plant, value_of
 from jedlik.core.config import FleetConfig, ServeConfig
 from jedlik.sim.report.words import number, share
 from jedlik.sim.sizing import Fleet
+from jedlik.sim.sizing_points import Point
 
 if TYPE_CHECKING:
     from jedlik.cli.plan_found import Found
@@ -38,15 +39,17 @@ def said_model(found: Settings) -> bool:
 
 
 def text(found: Settings, config: ServeConfig, fleet: FleetConfig, result: "Found", trace: str) -> str:
-    """The file. `config` and `fleet` are what was simulated."""
+    """The file, of a fleet that holds. `config` and `fleet` are what was simulated."""
     best = result.best
+    assert best is not None
+    assert best.holds
     tree = _settings(found, config)
     planner = tree.setdefault("planner", {})
     assert isinstance(planner, dict)
     planner |= minimums(best.fleet)
     if config.planner.gpu_hour_cost is None:
         planner["gpu_hour_cost"] = best.fleet.shape.engine.gpu_hour_usd
-    parts = [_head(result, trace), _serving(found, best.fleet)]
+    parts = [_head(result, best, trace), _serving(found, best.fleet)]
     rest = {name: value for name, value in tree.items() if name not in ("worker", "gateway", "planner")}
     parts += [_yaml(rest)] if rest else []
     parts += ["worker:\n" + _indented(tree["worker"]), "gateway:\n" + _indented(tree["gateway"])]
@@ -68,8 +71,8 @@ def minimums(fleet: Fleet) -> dict[str, object]:
     return {"min_workers": fleet.workers, "min_prefill": fleet.prefill, "min_decode": decode}
 
 
-def _head(result: "Found", trace: str) -> str:
-    best, figures = result.best, result.best.figures
+def _head(result: "Found", best: Point, trace: str) -> str:
+    figures = best.figures
     lines = [
         f"Written by `jedlik plan` for {trace}: {best.name}.",
         f"Predicted: attainment {share(best.attainment)}, goodput {share(best.goodput)}, "
@@ -77,8 +80,6 @@ def _head(result: "Found", trace: str) -> str:
     ]
     if figures.slo_attainment is not None and best.part == "trace" and "trace" not in result.pieces:
         lines.append(f"`jedlik simulate` on the same trace and seed says slo_attainment {figures.slo_attainment:.4f}.")
-    if not best.holds:
-        lines.append(f"It MISSES the {share(result.attainment)} that are wanted: nothing better within the budget.")
     return "".join(f"# {line}\n" for line in lines)
 
 

@@ -1,15 +1,20 @@
 """All that a search of `jedlik plan` found, as a value."""
 
 from collections.abc import Mapping
+from typing import Literal
 
 import msgspec
 
 from jedlik.sim.report.columns import Slo
-from jedlik.sim.sizing import Fleet, Part, Trial
+from jedlik.sim.sizing import Fleet, Part, Shape, Trial
 from jedlik.sim.sizing_load import Load
 from jedlik.sim.sizing_points import Point
 from jedlik.sim.sizing_search import Choice
 from jedlik.sim.workload.options import WorkloadOptions
+
+Status = Literal["found", "nothing", "estimated", "time_up"]
+EXITS: Mapping[Status, int] = {"found": 0, "nothing": 1, "estimated": 3, "time_up": 4}
+"""What the command exits with; 2 is wrong input, 130 Ctrl-C."""
 
 
 class Found(msgspec.Struct, frozen=True, kw_only=True):
@@ -17,7 +22,8 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
 
     points: list[Point]
     front: list[Point]
-    best: Point
+    best: Point | None
+    """None: not one simulation ended in time."""
     budget: float
     attainment: float
     slo: Slo
@@ -34,6 +40,36 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     broken: dict[str, str]
     """Simulations that ended in an error of ours, and which."""
     took_s: float
+
+    @property
+    def status(self) -> Status:
+        """Whether a fleet was simulated to hold; else whether all were tried, or one is estimated to hold."""
+        if self.best is not None and self.best.holds:
+            return "found"
+        if self._exhausted:
+            return "nothing"
+        return "estimated" if self.estimated is not None else "time_up"
+
+    @property
+    def _exhausted(self) -> bool:
+        """All shapes were tried with as many workers as the budget allows."""
+        tried = {point.fleet.name for point in self.points} | {name.rpartition(" (")[0] for name in self.broken}
+        return all(Fleet(choice.shape, choice.shape.most(self.budget)).name in tried for choice in self.choices)
+
+    @property
+    def needed(self) -> Fleet | None:
+        """The cheapest that would do by the estimate, and that no simulation speaks against."""
+        failed: dict[Shape, int] = {}
+        for point in self.points:
+            if not point.holds:
+                failed[point.fleet.shape] = max(point.fleet.workers, failed.get(point.fleet.shape, 0))
+        return next((fleet for fleet in self.needs if fleet.workers > failed.get(fleet.shape, 0)), None)
+
+    @property
+    def estimated(self) -> Fleet | None:
+        """The same within the budget."""
+        needed = self.needed
+        return needed if needed is not None and needed.gpus <= self.budget else None
 
 
 def flags(options: WorkloadOptions, seed: int) -> str:

@@ -2,7 +2,7 @@
 
 import msgspec
 
-from jedlik.cli.plan_found import Found
+from jedlik.cli.plan_found import Found, Status
 from jedlik.sim.sizing import Fleet, Part
 from jedlik.sim.sizing_points import Point
 from jedlik.sim.sizing_search import Choice
@@ -35,11 +35,23 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     simulated: Part
 
 
+class Estimated(msgspec.Struct, frozen=True, kw_only=True):
+    """A fleet that was not simulated."""
+
+    fleet: str
+    gpus: float
+    hour_usd: float
+
+
 class Told(msgspec.Struct, frozen=True, kw_only=True):
     """`--json`."""
 
-    best: Row
+    status: Status
+    best: Row | None
+    """null: not one simulation ended in time."""
     holds: bool
+    estimated: Estimated | None
+    """Where nothing was simulated to hold: the cheapest that is estimated to, within the budget."""
     fleets: list[Row]
     budget: float
     attainment: float
@@ -62,8 +74,10 @@ def to_json(found: Found) -> bytes:
     """`--json`."""
     load = found.load
     told = Told(
-        best=row(found.best, found),
-        holds=found.best.holds,
+        status=found.status,
+        best=row(found.best, found) if found.best else None,
+        holds=found.status == "found",
+        estimated=_estimated(found),
         fleets=[row(point, found) for point in found.points],
         budget=found.budget,
         attainment=found.attainment,
@@ -82,6 +96,13 @@ def to_json(found: Found) -> bytes:
         took_s=found.took_s,
     )
     return msgspec.json.format(msgspec.json.encode(told), indent=2) + b"\n"
+
+
+def _estimated(found: Found) -> Estimated | None:
+    fleet = found.estimated
+    if found.status == "found" or fleet is None:
+        return None
+    return Estimated(fleet=fleet.name, gpus=fleet.gpus, hour_usd=fleet.hour_usd)
 
 
 def row(point: Point, found: Found) -> Row:

@@ -14,7 +14,7 @@ from types import TracebackType
 
 import msgspec
 
-from jedlik.cli.simulate import maker
+from jedlik.cli.simulate import maker, useful
 from jedlik.core.config import FleetConfig, ServeConfig
 from jedlik.core.errors import Bug
 from jedlik.core.sums import float_sum
@@ -140,7 +140,7 @@ def processes() -> int:
 
 
 def simulated(task: Task, trial: Trial) -> tuple[Figures, float]:
-    """In a process of its own: one simulation, and how long it took."""
+    """In a process of its own: one simulation, and how long it took. Raises ConfigError for a useless policy."""
     begun_s = time.monotonic()
     setup = prepared(task, trial)
     limit = None
@@ -154,6 +154,7 @@ def simulated(task: Task, trial: Trial) -> tuple[Figures, float]:
         figures = sizing_trial.whole(setup, workload)
     else:
         figures = sizing_trial.sample(setup, workload if task.closed else Pieces(workload, stretches))
+    useful(f"gateway.policy {setup.gateway.policy}", figures.choices, figures.failures, figures.cause)
     return figures, time.monotonic() - begun_s
 
 

@@ -11,7 +11,7 @@ from jedlik.cli.plan_candidates import PRICES_FROM
 from jedlik.cli.plan_found import Found
 from jedlik.sim.report import pareto
 from jedlik.sim.report.words import NOTHING, number, seconds, share
-from jedlik.sim.sizing import Fleet, Shape
+from jedlik.sim.sizing import Fleet
 from jedlik.sim.sizing_points import Point
 from jedlik.sim.sizing_search import Choice
 
@@ -19,12 +19,31 @@ LOSERS_SHOWN = 12
 
 
 def sentence(found: Found) -> str:
-    """The recommendation with its numbers."""
-    best, figures = found.best, found.best.figures
-    verb = "Serve it with" if best.holds else "Nothing within the budget holds; the closest is"
-    usd = best.million_tokens_usd
+    """What came of it, with its numbers."""
+    best = found.best
+    if found.status == "found" and best is not None:
+        return f"Serve it with {_numbers(best, found)}"
+    if found.status == "nothing":
+        told = "Nothing within the budget holds."
+    else:
+        told = f"Time was up after {seconds(found.took_s)}: of {number(len(found.points))} fleets simulated none holds"
+        told += ", and others were left." if found.points else ", for not one simulation ended."
+        told += f" {_estimate(found)}"
+    return told if best is None else f"{told} The closest that was simulated is {_numbers(best, found)}"
+
+
+def _estimate(found: Found) -> str:
+    fleet = found.estimated
+    if fleet is None:
+        return "By the estimate no fleet within the budget holds either."
+    gpus = f"{number(fleet.gpus)} of {number(found.budget)} GPUs"
+    return f"Estimated to hold, but not simulated, is {fleet.name}: {gpus}, {fleet.hour_usd:.2f} USD per hour."
+
+
+def _numbers(best: Point, found: Found) -> str:
+    figures, usd = best.figures, best.million_tokens_usd
     return (
-        f"{verb} {best.name}: attainment {share(best.attainment)} (wanted {share(found.attainment)}), "
+        f"{best.name}: attainment {share(best.attainment)} (wanted {share(found.attainment)}), "
         f"TTFT {seconds(figures.ttft_p50_s)} p50, {seconds(figures.ttft_p99_s)} p99, "
         f"ITL {seconds(figures.itl_p50_s)} p50, {seconds(figures.itl_p99_s)} p99; "
         f"{number(best.fleet.gpus)} of {number(found.budget)} GPUs, {best.fleet.hour_usd:.2f} USD per hour, "
@@ -52,7 +71,8 @@ def workload(found: Found) -> str:
 
 def notes(found: Found) -> Iterator[str]:
     """What is less than it seems."""
-    if found.best.part == "sample" and "sample" in found.pieces:
+    best = found.best
+    if best is not None and best.part == "sample" and "sample" in found.pieces:
         yield f"The recommendation was simulated on a sample of {number(found.pieces['sample'])} requests only."
     if "trace" in found.pieces:
         yield f"The trace was judged by {number(found.pieces['trace'])} of its requests, in pieces from quiet to busy."
@@ -63,17 +83,15 @@ def notes(found: Found) -> Iterator[str]:
         yield f"Time was up before {len(found.left_out)} simulations ({names}): --time-budget gives more."
     for name, why in found.broken.items():
         yield f"The simulation of {name} ended in an error of ours and counts as not holding: {why}. Please report it."
-    if not found.best.holds:
+    if best is None or not best.holds:
         yield from _needed(found)
+    yield from _failures(found)
     yield f"Prices per GPU and hour: {_prices(found)}."
 
 
 def _needed(found: Found) -> Iterator[str]:
     """What would do instead."""
-    failed: dict[Shape, int] = {}
-    for point in found.points:
-        failed[point.fleet.shape] = max(point.fleet.workers, failed.get(point.fleet.shape, 0))
-    least = next((fleet for fleet in found.needs if fleet.workers > failed.get(fleet.shape, 0)), None)
+    least = found.needed
     if least is None:
         yield (
             f"By the estimate no number of these GPUs would do, up to {number(4 * found.budget)}: relax --slo-itl or "
@@ -84,7 +102,16 @@ def _needed(found: Found) -> Iterator[str]:
     if least.gpus > found.budget:
         yield f"{told}. Try --budget {least.gpus:.0f}, or relax the SLOs."
     else:
-        yield f"{told}; there was no time to simulate it."
+        yield f"{told}; there was no time to simulate it: give --time-budget more, or --limit the trace."
+
+
+def _failures(found: Found) -> Iterator[str]:
+    """Where the default chose in place of a policy of the user's own."""
+    failed = [point.figures for point in found.points if point.figures.failures]
+    if failed:
+        most = max(failed, key=lambda figures: figures.failures / figures.choices)
+        told = f"in up to {share(most.failures / most.choices)} of the choices"
+        yield f"The policy failed in {number(len(failed))} simulations, {told}, and the default chose: {most.cause}."
 
 
 def _prices(found: Found) -> str:
@@ -95,7 +122,7 @@ def _prices(found: Found) -> str:
 
 def losers(found: Found) -> list[tuple[str, str]]:
     """Per engine and layout that did not win: its best try, or what was estimated; why it lost."""
-    won = _kind(found.best.fleet)
+    won = _kind(found.best.fleet) if found.best else None
     rows: dict[tuple[str, bool], tuple[str, str]] = {}
     for point in sorted(
         found.points, key=lambda point: (point.part == "sample", not point.holds, *_tried(point, found))
@@ -158,7 +185,7 @@ def cells(point: Point, found: Found) -> list[str]:
 
 def table_points(found: Found) -> list[Point]:
     """The front, and what is recommended, which may be off it where GPUs have different prices; cheapest first."""
-    shown = found.front if found.best in found.front else [*found.front, found.best]
+    shown = found.front if found.best is None or found.best in found.front else [*found.front, found.best]
     return sorted(shown, key=lambda point: point.fleet.order)
 
 
@@ -169,14 +196,8 @@ def _ms(value_s: float | None) -> str:
 def rendered(found: Found) -> RenderableType:
     """For the terminal."""
     parts: list[RenderableType] = [Text(workload(found)), Text(), Text(sentence(found), style="bold"), Text()]
-    if not any(point.holds for point in found.points):
-        parts.append(Text("Nothing holds; the front of what was simulated:"))
-    listed = table_points(found)
-    parts.append(_table(HEADS, [cells(point, found) for point in listed], listed.index(found.best)))
-    parts.append(Text(HEADS_MEAN, style="dim"))
-    parts += [Text(), Text("tokens/s per GPU, against tokens/s per user")]
-    parts += [Text(line) for line in pareto.terminal(found.points, found.front, found.best)]
-    parts.append(Text("★ recommended   ● front   ○ holds, but is beaten   × misses the SLOs"))
+    if found.best is not None:
+        parts += _simulated(found, found.best)
     lost = losers(found)
     if lost:
         shown = _table(("others", "why not"), lost[:LOSERS_SHOWN], -1, words=True)
@@ -185,6 +206,20 @@ def rendered(found: Found) -> RenderableType:
             parts.append(Text(f"and {len(lost) - LOSERS_SHOWN} more (--json)"))
     parts.append(Text())
     return Group(*parts, *(Text(note) for note in notes(found)))
+
+
+def _simulated(found: Found, best: Point) -> Iterator[RenderableType]:
+    """The front, as a table and a plot."""
+    if not any(point.holds for point in found.points):
+        yield Text("Nothing holds; the front of what was simulated:")
+    listed = table_points(found)
+    yield _table(HEADS, [cells(point, found) for point in listed], listed.index(best))
+    yield Text(HEADS_MEAN, style="dim")
+    yield Text()
+    yield Text("tokens/s per GPU, against tokens/s per user")
+    yield from (Text(line) for line in pareto.terminal(found.points, found.front, best))
+    marked = "recommended" if best.holds else "closest"
+    yield Text(f"★ {marked}   ● front   ○ holds, but is beaten   × misses the SLOs")
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], strong: int, words: bool = False) -> Table:
@@ -199,16 +234,8 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], strong: int, wor
 def page(found: Found, title: str) -> str:
     """`--html`."""
     best = found.best
-    usd = best.million_tokens_usd
-    tiles = [
-        (best.name.split(",")[0], "recommended" if best.holds else "closest, but misses the SLOs"),
-        (share(best.attainment), f"attainment; wanted {share(found.attainment)}"),
-        (f"{best.fleet.hour_usd:.2f} USD", f"per hour, {number(best.fleet.gpus)} GPUs"),
-        (NOTHING if usd is None else f"{usd:.2f} USD", "per million output tokens"),
-        (seconds(best.figures.ttft_p50_s), f"TTFT p50; p99 {seconds(best.figures.ttft_p99_s)}"),
-        (seconds(best.figures.itl_p50_s), f"ITL p50; p99 {seconds(best.figures.itl_p99_s)}"),
-    ]
     tables = [
+        ("What came of it", pareto.rows_table((), [(sentence(found), "")], words=True)),
         (
             "The front, and what is recommended",
             pareto.rows_table(HEADS, [cells(point, found) for point in table_points(found)]),
@@ -217,4 +244,18 @@ def page(found: Found, title: str) -> str:
         ("All that was simulated", pareto.rows_table(HEADS, [cells(point, found) for point in found.points])),
         ("To know", pareto.rows_table((), [(note, "") for note in notes(found)], words=True)),
     ]
-    return pareto.page(title, workload(found), pareto.plot(found.points, found.front, best), tiles, tables)
+    plot = pareto.plot(found.points, found.front, best) if found.points else ""
+    return pareto.page(title, workload(found), plot, tiles(best, found) if best else [], tables)
+
+
+def tiles(best: Point, found: Found) -> list[tuple[str, str]]:
+    """The page's first line."""
+    usd = best.million_tokens_usd
+    return [
+        (best.name.split(",")[0], "recommended" if best.holds else "closest, but misses the SLOs"),
+        (share(best.attainment), f"attainment; wanted {share(found.attainment)}"),
+        (f"{best.fleet.hour_usd:.2f} USD", f"per hour, {number(best.fleet.gpus)} GPUs"),
+        (NOTHING if usd is None else f"{usd:.2f} USD", "per million output tokens"),
+        (seconds(best.figures.ttft_p50_s), f"TTFT p50; p99 {seconds(best.figures.ttft_p99_s)}"),
+        (seconds(best.figures.itl_p50_s), f"ITL p50; p99 {seconds(best.figures.itl_p99_s)}"),
+    ]

@@ -86,7 +86,18 @@ def run(settings: Settings, file: Path | None, wanted: Wanted) -> Summary:
         write(wanted.html, page(done, summary, title, shown(settings, setup, wanted)).encode())
     if wanted.json:
         write(wanted.json, to_json(summary))
+    for which, asked in (("policy", done.choices.serving), ("shadow_policy", done.choices.shadow)):
+        useful(f"gateway.{which} {getattr(gateway, which)}", asked.choices, asked.failures, asked.usual_cause)
     return summary
+
+
+def useful(policy: str, choices: int, failures: int, cause: str) -> None:
+    """Raises ConfigError for a policy that was asked and has not chosen once: a run says nothing of it."""
+    if 0 < choices == failures:
+        raise ConfigError(
+            f"{policy} failed in all of its {number(choices)} choices ({cause}): no figure says anything of it, since "
+            "the default chose; correct it"
+        )
 
 
 def prepare(settings: Settings, file: Path | None, wanted: Wanted) -> Setup:
@@ -99,11 +110,6 @@ def prepare(settings: Settings, file: Path | None, wanted: Wanted) -> Setup:
         raise ConfigError(f"--until {wanted.until_s:g}: a run must last more than 0 s")
     fleet = changed(fleet, wanted)
     gateway = settings.config.gateway
-    for name, slo_s in (("slo_ttft_s", gateway.slo_ttft_s), ("slo_itl_s", gateway.slo_itl_s)):
-        if slo_s is not None and not slo_s > 0:
-            raise ConfigError(
-                f"{settings.sources[f'gateway.{name}']}: gateway.{name} is {slo_s:g}; more than 0 s is needed"
-            )
     makers = (maker(gateway.policy), maker(gateway.shadow_policy) if gateway.shadow_policy else None)
     profiles = fleets.priced(fleet, file)
     config = msgspec.structs.replace(settings.config, planner=planned(settings, wanted))

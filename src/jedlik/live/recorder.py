@@ -1,7 +1,7 @@
 """The event log: every event a node handled, when, and what it decided; and the log played back to a node.
 
-A file is `MAGIC`, then frames of `length | CRC-32 of the body | msgpack [now, event, effects]`, both numbers in 4 bytes,
-big endian. Appended, flushed every frame to the kernel, so a killed process loses nothing but the frame it was
+A file is `MAGIC`, then frames of `length | CRC-32 of the body | msgpack [now, event, effects]`, big-endian numbers of 4
+bytes. Appended, flushed every frame to the kernel, so a killed process loses nothing but the frame it was
 writing. Reading tells such a cut last frame from damage.
 """
 

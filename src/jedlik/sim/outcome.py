@@ -3,6 +3,7 @@
 import msgspec
 
 from jedlik.core.facts import Planned
+from jedlik.sim.choices import Choices
 from jedlik.sim.movement import Movement
 
 
@@ -115,6 +116,7 @@ class Run(msgspec.Struct):
     """From order to end, by worker index; empty: not known."""
     block_size: int = 1
     movement: Movement = msgspec.field(default_factory=Movement)
+    choices: Choices = msgspec.field(default_factory=Choices)
     attainable: list[bool] = []
     """By outcome: its prefill alone, on an idle worker with all cached that ever was, keeps the SLO; empty: all."""
     unended: list[Missed] = []

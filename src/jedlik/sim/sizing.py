@@ -115,6 +115,12 @@ class Figures(msgspec.Struct, frozen=True):
     """Delivered, to those that were judged."""
     duration_s: float
     """Of all that was simulated."""
+    choices: int = 0
+    """That the policy was asked for."""
+    failures: int = 0
+    """In which it failed, so that the default chose."""
+    cause: str = ""
+    """Of most of them."""
 
 
 class Trial(msgspec.Struct, frozen=True):

@@ -39,6 +39,7 @@ def within(arrived_s: Floats, spans: Sequence[tuple[float, float]]) -> Flags:
 
 
 def _figures(run: Run, setup: Setup, judged: Flags) -> Figures:
+    asked = run.choices.serving
     slo = Slo(setup.gateway.slo_ttft_s, setup.gateway.slo_itl_s)
     data = columns([outcome for outcome, counts in zip(run.outcomes, judged, strict=True) if counts])
     summary = summarise(run, slo, setup.gateway.policy, setup.seed)
@@ -54,6 +55,9 @@ def _figures(run: Run, setup: Setup, judged: Flags) -> Figures:
         hit_rate=summary.hit_rate,
         output_tokens=float(data.output_tokens.sum()),
         duration_s=max(run.duration_s, 1e-3),
+        choices=asked.choices,
+        failures=asked.failures,
+        cause=asked.usual_cause,
     )
 
 

@@ -14,13 +14,14 @@ import msgspec
 
 from jedlik.core.effects import Deliver
 from jedlik.core.events import Woken
-from jedlik.core.facts import Answered, Fact
+from jedlik.core.facts import Answered, Fact, Routed
 from jedlik.core.ids import GatewayId, WorkerId
 from jedlik.core.plans import Cause
 from jedlik.nodes.gateway import GatewayNode
 from jedlik.planning.policy import Planner
 from jedlik.sim.attainable import Alone
 from jedlik.sim.carrier import Witness
+from jedlik.sim.choices import Choices
 from jedlik.sim.clients import Clients
 from jedlik.sim.engine import VOCABULARY
 from jedlik.sim.faults import Faults
@@ -80,6 +81,7 @@ class Simulation:
             self.network.planner = self.planner.send
         self._samples: list[Sample] = []
         self._moves = Movement()
+        self._choices = Choices()
         self._sample_s = SAMPLE_S
         self._told_s = 0.0
 
@@ -121,6 +123,7 @@ class Simulation:
             up_s=self.workers.up_s(),
             block_size=self._setup.worker.block_size,
             movement=self._moves,
+            choices=self._choices,
             attainable=self.clients.attainable,
             unended=self.clients.unended(),
             staff=self.workers.staff,
@@ -136,6 +139,8 @@ class Simulation:
     def noted(self, fact: Fact, worker: WorkerId | None = None) -> None:
         if isinstance(fact, Answered):
             self.clients.answered(fact)
+        elif isinstance(fact, Routed):
+            self._choices.note(fact)
         elif worker is not None:
             self._moves.note(fact)
 

@@ -3,12 +3,15 @@
 `choose` turns the exception into the default's choice. Not promised: anything about code that never returns.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import isfinite
+from typing import ParamSpec, TypeVar
 
 from jedlik.core.facts import Candidate
 from jedlik.routing.policy import Ask, Offer, Policy, Refuse, Wait
 
+P = ParamSpec("P")
+T = TypeVar("T")
 MEMBERS = ("name", "everyone", "filter", "score", "pick", "unit")
 
 
@@ -25,7 +28,7 @@ class Plugged:
         self.everyone = bool(policy.everyone)
 
     def filter(self, offers: Sequence[Offer], ask: Ask) -> Sequence[Offer] | Wait | Refuse:
-        answer = self._policy.filter(tuple(offers), ask)
+        answer = _answer(self._policy.filter, tuple(offers), ask)
         if isinstance(answer, Wait | Refuse):
             return _held(answer, ask)
         kept = list(answer)
@@ -36,19 +39,29 @@ class Plugged:
         return kept
 
     def score(self, offers: Sequence[Offer], ask: Ask) -> list[dict[str, float]]:
-        parts = list(self._policy.score(tuple(offers), ask))
+        parts = list(_answer(self._policy.score, tuple(offers), ask))
         if len(parts) != len(offers):
             raise Nonsense(f"score gave {len(parts)} costs for {len(offers)} workers")
         return [_terms(terms) for terms in parts]
 
     def pick(self, scored: Sequence[Candidate], ask: Ask) -> Candidate:
-        chosen = self._policy.pick(tuple(scored), ask)
+        chosen = _answer(self._policy.pick, tuple(scored), ask)
         if not any(chosen is candidate for candidate in scored):
             raise Nonsense("pick returned something that was not scored")
         return chosen
 
     def unit(self, offers: Sequence[Offer]) -> str:
-        return str(self._policy.unit(tuple(offers)))
+        return str(_answer(self._policy.unit, tuple(offers)))
+
+
+def _answer(asked: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Raises Exception only: what would end the process, as `sys.exit` does, is this policy's failure and no more."""
+    try:
+        return asked(*args, **kwargs)
+    except (Exception, KeyboardInterrupt):
+        raise
+    except BaseException as error:
+        raise Nonsense(f"{type(error).__name__}: {error}") from error
 
 
 def _held(answer: Wait | Refuse, ask: Ask) -> Wait | Refuse:

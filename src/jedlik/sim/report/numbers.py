@@ -12,10 +12,20 @@ import numpy as np
 from jedlik.core.config import Role
 from jedlik.core.facts import Planned
 from jedlik.core.sums import float_sum
+from jedlik.sim.choices import Asked
 from jedlik.sim.outcome import Action, Run
 from jedlik.sim.report.columns import Columns, Flags, Floats, Indices, Slo, columns
 from jedlik.sim.report.kept import promises, ratio
 from jedlik.sim.report.moving import HandOffs, RoleRow, TierRow, hand_offs, roles, tiers
+
+
+class Failures(msgspec.Struct, frozen=True):
+    """Of a policy: how often it was asked for a worker and failed, so that the default chose."""
+
+    choices: int
+    failures: int
+    causes: dict[str, int]
+    """What it raised, and how often."""
 
 
 class Spread(msgspec.Struct, frozen=True):
@@ -71,6 +81,10 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     """All figures of one run; times and rates are simulated ones unless they say CPU or wall."""
 
     policy: str
+    """As it was asked for."""
+    policy_failures: Failures | None
+    """null: it never failed."""
+    shadow_failures: Failures | None
     seed: int
     speed: float
     requests: int
@@ -139,6 +153,8 @@ def summarise(run: Run, slo: Slo, policy: str, seed: int, gpu_hour_cost: float |
     answered, shed, ended = int(ok.sum()), int(data.shed.sum()), len(run.outcomes)
     return Summary(
         policy=policy,
+        policy_failures=failures(run.choices.serving),
+        shadow_failures=failures(run.choices.shadow),
         seed=seed,
         speed=run.speed,
         requests=run.offered,
@@ -197,6 +213,12 @@ def spread(values: Floats) -> Spread:
 
 def hit_rate(data: Columns, of: Flags | Indices) -> float | None:
     return ratio(float(data.cached_tokens[of].sum()), float(data.prompt_tokens[of].sum()))
+
+
+def failures(asked: Asked) -> Failures | None:
+    if not asked.failures:
+        return None
+    return Failures(asked.choices, asked.failures, dict(asked.causes))
 
 
 def happened(action: Action) -> Happened:

@@ -5,11 +5,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from jedlik.sim.report.moving import ROLE_HEADS, RoleRow, role_cells, told
-from jedlik.sim.report.numbers import Spread, Summary, WorkerRow
+from jedlik.sim.report.numbers import Failures, Spread, Summary, WorkerRow
 from jedlik.sim.report.words import moment, number, seconds, share
 
 WORKERS_SHOWN = 16
 ACTIONS_SHOWN = 12
+CAUSES_SHOWN = 3
 Row = tuple[str, str]
 
 
@@ -46,6 +47,8 @@ def overview(summary: Summary) -> list[Row]:
         ),
         *_planned(summary),
         ("policy, seed", f"{summary.policy}, {summary.seed}"),
+        *_failed("policy", summary.policy_failures),
+        *_failed("shadow policy", summary.shadow_failures),
         ("simulator", _simulator(summary)),
     ]
 
@@ -71,6 +74,17 @@ def _planned(summary: Summary) -> list[Row]:
     return [("planner", told)] + ([] if summary.cost is None else [("cost", number(summary.cost))])
 
 
+def _failed(which: str, failures: Failures | None) -> list[Row]:
+    if failures is None:
+        return []
+    told = f"in {number(failures.failures)} of {number(failures.choices)} choices"
+    causes = sorted(failures.causes.items(), key=lambda cause: (-cause[1], cause[0]))[:CAUSES_SHOWN]
+    told += "".join(f"; {number(count)} × {cause}" for cause, count in causes)
+    more = len(failures.causes) - len(causes)
+    told += f"; {more} other causes (--json)" if more else ""
+    return [(f"{which} failed", told)]
+
+
 def limits(summary: Summary) -> str:
     """TTFT ≤ 2 s, ITL ≤ 25 ms"""
     pairs = (("TTFT", summary.slo_ttft_s), ("ITL", summary.slo_itl_s))
@@ -85,7 +99,7 @@ def _simulator(summary: Summary) -> str:
 def _pairs(rows: list[Row]) -> Table:
     table = Table.grid(padding=(0, 2))
     for name, value in rows:
-        table.add_row(f"[bold]{name}[/]", value)
+        table.add_row(f"[bold]{name}[/]", escape(value))
     return table
 
 
