@@ -172,7 +172,7 @@ def test_corrections_are_of_whose_step_model_it_is() -> None:
     for name, correction in (("d", 2.0), ("p", 1.5)):
         view = fleet.get(WorkerId(f"{name}@1"))
         assert view is not None
-        view.correction = correction
+        view.correct(correction)
     after = offered(fleet)
     assert before.terms is not None
     assert after.terms is not None

@@ -134,7 +134,7 @@ def test_a_correction_multiplies_wait_and_prefill_only() -> None:
     view = view_of(replace(TIMED, running=2, waiting=1, waiting_tokens=150, context_tokens=1000))
     demand = Demand(300, 10, cached_tokens=160)
     before, alone = cost_seconds(view, demand, COSTS), first_token_s(view, demand, COSTS)
-    view.correction = 3.0
+    view.correct(3.0)
     after = cost_seconds(view, demand, COSTS)
     assert after == before | {name: 3 * before[name] for name in ("wait", "prefill")}
     assert first_token_s(view, demand, COSTS) == alone == before["wait"] + before["prefill"]

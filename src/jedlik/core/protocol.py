@@ -254,6 +254,9 @@ class Load(msgspec.Struct, frozen=True, array_like=True, tag="load"):
     """Of `held_blocks`: where blocks that are on their way will go, quarantined ones included."""
     paths: tuple[PathCosts, ...] = ()
     """What moving blocks takes, as this worker knows it."""
+    step_shape: tuple[float, float, float, float] | None = None
+    """What steps were like lately, on average: tokens prefilled, their pairs, sequences decoded, their context. A worker
+    that tells it shares what it has learnt of steps with others of its kind."""
 
 
 class Stored(msgspec.Struct, frozen=True, array_like=True, tag="+"):

@@ -334,12 +334,12 @@ class Attempts:
 
 def booking(chosen: Offer, history: int) -> Booking:
     """What a dispatch will be to the worker that decodes it, until its reports say."""
-    pair, load = chosen.pair, chosen.view.load
+    pair, costs = chosen.pair, chosen.view.costs
     if pair is not None:
         return Booking(max(0, history - 1 - pair.supplied_tokens), history)
     cached = chosen.cached_tokens
-    if chosen.tiers and load is not None and load.costs is not None:
-        cached = own_work(chosen.view, Demand(history, 0, cached, 0, chosen.tiers), load.costs).cached_tokens
+    if chosen.tiers and costs is not None:
+        cached = own_work(chosen.view, Demand(history, 0, cached, 0, chosen.tiers), costs).cached_tokens
     return Booking(max(1, history - cached), history)
 
 

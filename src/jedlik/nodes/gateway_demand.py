@@ -82,7 +82,7 @@ class Tally:
             cached = max([cached, *(one.cached_tokens for one in stream.routed.candidates)])
         best_s = inf
         for view in fleet:
-            costs = view.load.costs if view.load is not None else None
+            costs = view.costs
             if costs is not None:
                 own = max(1, fact.prompt_tokens - cached)
                 best_s = min(best_s, prefill_s(costs, own, fact.prompt_tokens - own, view.card.max_step_tokens))

@@ -227,7 +227,7 @@ class Router:
             return  # who prefilled it has left meanwhile
         calibration = self._calibrations[worker]
         calibration.observe(stream.modelled_s, observed_s - stream.rest_s)
-        tried.correction = calibration.correction
+        tried.correct(calibration.correction if calibration.enough else None)
         out.note(FirstToken(routed.request_id, stream.choice, worker, predicted_s, observed_s, calibration.ratio))
 
     def _observed(self, routed: Routed, observed_s: float) -> None:
@@ -255,10 +255,6 @@ class Router:
         for view in self.fleet:
             calibration = self._calibrations[view.card.worker]
             calibration.check()
-            if view.correction != calibration.correction:
-                raise Bug(
-                    f"gateway: {view.card.worker} is corrected by {view.correction}, {calibration.correction} is due"
-                )
 
 
 def _tell_tiers(held: Held, match: Match, workers: Iterable[WorkerId], block_size: int) -> None:

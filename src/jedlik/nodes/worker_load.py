@@ -40,4 +40,5 @@ def load_of(
         arriving=len(batch.arriving),
         reserved_blocks=batch.reserved,
         paths=paths.costs(now),
+        step_shape=pace.shape,
     )

@@ -9,6 +9,8 @@ from jedlik.scheduling.plan import Plan
 
 STEP_AVERAGE = 0.1
 """Weight of the newest step in the reported average."""
+SHAPE_AVERAGE = 0.02
+"""And in what steps are like: about the last fifty."""
 
 
 class Pace:
@@ -19,6 +21,8 @@ class Pace:
         """Finished."""
         self.step_s: float | None = None
         """Exponential average."""
+        self.shape: tuple[float, float, float, float] | None = None
+        """Of lately finished steps, on average: as `StepShape`."""
         self._began_s = 0.0
         self._chunks_s: float | None = None
         """What the last step with a prefill took."""
@@ -47,8 +51,19 @@ class Pace:
         average = elapsed_s if self.step_s is None else self.step_s
         self.step_s = average + weight * (elapsed_s - average)
         self._fit.observe(shape, elapsed_s, steps)
+        self._remember(shape, steps)
         if plan.prefills:
             self._chunks_s = done.elapsed_s
+
+    def _remember(self, shape: StepShape, steps: int) -> None:
+        tokens, pairs, sequences, context = self.shape or shape
+        weight = SHAPE_AVERAGE if steps == 1 else 1 - (1 - SHAPE_AVERAGE) ** steps
+        self.shape = (
+            tokens + weight * (shape.prefill_tokens - tokens),
+            pairs + weight * (shape.prefill_pairs - pairs),
+            sequences + weight * (shape.decode_sequences - sequences),
+            context + weight * (shape.context_tokens - context),
+        )
 
     def progress(self, plan: Plan, now: float) -> tuple[int, float]:
         """(steps of a leap that should be over by now, how long the step in flight has been running)."""

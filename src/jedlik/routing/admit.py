@@ -50,9 +50,8 @@ def retry_after_s(fleet: Fleet) -> float:
     """When the least loaded worker will have computed its backlog; the least and most a client should wait."""
     waits = []
     for view in fleet:
-        costs = view.load.costs if view.load else None
-        if view.ready() and costs is not None:
-            waits.append(backlog_s(view, costs))
+        if view.ready() and view.costs is not None:
+            waits.append(backlog_s(view, view.costs))
     return _clamp(min(waits, default=MIN_RETRY_S))
 
 

@@ -40,9 +40,14 @@ class Calibration:
         return self._observed_s / self._predicted_s if self.samples else 1.0
 
     @property
+    def enough(self) -> bool:
+        """There are samples enough to correct by."""
+        return self.samples >= MIN_SAMPLES
+
+    @property
     def correction(self) -> float:
         """What to multiply predictions by."""
-        return self.ratio if self.samples >= MIN_SAMPLES else 1.0
+        return self.ratio if self.enough else 1.0
 
     def check(self) -> None:
         """The average is within the bounds of what went in."""

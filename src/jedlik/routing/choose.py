@@ -192,11 +192,11 @@ def _with_partner(plain: Candidate, offer: Offer) -> Candidate:
 
 def predicted_s(offer: Offer, ask: Ask) -> float | None:
     """Time to first token at a worker by its step model; None where it has told none or does not do it alone."""
-    load = offer.view.load
-    if offer.pair is not None or load is None or load.costs is None:
+    costs = offer.view.costs
+    if offer.pair is not None or costs is None:
         return None
     demand = Demand(ask.history_tokens, ask.output_tokens, offer.cached_tokens, offer.shared_tokens, offer.tiers)
-    return first_token_s(offer.view, demand, load.costs)
+    return first_token_s(offer.view, demand, costs)
 
 
 def _nearest(fleet: Fleet, ask: Ask, held: Held) -> Iterator[WorkerView]:

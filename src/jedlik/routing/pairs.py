@@ -139,7 +139,7 @@ def _source(view: WorkerView, ask: Ask, held: Held) -> Source:
     tokens, worker = ask.history_tokens - 1, view.card.worker
     cached = min(held.cached.get(worker, 0), tokens)
     demand = Demand(tokens, 0, cached, held.shared.get(worker, 0), held.tiers.get(worker, ()))
-    costs = view.load.costs if view.load is not None else None
+    costs = view.costs
     if costs is None:
         return Source(view, cached, demand.uncached_tokens, None, 0.0)
     own = own_work(view, demand, costs)
@@ -151,7 +151,7 @@ def _best(offer: Offer, sources: Sequence[Source], holders: Sequence[tuple[Worke
     """An offer with the cheapest place for it."""
     view, lacking = offer.view, ask.history_tokens - 1 - offer.cached_tokens
     able = [s for s in sources if s.view is not view and refusal(view.card, s.view.card) is None] if lacking > 0 else []
-    costs = view.load.costs if view.load is not None else None
+    costs = view.costs
     if costs is None:
         return _unpriced(offer, able, ask)
     demand = Demand(ask.history_tokens, ask.output_tokens, offer.cached_tokens, offer.shared_tokens, offer.tiers)
@@ -198,7 +198,7 @@ def _remote(offer: Offer, local: dict[str, float], source: Source, costs: StepCo
     if there.state.role != "prefill":
         terms["remote_stall"] = source.own_s * min(there.sequences, there.card.max_sequences)
         terms["evicted"] += ask.reuse * source.own_s
-    known = there.load.costs if there.load is not None else None
+    known = there.costs
     if known and (missing := missing_tokens(there, Demand(ask.history_tokens - 1, 0, source.cached_tokens))):
         terms["remote_memory"] = prefill_s(known, missing, 0, chunk)
     return Place(replace(pair, expected_s=float_sum(terms[name] for name in REMOTE_TIMES)), terms)
@@ -208,7 +208,7 @@ def _pulled(
     offer: Offer, local: dict[str, float], holder: WorkerView, depth: int, costs: StepCosts, ask: Ask
 ) -> list[Place]:
     """With what another worker has cached; nothing where its wait or the path is unknown, or the path does not work."""
-    path, known = between(holder, offer.view), holder.load.costs if holder.load is not None else None
+    path, known = between(holder, offer.view), holder.costs
     if path is None or isinstance(path, str) or known is None or depth <= offer.cached_tokens:
         return []
     wait = wait_s(holder, Demand(ask.history_tokens, 0, depth), known) * holder.correction

@@ -182,10 +182,10 @@ def step_costs(offers: Sequence[Offer]) -> list[StepCosts] | None:
     """Each worker's; None where one of them has told none, and so nothing can be compared in seconds."""
     known: list[StepCosts] = []
     for offer in offers:
-        load = offer.view.load
-        if load is None or load.costs is None:
+        costs = offer.view.costs
+        if costs is None:
             return None
-        known.append(load.costs)
+        known.append(costs)
     return known
 
 

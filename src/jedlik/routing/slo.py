@@ -19,7 +19,7 @@ from jedlik.core.sums import float_sum
 from jedlik.perf.step import decode_s
 from jedlik.routing.lengths import OutputLengths
 from jedlik.routing.pairs import first_token_s
-from jedlik.routing.policy import Ask, Offer, Refuse, Wait
+from jedlik.routing.policy import TIE, Ask, Offer, Refuse, Wait, draw
 from jedlik.routing.view import WorkerView
 
 LATE_WAIT = 0.1
@@ -71,7 +71,7 @@ def admitted(
     in_time = [p for p in prospects if p.first_token_s <= left_s]
     if not in_time:
         return _late(prospects, left_s) if may_refuse else _least_bother(prospects)
-    best = min(in_time, key=lambda p: p.total_s)
+    best = _cheapest(in_time, ask)
     slack_s = left_s + ask.waited_s - own_s
     wait_s = min(left_s - best.first_token_s, min(1.0, best.harm) * slack_s - ask.waited_s)
     if wait_s > LOOK_AGAIN_S:
@@ -100,10 +100,10 @@ def _harm(offer: Offer, prefill_s: float, costs: StepCosts, ask: Ask, itl_s: flo
     work = Work(prefill_s / view.correction, max(1, ask.history_tokens - have))
     harm = _missed(view, costs, 1, ask.history_tokens, work, ask.lengths, itl_s)
     if pair is not None and pair.compute and pair.source.state.role != "prefill":
-        there = pair.source.load
-        if there is not None and there.costs is not None:
+        there = pair.source.costs
+        if there is not None:
             work = Work(pair.own_s, pair.computed_tokens)
-            harm += _missed(pair.source, there.costs, 0, 0, work, ask.lengths, itl_s)
+            harm += _missed(pair.source, there, 0, 0, work, ask.lengths, itl_s)
     return harm
 
 
@@ -125,6 +125,15 @@ def _missed(
     if ahead and view.backlog_tokens + work.tokens > view.card.max_step_tokens:
         harm += ahead * lengths.shorter(bearable)
     return harm
+
+
+def _cheapest(prospects: Sequence[Prospect], ask: Ask) -> Prospect:
+    """The one that costs everybody least; a hash of the request picks among those that are as good (`lowest`)."""
+    least = min(prospects, key=lambda p: (p.total_s, p.offer.worker))
+    limit_s, cached = least.total_s * (1 + TIE), least.offer.cached_tokens
+    near = [p for p in prospects if p.total_s <= limit_s and p.harm <= least.harm and p.offer.cached_tokens == cached]
+    near.sort(key=lambda p: p.offer.worker)
+    return near[draw(ask, "tie") % len(near)]
 
 
 def _least_bother(prospects: Sequence[Prospect]) -> list[Offer]:

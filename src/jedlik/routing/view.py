@@ -8,13 +8,15 @@ those that only prefill apart from the others, so that a choice need not look at
 
 from bisect import bisect_left, insort
 from collections.abc import Iterator
+from weakref import WeakValueDictionary
 
 import msgspec
 
 from jedlik.core.errors import Bug
 from jedlik.core.ids import Handle, WorkerId
-from jedlik.core.protocol import Card, Load, State
+from jedlik.core.protocol import Card, Load, State, StepCosts
 from jedlik.perf.step import chunk_pairs
+from jedlik.routing.alike import Alike, Kind, Row, kind_of
 
 SLOTS = "slots"
 """The kind of hand-off in which a worker writes blocks into another one's."""
@@ -64,13 +66,15 @@ class WorkerView:
     """One worker, as far as routing is concerned. Its sums are kept, not computed: a choice reads them many times."""
 
     __slots__ = (
+        "_correction",
+        "_row",
+        "alike",
         "backlog_pairs",
         "backlog_tokens",
         "booked_prefill_tokens",
         "bookings",
         "card",
         "context_tokens",
-        "correction",
         "errands",
         "load",
         "rank",
@@ -82,6 +86,11 @@ class WorkerView:
 
     def __init__(self, card: Card) -> None:
         self.card = card
+        self.alike = Alike()
+        """What it shares with workers of its kind."""
+        self._row: Row | None = None
+        """What it adds to what they have learnt; None: nothing, or it is a slow one."""
+        self._correction: float | None = None
         self.state = State(epoch=-1)
         self.load: Load | None = None
         self.suspect: str | None = None
@@ -100,8 +109,6 @@ class WorkerView:
         """Their pairs with tokens they attend to; where a report does not tell, as of one long prompt."""
         self.context_tokens = 0
         """In cache of running sequences, and booked."""
-        self.correction = 1.0
-        """What its predicted times to first token are multiplied by: `calibration` says."""
         self.rank = (0, card.worker)
         """Where it stands in the order of backlog; changed by `Fleet` only."""
 
@@ -111,6 +118,7 @@ class WorkerView:
             self._count(self.load, -1)
         self.load = load
         self._count(load, 1)
+        self._learn()
         included = []
         for number in self.bookings:
             if number > load.last_submit:
@@ -120,6 +128,47 @@ class WorkerView:
             self.unbook(number)
         if self.errands:
             self._age(now)
+
+    @property
+    def costs(self) -> StepCosts | None:
+        """What its steps take: as at all workers alike, unless it is a slow one; None until it has told."""
+        if self._row is not None:
+            return self.alike.costs
+        return self.load.costs if self.load is not None else None
+
+    @property
+    def correction(self) -> float:
+        """What its predicted times to first token are multiplied by.
+
+        Under load that is its own affair; what one with nothing to do needs is told best by all workers alike.
+        """
+        if not self.sequences:
+            return self.alike.correction(self._correction)
+        return 1.0 if self._correction is None else self._correction
+
+    def correct(self, correction: float | None) -> None:
+        """What its times to first token were against predictions: `calibration` says. None: too few to say."""
+        self.alike.corrected(self._correction, correction)
+        self._correction = correction
+
+    def share(self, alike: Alike) -> None:
+        """It is of another kind from now on."""
+        correction = self._correction
+        self.leave()
+        self.alike = alike
+        self.correct(correction)
+        self._learn()
+
+    def _learn(self) -> None:
+        load = self.load
+        if load is not None and load.costs is not None and load.step_shape is not None:
+            self._row = self.alike.learn(self._row, load.costs, load.step_shape, load.steps)
+
+    def leave(self) -> None:
+        """It shares nothing any more."""
+        self.alike.forget(self._row)
+        self._row = None
+        self.correct(None)
 
     def book(self, booking: Booking) -> int:
         """Count a dispatch until a report does; returns its submit number."""
@@ -198,6 +247,7 @@ class Fleet:
         self._views: dict[WorkerId, WorkerView] = {}
         self._ranked: dict[Pool, list[tuple[int, WorkerId]]] = {}
         self._movers: dict[str, int] = {}
+        self._kinds: WeakValueDictionary[Kind, Alike] = WeakValueDictionary()
 
     def __iter__(self) -> Iterator[WorkerView]:
         return iter(self._views.values())
@@ -221,6 +271,7 @@ class Fleet:
         if card.worker in self._views:
             raise Bug(f"{card.worker} is in the fleet already")
         view = self._views[card.worker] = WorkerView(card)
+        view.share(self._alike(view))
         self._rank(view, view.rank)
         self._movers[card.model] = self.movers(card.model) + (SLOTS in card.handoffs)
         return view
@@ -228,6 +279,7 @@ class Fleet:
     def remove(self, worker: WorkerId) -> None:
         """A worker left; its bookings go with it."""
         view = self._views.pop(worker)
+        view.leave()
         self._unrank(view)
         self._movers[view.card.model] -= SLOTS in view.card.handoffs
 
@@ -245,6 +297,11 @@ class Fleet:
         self._unrank(view)
         view.state = state
         self._rank(view, view.rank)
+        if (alike := self._alike(view)) is not view.alike:
+            view.share(alike)
+
+    def _alike(self, view: WorkerView) -> Alike:
+        return self._kinds.setdefault(kind_of(view.card, view.state.role), Alike())
 
     def least_loaded(self, model: str) -> Iterator[WorkerView]:
         """Workers of a model that decode, least backlog first, ties by id."""

@@ -30,10 +30,10 @@ class Offered(msgspec.Struct, frozen=True):
     """>= 1; the answer has exactly so many."""
     session: str = ""
     """Requests of one conversation have the same."""
-    tenant: str = ""
-    priority: int = 0
     then: object = None
     """For the workload: what goes on when this one has ended. The simulator hands it back untouched."""
+    tenant: str = ""
+    priority: int = 0
 
 
 class Workload(Protocol):
