@@ -100,6 +100,17 @@ def test_a_server_checks_in_another_process_by_its_own_settings(model: Path) -> 
     examine_apart(model, ServeConfig(model="x", generation_config="none", engine="simulated"))
 
 
+def test_what_jedlik_made_itself_is_to_be_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JEDLIK_HOME", str(tmp_path))
+    made = resolve("tiny-random").path
+    (made / "model.safetensors").write_bytes(b"")
+    with pytest.raises(ConfigError, match="remove that folder"):
+        examine(made)
+    finding = served("tiny-random")
+    assert finding.state == "failed"
+    assert str(made) in finding.what
+
+
 def test_the_check_of_serve_imports_no_torch() -> None:
     code = "import sys; import jedlik.cli.model_check; assert not {'torch', 'tokenizers', 'jinja2'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

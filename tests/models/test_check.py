@@ -159,6 +159,22 @@ def test_what_can_never_be_served_is_refused_in_one_line(model: Path, name: str)
     assert "\n" not in str(refusal.value)
 
 
+ODD: tuple[object, ...] = (
+    None, True, 0, -1, 1 << 70, 1.5, float("nan"), "", "512", [], {}, [1], ["a"], {"a": 1}, [[]], "\ud800",
+)  # fmt: skip
+OPTIONAL = ("text_config", "quantization_config", "num_key_value_heads", "head_dim", "rope_scaling")
+
+
+@pytest.mark.parametrize("name", [*tiny.CONFIG, *OPTIONAL])
+def test_whatever_a_key_holds_the_answer_is_a_model_or_a_reason(model: Path, name: str) -> None:
+    for value in ODD:
+        (model / "config.json").write_text(json.dumps({**tiny.CONFIG, name: value}))
+        try:
+            assert check(model).layers == 2
+        except ConfigError as refusal:
+            assert str(model) in str(refusal)  # noqa: PT017 - either outcome is right
+
+
 @pytest.mark.parametrize(
     "change",
     [

@@ -11,7 +11,12 @@ from jedlik.models import generation, gguf_header
 from jedlik.models.files import resolve, shelf
 
 F32, Q4_0, NAMED_WRONGLY = 0, 2, 31
-LLAMA: dict[str, object] = {"general.architecture": "llama", "llama.block_count": 2, "x.list": ["a", "bc"], "x.n": [1]}
+LLAMA: dict[str, object] = {
+    "general.architecture": "llama",
+    "llama.block_count": 2,
+    "tokenizer.ggml.tokens": ["a", "bc"],
+    "x.n": [1],
+}
 
 
 def text(value: str) -> bytes:
@@ -89,6 +94,7 @@ def test_a_file_that_is_cut_says_of_how_much(tmp_path: Path) -> None:
         (file({**LLAMA, "general.type": "adapter"}), "'adapter'"),
         (file({**LLAMA, "split.count": 3}), "one of 3 parts"),
         (file(kind=NAMED_WRONGLY), "type 31"),
+        (file({"general.architecture": "llama"}), "no tokenizer"),
         (file({**LLAMA, "tokenizer.ggml.model": "gpt2", "tokenizer.ggml.pre": "mine"}), "rule 'mine'"),
         (b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + text("general.architecture") + typed("llama"), "no tensors"),
         (b"GGUF" + struct.pack("<IQQ", 3, 1 << 62, 1 << 62) + bytes(range(256)) * 9, "damaged"),

@@ -12,6 +12,7 @@ from pathlib import Path
 from jedlik.core.config import ServeConfig
 from jedlik.core.errors import Bug, ConfigError, RequestError
 from jedlik.models import check
+from jedlik.models.files import shelf
 from jedlik.models.info import ModelInfo
 
 EXIT_WRONG = 2
@@ -20,6 +21,15 @@ QUESTION = ({"role": "user", "content": "Hello!"},)
 
 def examine(path: Path, engine: str = "torch", generation_config: str = "vendor") -> ModelInfo:
     """What a model directory says of itself. Raises ConfigError with the first reason why it can't be served."""
+    try:
+        return _examined(path, engine, generation_config)
+    except ConfigError as error:
+        if path.parent != shelf():
+            raise
+        raise ConfigError(f"{error} (jedlik made {path}: remove that folder, and it is made again)") from None
+
+
+def _examined(path: Path, engine: str, generation_config: str) -> ModelInfo:
     from jedlik.frontend.text.model import load_tokenizer
 
     model = check.check(path, weights=engine == "torch", vendor=generation_config == "vendor")

@@ -21,6 +21,7 @@ from jedlik.live.turn import Recorder, Turn, WakeTimer
 
 MOST_KILLS = 3
 """So many workers killed before any has served end the server: the kernel kills who takes more memory than there is."""
+MEMORY = "where memory is short, give fewer --workers or less --kv-cache-bytes"
 Change = Callable[[WorkerId, Role], None]
 
 
@@ -146,7 +147,7 @@ class PlannerDriver:
             self._kills += 1
         over = event.cause == "hopeless" and self._fixed
         if over or (not self._served and (event.cause in ("hopeless", "crashed") or self._kills >= MOST_KILLS)):
-            memory = f" ({self._kills} times: is there enough memory for the weights?)" if self._kills else ""
+            memory = f", {self._kills} times before any worker served: {MEMORY}" if self._kills else ""
             self._turn.fail(ConfigError(f"{event.name} cannot start: {words}{memory}"))
         return event
 

@@ -54,7 +54,9 @@ def beginning(path: Path) -> None:
 
 def _runnable(file: Path, config: dict[str, Any]) -> None:
     """The engine has code for this kind of model. Raises ConfigError."""
-    quantised = config.get("quantization_config") or (config.get("text_config") or {}).get("quantization_config")
+    inner = config.get("text_config")
+    inside = inner.get("quantization_config") if isinstance(inner, dict) else None
+    quantised = config.get("quantization_config") or inside
     if quantised:
         method = quantised.get("quant_method", "an unnamed method") if isinstance(quantised, dict) else quantised
         raise ConfigError(
@@ -65,7 +67,7 @@ def _runnable(file: Path, config: dict[str, Any]) -> None:
     if classes is None:
         return
     kind, named = config.get("model_type"), config.get("architectures") or []
-    if kind not in classes:
+    if not isinstance(kind, str) or kind not in classes:
         raise ConfigError(
             f"{file}: the model type {kind!r} ({', '.join(map(str, named)) or 'no architectures'}) is unknown to "
             f"{known.release()} as one that generates text; a newer transformers may know it"

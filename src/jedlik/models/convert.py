@@ -19,13 +19,13 @@ def convert(gguf: Path, folder: Path, report: Report) -> None:
 
 
 def run_child(module: str, arguments: list[str], text: str, report: Report) -> None:
-    """Run one of our modules that needs torch as `python -m`. Raises ConfigError with the end of what it wrote."""
+    """Run one of our modules that needs torch as `python -m`. Raises ConfigError with the last line that it wrote."""
     report(Progress("convert", f"{text} (once; about a minute per 100 million parameters)"))
     done = subprocess.run([sys.executable, "-m", module, *arguments], capture_output=True, text=True)
     if done.returncode != 0:
-        said = " | ".join(done.stderr.strip().splitlines()[-3:])
-        remedy = "install it with: pip install 'jedlik[torch]'" if "ModuleNotFoundError" in said else "see above"
-        raise ConfigError(f"{text} failed (exit {done.returncode}): {said or 'nothing said'}; {remedy}")
+        said = (done.stderr.strip().splitlines() or ["nothing said"])[-1]
+        remedy = "; install it with: pip install 'jedlik[torch]'" if "ModuleNotFoundError" in said else ""
+        raise ConfigError(f"{text} failed (exit {done.returncode}): {said}{remedy}")
 
 
 def _main(gguf: Path, folder: Path) -> None:
@@ -54,4 +54,9 @@ def _restore_pretokenizer(gguf: Path, tokenizer: Path) -> None:
 
 
 if __name__ == "__main__":
-    _main(Path(sys.argv[1]), Path(sys.argv[2]))
+    try:
+        _main(Path(sys.argv[1]), Path(sys.argv[2]))
+    except ConfigError as error:
+        sys.exit(str(error))
+    except Exception as error:  # told in one line; the file is somebody else's
+        sys.exit(f"{type(error).__name__}: {' '.join(str(error).split())}")

@@ -71,6 +71,8 @@ def check(path: Path) -> Header:
         raise ConfigError(f"{path} has tensors of type {min(strange)}, which can't be converted: take another file")
     if not found.types:
         raise ConfigError(f"{path} holds no tensors: take another file")
+    if "tokenizer.ggml.tokens" not in values:
+        raise ConfigError(f"{path} holds no tokenizer: take another file")
     rule = values.get("tokenizer.ggml.pre")
     if values.get("tokenizer.ggml.model") == "gpt2" and rule is not None and rule not in RULES:
         raise ConfigError(unknown_rule(path, str(rule)))

@@ -5,6 +5,7 @@ None stands for "not known": transformers is not installed, or its source looks 
 
 import ast
 import importlib.util
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
@@ -37,6 +38,7 @@ def gguf_architectures() -> frozenset[str] | None:
     return frozenset(str(key.value) for key in value.keys if isinstance(key, ast.Constant)) - NO_MODELS
 
 
+@cache
 def _assigned(file: str, name: str) -> ast.expr | None:
     """What a module of transformers assigns to a name."""
     spec = importlib.util.find_spec("transformers")
