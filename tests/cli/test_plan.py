@@ -140,6 +140,7 @@ def test_a_plan_is_found_and_its_file_simulates_to_what_was_predicted(tmp_path: 
         (["--trace", SMALL, "--config", str(EIGHT), "--budget", "8", "--out", "no/folder/x"], "there is no folder"),
         (["--trace", SMALL, "--config", str(EIGHT), "--budget", "8", "--out", "empty.jsonl"], "--force"),
         (["--trace", SMALL, "--config", str(EIGHT), "--budget", "8", "--cost", "h200"], "DEVICE=USD"),
+        (["--trace", SMALL, "--config", str(EIGHT), "--budget", "8", "--cost", "h200=1_0"], "DEVICE=USD"),
         (["--trace", SMALL, "--config", str(EIGHT), "--budget", "8", "--chunks", "many"], "--chunks many"),
         (["--trace", SMALL, "--config", str(EIGHT), "--budget", "8", "--attainment", "95"], "95 is out of range"),
         (["--trace", SMALL, "--config", str(EIGHT), "--budget", "8", "--slo-ttft", "0.0001"], "no request can"),

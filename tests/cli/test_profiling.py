@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from jedlik.cli import profile as profiling
-from jedlik.cli import profile_endpoint
+from jedlik.cli import profile_endpoint, values
 from jedlik.cli.engines import profiled_costs, simulated_share
 from jedlik.cli.main import app
 from jedlik.cli.profile_grid import CPU, ENDPOINT, GPU, REPEATS, Grid, Room, Task, fitting, lane_tokens, plan
@@ -206,10 +206,10 @@ def test_an_endpoint_is_measured_from_outside(server: str) -> None:
 
 
 def test_ascending_numbers_are_read() -> None:
-    assert profiling.ascending("lengths", "64, 16,64") == (16, 64)
-    for wrong in ("", "a", "0,5", "-1", "5,", "1.5"):
+    assert values.ascending("lengths", "64, 16,64") == (16, 64)
+    for wrong in ("", "a", "0,5", "-1", "5,", "1.5", "1_0", "+5", "٥"):
         with pytest.raises(ConfigError, match="whole numbers above 0"):
-            profiling.ascending("lengths", wrong)
+            values.ascending("lengths", wrong)
 
 
 def test_steps_have_names() -> None:

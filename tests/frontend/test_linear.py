@@ -33,13 +33,23 @@ def repeated(unit: str) -> Make:
     return lambda size: saying(unit * (size // len(unit)))
 
 
-TEXTS = {
-    unit: repeated(unit)
-    for unit in (
-        "a", "word ", "1", " ", "\n", "\n ", " \n", "'", "<", "<|im_", "<|im_end|>", "<|im_start|>user\n", "<tool>", "é",
-        "a\u0301", "\u0301", "😀", "\u200d", "\u180e", "字", "!?", "\t", "\r\n", "ᄀ", "{{7*7}}{% for %}", "a" + " " * 50,
-    )
-}  # fmt: skip
+UNITS = (
+    *("a", "word ", "1", " ", "\n", "\n ", " \n", "'", "<", "<|im_", "<|im_end|>", "<|im_start|>\n", "<tool>", "é"),
+    *(
+        "a\u0301",
+        "\u0301",
+        "😀",
+        "\u200d",
+        "\u180e",
+        "字",
+        "!?",
+        "\t",
+        "\r\n",
+        "ᄀ",
+        "{{7*7}}{% for %}",
+        "a" + " " * 50,
+    ),
+)
 BODIES: dict[str, Make] = {
     "unknown field": lambda n: saying("x", **{"unknown field `" * (n // 15) + "\nx": 1}),
     "unknown field with a path": lambda n: saying("x", **{" - at `$." * (n // 9): 1}),
@@ -68,7 +78,7 @@ BODIES: dict[str, Make] = {
     "stop": lambda n: saying("x", stop=["s"] * (n // 5)),
     "stop string": lambda n: saying("x", stop="s" * n),
     "reasoning_effort": lambda n: saying("x", reasoning_effort="r" * n),
-    **{f"text of {unit[:12]!r}": make for unit, make in TEXTS.items()},
+    **{f"text of {unit[:12]!r}": repeated(unit) for unit in UNITS},
 }
 PROMPTS: dict[str, Make] = {
     "prompt": lambda n: having(prompt="a b" * (n // 3)),

@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 
 from jedlik.cli import fleet as fleets
+from jedlik.cli.values import number
 from jedlik.core.config import FleetConfig, PoolConfig
 from jedlik.core.errors import ConfigError
 from jedlik.core.nearest import nearest
@@ -84,7 +85,7 @@ def prices(said: Sequence[str]) -> dict[str, float]:
         for part in text.split(","):
             name, _, value = part.partition("=")
             try:
-                found[name.strip().lower()] = usd = float(value)
+                found[name.strip().lower()] = usd = number(value.strip())
             except ValueError:
                 usd = -1.0
             if not 0 < usd < 1e6 or not name.strip():

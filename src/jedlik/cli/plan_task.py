@@ -12,6 +12,7 @@ from jedlik.cli import plan_candidates, plan_config
 from jedlik.cli.plan_runs import Task
 from jedlik.cli.settings import Settings
 from jedlik.cli.simulate import maker
+from jedlik.cli.values import ascending
 from jedlik.core.config import FleetConfig, ServeConfig
 from jedlik.core.errors import ConfigError
 from jedlik.sim.report.columns import Flags, Slo
@@ -119,10 +120,7 @@ def based(found: Settings, work: Load) -> tuple[ServeConfig, FleetConfig]:
 def chunks(wanted: Wanted, found: Settings) -> tuple[int, ...]:
     """Tokens of a step to try. Raises ConfigError."""
     if wanted.chunks:
-        parts = [part.strip() for part in wanted.chunks.split(",")]
-        if not all(part.isdecimal() and int(part) > 0 for part in parts):
-            raise ConfigError(f"--chunks {wanted.chunks}: tokens with commas between them, as in 2048,8192")
-        return tuple(sorted({int(part) for part in parts}))
+        return ascending("chunks", wanted.chunks)
     said = found.sources["worker.max_step_tokens"] != "default"
     return tuple(sorted({*CHUNKS, *((found.config.worker.max_step_tokens,) if said else ())}))
 

@@ -19,6 +19,7 @@ from jedlik.cli.profile_steps import Ask
 from jedlik.cli.show import say
 from jedlik.cli.sizing import threads
 from jedlik.cli.units import size_bytes
+from jedlik.cli.values import ascending
 from jedlik.core.config import Device, Dtype, ServeConfig, WorkerConfig
 from jedlik.core.errors import ConfigError
 from jedlik.models.files import ModelFiles
@@ -181,13 +182,6 @@ def chosen(usual: Grid, wanted: Wanted) -> Grid:
     }
     fill = max(said.get("contexts", (0,))) * max(said.get("batches", (0,)))
     return msgspec.structs.replace(usual, **said, fill_tokens=max(usual.fill_tokens, fill))
-
-
-def ascending(field: str, text: str) -> tuple[int, ...]:
-    """16,64,256"""
-    if not re.fullmatch(r"\s*[1-9]\d*\s*(,\s*[1-9]\d*\s*)*", text):
-        raise ConfigError(f"--{field} {text!r}: expected whole numbers above 0 with commas between, as in 64,256")
-    return tuple(sorted({int(part) for part in text.split(",")}))
 
 
 def cut(grid: Grid, room: Room) -> Grid:

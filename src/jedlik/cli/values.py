@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 import msgspec
 
 from jedlik.cli.units import size_bytes
+from jedlik.core.errors import ConfigError
 from jedlik.core.nearest import nearest
 
 WHOLE = re.compile(r"-?(0|[1-9][0-9]{0,17})")
@@ -123,16 +124,29 @@ def _plain(kind: object, raw: object, *, is_size: bool) -> object:
     raise ValueError(f"expected {_expected(kind)}; found {_shown(raw)}")
 
 
-def _whole(text: str) -> int:
+def whole(text: str) -> int:
+    """Plain digits: Python's int() takes underscores, blanks and digits of other scripts too. Raises ValueError."""
     if not WHOLE.fullmatch(text):
         raise ValueError(f"{text!r} is not a whole number such as 8, in plain digits")
     return int(text)
 
 
-def _number(text: str) -> float:
+def number(text: str) -> float:
+    """As `whole`, for a decimal number."""
     if not NUMBER.fullmatch(text):
         raise ValueError(f"{text!r} is not a number such as 0.5 or 1e9")
     return float(text)
+
+
+def ascending(flag: str, text: str) -> tuple[int, ...]:
+    """16,64,256. Raises ConfigError."""
+    try:
+        found = sorted({whole(part.strip()) for part in text.split(",")})
+    except ValueError:
+        found = [0]
+    if found[0] < 1:
+        raise ConfigError(f"--{flag} {text}: expected whole numbers above 0 with commas between, as in 64,256")
+    return tuple(found)
 
 
 def _truth(text: str) -> bool:
@@ -147,7 +161,7 @@ def _text(text: str) -> str:
     return text
 
 
-_READ: dict[type, Callable[[str], object]] = {bool: _truth, int: _whole, float: _number, str: _text}
+_READ: dict[type, Callable[[str], object]] = {bool: _truth, int: whole, float: number, str: _text}
 
 
 def _ranged(value: object, ranges: msgspec.Meta | None) -> object:
