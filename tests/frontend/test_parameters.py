@@ -11,6 +11,7 @@ from jedlik.core import tokens
 from jedlik.core.events import Arrived
 from jedlik.core.protocol import Capabilities
 from jedlik.core.requests import KvHint, Request
+from jedlik.frontend.openai.plan import COUNTED
 from jedlik.frontend.openai.schema import NEUTRAL, WITHOUT_EFFECT, Body
 
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
@@ -187,6 +188,42 @@ def test_context_length(model_dir: Path) -> None:
     assert requests[0].stopping.max_tokens == 512 - tokens.count(requests[0].prompt)
     _, requests = ask(model_dir, CHAT, max_tokens=5, max_completion_tokens=6)
     assert requests[0].stopping.max_tokens == 6
+
+
+def test_what_is_scored_but_not_generated_needs_no_room(model_dir: Path) -> None:
+    scored: dict[str, Any] = {"echo": True, "max_tokens": 0, "logprobs": 1}
+    for prompt in ([5] * 512, "a" * 512):
+        _, requests = ask(model_dir, TEXT, prompt=prompt, **scored)
+        assert (tokens.count(requests[0].prompt), requests[0].stopping.max_tokens) == (512, 0)
+        assert refused(model_dir, TEXT, prompt=prompt)[1] == "context_length_exceeded"
+        assert refused(model_dir, TEXT, prompt=prompt, echo=True, max_tokens=1)[1] == "context_length_exceeded"
+    assert refused(model_dir, TEXT, prompt=[5] * 513, **scored)[1] == "context_length_exceeded"
+
+
+@pytest.mark.parametrize(
+    ("path", "prompt", "count"),
+    [(TEXT, [5] * 700, "700"), (TEXT, " a" * 700, "700"), (TEXT, " a" * 100_000, f"more than {COUNTED * 512}")],
+)
+def test_a_prompt_that_is_too_long_is_counted(model_dir: Path, path: str, prompt: Any, count: str) -> None:
+    reply, _ = ask(model_dir, path, prompt=prompt)
+    assert f"has {count}" in reply.json()["error"]["message"]
+    assert "512" in reply.json()["error"]["message"]
+
+
+def test_every_seed_has_a_stream_of_its_own(model_dir: Path) -> None:
+    seeds = (0, 1, 7, 2**63 - 1, 2**63 - 8, -2, -7, -(2**63), -(2**63) + 7)
+    drawn = [ask(model_dir, TEXT, seed=seed)[1][0].sampling.seed for seed in seeds]
+    assert len(set(drawn)) == len(seeds)
+    assert all(0 <= seed < 2**64 for seed in drawn)
+
+
+def test_seed_minus_one_is_drawn_as_if_none_was_given(model_dir: Path) -> None:
+    app_port = ScriptedPort([5])
+    app = application(model_dir, app_port)
+    for _ in range(2):
+        post(app, CHAT, {"model": "tiny", "messages": HELLO, "seed": -1})
+    first, second = (event.request.sampling.seed for event in app_port.events if isinstance(event, Arrived))
+    assert first != second
 
 
 def test_unknown_model_and_no_worker(model_dir: Path) -> None:

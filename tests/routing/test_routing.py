@@ -10,7 +10,7 @@ from jedlik.core.errors import Bug
 from jedlik.core.ids import RequestId, WorkerId
 from jedlik.core.protocol import Load, State
 from jedlik.routing.admit import no_worker, retry_after_s, too_late, too_many
-from jedlik.routing.choose import MAX_HOLDERS, MAX_IDLE, Choice, Policies
+from jedlik.routing.choose import MAX_HOLDERS, MAX_IDLE, Choice, Policies, excluded
 from jedlik.routing.choose import choose as choose_among
 from jedlik.routing.cost import Demand, backlog_s, cost_seconds, cost_tokens, first_token_s, missing_tokens
 from jedlik.routing.policies.named import make
@@ -235,3 +235,10 @@ def test_no_worker_says_what_happened() -> None:
     assert fault.retry_after_s is not None
     assert "10.0 s" in fault.message
     assert "it died" in fault.message
+
+
+def test_a_prompt_that_is_only_scored_needs_no_room_for_an_answer() -> None:
+    length = card("a").max_model_len
+    assert excluded(view_of(), ask(history=length, output=0)) is None
+    assert excluded(view_of(), ask(history=length, output=1)) is not None
+    assert excluded(view_of(), ask(history=length + 1, output=0)) is not None
