@@ -10,8 +10,8 @@ REASONING = ("thinking", "reasoning", "redacted_thinking")
 """Types of an assistant's parts that are not said aloud."""
 EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 THINKING = {"enabled": True, "adaptive": True, "auto": True, "disabled": False}
-NOT_SERVED = ("tool_calls", "tool_call_id", "function_call", "audio")
-NEEDS_CONTENT = ROLES - {"assistant"}
+NOT_SERVED = ("tool_calls", "tool_call_id", "function_call", "audio", "prefix", "partial")
+"""Fields of messages that must be null, empty or false."""
 
 
 def rendered(message: Message, param: str, knows_developer: bool) -> dict[str, object]:
@@ -22,10 +22,7 @@ def rendered(message: Message, param: str, knows_developer: bool) -> dict[str, o
     if message.role not in ROLES:
         raise _unsupported(f"{param}.role", f"{message.role[:40]!r} is not supported")
     for name in NOT_SERVED:
-        if getattr(message, name) not in (None, [], {}, ""):
-            raise _unsupported(f"{param}.{name}", "is not supported; leave it out")
-    for name in ("prefix", "partial"):
-        if getattr(message, name) not in (None, False):
+        if getattr(message, name):
             raise _unsupported(f"{param}.{name}", "is not supported; leave it out")
     assistant = message.role == "assistant"
     text, thought = _content(message, f"{param}.content", assistant)
