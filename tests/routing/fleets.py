@@ -42,8 +42,8 @@ def fleet_of(**loads: Load | None) -> Fleet:
     return fleet
 
 
-def ask(history: int = 200, output: int = 10, name: str = "r", session: str = "") -> Ask:
-    return Ask(RequestId(name), 0, "m", history, output, (), session)
+def ask(history: int = 200, output: int = 10, name: str = "r", session: str = "", turn: int = 0) -> Ask:
+    return Ask(RequestId(name), 0, "m", history, output, (), session, turn=turn)
 
 
 def load(

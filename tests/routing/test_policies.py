@@ -1,5 +1,6 @@
 """Each policy on fleets small enough to compute by hand."""
 
+from collections import Counter
 from collections.abc import Sequence
 
 import pytest
@@ -13,7 +14,7 @@ from jedlik.core.ids import WorkerId
 from jedlik.routing.choose import decide
 from jedlik.routing.policies.named import POLICIES, make
 from jedlik.routing.policies.session import FREE_REQUESTS
-from jedlik.routing.policy import Ask, Offer, Policy, exact, lowest
+from jedlik.routing.policy import Ask, Offer, Policy, draw, exact, lowest
 
 BUSY = 70
 """Requests that put a fleet out of SGLang's and AIBrix's balance."""
@@ -103,16 +104,16 @@ def test_round_robin_takes_turns_whatever_comes_and_goes() -> None:
     assert chosen(policy, [a, b, c]) == "c"
 
 
-def test_random_is_even_and_the_same_for_the_same_request() -> None:
+def test_random_is_even_and_the_same_for_the_same_turn() -> None:
     offers = [offer(name, load(n)) for n, name in enumerate("abcd")]
-    picks = [chosen(make("random"), offers, ask(name=f"r{i}")) for i in range(400)]
-    assert picks == [chosen(make("random"), offers[::-1], ask(name=f"r{i}")) for i in range(400)]
-    assert all(70 < picks.count(name) < 130 for name in "abcd")
+    picks = [chosen(make("random"), offers, ask(turn=i)) for i in range(400)]
+    assert picks == [chosen(make("random"), offers[::-1], ask(turn=i)) for i in range(400)]
+    assert all(95 <= picks.count(name) <= 105 for name in "abcd")
 
 
 def test_power_of_two_never_takes_the_busiest_and_draws_every_pair() -> None:
     offers = [offer(name, load(n)) for n, name in enumerate("abcd")]
-    verdicts = [decide(make("power_of_two"), offers, ask(name=f"r{i}")) for i in range(200)]
+    verdicts = [decide(make("power_of_two"), offers, ask(turn=i)) for i in range(200)]
     pairs = {tuple(sorted(c.worker[0] for c in verdict.scored)) for verdict in verdicts}
     assert pairs == {("a", "b"), ("a", "c"), ("a", "d"), ("b", "c"), ("b", "d"), ("c", "d")}
     assert all(v.chosen and v.chosen.worker[0] == min(c.worker[0] for c in v.scored) for v in verdicts)
@@ -151,15 +152,30 @@ def test_names_are_those_of_the_table_and_a_wrong_one_says_the_nearest() -> None
         make("xyz")
 
 
-def test_equals_are_spread_by_request_and_the_lowest_may_be_negative() -> None:
+def test_equals_are_spread_by_turn_and_the_lowest_may_be_negative() -> None:
     def scored(*values: float) -> list[Candidate]:
         return [Candidate(WorkerId(f"{name}@1"), v, 0, {}) for name, v in zip("abcd", values, strict=False)]
 
     near = scored(1.0, 1.009, 1.011)
-    assert {lowest(near, ask(name=f"r{i}")).worker for i in range(50)} == {"a@1", "b@1"}
-    assert {exact(near, ask(name=f"r{i}")).worker for i in range(50)} == {"a@1"}
-    assert {exact(scored(2.0, 2.0, 3.0), ask(name=f"r{i}")).worker for i in range(50)} == {"a@1", "b@1"}
-    assert {lowest(scored(-2.0, -1.0), ask(name=f"r{i}")).worker for i in range(50)} == {"a@1"}
+    assert {lowest(near, ask(turn=i)).worker for i in range(50)} == {"a@1", "b@1"}
+    assert {exact(near, ask(turn=i)).worker for i in range(50)} == {"a@1"}
+    assert {exact(scored(2.0, 2.0, 3.0), ask(turn=i)).worker for i in range(50)} == {"a@1", "b@1"}
+    assert {lowest(scored(-2.0, -1.0), ask(turn=i)).worker for i in range(50)} == {"a@1"}
+
+
+@pytest.mark.parametrize("count", range(2, 9))
+@pytest.mark.parametrize("purpose", ["tie", "worker", "first", "second"])
+def test_turns_in_a_row_are_spread_evenly_wherever_they_begin(count: int, purpose: str) -> None:
+    for begin in (0, 1, 977, 2**32 - 1):
+        drawn = Counter(draw(ask(turn=begin + n), purpose, count) for n in range(100))
+        assert set(drawn) == set(range(count))
+        assert max(drawn.values()) <= 100 / count + 4
+
+
+def test_the_two_draws_of_power_of_two_are_independent() -> None:
+    pairs = Counter((draw(ask(turn=n), "first", 4), draw(ask(turn=n), "second", 3)) for n in range(1200))
+    assert len(pairs) == 12
+    assert max(pairs.values()) < 150
 
 
 LOADS = st.builds(load, st.integers(0, 90), st.integers(0, 9000), st.integers(0, 9000), st.integers(0, 100))

@@ -181,11 +181,11 @@ def test_one_unknown_profile_makes_all_relative() -> None:
     assert choose(fleet_of(a=TIMED, b=None), ask(), held()).unit == "tokens"
 
 
-def test_ties_are_spread_by_request_and_repeat_for_the_same_one() -> None:
+def test_ties_are_spread_by_turn_and_repeat_for_the_same_one() -> None:
     fleet = fleet_of(a=IDLE, b=IDLE, c=IDLE, d=IDLE)
-    picks = [chosen(choose(fleet, ask(name=f"r{i}"), held())) for i in range(400)]
-    assert picks == [chosen(choose(fleet, ask(name=f"r{i}"), held())) for i in range(400)]
-    assert all(70 < picks.count(f"{name}@1") < 130 for name in "abcd")
+    picks = [chosen(choose(fleet, replace(ask(), turn=i), held())) for i in range(400)]
+    assert picks == [chosen(choose(fleet, replace(ask(), turn=i), held())) for i in range(400)]
+    assert all(95 <= picks.count(f"{name}@1") <= 105 for name in "abcd")
 
 
 def test_choosing_looks_at_a_bounded_number_of_workers() -> None:

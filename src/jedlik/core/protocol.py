@@ -255,8 +255,8 @@ class Load(msgspec.Struct, frozen=True, array_like=True, tag="load"):
     paths: tuple[PathCosts, ...] = ()
     """What moving blocks takes, as this worker knows it."""
     step_shape: tuple[float, float, float, float] | None = None
-    """What steps were like lately, on average: tokens prefilled, their pairs, sequences decoded, their context. A worker
-    that tells it shares what it has learnt of steps with others of its kind."""
+    """What steps were like lately, on average: tokens prefilled, their pairs, sequences decoded, their context. Whoever
+    tells it shares what it has learnt of steps with others of its kind."""
 
 
 class Stored(msgspec.Struct, frozen=True, array_like=True, tag="+"):

@@ -8,6 +8,8 @@ that a parked stream finds a worker in time. Text, HTTP and connections are othe
 from collections.abc import Sequence
 from math import inf
 
+from xxhash import xxh3_64_intdigest
+
 from jedlik.core.config import GatewayConfig, Role, WorkerConfig
 from jedlik.core.effects import Drained, GatewayEffect, StreamEnded, ToPlanner, Wake
 from jedlik.core.errors import Fault
@@ -80,7 +82,8 @@ class GatewayNode:
         self._fleet = Fleet()
         self._index = PrefixIndex(config.index_bytes)
         policies = Policies(policy or make(), make(), shadow)
-        self._router = Router(config, naming, self._fleet, self._index, policies)
+        first_turn = xxh3_64_intdigest(gateway.encode()) & 0xFFFFFFFF
+        self._router = Router(config, naming, self._fleet, self._index, policies, first_turn)
         self._attempts = Attempts(config, self._router, self._fleet)
         self._peers = self._attempts.peers
         self._workers = Workers(config, self._watch, naming.check, self._attempts, self._router)

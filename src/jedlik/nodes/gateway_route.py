@@ -49,8 +49,16 @@ class Router:
     """Routing over one fleet and one index, with a bounded memory of decisions."""
 
     def __init__(
-        self, config: GatewayConfig, naming: Naming, fleet: Fleet, index: PrefixIndex, policies: Policies
+        self,
+        config: GatewayConfig,
+        naming: Naming,
+        fleet: Fleet,
+        index: PrefixIndex,
+        policies: Policies,
+        first_turn: int = 0,
     ) -> None:
+        """`first_turn` differs between gateways, so that they don't send to the same worker at once."""
+        self._turn = first_turn
         self._config = config
         self._policies = policies
         self._naming = naming
@@ -147,6 +155,7 @@ class Router:
     def route(self, stream: Stream, held: Held, now: float, fresh: bool) -> tuple[Choice, Routed]:
         """Choose a worker for the next attempt of a stream. `fresh`: it may be held back or refused."""
         request = stream.request
+        self._turn += 1
         choice = choose(self.fleet, self._ask(stream, held, now, fresh), held, self._policies)
         worker, predicted = choice.chosen.worker if choice.chosen else None, choice.first_token_s
         if worker is not None and predicted is not None:
@@ -210,6 +219,7 @@ class Router:
             0.0 if held.wanted else learnt.reuse.times,
             not fresh,
             held.alone,
+            self._turn,
         )
 
     def first_token(self, stream: Stream, now: float, out: Outbox) -> None:

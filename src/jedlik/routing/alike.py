@@ -104,6 +104,7 @@ class Alike:
         row = Row(float(min(max(1, steps), MOST_STEPS)), values)
         self.forget(before)
         self._costs.add(row)
+        self._shared = None
         return row
 
     def forget(self, row: Row | None) -> None:

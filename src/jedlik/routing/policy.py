@@ -2,7 +2,7 @@
 
 A policy sees workers that *can* take the request (healthy, not draining, context long enough: `choose.excluded` has
 said so) and says which is best. One instance per gateway: it may keep state, changed in `pick` only, and draws nothing
-but from hashes of the request, so the same events give the same choices. Views are for reading.
+but by the turn of the ask, so the same events give the same choices. Views are for reading.
 """
 
 from collections.abc import Collection, Sequence
@@ -21,6 +21,7 @@ from jedlik.routing.view import WorkerView
 
 TIE = 0.01
 """Costs within this share of the lowest are equal (the model knows no better) where as much is cached."""
+MASK = (1 << 64) - 1
 _worker = attrgetter("worker")
 
 
@@ -55,6 +56,8 @@ class Ask(msgspec.Struct, frozen=True):
     """It was taken in before (another attempt, another choice of it): it can neither wait nor be refused."""
     alone: bool = False
     """Its prompt has to be computed where it is decoded."""
+    turn: int = 0
+    """Counts a gateway's asks; no two gateways begin with the same."""
 
 
 class Wait(msgspec.Struct, frozen=True):
@@ -190,7 +193,7 @@ def step_costs(offers: Sequence[Offer]) -> list[StepCosts] | None:
 
 
 def lowest(scored: Sequence[Candidate], ask: Ask) -> Candidate:
-    """The lowest cost; among nearly equal ones with as much cached a hash of the request picks: gateways don't herd."""
+    """The lowest cost; among nearly equal ones with as much cached the turn decides: nobody is herded."""
     if len(scored) == 1:
         return scored[0]
     least = min([c.cost_s for c in scored])
@@ -203,7 +206,7 @@ def lowest(scored: Sequence[Candidate], ask: Ask) -> Candidate:
 
 
 def exact(scored: Sequence[Candidate], ask: Ask) -> Candidate:
-    """The lowest cost; a hash of the request picks among those that are equal to the last bit."""
+    """The lowest cost; the turn decides among those that are equal to the last bit."""
     if len(scored) == 1:
         return scored[0]
     least = min([c.cost_s for c in scored])
@@ -215,9 +218,13 @@ def drawn(equals: list[Candidate], ask: Ask) -> Candidate:
     if len(equals) == 1:
         return equals[0]
     equals.sort(key=_worker)
-    return equals[draw(ask, "tie") % len(equals)]
+    return equals[draw(ask, "tie", len(equals))]
 
 
-def draw(ask: Ask, purpose: str) -> int:
-    """64 bits that look drawn: a function of the request and the purpose."""
-    return xxh3_64_intdigest(f"{ask.request_id}/{ask.choice}/{purpose}".encode())
+def draw(ask: Ask, purpose: str, count: int) -> int:
+    """One of so many, from 0 on: a function of the ask's turn and the purpose.
+
+    Turns in a row are spread as evenly as can be (a Weyl sequence: multiples of a number, modulo 2^64), so that hardly
+    anybody gets more than its share of a hundred requests, as by dice somebody would.
+    """
+    return ((ask.turn * (xxh3_64_intdigest(purpose.encode()) | 1)) & MASK) * count >> 64

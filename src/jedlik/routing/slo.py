@@ -128,12 +128,12 @@ def _missed(
 
 
 def _cheapest(prospects: Sequence[Prospect], ask: Ask) -> Prospect:
-    """The one that costs everybody least; a hash of the request picks among those that are as good (`lowest`)."""
+    """The one that costs everybody least; the turn decides among those that are as good (`lowest`)."""
     least = min(prospects, key=lambda p: (p.total_s, p.offer.worker))
     limit_s, cached = least.total_s * (1 + TIE), least.offer.cached_tokens
     near = [p for p in prospects if p.total_s <= limit_s and p.harm <= least.harm and p.offer.cached_tokens == cached]
     near.sort(key=lambda p: p.offer.worker)
-    return near[draw(ask, "tie") % len(near)]
+    return near[draw(ask, "tie", len(near))]
 
 
 def _least_bother(prospects: Sequence[Prospect]) -> list[Offer]:

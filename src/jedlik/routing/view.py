@@ -132,9 +132,12 @@ class WorkerView:
     @property
     def costs(self) -> StepCosts | None:
         """What its steps take: as at all workers alike, unless it is a slow one; None until it has told."""
-        if self._row is not None:
-            return self.alike.costs
-        return self.load.costs if self.load is not None else None
+        load = self.load
+        if load is None:
+            return None
+        if load.costs is not None and (self._row is not None or not load.steps):
+            return self.alike.costs or load.costs
+        return load.costs
 
     @property
     def correction(self) -> float:
@@ -163,6 +166,9 @@ class WorkerView:
         load = self.load
         if load is not None and load.costs is not None and load.step_shape is not None:
             self._row = self.alike.learn(self._row, load.costs, load.step_shape, load.steps)
+        elif self._row is not None:
+            self.alike.forget(self._row)
+            self._row = None
 
     def leave(self) -> None:
         """It shares nothing any more."""

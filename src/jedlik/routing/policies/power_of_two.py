@@ -11,5 +11,5 @@ class PowerOfTwo(Fewest):
     def filter(self, offers: Sequence[Offer], ask: Ask) -> Sequence[Offer]:
         """Two different ones, if there are two."""
         ordered = sorted(offers, key=lambda offer: offer.worker)
-        first = ordered.pop(draw(ask, "first") % len(ordered))
-        return [first, ordered[draw(ask, "second") % len(ordered)]] if ordered else [first]
+        first = ordered.pop(draw(ask, "first", len(ordered)))
+        return [first, ordered[draw(ask, "second", len(ordered))]] if ordered else [first]

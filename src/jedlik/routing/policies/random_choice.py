@@ -1,4 +1,4 @@
-"""random: any worker, drawn by a hash of the request."""
+"""random: any worker, drawn by the turn of the request."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ class RandomChoice(Scored):
     def filter(self, offers: Sequence[Offer], ask: Ask) -> Sequence[Offer]:
         """The one that was drawn."""
         ordered = sorted(offers, key=lambda offer: offer.worker)
-        return [ordered[draw(ask, "worker") % len(ordered)]]
+        return [ordered[draw(ask, "worker", len(ordered))]]
 
     def score(self, offers: Sequence[Offer], ask: Ask) -> list[dict[str, float]]:
         return [{} for _ in offers]
