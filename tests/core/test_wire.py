@@ -38,7 +38,7 @@ from jedlik.core.tokens import count, pack, unpack
 
 SUBMIT = Submit(
     handle=Handle(7), request_id=RequestId("r"), choice=1, attempt=2, prompt=pack(range(40)), output=pack([5]),
-    sampling=Sampling(seed=2**63 - 1, logit_bias={3: -1.5}, logprobs=0), stopping=Stopping(max_tokens=3),
+    sampling=Sampling(seed=2**64 - 1, logit_bias={3: -1.5}, logprobs=0), stopping=Stopping(max_tokens=3),
     tenant="a", salt="", priority=-1, budget_s=None, output_hint=None, number=9,
 )  # fmt: skip
 TO_WORKER: list[ToWorker] = [

@@ -72,6 +72,15 @@ def test_tokens_are_a_function_of_seed_choice_and_position() -> None:
     assert [d.tokens[0] for d in other] != first
 
 
+def test_no_two_seeds_of_64_bits_share_their_text() -> None:
+    seeds = [0, 7, 2**32 + 7, 2**63 - 1, 2**63, 2**63 + 7, 2**64 - 7, 2**64 - 1]
+    texts = []
+    for seed in seeds:
+        steps, _ = run([prefill(1, opened(A, seed=seed)), *[decode(number, A) for number in range(2, 12)]])
+        texts.append(tuple([step.tokens[0] for step in steps]))
+    assert len(set(texts)) == len(seeds)
+
+
 def test_steps_take_their_modelled_time_divided_by_the_speedup() -> None:
     costs = StepCosts(1.0, 0.0, 0.0, 0.0, 0.0)
     done, took_s = run([prefill(1, opened(A)), decode(2, A)], speedup=50.0, costs=costs)

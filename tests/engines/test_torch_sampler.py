@@ -97,10 +97,21 @@ def test_uniform_numbers_are_fixed_for_ever() -> None:
     assert again.tolist() == pytest.approx(FIXED, abs=0)
 
 
+def test_no_two_seeds_of_64_bits_share_their_numbers() -> None:
+    seeds = [0, 7, 2**31, 2**32 + 7, 2**53 + 1, 2**63 - 1, 2**63, 2**63 + 7, 2**64 - 7, 2**64 - 1]
+    sequences = np.array(seeds, np.uint64)[:, None], np.zeros((1, 1), np.uint64), np.arange(3, dtype=np.uint64)[None]
+    assert len({tuple(row) for row in uniform(*sequences).tolist()}) == len(seeds)
+    logits = torch.zeros(len(seeds), VOCAB)
+    lanes = list(range(len(seeds)))
+    drawing = sampler(*[Sampling(seed=seed) for seed in seeds])
+    texts = zip(*[draw(drawing, logits, lanes, position)[0] for position in range(12)], strict=True)
+    assert len(set(texts)) == len(seeds)
+
+
 FIXED = [0.13870941014555416, 0.07010546374486704, 0.9817938725396154]
 
 
-@given(st.integers(0, 2**63 - 2), st.permutations(range(6)), st.integers(0, 1000))
+@given(st.integers(0, 2**64 - 2), st.permutations(range(6)), st.integers(0, 1000))
 def test_a_draw_does_not_depend_on_its_company(seed: int, order: list[int], position: int) -> None:
     logits = torch.randn(6, VOCAB, generator=torch.Generator().manual_seed(seed % 997))
     kinds = [

@@ -160,7 +160,7 @@ def usages(reply: Any) -> list[tuple[int | None, int, int, int]]:
     assert done == "[DONE]"
     kept = ("prompt_tokens", "completion_tokens", "total_tokens")
     told = [[c["choices"][0]["index"] if c["choices"] else None, *(c["usage"][key] for key in kept)] for c in chunks]
-    return [tuple(one) for one in told]  # type: ignore[misc]
+    return [tuple(one) for one in told]
 
 
 RUNNING = {"include_usage": True, "continuous_usage_stats": True}
