@@ -5,7 +5,7 @@ from frontend_world import byte_level, sentence_piece, spec_of, word_piece
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jedlik.frontend.text.detokenise import Detokenisers
+from jedlik.frontend.text.detokenise import MOST_OPEN, Detokenisers, WindowStream
 from jedlik.frontend.text.samples import SAMPLES
 
 BYTES = byte_level()
@@ -59,3 +59,15 @@ def test_byte_run_that_breaks_off_keeps_what_was_whole() -> None:
     vocab = PIECES.get_vocab()
     ids = [vocab[f"<0x{byte:02X}>"] for byte in "é€".encode()[:-1]]
     assert "".join(streamed("pieces", ids)) == "é\ufffd"
+
+
+def test_a_window_never_holds_more_than_a_character_may_need() -> None:
+    """A run of broken bytes has no end: held back for ever it would be decoded anew for each token."""
+    broken = PIECES.token_to_id("<0xFF>")
+    stream = WindowStream(PIECES, skip_special=False)
+    said = ""
+    for token in [broken] * 200:
+        said += stream.feed(token)
+        assert len(stream._ids) <= 2 * MOST_OPEN
+    said += stream.finish()
+    assert said == PIECES.decode([broken] * 200, skip_special_tokens=False)

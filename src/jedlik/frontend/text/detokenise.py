@@ -16,6 +16,8 @@ from jedlik.frontend.text.samples import SAMPLES
 
 _utf8 = getincrementaldecoder("utf-8")
 REPLACEMENT = "\ufffd"
+MOST_OPEN = 16
+"""Tokens that may be held back for the rest of a character, which never has as many: broken bytes may go on for ever."""
 
 
 def _byte_level_alphabet() -> dict[str, int]:
@@ -129,7 +131,8 @@ class WindowStream:
     def feed(self, token: int) -> str:
         self._ids.append(token)
         before, text = self._decode(self._ids[: self._sent]), self._decode(self._ids)
-        if text.endswith(REPLACEMENT) or not text.startswith(before):
+        unsure = text.endswith(REPLACEMENT) or not text.startswith(before)
+        if unsure and len(self._ids) - self._sent < MOST_OPEN:
             return ""
         new = text[len(before) :]
         if before and new:  # the window must keep a token with text, or the decoder would take its start for the text's
