@@ -17,7 +17,7 @@ from jedlik.frontend.text.samples import SAMPLES
 _utf8 = getincrementaldecoder("utf-8")
 REPLACEMENT = "\ufffd"
 MOST_OPEN = 16
-"""Tokens that may be held back for the rest of a character, which never has as many: broken bytes may go on for ever."""
+"""Tokens that may be held back for the rest of a character, which never has as many: broken bytes may never end."""
 
 
 def _byte_level_alphabet() -> dict[str, int]:
