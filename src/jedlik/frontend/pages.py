@@ -9,9 +9,9 @@ from jedlik import __version__
 from jedlik.core import tokens
 from jedlik.core.errors import RequestError
 from jedlik.core.ids import RequestId
-from jedlik.frontend.body import Reader
 from jedlik.frontend.generate import Desk
 from jedlik.frontend.http import TEXT, Web
+from jedlik.frontend.json_body import Reader
 from jedlik.frontend.openai import replies
 
 METRICS = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")

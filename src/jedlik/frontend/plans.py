@@ -11,8 +11,8 @@ import msgspec
 from jedlik.core.config import Role
 from jedlik.core.errors import PeerError, RequestError
 from jedlik.core.events import Hold, Scale
-from jedlik.frontend.body import Reader
 from jedlik.frontend.http import Web
+from jedlik.frontend.json_body import Reader
 
 MAX_BODY_BYTES = 1 << 16
 MAX_REASON_CHARS = 1000

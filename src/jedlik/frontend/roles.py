@@ -7,8 +7,8 @@ import msgspec
 from jedlik.core.config import Role
 from jedlik.core.errors import RequestError
 from jedlik.core.ids import WorkerId
-from jedlik.frontend.body import Reader
 from jedlik.frontend.http import Web
+from jedlik.frontend.json_body import Reader
 
 MAX_BODY_BYTES = 1 << 16
 MAX_REASON_CHARS = 500

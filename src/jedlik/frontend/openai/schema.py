@@ -8,7 +8,7 @@ ignored silently: a parameter takes effect, is refused, or stands in one of the 
 import msgspec
 
 from jedlik.core.errors import RequestError
-from jedlik.frontend.body import Reader
+from jedlik.frontend.json_body import Reader
 
 
 class _MessageWithoutEffect(msgspec.Struct, frozen=True, kw_only=True):

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from jedlik.core.config import FrontendConfig
 from jedlik.core.errors import RequestError
-from jedlik.frontend import body as reading
-from jedlik.frontend.body import Reader
+from jedlik.frontend import json_body as reading
+from jedlik.frontend.json_body import Reader
 from jedlik.frontend.openai.errors import of_request_error
 from jedlik.frontend.openai.limits import ModelLimits
 from jedlik.frontend.openai.plan import Plan, Planner
