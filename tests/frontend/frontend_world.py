@@ -4,7 +4,7 @@ import asyncio
 import json
 import random
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from jedlik.frontend.app import Application, FrontendParts, build_app
 from jedlik.frontend.plans import PlansPort
 from jedlik.frontend.port import DeliverTo, GatewayPort
 from jedlik.frontend.roles import RolesPort
+from jedlik.frontend.site import Site
 from jedlik.frontend.text.samples import SAMPLES
 
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
@@ -312,6 +313,7 @@ def application(
     plans: PlansPort | None = None,
     defaults: Defaults = OPENAI,
     gateway: GatewayConfig | None = None,
+    other_sites: Mapping[int, Site] | None = None,
 ) -> Application:
     numbers = iter(range(1, 1_000_000))
     return build_app(
@@ -325,6 +327,7 @@ def application(
             defaults=defaults,
             gateway=gateway or GatewayConfig(),
             api_keys=keys or {},
+            other_sites=other_sites or {},
             metrics=lambda: b"up 1\n",
             rng=random.Random(7),
             fresh_id=lambda: f"req{next(numbers)}",
@@ -361,7 +364,8 @@ class Client:
 
     def __init__(self, app: Application) -> None:
         self.app = app
-        self.address: str = "127.0.0.1"
+        self.port = 8000
+        """Where its connections come in."""
 
     async def call(
         self,
@@ -399,7 +403,8 @@ class Client:
             "method": method,
             "path": path,
             "headers": [(k.encode("latin-1"), v.encode("latin-1")) for k, v in head.items()],
-            "client": (self.address, 1),
+            "client": ("127.0.0.1", 1),
+            "server": ("127.0.0.1", self.port),
         }
         await self.app(scope, receive, send)
         self.app.hub.check()

@@ -9,6 +9,7 @@ from frontend_world import HELLO, Client, ScriptedPort, application, card, get, 
 from jedlik.core.config import FrontendConfig
 from jedlik.core.events import Arrived
 from jedlik.frontend.app import Application, Route
+from jedlik.frontend.site import Site
 
 CHAT = "/v1/chat/completions"
 KEYS = {"secret": "acme", "other": "globex"}
@@ -32,7 +33,6 @@ def test_every_route_but_the_open_ones_needs_a_key(model_dir: Path) -> None:
     for route in application.routes:
         for headers in ({}, bearer("wrong"), {"authorization": "secret"}, {"authorization": "Basic secret"}):
             client = Client(application)
-            client.address = "192.0.2.1"
             status = _status(client, route, headers)
             if route.path in ("/live", "/ready", "/health"):
                 assert status == 200, route
@@ -44,9 +44,122 @@ def _status(client: Client, route: Route, headers: dict[str, str]) -> int:
     return asyncio.run(client.call(route.method, path_of(route), b"{}", headers=headers)).status
 
 
-def test_metrics_need_a_key_or_this_host(model_dir: Path) -> None:
+def test_metrics_need_a_key_wherever_the_caller_is(model_dir: Path) -> None:
     application = app(model_dir, KEYS)
-    assert get(application, "/metrics").body == b"up 1\n"
+    assert get(application, "/metrics").status == 401
+    assert get(application, "/metrics", headers=bearer("secret")).body == b"up 1\n"
+    assert get(app(model_dir), "/metrics").body == b"up 1\n"
+
+
+def test_a_port_for_metrics_has_nothing_else_and_needs_no_key(model_dir: Path) -> None:
+    site = Site(metrics_only=True, origins=frozenset())
+    application_ = application(model_dir, ScriptedPort(), keys=KEYS, other_sites={9400: site})
+
+    def asked(path: str, port: int, method: str = "GET", **headers: str) -> int:
+        client = Client(application_)
+        client.port = port
+        return asyncio.run(client.call(method, path, headers=headers)).status
+
+    assert [asked("/metrics", port) for port in (9400, 8000)] == [200, 401]
+    assert asked("/metrics/", 9400) == 200
+    assert asked("/metrics", 9400, "POST") == 405
+    assert asked("/metrics", 9400, host="evil.example") == 403
+    for route in application_.routes:
+        if route.path != "/metrics":
+            assert asked(path_of(route), 9400, route.method, authorization="Bearer secret") == 404
+
+
+@pytest.mark.parametrize("headers", [{}, {"authorization": "Bearer wrong"}, {"authorization": "Basic secret"}])
+def test_401_says_how_to_authenticate(model_dir: Path, headers: dict[str, str]) -> None:
+    reply = get(app(model_dir, KEYS), "/v1/models", headers=headers)
+    assert reply.status == 401
+    assert reply.headers["www-authenticate"].startswith("Bearer ")
+    assert ("invalid_token" in reply.headers["www-authenticate"]) is bool(headers)
+
+
+@pytest.mark.parametrize(
+    ("path", "allowed"),
+    [
+        ("/roles", "GET, HEAD, OPTIONS, POST"),
+        ("/scale", "OPTIONS, POST"),
+        ("/v1/models", "GET, HEAD, OPTIONS"),
+        ("/v1/models/x", "GET, HEAD, OPTIONS"),
+        ("/explain/x/", "GET, HEAD, OPTIONS"),
+        ("//v1//chat/completions/", "OPTIONS, POST"),
+    ],
+)
+def test_every_known_path_says_what_may_be_done_there(model_dir: Path, path: str, allowed: str) -> None:
+    application = app(model_dir, KEYS)
+    for method in {"PUT", "DELETE", "PATCH", "TRACE", "GET", "HEAD", "POST"} - set(allowed.split(", ")):
+        reply = get(application, path, method)
+        assert (reply.status, reply.headers["allow"]) == (405, allowed)
+    reply = get(application, path, "OPTIONS")
+    assert (reply.status, reply.headers["allow"], reply.body) == (204, allowed, b"")
+
+
+def test_options_of_the_server_and_of_nothing(model_dir: Path) -> None:
+    assert get(app(model_dir), "*", "OPTIONS").headers["allow"] == "GET, HEAD, OPTIONS, POST"
+    for method in ("OPTIONS", "GET", "PUT"):
+        assert get(app(model_dir), "/nothing", method).status == 404
+    assert get(app(model_dir), "/v1/models/", "POST").status == 405  # the list, not a model without a name
+
+
+# --- pages and names ---
+
+PREFLIGHT = {"access-control-request-method": "POST", "access-control-request-headers": "authorization,x-stainless-os"}
+
+
+def test_a_page_of_this_machine_asks_first_and_is_let_in(model_dir: Path) -> None:
+    origin = {"origin": "http://localhost:3000", "host": "localhost:8000"}
+    for keys in (KEYS, {}):
+        application = app(model_dir, keys)
+        asked = get(application, CHAT, "OPTIONS", headers=origin | PREFLIGHT)
+        assert asked.status == 204
+        assert asked.headers["access-control-allow-origin"] == origin["origin"]
+        assert asked.headers["access-control-allow-headers"] == PREFLIGHT["access-control-request-headers"]
+        assert "POST" in asked.headers["access-control-allow-methods"]
+        for body, status in ((BODY, 200), ({}, 400)):  # an error too is for the page to read
+            reply = post(application, CHAT, body, headers=origin | bearer("secret"))
+            assert reply.status == status
+            assert reply.headers["access-control-allow-origin"] == origin["origin"]
+            assert "x-request-id" in reply.headers["access-control-expose-headers"]
+            assert reply.headers["vary"] == "origin"
+
+
+def test_a_stream_is_for_the_page_to_read_too(model_dir: Path) -> None:
+    reply = post(app(model_dir), CHAT, BODY | {"stream": True}, headers={"origin": "http://127.0.0.1:5173"})
+    assert reply.headers["access-control-allow-origin"] == "http://127.0.0.1:5173"
+
+
+@pytest.mark.parametrize("origin", ["http://evil.example", "null", "https://localhost.evil.example"])
+def test_another_page_changes_nothing_and_reads_nothing(model_dir: Path, origin: str) -> None:
+    port = ScriptedPort([300, 2])
+    application_ = application(model_dir, port)
+    headers = {"origin": origin, "host": "127.0.0.1:8000"}
+    for route in application_.routes:
+        reply = get(application_, path_of(route), route.method, headers=headers)
+        assert "access-control-allow-origin" not in reply.headers
+        assert (reply.status == 403) is (route.method == "POST"), route
+    assert get(application_, CHAT, "OPTIONS", headers=headers | PREFLIGHT).status == 403
+    assert get(application_, "/scale", "POST", headers={"sec-fetch-site": "cross-site"}).status == 403
+    assert port.events == []
+
+
+@pytest.mark.parametrize("kind", ["", "text/plain", "text/plain+json", "application/x-www-form-urlencoded"])
+def test_every_body_says_that_it_is_json(model_dir: Path, kind: str) -> None:
+    application = app(model_dir)
+    posts = [route for route in application.routes if route.method == "POST"]
+    assert len(posts) >= 6
+    for route in posts:
+        assert get(application, route.path, "POST", body=b"{}", headers={"content-type": kind}).status == 415
+
+
+def test_a_name_of_somebody_elses_is_not_answered_to(model_dir: Path) -> None:
+    application = app(model_dir)
+    for route in application.routes:
+        reply = get(application, path_of(route), route.method, headers={"host": "evil.example:8000"})
+        assert (reply.status, reply.json()["error"]["code"]) == (403, "host_not_allowed"), route
+    assert get(application, "/version", headers={"host": "x"}).status == 200
 
 
 def test_keys_make_tenants(model_dir: Path) -> None:

@@ -11,13 +11,15 @@ from pathlib import Path
 import httpx
 import openai
 import pytest
-import uvicorn
+import uvloop
 from frontend_world import HELLO, Client, Reply, ScriptedPort, application, byte_level, card, post
 
 from jedlik.core.config import FrontendConfig
 from jedlik.core.events import Abandoned, Consumed
 from jedlik.core.ids import RequestId
 from jedlik.core.protocol import RUN_AHEAD_TOKENS
+from jedlik.frontend.server.connection import Limits
+from jedlik.frontend.server.serving import Server
 
 CHAT = "/v1/chat/completions"
 TOKENIZER = byte_level()
@@ -114,11 +116,11 @@ def test_a_busy_request_id_is_not_shared(model_dir: Path) -> None:
 def served(model_dir: Path, port: ScriptedPort, config: FrontendConfig | None = None) -> Iterator[str]:
     listener = socket.create_server(("127.0.0.1", 0))
     app = application(model_dir, port, config)
-    server = uvicorn.Server(uvicorn.Config(app, log_level="error", ws="none", timeout_graceful_shutdown=1))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    config = config or FrontendConfig()
+    limits = Limits(config.max_head_bytes, config.receive_s, config.idle_s, config.stalled_client_s)
+    server = Server(app, limits, 1000, lambda what, count: None)
+    thread = threading.Thread(target=uvloop.run, args=(server.serve([listener]),))
     thread.start()
-    while not server.started:
-        time.sleep(0.005)
     try:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
     finally:

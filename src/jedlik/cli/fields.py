@@ -60,6 +60,8 @@ def type_name(field: Field) -> str:
         return "|".join(map(str, typing.get_args(kind)))
     if typing.get_origin(kind) is dict:
         return values.PAIRS
+    if typing.get_origin(kind) is tuple:
+        return values.NAMES
     return "size" if field.path[-1].endswith("_bytes") else getattr(kind, "__name__", str(kind))
 
 

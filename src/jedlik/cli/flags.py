@@ -85,8 +85,10 @@ def _parameter(name: str, field: Field) -> inspect.Parameter:
 
 
 def _default(field: Field) -> str:
-    if field.default in (None, msgspec.NODEFAULT) or field.default == {}:
+    if field.default in (None, msgspec.NODEFAULT, ()) or field.default == {}:
         return ""
+    if isinstance(field.default, tuple):
+        return f"[default: {','.join(field.default)}]"
     value = ("yes" if field.default else "no") if isinstance(field.default, bool) else field.default
     if field.path[-1].endswith("_bytes") and isinstance(value, int):
         value = f"{value >> 20}MiB"

@@ -4,30 +4,33 @@ Imports no torch. Takes over the supervisor's listening socket, so that no conne
 """
 
 import asyncio
-import contextlib
 import gc
+import logging
 import os
 import random
 import secrets
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import count
 from pathlib import Path
 
-import uvicorn
-
+from jedlik.cli import reach
 from jedlik.cli.event_log import gateway_log, make_gateway
-from jedlik.cli.process import ProcessConfig, run
+from jedlik.cli.process import ProcessConfig, run, trace_of
+from jedlik.core.config import ServeConfig
 from jedlik.core.effects import ChangeRole
-from jedlik.core.errors import Bug
+from jedlik.core.errors import Bug, ConfigError
 from jedlik.core.plans import Promise
 from jedlik.core.requests import OPENAI
 from jedlik.frontend.app import Application, FrontendParts, build_app
+from jedlik.frontend.server.connection import Limits
+from jedlik.frontend.server.serving import Server
 from jedlik.live import adopt
 from jedlik.live.control import SOCKET
 from jedlik.live.control_link import ControlLink
+from jedlik.live.descriptors import MOST, for_connections
 from jedlik.live.gateway import GatewayDriver
 from jedlik.models import generation
 from jedlik.net.discovery.local import LocalDiscovery
@@ -35,18 +38,7 @@ from jedlik.telemetry.gateway import GatewayTelemetry
 from jedlik.telemetry.log import Log
 from jedlik.telemetry.metrics import GatewayMetrics
 
-FLUSH_S = 2
-"""After the last request ended: for answers that are still being written."""
-KEEP_ALIVE_S = 75
 YOUNG_OBJECTS = 20_000
-
-
-class Server(uvicorn.Server):
-    """uvicorn without its signal handling: when to stop is decided in `serve`."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
 
 
 async def serve(told: ProcessConfig, log: Log, stop: asyncio.Event) -> None:
@@ -61,14 +53,15 @@ async def serve(told: ProcessConfig, log: Log, stop: asyncio.Event) -> None:
     driver = GatewayDriver(node.gateway, node, discovery, told.cluster_key, telemetry, gateway_log(told))
     link = ControlLink(node.gateway, told.run.socket(SOCKET), _changing(driver, log))
     driver.reports_to(link.report)
-    server = _server(_application(told, driver, link, metrics))
+    server = _server(_application(told, driver, link, metrics), told, log)
     listener = _listener(told)
+    listeners = [listener, *_metrics_listener(config)]
     door = _offering(told, listener)
     calm_collector()
     told.run.tell(told.name, "")
     running = asyncio.create_task(driver.run(), name="driver")
     linked = asyncio.create_task(link.run(), name="control link")
-    serving = asyncio.create_task(server.serve([listener]), name="http")
+    serving = asyncio.create_task(server.serve(listeners), name="http")
     stopping = asyncio.create_task(stop.wait(), name="stop")
     try:
         await asyncio.wait((running, serving, stopping), return_when=asyncio.FIRST_COMPLETED)
@@ -131,6 +124,8 @@ def _application(told: ProcessConfig, driver: GatewayDriver, link: ControlLink, 
         config=told.config.frontend,
         gateway=told.config.gateway,
         api_keys=told.config.api_keys,
+        site=reach.site(told.config),
+        other_sites=reach.other_sites(told.config),
         metrics=metrics.scrape,
         rng=random.Random(secrets.randbits(64)),
         fresh_id=lambda: f"{prefix}{next(numbers):x}",
@@ -140,28 +135,46 @@ def _application(told: ProcessConfig, driver: GatewayDriver, link: ControlLink, 
     return build_app(parts)
 
 
-def _server(application: Application) -> Server:
-    config = uvicorn.Config(
-        application,
-        http="httptools",
-        loop="none",
-        lifespan="off",
-        ws="none",
-        interface="asgi3",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,
-        timeout_keep_alive=KEEP_ALIVE_S,
-        timeout_graceful_shutdown=FLUSH_S,
-    )
-    return Server(config)
+def _server(application: Application, told: ProcessConfig, log: Log) -> Server:
+    """What uvicorn has to say goes into our log."""
+    logger = logging.getLogger("uvicorn")
+    logger.addHandler(ToLog(log))
+    logger.propagate = False
+    frontend = told.config.frontend
+    limits = Limits(frontend.max_head_bytes, frontend.receive_s, frontend.idle_s, frontend.stalled_client_s)
+    most = min(frontend.max_connections or MOST, for_connections())
+    return Server(application, limits, most, lambda what, count: log.line(what, count=count, most=most))
+
+
+class ToLog(logging.Handler):
+    """Warnings of a library, as lines like all others."""
+
+    def __init__(self, log: Log) -> None:
+        super().__init__(logging.WARNING)
+        self._log = log
+
+    def emit(self, record: logging.LogRecord) -> None:
+        error = record.exc_info[1] if record.exc_info else None
+        failed = None if error is None else f"{type(error).__name__}: {error}"
+        self._log.line(record.getMessage().strip(), error=failed, trace=error and trace_of(error))
 
 
 def _listener(told: ProcessConfig) -> socket.socket:
     if told.socket_fd is None:
         raise Bug("the gateway was given no socket")
     return socket.socket(fileno=told.socket_fd)
+
+
+def _metrics_listener(config: ServeConfig) -> list[socket.socket]:
+    if config.metrics_port is None:
+        return []
+    where = (config.metrics_host, config.metrics_port)
+    family = socket.AF_INET6 if ":" in config.metrics_host else socket.AF_INET
+    try:
+        return [socket.create_server(where, family=family)]
+    except OSError as error:
+        why = f"{error.strerror}; choose another with --metrics-port or --metrics-host"
+        raise ConfigError(f"cannot listen on {where[0]}:{where[1]} for metrics: {why}") from error
 
 
 if __name__ == "__main__":

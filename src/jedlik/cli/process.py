@@ -89,7 +89,7 @@ def run(main: Main, argv: list[str]) -> int:
         _end(told, log, str(error))
         return EXIT_CONFIG
     except Exception as error:  # the process ends: its state can't be trusted any more
-        _end(told, log, f"{type(error).__name__}: {error}", _trace(error))
+        _end(told, log, f"{type(error).__name__}: {error}", trace_of(error))
         return EXIT_BUG
     return 0
 
@@ -127,7 +127,7 @@ async def _orphaned(told: ProcessConfig, log: Log, stop: asyncio.Event) -> None:
         stop.set()
 
 
-def _trace(error: BaseException) -> str:
+def trace_of(error: BaseException) -> str:
     """Where it happened: innermost frames first, no values."""
     frames, trace = [], error.__traceback__
     while trace is not None:

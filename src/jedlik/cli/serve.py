@@ -23,6 +23,7 @@ from jedlik.cli.supervisor import Start, supervise
 from jedlik.cli.units import shown
 from jedlik.core.config import ServeConfig
 from jedlik.core.errors import ConfigError
+from jedlik.live.descriptors import raise_limit
 from jedlik.live.rundir import RunDir, make
 from jedlik.models.files import ModelFiles
 
@@ -33,6 +34,7 @@ BACKLOG = 2048
 def serve(config: ServeConfig, resolve: Callable[[], ModelFiles], say: Say) -> None:
     """Serve until a signal. Raises ConfigError with a remedy when it cannot: where possible before a download."""
     setproctitle.setproctitle("jedlik: supervisor")
+    raise_limit()
     if config.engine == "torch" and importlib.util.find_spec("torch") is None:
         raise ConfigError("torch is not installed: pip install 'jedlik[torch]', or try --engine simulated")
     policies_of(config.gateway)  # the processes make their own: a wrong name must not wait for them

@@ -13,7 +13,7 @@ import msgspec
 import yaml
 
 from jedlik.cli import fleet as fleets
-from jedlik.cli import tiers, values
+from jedlik.cli import reach, tiers, values
 from jedlik.cli.fields import Field, fields
 from jedlik.core.config import FleetConfig, ServeConfig
 from jedlik.core.errors import ConfigError
@@ -143,6 +143,7 @@ def convert(field: Field, value: Value) -> object:
 def check(config: ServeConfig) -> None:
     """What no field can say alone. Raises ConfigError."""
     tiers.check(config)
+    reach.check(config)
     if not config.roles and config.planner.acts != "on":
         raise ConfigError("there would be no worker and nobody to answer: set --workers 1 or more")
     if set(config.roles) == {"prefill"}:
@@ -191,6 +192,7 @@ def explained(settings: Settings) -> Iterable[str]:
     """Every setting, its value and where it came from; secrets as stars."""
     for field in fields():
         value = value_of(settings.config, field)
+        value = ",".join(value) if isinstance(value, tuple) else value
         shown = ("***" if value else "none") if field.key in SECRET else "none" if value in (None, "") else value
         yield f"{field.key:32} {shown!s:24} {settings.sources[field.key]}"
 

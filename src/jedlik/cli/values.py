@@ -21,6 +21,8 @@ NUMBER = re.compile(r"-?([0-9]{1,300}(\.[0-9]{0,300})?|\.[0-9]{1,300})([eE][+-]?
 TRUTH = dict.fromkeys(("true", "yes", "on", "1"), True) | dict.fromkeys(("false", "no", "off", "0"), False)
 NOTHING = ("none", "null")
 PAIRS = "key=tenant,..."
+NAMES = "name,..."
+"""How lists of texts are written where there is one line for them; none: an empty one."""
 
 
 class WrongValue(ValueError):
@@ -92,9 +94,11 @@ def _struct(kind: type[msgspec.Struct], raw: object, key: str) -> msgspec.Struct
 
 
 def _list(kind: object, raw: object, key: str) -> tuple[object, ...]:
+    each = typing.get_args(kind)[0]
+    if each is str and isinstance(raw, str):
+        raw = [] if raw.lower() in NOTHING else [name.strip() for name in raw.split(",")]
     if not isinstance(raw, (list, tuple)):
         raise WrongValue(f"expected a list, each entry behind a dash; found {_shown(raw)}", key)
-    each = typing.get_args(kind)[0]
     return tuple(read(each, value, f"{key}[{number}]") for number, value in enumerate(raw))
 
 

@@ -108,8 +108,17 @@ class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 class FrontendConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The HTTP surface. Read by `frontend/`."""
 
-    max_body_bytes: Positive = 32 << 20
-    """Of a request, at most."""
+    max_body_bytes: Annotated[int, Meta(ge=1024)] = 32 << 20
+    """Of a request, at most, also after unpacking (content-encoding: gzip)."""
+    max_head_bytes: Annotated[int, Meta(ge=1024)] = 64 << 10
+    """Of a request's line and headers together: beyond it 414 or 431."""
+    receive_s: Period = 60.0
+    """A request must be whole within this time, else 408; a body that comes at 16 KiB/s or faster is never late."""
+    idle_s: Period = 75.0
+    """A connection without a request is closed after this."""
+    max_connections: Positive | None = None
+    """At once; who has no request makes room first, then more are refused with 503. Default: the open files that are
+    allowed (`ulimit -Hn`, at most 65536), less a reserve for workers and logs."""
     ping_s: Period = 10.0
     """`: ping` is sent on a stream after this much silence."""
     stalled_client_s: Period = 60.0
@@ -218,6 +227,17 @@ class ServeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Key to tenant. Empty: no authentication, and then only loopback is bound."""
     allow_open: bool = False
     """Bind beyond loopback without API keys. Everybody who can reach the port can use it."""
+    allowed_hosts: tuple[str, ...] = ()
+    """Names that clients call this server by, beside addresses, localhost, the host that is bound and names that can't
+    be had in the public DNS; *: any. Not needed where API keys are set. docs/api.md says what this keeps out."""
+    cors_origins: tuple[str, ...] = ("loopback",)
+    """Web pages that may use this server: origins such as https://chat.example, loopback (pages of the browser's own
+    machine), *, or none."""
+    metrics_port: Annotated[int, Meta(ge=1, le=65535)] | None = None
+    """A port for /metrics alone, where no key is needed; default: /metrics is with the rest, and needs a key if there
+    are any."""
+    metrics_host: str = "127.0.0.1"
+    """Where that port is bound."""
     drain_s: Seconds = 30.0
     """Budget for finishing what runs, at SIGTERM."""
     run_dir: str | None = None

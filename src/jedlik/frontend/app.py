@@ -4,9 +4,11 @@
 
 uvicorn runs it as it is (httptools, uvloop). Routes are a table; each says who may call it, and nothing else can be
 reached. No middleware: a streamed token passes `hub`, `choice`, `sse` and the server's `send`.
+Where metrics have a port of their own, nothing else is there, and no key is asked for.
 """
 
 import random
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Literal
@@ -21,17 +23,28 @@ from jedlik.frontend.first_worker import FirstWorkers
 from jedlik.frontend.generate import Desk, Generation
 from jedlik.frontend.http import Disconnected, Message, Receive, Send, Web
 from jedlik.frontend.hub import Hub
-from jedlik.frontend.openai.errors import of_request_error
+from jedlik.frontend.openai.errors import HttpRefusal, of_request_error
 from jedlik.frontend.openai.limits import LimitsBook
 from jedlik.frontend.openai.plan import Planner
 from jedlik.frontend.pages import Pages
 from jedlik.frontend.plans import PlanPages, PlansPort
 from jedlik.frontend.port import GatewayPort
 from jedlik.frontend.roles import RolePages, RolesPort
+from jedlik.frontend.site import Site
 from jedlik.frontend.text.model import load_text
 
-Access = Literal["open", "key", "local"]
-"""open: anybody; key: whoever has a key (anybody, where none are set); local: this host, or a key."""
+Access = Literal["open", "key"]
+"""open: anybody; key: whoever has a key (anybody, where none are set)."""
+METRICS = "/metrics"
+PREFLIGHT_S = b"600"
+"""How long a browser may remember what was allowed."""
+EXPOSED = b"x-request-id, x-jedlik-worker, x-jedlik-cached-tokens, retry-after, retry-after-ms, x-should-retry"
+_FIELD_NAMES = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z, -]{1,2000}")
+
+
+Answer = Callable[[Web], Awaitable[None]]
+SiteOf = Callable[[int | None], Site]
+"""Of the port that a connection came to."""
 
 
 class FrontendParts(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,6 +64,9 @@ class FrontendParts(msgspec.Struct, frozen=True, kw_only=True):
     """How long requests wait for a first worker, and how many."""
     api_keys: Mapping[str, str]
     """Key to tenant; empty: no authentication."""
+    site: Site = Site()
+    other_sites: Mapping[int, Site] = {}
+    """Those of further ports."""
     metrics: Callable[[], bytes]
     """Prometheus text."""
     rng: random.Random
@@ -68,7 +84,7 @@ class Route(msgspec.Struct, frozen=True):
     path: str
     """Ends in "/" if an argument follows."""
     access: Access
-    answer: Callable[[Web], Awaitable[None]]
+    answer: Answer
 
 
 def routes(generation: Generation, pages: Pages, roles: RolePages, plans: PlanPages) -> tuple[Route, ...]:
@@ -86,49 +102,35 @@ def routes(generation: Generation, pages: Pages, roles: RolePages, plans: PlanPa
         Route("POST", "/tokenize", "key", pages.tokenize),
         Route("POST", "/detokenize", "key", pages.detokenize),
         Route("GET", "/version", "key", pages.version),
-        Route("GET", "/metrics", "local", pages.metrics),
+        Route("GET", METRICS, "key", pages.metrics),
         Route("GET", "/health", "open", pages.health),
         Route("GET", "/live", "open", pages.live),
         Route("GET", "/ready", "open", pages.ready),
     )
 
 
-class WrongMethod(RequestError):
-    """405, with the method that would do."""
-
-    def __init__(self, path: str, allowed: str) -> None:
-        super().__init__(f"Use {allowed} for {path}.", code="method_not_allowed", status=405)
-        self.allowed = allowed
-
-
 class Application:
     """The ASGI callable. `hub` is for whoever wants to know what is in flight."""
 
-    def __init__(self, table: tuple[Route, ...], keys: Keys, hub: Hub, fresh_id: Callable[[], str]) -> None:
+    def __init__(
+        self, table: tuple[Route, ...], keys: Keys, site_of: SiteOf, hub: Hub, fresh_id: Callable[[], str]
+    ) -> None:
         self.routes = table
         self.hub = hub
         self._keys = keys
+        self._site_of = site_of
         self._fresh_id = fresh_id
-        self._exact = {(route.method, route.path): route for route in table if not route.path.endswith("/")}
-        self._prefixes = [route for route in table if route.path.endswith("/")]
+        self._paths: dict[str, dict[str, Route]] = {}
+        for route in table:
+            self._paths.setdefault(route.path, {})[route.method] = route
+        self._prefixes = [path for path in self._paths if path.endswith("/")]
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            await self._http(Web(scope, receive, send, self._fresh_id))
-        elif scope["type"] == "lifespan":
-            await _lifespan(receive, send)
-        else:
-            await receive()
-            await send({"type": "websocket.close", "code": 1000})
-
-    async def _http(self, web: Web) -> None:
+        web = Web(scope, receive, send, self._fresh_id)
         try:
-            route = self._find(web)
-            web.tenant = self._tenant(web, route.access)
-            await route.answer(web)
+            await self._admitted(web)(web)
         except RequestError as error:
-            headers = ((b"allow", error.allowed.encode()),) if isinstance(error, WrongMethod) else ()
-            await web.refuse(of_request_error(error, headers))
+            await web.refuse(of_request_error(error))
         except Disconnected:
             pass  # nobody is left to answer
         except Exception:
@@ -137,32 +139,92 @@ class Application:
                 await web.refuse(INTERNAL)
             raise
 
-    def _tenant(self, web: Web, access: Access) -> str:
-        if access == "open":
-            return ""
-        return self._keys.tenant(web) if access == "key" else self._keys.local_or_tenant(web)
-
-    def _find(self, web: Web) -> Route:
-        """Raises RequestError: 404, or WrongMethod."""
-        path, method = str(web.scope["path"]), str(web.scope["method"])
-        method = "GET" if method == "HEAD" else method
-        route = self._exact.get((method, path))
+    def _admitted(self, web: Web) -> Answer:
+        """Who answers a request that may be answered. Raises RequestError."""
+        site = self._site_of(web.port)
+        _check_site(web, site)
+        methods = self._methods(web, site)
+        method = str(web.scope["method"])
+        if method == "OPTIONS":
+            return lambda web: _tell_options(web, methods)
+        route = methods.get("GET" if method == "HEAD" else method)
         if route is None:
-            path = _tidy(path)
-            route = self._exact.get((method, path)) or self._by_prefix(web, method, path)
-        if route is not None:
-            return route
-        allowed = [other.method for other in self.routes if other.path == path]
-        if allowed:
-            raise WrongMethod(path, allowed[0])
-        raise RequestError(f"There is nothing at {path[:200]}.", code="not_found", status=404)
+            allowed = _allow(methods)
+            raise HttpRefusal(
+                f"{method} is not for {str(web.scope['path'])[:200]}; use {allowed}.",
+                code="method_not_allowed", status=405, headers=((b"allow", allowed.encode()),),
+            )  # fmt: skip
+        if route.access == "key" and not site.metrics_only:
+            web.tenant = self._keys.tenant(web)
+        return route.answer
 
-    def _by_prefix(self, web: Web, method: str, path: str) -> Route | None:
-        for route in self._prefixes:
-            if path.startswith(route.path) and len(path) > len(route.path) and method == route.method:
-                web.argument = path[len(route.path) :]
-                return route
-        return None
+    def _methods(self, web: Web, site: Site) -> Mapping[str, Route]:
+        """What may be done at a path. Raises RequestError (404)."""
+        path = str(web.scope["path"])
+        if site.metrics_only and _tidy(path) != METRICS:
+            raise _nothing_at(path)
+        found = self._paths.get(path)
+        if found is not None and not path.endswith("/"):
+            return found
+        if path == "*":
+            return {route.method: route for route in self.routes}
+        tidy = _tidy(path)
+        if tidy in self._paths:
+            return self._paths[tidy]
+        for prefix in self._prefixes:
+            if tidy.startswith(prefix) and len(tidy) > len(prefix):
+                web.argument = tidy[len(prefix) :]
+                return self._paths[prefix]
+        raise _nothing_at(path)
+
+
+def _check_site(web: Web, site: Site) -> None:
+    """Whose name was asked, and whose page asks. Raises RequestError (403)."""
+    host, origin = web.header(b"host"), web.header(b"origin")
+    if not site.answers_to(host):
+        raise RequestError(
+            f"The Host {host[:100]!r} is none of this server's names; add it with --allowed-hosts.",
+            param="host", code="host_not_allowed", status=403,
+        )  # fmt: skip
+    let_in = bool(origin) and site.lets_in(origin)
+    if let_in:
+        web.shared = (
+            (b"access-control-allow-origin", origin.encode("latin-1")),
+            (b"access-control-expose-headers", EXPOSED),
+            (b"vary", b"origin"),
+        )
+    method = web.scope["method"]
+    preflight = method == "OPTIONS" and b"access-control-request-method" in web.headers
+    changes = method not in ("GET", "HEAD", "OPTIONS", "TRACE")
+    if (preflight and not let_in) or (changes and not site.may_change(origin, host, web.header(b"sec-fetch-site"))):
+        raise RequestError(
+            f"Pages of {origin[:100] or 'another site'} may not use this server; allow them with --cors-origins.",
+            param="origin", code="origin_not_allowed", status=403,
+        )  # fmt: skip
+
+
+def _nothing_at(path: str) -> RequestError:
+    return RequestError(f"There is nothing at {path[:200]}.", code="not_found", status=404)
+
+
+def _allow(methods: Mapping[str, Route]) -> str:
+    """For an Allow header."""
+    return ", ".join(sorted({*methods, "OPTIONS", *(["HEAD"] if "GET" in methods else [])}))
+
+
+async def _tell_options(web: Web, methods: Mapping[str, Route]) -> None:
+    """What may be done; to the preflight of a page that may use the server, also what its browser wants to know."""
+    allowed = _allow(methods).encode()
+    headers = [(b"allow", allowed)]
+    if web.shared and b"access-control-request-method" in web.headers:
+        headers += [(b"access-control-allow-methods", allowed), (b"access-control-max-age", PREFLIGHT_S)]
+        fields = web.header(b"access-control-request-headers")
+        if _FIELD_NAMES.fullmatch(fields):
+            headers.append((b"access-control-allow-headers", fields.encode()))
+        if web.header(b"access-control-request-private-network") == "true":
+            headers.append((b"access-control-allow-private-network", b"true"))
+    await web.begin(204, headers)
+    await web.send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 INTERNAL = of_request_error(RequestError("Something is wrong here; it is not your fault.", code="internal", status=500))
@@ -171,14 +233,6 @@ INTERNAL = of_request_error(RequestError("Something is wrong here; it is not you
 def _tidy(path: str) -> str:
     """Doubled and trailing slashes are a base URL's, not the caller's meaning."""
     return "/" + "/".join([part for part in path.split("/") if part])
-
-
-async def _lifespan(receive: Receive, send: Send) -> None:
-    while True:
-        kind = (await receive())["type"]
-        await send({"type": f"{kind}.complete"})
-        if kind == "lifespan.shutdown":
-            return
 
 
 def build_app(parts: FrontendParts) -> Application:
@@ -191,7 +245,9 @@ def build_app(parts: FrontendParts) -> Application:
     pages = Pages(desk, parts.metrics, parts.wall())
     generation = Generation(desk, FirstWorkers(parts.port, book, parts.gateway), parts.fresh_id, parts.wall)
     table = routes(generation, pages, RolePages(parts.roles), PlanPages(parts.plans))
-    return Application(table, Keys(parts.api_keys), hub, parts.fresh_id)
+    return Application(
+        table, Keys(parts.api_keys), lambda port: parts.other_sites.get(port or 0, parts.site), hub, parts.fresh_id
+    )
 
 
 __all__ = ["Application", "FrontendParts", "Route", "build_app"]

@@ -4,10 +4,10 @@ import hashlib
 import hmac
 from collections.abc import Mapping
 
-from jedlik.core.errors import RequestError
 from jedlik.frontend.http import Web
+from jedlik.frontend.openai.errors import HttpRefusal
 
-LOOPBACK = ("127.", "::1", "localhost")
+CHALLENGE = b'Bearer realm="jedlik"'
 
 
 def _digest(key: bytes) -> bytes:
@@ -29,13 +29,8 @@ class Keys:
         for known, tenant in self._tenants.items():
             if hmac.compare_digest(known, presented) and scheme.lower() == b"bearer":
                 return tenant
-        raise RequestError(
-            "A valid API key is needed: send `Authorization: Bearer KEY`.", code="invalid_api_key", status=401
-        )
-
-    def local_or_tenant(self, web: Web) -> str:
-        """For /metrics: a caller on this host needs no key."""
-        client = web.scope.get("client")
-        if client is not None and str(client[0]).startswith(LOOPBACK):
-            return ""
-        return self.tenant(web)
+        wrong = b', error="invalid_token"' if b"authorization" in web.headers else b""
+        raise HttpRefusal(
+            "A valid API key is needed: send `Authorization: Bearer KEY`.",
+            code="invalid_api_key", status=401, headers=((b"www-authenticate", CHALLENGE + wrong),),
+        )  # fmt: skip

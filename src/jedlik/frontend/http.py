@@ -5,8 +5,9 @@ from typing import Any
 
 import msgspec
 
-from jedlik.core.errors import RequestError
+from jedlik.frontend import content
 from jedlik.frontend.openai.errors import ErrorReply
+from jedlik.frontend.server.connection import CYCLE
 
 Message = MutableMapping[str, Any]  # ASGI's own type: what a message holds depends on its "type"
 Receive = Callable[[], Awaitable[Message]]
@@ -34,57 +35,45 @@ class Web:
         self.receive = receive
         self.send = send
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
-        given = self.headers.get(b"x-request-id", b"").decode("latin-1")
+        given = self.header(b"x-request-id")
         self.request_id = given if _usable(given) else fresh_id()
         self.tenant = ""
         self.argument = ""
         """What follows the route's prefix in the path."""
         self.begun = False
+        self.shared: Headers = ()
+        """What a browser needs to give the answer to a page of another origin."""
+        self._cycle = scope.get("extensions", {}).get(CYCLE)
+        """uvicorn's, where that is the server."""
 
-    async def body(self, limit_bytes: int) -> bytes:
-        """The whole body. Raises RequestError (413), Disconnected."""
-        declared = self.headers.get(b"content-length", b"")
-        if declared.isdigit() and len(declared) < 19 and int(declared) > limit_bytes:
-            raise _too_large(limit_bytes)
-        message = await self._part()
-        if not message.get("more_body"):
-            whole: bytes = message.get("body", b"")
-            parts = [whole]
-        else:
-            parts = [message.get("body", b"")]
-        size = len(parts[0])
-        while message.get("more_body"):
-            message = await self._part()
-            parts.append(message.get("body", b""))
-            size += len(parts[-1])
-            if size > limit_bytes:
-                raise _too_large(limit_bytes)
-        if size > limit_bytes:
-            raise _too_large(limit_bytes)
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+    @property
+    def port(self) -> int | None:
+        """Where the connection came in."""
+        server = self.scope.get("server")
+        return None if server is None else server[1]
 
-    async def _part(self) -> Message:
+    def header(self, name: bytes) -> str:
+        """Empty where there is none."""
+        return self.headers.get(name, b"").decode("latin-1")
+
+    async def json_body(self, limit_bytes: int) -> bytes:
+        """The whole body of a request that says that it is JSON. Raises RequestError (413, 415, 400), Disconnected."""
+        content.check_json(self.headers)
+        return await content.whole(self.headers, self._part, limit_bytes)
+
+    async def _part(self) -> tuple[bytes, bool]:
         message = await self.receive()
         if message["type"] == "http.disconnect":
             raise Disconnected
-        return message
-
-    async def json_body(self, limit_bytes: int) -> bytes:
-        """As `body`, of a request that says (or leaves open) that it is JSON. Raises RequestError (415)."""
-        kind = self.headers.get(b"content-type", b"").split(b";")[0].strip().lower()
-        if kind and kind != b"application/json" and not kind.endswith(b"+json"):
-            said = kind[:80].decode("latin-1")
-            raise RequestError(
-                f"content-type must be application/json, not {said!r} (curl: add -H 'content-type: application/json').",
-                param="content-type", code="unsupported_media_type", status=415,
-            )  # fmt: skip
-        return await self.body(limit_bytes)
+        return message.get("body", b""), message.get("more_body", False)
 
     async def begin(self, status: int, headers: Headers) -> None:
-        """Send the head; `headers` come after the request id."""
+        """Send the head; `headers` come after the request id. What of the body nobody has read is not waited for."""
         self.begun = True
-        own = (b"x-request-id", self.request_id.encode())
-        await self.send({"type": "http.response.start", "status": status, "headers": [own, *headers]})
+        all_headers = [(b"x-request-id", self.request_id.encode()), *headers, *self.shared]
+        if self._cycle is not None and self._cycle.more_body:
+            all_headers.append((b"connection", b"close"))
+        await self.send({"type": "http.response.start", "status": status, "headers": all_headers})
 
     async def reply(self, status: int, body: bytes, headers: Headers = (), kind: tuple[bytes, bytes] = JSON) -> None:
         """The whole answer at once."""
@@ -98,13 +87,12 @@ class Web:
         await self.reply(error.status, error.body, error.headers)
 
     def cut(self) -> None:
-        """Close the connection although bytes wait for the client. ASGI has no word for it: this knows uvicorn's.
+        """Close the connection although bytes wait for the client. ASGI has no word for it.
 
         Elsewhere the server closes when the application returns without having finished its answer.
         """
-        transport = getattr(getattr(self.send, "__self__", None), "transport", None)
-        if transport is not None:
-            transport.abort()
+        if self._cycle is not None:
+            self._cycle.transport.abort()
 
 
 def _usable(request_id: str) -> bool:
@@ -113,7 +101,3 @@ def _usable(request_id: str) -> bool:
         0 < len(request_id) <= MAX_REQUEST_ID_CHARS
         and request_id.isascii() and request_id.isprintable() and "~" not in request_id
     )  # fmt: skip
-
-
-def _too_large(limit_bytes: int) -> RequestError:
-    return RequestError(f"The body is larger than {limit_bytes} bytes.", code="body_too_large", status=413)

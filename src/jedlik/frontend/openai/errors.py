@@ -24,6 +24,15 @@ TYPE: dict[int, str] = {
 DEFAULT_RETRY_S = 1.0
 MOST_MESSAGE_CHARS, MOST_PARAM_CHARS = 2000, 300
 """Errors repeat what clients send; an answer stays small all the same."""
+Headers = tuple[tuple[bytes, bytes], ...]
+
+
+class HttpRefusal(RequestError):
+    """A refusal whose status asks for headers: what is allowed, how to authenticate, what is accepted."""
+
+    def __init__(self, message: str, *, param: str | None = None, code: str, status: int, headers: Headers) -> None:
+        super().__init__(message, param=param, code=code, status=status)
+        self.headers = headers
 
 
 class ErrorReply(msgspec.Struct, frozen=True):
@@ -31,7 +40,7 @@ class ErrorReply(msgspec.Struct, frozen=True):
 
     status: int
     body: bytes
-    headers: tuple[tuple[bytes, bytes], ...] = ()
+    headers: Headers = ()
 
 
 def error_object(status: int, message: str, param: str | None, code: str | None) -> dict[str, object]:
@@ -51,7 +60,8 @@ def _body(status: int, message: str, param: str | None, code: str | None) -> byt
     return msgspec.json.encode({"error": error_object(status, message, param, code)})
 
 
-def of_request_error(error: RequestError, headers: tuple[tuple[bytes, bytes], ...] = ()) -> ErrorReply:
+def of_request_error(error: RequestError) -> ErrorReply:
+    headers = error.headers if isinstance(error, HttpRefusal) else _retry(error.status, None)
     return ErrorReply(error.status, _body(error.status, str(error), error.param, error.code), headers)
 
 
@@ -70,7 +80,7 @@ def fault_object(fault: Fault) -> dict[str, object]:
     return error_object(STATUS[fault.kind], fault.message, fault.param, fault.code or CODE[fault.kind])
 
 
-def _retry(status: int, after_s: float | None) -> tuple[tuple[bytes, bytes], ...]:
+def _retry(status: int, after_s: float | None) -> Headers:
     """Retry-After counts whole seconds, rounded up; retry-after-ms is exact."""
     if status not in (429, 503, 504):
         return ()

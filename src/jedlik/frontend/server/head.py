@@ -1,0 +1,192 @@
+"""The head of one HTTP/1 request: httptools reads it, then it is held to what RFC 9110 and 9112 ask beyond grammar.
+
+`read_head` takes a whole head, with the empty line, and raises RequestError with the status that the RFCs name.
+An offer of another protocol (`Upgrade`) is not taken up, as RFC 9110, 7.8 allows: the request is served as it is.
+"""
+
+import re
+from typing import NamedTuple
+from urllib.parse import unquote
+
+import httptools
+
+from jedlik.core.errors import RequestError
+
+MAX_FIELDS = 128
+END = re.compile(rb"\n\r?\n")
+"""The end of a head, also of one with bare line feeds: that one is refused, not waited for."""
+SINGLE = frozenset(
+    b"host authorization content-type content-length origin x-request-id x-session-id sec-fetch-site "
+    b"access-control-request-method access-control-request-headers".split()
+)
+"""Fields of which two would leave open which one counts."""
+_HOST = re.compile(rb"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~-]+)(:[0-9]{0,5})?")
+_VERSION = re.compile(rb"HTTP/[0-9]+\.[0-9]+")
+_DIGITS = re.compile(rb"[0-9]{1,18}")
+
+
+Fields = dict[bytes, bytes]
+"""Names in small letters to values without white space around them."""
+
+
+class Head(NamedTuple):
+    """What was asked."""
+
+    method: str
+    path: str
+    """Percent-decoded; `*` for the server as a whole."""
+    raw_path: bytes
+    query: bytes
+    version: str
+    """1.1 or 1.0."""
+    headers: list[tuple[bytes, bytes]]
+    """Each name once, in small letters."""
+    length: int | None
+    """Bytes of the body; None: it comes in chunks."""
+    keep_alive: bool
+    expects: bool
+    """The client waits for 100 Continue before it sends the body."""
+
+
+class _Parsed:
+    """Receives what the parser finds."""
+
+    def __init__(self) -> None:
+        self.headers: list[tuple[bytes, bytes]] = []
+        self.complete = False
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.headers.append((name.lower(), value.strip(b" \t")))
+
+    def on_headers_complete(self) -> None:
+        self.complete = True
+
+
+def read_head(raw: bytes) -> Head:
+    """Raises RequestError."""
+    method, target, version = _request_line(raw)
+    fields = _fields(raw, method)
+    path, query, host = _target(method, target)
+    _check_host(fields, host, version)
+    length = _length(fields, version)
+    expects = _expects(fields, version) and length != 0
+    keep_alive = version == "1.1" and b"close" not in _members(fields, b"connection")
+    decoded = unquote(path.decode()) if b"%" in path else path.decode()
+    return Head(method.decode(), decoded, path, query, version, list(fields.items()), length, keep_alive, expects)
+
+
+def bad(message: str, status: int = 400, code: str = "bad_request") -> RequestError:
+    return RequestError(message, code=code, status=status)
+
+
+def too_long(raw: bytes | bytearray, limit_bytes: int) -> RequestError:
+    """Of a head that has not ended within the limit: its first line, or its fields."""
+    if raw.find(b"\n", 0, limit_bytes) < 0:
+        return bad(f"The request line is longer than {limit_bytes} bytes.", 414, "uri_too_long")
+    return bad(f"The head of the request is larger than {limit_bytes} bytes.", 431, "head_too_large")
+
+
+def _request_line(raw: bytes) -> tuple[bytes, bytes, str]:
+    parts = raw[: raw.find(b"\n")].removesuffix(b"\r").split(b" ")
+    if len(parts) != 3 or not _VERSION.fullmatch(parts[2]):
+        raise bad("The request line must be a method, a target and HTTP/1.1, with one space between them.")
+    if parts[2] not in (b"HTTP/1.1", b"HTTP/1.0"):
+        said = parts[2][:20].decode()
+        raise bad(f"{said} is not spoken here; use HTTP/1.1.", 505, "http_version_not_supported")
+    return parts[0], parts[1], parts[2][5:].decode()
+
+
+def _fields(raw: bytes, method: bytes) -> Fields:
+    if raw.count(b"\n") > MAX_FIELDS + 2:
+        raise bad(f"The request has more than {MAX_FIELDS} header fields.", 431, "head_too_large")
+    found = _Parsed()
+    try:
+        httptools.HttpRequestParser(found).feed_data(raw)
+    except httptools.HttpParserUpgrade:
+        pass
+    except httptools.HttpParserInvalidMethodError:
+        said = method[:20].decode("latin-1")
+        raise bad(f"The method {said!r} is not known here; methods are capitals.", 501, "unknown_method") from None
+    except httptools.HttpParserError as error:
+        if not found.complete:  # what it has against a body's framing is said by `_length`
+            raise bad(f"The request is not HTTP/1.1 as RFC 9112 has it: {error}.") from None
+    if not found.complete:
+        raise bad("The request is not HTTP/1.1 as RFC 9112 has it: its head does not end.")
+    fields = dict(found.headers)
+    return fields if len(fields) == len(found.headers) else _joined(found.headers)
+
+
+def _joined(headers: list[tuple[bytes, bytes]]) -> Fields:
+    """Fields that are given several times are lists (RFC 9110, 5.3), but for those that can't be."""
+    fields: Fields = {}
+    for name, value in headers:
+        if name in fields and name in SINGLE:
+            raise bad(f"The header {name.decode()} is given more than once.")
+        fields[name] = fields[name] + b", " + value if name in fields else value
+    return fields
+
+
+def _target(method: bytes, target: bytes) -> tuple[bytes, bytes, bytes | None]:
+    """Path, query, and the host where the target names one. The four forms of RFC 9112, 3.2."""
+    if method == b"CONNECT":
+        raise bad("This server is no proxy: CONNECT is not served.", 501, "unknown_method")
+    if b"#" in target:
+        raise bad("The request target has a fragment (#...); leave it out.")
+    if target == b"*" and method == b"OPTIONS":
+        return b"*", b"", None
+    host = None
+    if not target.startswith(b"/"):
+        scheme, found, rest = target.partition(b"://")
+        if not found or scheme.lower() not in (b"http", b"https"):
+            raise bad("The request target must be a path that begins with /, or an http URL.")
+        host = re.split(rb"[/?]", rest, maxsplit=1)[0]
+        target = rest[len(host) :]
+        target = target if target.startswith(b"/") else b"/" + target
+    path, _, query = target.partition(b"?")
+    return path, query, host
+
+
+def _check_host(fields: Fields, named: bytes | None, version: str) -> None:
+    """A host in the target counts instead of the field (RFC 9112, 3.2.2)."""
+    said = fields.get(b"host")
+    if said is None and version == "1.1":
+        raise bad("An HTTP/1.1 request needs a Host header.")
+    for host in (said, named):
+        if host is not None and not _HOST.fullmatch(host):
+            raise bad(f"{host[:100].decode('latin-1')!r} is no valid host.")
+    if named is not None:
+        fields[b"host"] = named
+
+
+def _length(fields: Fields, version: str) -> int | None:
+    """How the body is framed; a request that leaves this open could smuggle another one (RFC 9112, 6.1 and 6.3)."""
+    length = fields.get(b"content-length")
+    if b"transfer-encoding" not in fields:
+        if length is not None and not _DIGITS.fullmatch(length):
+            raise bad("Content-Length must be a number of bytes, in digits.")
+        return int(length or 0)
+    codings = _members(fields, b"transfer-encoding")
+    if version == "1.0":
+        raise bad("HTTP/1.0 has no Transfer-Encoding; send a Content-Length.")
+    if length is not None:
+        raise bad("The request has both Content-Length and Transfer-Encoding; send one of them.")
+    if codings[-1:] != [b"chunked"] or b"chunked" in codings[:-1]:
+        raise bad("Transfer-Encoding must be chunked, once and last: else the end of the body can't be known.")
+    if len(codings) > 1:
+        said = codings[0][:40].decode("latin-1")
+        raise bad(f"The transfer coding {said!r} is not understood here; use chunked alone.", 501, "unknown_coding")
+    return None
+
+
+def _expects(fields: Fields, version: str) -> bool:
+    """HTTP/1.0 knows no expectations (RFC 9110, 10.1.1)."""
+    wanted = _members(fields, b"expect") if version == "1.1" else []
+    if any(one != b"100-continue" for one in wanted):
+        raise bad("The only expectation that is met here is 100-continue.", 417, "expectation_failed")
+    return bool(wanted)
+
+
+def _members(fields: Fields, name: bytes) -> list[bytes]:
+    """Of a list field, in small letters."""
+    value = fields.get(name)
+    return [] if value is None else [member for part in value.split(b",") if (member := part.strip(b" \t").lower())]

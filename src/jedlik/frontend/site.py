@@ -1,0 +1,91 @@
+"""Which names this server answers to, and which web pages may use it. Pure.
+
+A browser on the same machine reaches a server on loopback for every page that it shows. Two things keep pages out:
+
+- `Host`. A page may have its own name lead to 127.0.0.1 (DNS rebinding); its requests then carry that name. While no
+  key is asked for, only names are answered to that no stranger can have lead here: IP addresses, `localhost`, names
+  without a dot and names in `.localhost` and `.internal` (none of them can be had in the public DNS), the host that was
+  bound, and those listed.
+- `Origin`. A request of another page's that changes something is refused, unless the page's origin is listed.
+
+With keys neither is needed: a page does not have one. Cross-origin reading (CORS) is by the list in both cases.
+"""
+
+import functools
+import ipaddress
+import re
+from collections.abc import Iterable
+
+import msgspec
+
+LOOPBACK = "loopback"
+"""In a list of origins: pages of this machine, http://localhost:3000 and the like."""
+_ORIGIN = re.compile(r"https?://(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:\d+)?")
+
+
+class Site(msgspec.Struct, frozen=True, kw_only=True):
+    """What is asked of callers. Names and origins are in small letters."""
+
+    keyless: bool = True
+    """No key is asked for: whoever can send a request is served."""
+    guarded: bool = True
+    """Only the names above are answered to; where this is not set, and none are listed, any."""
+    metrics_only: bool = False
+    """Nothing but metrics is here, and no key is needed for them."""
+    hosts: frozenset[str] = frozenset()
+    origins: frozenset[str] = frozenset({LOOPBACK})
+
+    def answers_to(self, host: str) -> bool:
+        """`host` is a Host header; empty for a client of HTTP/1.0 that sent none, which is no browser."""
+        if not host or not (self.guarded or self.hosts):
+            return True
+        name, own = _known(host)
+        return own or name in self.hosts or "*" in self.hosts
+
+    def lets_in(self, origin: str) -> bool:
+        """Whether pages of this origin may send requests and read answers."""
+        origin = origin.lower()
+        if "*" in self.origins or origin in self.origins:
+            return True
+        found = _ORIGIN.fullmatch(origin)
+        return LOOPBACK in self.origins and found is not None and is_loopback(found[1])
+
+    def may_change(self, origin: str, host: str, fetch_site: str) -> bool:
+        """Whether a request may change something: not one that a browser sends for a page of somebody else's."""
+        if not self.keyless:
+            return True
+        if origin:
+            own = "://" in origin and origin.lower().partition("://")[2] == host.lower()
+            return own or self.lets_in(origin)
+        return fetch_site.lower() not in ("cross-site", "same-site") or "*" in self.origins
+
+
+@functools.lru_cache(1024)
+def _known(host: str) -> tuple[str, bool]:
+    """The name, without the port and in small letters (an IPv6 address stays in brackets), and `is_own` of it."""
+    name = re.sub(r":\d*$", "", host.lower())
+    return name, is_own(name)
+
+
+def is_own(name: str) -> bool:
+    """Whether no stranger can have this name lead to this machine."""
+    return is_address(name) or "." not in name or name.endswith((".localhost", ".internal"))
+
+
+def is_loopback(name: str) -> bool:
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
+    return is_address(name) and ipaddress.ip_address(name.strip("[]")).is_loopback
+
+
+def is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name.strip("[]"))
+    except ValueError:
+        return False
+    return True
+
+
+def listed(names: Iterable[str]) -> frozenset[str]:
+    """As somebody wrote them: host names with or without a port, origins with or without a slash at the end."""
+    return frozenset(name.strip().lower().rstrip("/") for name in names)

@@ -1,0 +1,21 @@
+"""The limit of open files, in a process of its own."""
+
+import subprocess
+import sys
+
+import pytest
+
+CODE = """
+import resource
+from jedlik.live.descriptors import for_connections, raise_limit
+resource.setrlimit(resource.RLIMIT_NOFILE, ({soft}, {hard}))
+raise_limit()
+print(resource.getrlimit(resource.RLIMIT_NOFILE)[0], for_connections())
+"""
+
+
+@pytest.mark.parametrize(("soft", "hard", "limit", "left"), [(64, 512, 512, 320), (256, 256, 256, 128)])
+def test_the_soft_limit_is_raised_and_some_are_kept_back(soft: int, hard: int, limit: int, left: int) -> None:
+    command = [sys.executable, "-c", CODE.format(soft=soft, hard=hard)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [str(limit), str(left)]
