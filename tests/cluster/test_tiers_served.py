@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from cluster_server import Server
+from cluster_server import PATIENT, Server
 
 pytestmark = pytest.mark.cluster
 BLOCK_BYTES = 8192
@@ -16,7 +16,7 @@ BLOCK_BYTES = 8192
 DEVICE_BLOCKS = 100
 TORCH = (
     "--dtype", "float32", "--deterministic", "--threads", "1", "--kv-cache-bytes", str(DEVICE_BLOCKS * BLOCK_BYTES),
-    "--worker.disk-admission", "all",
+    "--worker.disk-admission", "all", "--worker.load-deadline-s", "60", *PATIENT,
 )  # fmt: skip
 PROMPTS = range(5)
 """Of 40 blocks each: two fit on the device."""
@@ -61,7 +61,7 @@ def warm(server: Server, tier: str, fresh: int) -> None:
     for _ in range(2):
         for number in range(fresh, fresh + len(PROMPTS)):
             answer(server, number)
-    server.wait_for(lambda: settled(server, tier), 20)
+    server.wait_for(lambda: settled(server, tier))
 
 
 @pytest.fixture(scope="module")
@@ -76,9 +76,9 @@ def expected(folder: Path) -> list[str]:
 def test_what_left_the_device_comes_back_from_host_memory(folder: Path, expected: list[str]) -> None:
     with serving(folder, "--kv-host-bytes", str(500 * BLOCK_BYTES)) as server:
         assert [answer(server, number) for number in PROMPTS] == expected
-        server.wait_for(lambda: settled(server, "host"), 10)
+        server.wait_for(lambda: settled(server, "host"))
         assert [answer(server, number) for number in PROMPTS] == expected
-        server.wait_for(lambda: total(server, "jedlik_tier_hits", "tier=host") >= 100, 10)
+        server.wait_for(lambda: total(server, "jedlik_tier_hits", "tier=host") >= 100)
         assert total(server, "jedlik_tier_misses", "tier=host") == 0
 
 
@@ -86,18 +86,18 @@ def test_blocks_on_disk_are_found_after_a_kill_and_after_a_restart(folder: Path,
     disk = ("--kv-disk", f"{folder}/kv:64MiB")
     with serving(folder, *disk) as server:
         assert [answer(server, number) for number in PROMPTS] == expected
-        server.wait_for(lambda: settled(server, "disk"), 10)
+        server.wait_for(lambda: settled(server, "disk"))
         pid = server.pid_of("worker-0")
         os.kill(pid, signal.SIGKILL)
         server.wait_for(lambda: any(record.pid != pid for record in server.records().values()))
-        server.wait_for(lambda: server.ready_workers() == 1, 30)
+        server.wait_for(lambda: server.ready_workers() == 1)
         warm(server, "disk", 10)
         assert [answer(server, number) for number in PROMPTS] == expected
-        server.wait_for(lambda: total(server, "jedlik_tier_hits", "tier=disk") >= 150, 10)
+        server.wait_for(lambda: total(server, "jedlik_tier_hits", "tier=disk") >= 150)
     with serving(folder, *disk) as server:
         warm(server, "disk", 20)
         assert [answer(server, number) for number in PROMPTS] == expected
-        server.wait_for(lambda: total(server, "jedlik_tier_hits", "tier=disk") >= 150, 10)
+        server.wait_for(lambda: total(server, "jedlik_tier_hits", "tier=disk") >= 150)
         assert total(server, "jedlik_tier_misses", "tier=disk") == 0
 
 
@@ -108,8 +108,8 @@ def test_what_one_worker_put_into_a_bucket_another_finds(folder: Path, expected:
     with serving(folder, *stored) as server:
         for _ in range(2):  # what is asked for again is worth keeping
             assert [answer(server, number) for number in PROMPTS] == expected
-        server.wait_for(lambda: settled(server, "object"), 20)
+        server.wait_for(lambda: settled(server, "object"))
     with serving(folder, *stored) as server:
         warm(server, "object", 10)
         assert [answer(server, number) for number in PROMPTS] == expected
-        server.wait_for(lambda: total(server, "jedlik_tier_hits", "tier=object") >= 150, 10)
+        server.wait_for(lambda: total(server, "jedlik_tier_hits", "tier=object") >= 150)

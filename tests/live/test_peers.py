@@ -175,7 +175,7 @@ def announce(folder: Path, name: str, address: str, pid: int | None = None) -> A
     return announcement
 
 
-async def until(true: Callable[[], object], limit_s: float = 5.0) -> None:
+async def until(true: Callable[[], object], limit_s: float = 60.0) -> None:
     async with asyncio.timeout(limit_s):
         while not true():  # noqa: ASYNC110 - the state is somebody else's
             await asyncio.sleep(0.005)
@@ -183,7 +183,7 @@ async def until(true: Callable[[], object], limit_s: float = 5.0) -> None:
 
 def run(scenario: Callable[[Path], Awaitable[None]]) -> None:
     with tempfile.TemporaryDirectory(prefix="jt-", dir="/tmp") as folder:
-        asyncio.run(asyncio.wait_for(scenario(Path(folder)), 20))
+        asyncio.run(asyncio.wait_for(scenario(Path(folder)), 100))
 
 
 A, B = WorkerId("a@1"), WorkerId("b@1")

@@ -132,8 +132,8 @@ def test_a_child_that_ends_is_started_again_until_stopped(tmp_path: Path) -> Non
         keeping = asyncio.create_task(child.keep())
         while starts < 2:  # noqa: ASYNC110 - a process starts when it does
             await asyncio.sleep(0.01)
-        await child.stop(5.0)
-        await asyncio.wait_for(keeping, 5)
+        await child.stop(60.0)
+        await asyncio.wait_for(keeping, 60)
 
     asyncio.run(scenario())
     assert said == ["worker-9 ended with code 3; starting it again now"]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from cluster_server import Server, gone
+from cluster_server import PATIENT, Server, gone
 
 from jedlik.cli.event_log import Made, differences, make_worker
 from jedlik.core.effects import ToWorkerEffect, WorkerEffect
@@ -24,13 +24,13 @@ def logs() -> Iterator[Path]:
     """Two dozen requests at one worker that prefills and one that decodes; the former is killed among them."""
     with tempfile.TemporaryDirectory(prefix="jt-", dir="/tmp") as folder:
         log = Path(folder) / "log"
-        extra = ("--event-log", str(log), "--event-log-tokens", "--worker.handoff-patience-s", "30")
+        extra = ("--event-log", str(log), "--event-log-tokens", "--worker.handoff-patience-s", "60", *PATIENT)
         server = Server("--prefill", "1", "--decode", "1", "--speedup", "5", "--kv-cache-bytes", "2MiB", *extra)
         try:
             server.wait_for(lambda: server.ready_workers() == 2)
             with ThreadPoolExecutor(8) as threads:
                 answers = [threads.submit(ask, server, number) for number in range(24)]
-                server.wait_for(lambda: arriving(server) > 2, 20)
+                server.wait_for(lambda: arriving(server) > 2)
                 pid = server.pid_of("worker-0")
                 os.kill(pid, signal.SIGKILL)
                 assert [answer.result() for answer in answers] == [200] * 24
