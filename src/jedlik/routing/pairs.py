@@ -69,7 +69,7 @@ class Place(NamedTuple):
 
 def first_token_s(terms: dict[str, float]) -> float:
     """Predicted from the terms of a cost in seconds."""
-    return float_sum(terms.get(name, 0.0) for name in TIMES)
+    return float_sum([terms.get(name, 0.0) for name in TIMES])
 
 
 def refusal(decodes: Card, prefills: Card) -> str | None:
