@@ -1,15 +1,15 @@
 """The `jedlik` command's way in: Ctrl-C ends it with 130, quietly, from the first import on."""
 
+import _signal  # type: ignore[import-not-found]  # all that `signal` needs enums for, which are long to import: Ctrl-C would show where it met them
 import os
-import signal
 
 EXIT_STOPPED = 130
 
 
 def main() -> None:
     """Import the commands and run the one that was asked for."""
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, lambda number, frame: os._exit(EXIT_STOPPED))
+    if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
+        _signal.signal(_signal.SIGINT, lambda number, frame: os._exit(EXIT_STOPPED))
     from jedlik.cli.main import main as command
 
     command()

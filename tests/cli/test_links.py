@@ -28,10 +28,10 @@ def test_the_matrix_shows_pairs_and_own_tiers() -> None:
         console.print(matrix(answers))
     rows = [line.split("│")[1:-1] for line in shown.get().splitlines() if line.startswith("│")]
     assert [[cell.strip() for cell in row] for row in rows] == [
-        ["a@1", "host 1.0 us, 20.00 GB/s", "shm 2.0 us, 10.00 GB/s"],
+        ["a@1", "host 1.0 us a block, 20.00 GB/s", "shm 2.0 us a block, 10.00 GB/s"],
         ["b@1", "tcp closed: it failed lately", "-"],
     ]
-    assert figures(shm) == "2.0 us, 10.00 GB/s"
+    assert figures(shm) == "2.0 us a block, 10.00 GB/s"
 
 
 def test_no_server_is_found_where_none_runs(tmp_path: Path) -> None:

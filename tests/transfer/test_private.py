@@ -1,6 +1,8 @@
 """Who may read KV blocks, the key that names them, and what tells blocks of one kind from another's."""
 
+import os
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,7 @@ from msgspec.structs import replace
 from jedlik.core.errors import ConfigError
 from jedlik.core.protocol import Layout
 from jedlik.transfer.checksum import fingerprint
-from jedlik.transfer.private import KEY_FILE, cluster_key, private_folder
+from jedlik.transfer.private import KEY_FILE, close_folder, cluster_key, open_private, private_folder, write_private
 
 
 def mode(path: Path) -> int:
@@ -60,7 +62,7 @@ def test_a_key_behind_a_link_is_refused(tmp_path: Path) -> None:
 
 def test_a_file_is_no_folder(tmp_path: Path) -> None:
     (tmp_path / "w").write_bytes(b"")
-    with pytest.raises(ConfigError, match="no folder for KV blocks"):
+    with pytest.raises(ConfigError, match="no folder can be had"):
         private_folder(tmp_path / "w")
 
 
@@ -76,3 +78,50 @@ def test_fingerprints_differ_where_bytes_mean_something_else() -> None:
         fingerprint(replace(layout, order="layer,block"), "revision", "check"),
     ]
     assert len({mine, *others}) == 6
+
+
+@pytest.fixture(params=[0o000, 0o022, 0o077, 0o177])
+def umask(request: pytest.FixtureRequest) -> Iterator[int]:
+    """Whatever the user's is."""
+    before = os.umask(request.param)
+    yield request.param
+    os.umask(before)
+
+
+def test_what_is_written_is_private_whatever_the_umask_and_what_was_there(tmp_path: Path, umask: int) -> None:
+    path = tmp_path / "secret"
+    for there in (False, True):
+        if there:
+            path.chmod(0o644)
+        write_private(path, b"text")
+        assert (mode(path), path.read_bytes()) == (0o600, b"text")
+    assert [found.name for found in tmp_path.iterdir()] == ["secret"]
+    path.chmod(0o666)
+    os.close(open_private(path, os.O_WRONLY | os.O_APPEND))
+    assert mode(path) == 0o600
+
+
+def test_a_chosen_folder_is_closed_where_only_ours_is_in_it(tmp_path: Path, umask: int) -> None:
+    def ours(name: str) -> bool:
+        return name.startswith("our")
+
+    made = tmp_path / "made"
+    close_folder(made, ours)
+    assert mode(made) == 0o700
+    for others, expected in ((), 0o700), (("theirs",), 0o755):
+        folder = tmp_path / f"there{len(others)}"
+        folder.mkdir()
+        folder.chmod(0o755)
+        for name in ("our.log", *others):
+            (folder / name).write_text("text")
+            (folder / name).chmod(0o644)
+        close_folder(folder, ours)
+        assert (mode(folder), mode(folder / "our.log")) == (expected, 0o600)
+        assert [mode(folder / name) for name in others] == [0o644] * len(others)
+
+
+def test_a_write_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "is a folder").mkdir()
+    with pytest.raises(OSError, match="is a folder"):
+        write_private(tmp_path / "is a folder", b"text")
+    assert [path.name for path in tmp_path.iterdir()] == ["is a folder"]

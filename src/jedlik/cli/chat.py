@@ -5,6 +5,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
 
+from jedlik.cli.listening import at
 from jedlik.core.errors import ConfigError, PeerError
 
 TIMEOUT_S = 300.0
@@ -28,7 +29,7 @@ class Server:
                 models = json.loads(reply.read())["data"]
         except OSError as error:
             raise ConfigError(
-                f"no server answers on {self._host}:{self._port} ({error}): "
+                f"no server answers on {at(self._host, self._port)} ({error}): "
                 "start one with `jedlik serve smollm2-135m`, or name its --port"
             ) from error
         if not models:

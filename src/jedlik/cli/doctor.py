@@ -18,6 +18,7 @@ import msgspec
 
 from jedlik import __version__
 from jedlik.cli import model_check
+from jedlik.cli.listening import remedy
 from jedlik.cli.sizing import available_bytes
 from jedlik.core.errors import ConfigError
 from jedlik.models import gguf_header
@@ -102,8 +103,7 @@ def free_port(port: int) -> Finding:
         try:
             probe.bind(("127.0.0.1", port))
         except OSError as error:
-            remedy = f"serve with another --port, or find who has it: ss -ltnp 'sport = :{port}'"
-            return Finding("failed", f"port {port}: {error.strerror}", remedy)
+            return Finding("failed", f"port {port}: {error.strerror}", remedy("127.0.0.1", port))
     return Finding("ok", f"port {port} is free")
 
 

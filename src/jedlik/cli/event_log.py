@@ -5,7 +5,6 @@ holds the cluster key), and `jedlik replay` can put the very same node through t
 token ids and always has its file.
 """
 
-import os
 import secrets
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,9 +24,10 @@ from jedlik.core.plans import Counts, Place
 from jedlik.core.protocol import Card, StepCosts
 from jedlik.kv.hashing import BlockHasher
 from jedlik.kv.naming import Naming
-from jedlik.live.recorder import EventLog, GatewayTurn, PlannerTurn, Recording, Replay, WorkerTurn, read
+from jedlik.live.recorder import EventLog, GatewayTurn, PlannerTurn, Recording, Replay, WorkerTurn, is_log, read
 from jedlik.live.redact import Redactor
 from jedlik.nodes.gateway import GatewayNode
+from jedlik.transfer.private import close_folder, write_private
 
 if TYPE_CHECKING:
     from jedlik.nodes.worker import WorkerNode
@@ -70,6 +70,21 @@ class Replayed(NamedTuple):
     """That recorded it."""
 
 
+def prepare(config: ServeConfig) -> None:
+    """See that logs can be written, before anything starts. Raises ConfigError."""
+    if config.event_log is None:
+        return
+    folder = Path(config.event_log).absolute()
+    try:
+        close_folder(folder, is_log)
+        probe = folder / f"{secrets.token_hex(4)}@.log"
+        write_private(probe, b"")
+        probe.unlink()
+    except OSError as error:
+        why = f"no event log can be kept in {folder}: {error.strerror}"
+        raise ConfigError(f"{why}; choose another folder with --event-log") from error
+
+
 def make_gateway(told: ProcessConfig) -> GatewayNode:
     config = told.config
     policy, shadow = policies_of(config.gateway)
@@ -109,7 +124,7 @@ def planner_log(config: ServeConfig, places: Sequence[Place], initial: Counts) -
     if config.event_log is None:
         return None
     path = Path(config.event_log).absolute() / f"{PLANNER}@{secrets.token_hex(4)}.log"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    close_folder(path.parent, is_log)
     config = msgspec.structs.replace(config, api_keys={})
     _write_header(path, PlannerMade(config, places, dict(initial)))
     return EventLog(path, _same, _same)
@@ -163,7 +178,7 @@ def _start(told: ProcessConfig, card: Card | None, costs: StepCosts | None = Non
     if told.config.event_log is None:
         return None
     path = Path(told.config.event_log).absolute() / f"{told.id}.log"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    close_folder(path.parent, is_log)
     if told.config.event_log_tokens:
         config = msgspec.structs.replace(told.config, api_keys={})
         made = Made(msgspec.structs.replace(told, config=config), card, costs)
@@ -172,9 +187,7 @@ def _start(told: ProcessConfig, card: Card | None, costs: StepCosts | None = Non
 
 
 def _write_header(path: Path, made: Made | PlannerMade) -> None:
-    """Readable by this user only."""
-    with open(os.open(path.with_suffix(".json"), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write(msgspec.json.encode(made))
+    write_private(path.with_suffix(".json"), msgspec.json.encode(made))
 
 
 def _same(what: T) -> T:

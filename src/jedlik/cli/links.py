@@ -4,8 +4,10 @@ A server is found by its port or run directory, among those of this user on this
 are started that try every way there could be between workers of this host.
 """
 
+import contextlib
 import multiprocessing
 import os
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -38,6 +40,7 @@ TRIED = (
     ("nixl", "nixl", False),
 )
 """What it is called, the way, and whether on TCP."""
+MEANING = "a move takes: its blocks times the time for each block, plus its bytes at this speed"
 BLOCK_BYTES = 1 << 20
 TRIAL_S = 30.0
 
@@ -92,7 +95,7 @@ def ask(record: Record, key: bytes) -> Links | str:
 
 def matrix(answers: dict[str, Links]) -> Table:
     """From (rows) to (columns); a worker to itself: its tiers."""
-    table = Table(title="seconds = blocks x first + bytes / second", caption="-: nothing is known")
+    table = Table(title=MEANING, caption="-: nothing is known")
     table.add_column("from")
     for worker in answers:
         table.add_column(f"to {worker}")
@@ -110,7 +113,7 @@ def figures(costs: PathCosts) -> str:
     if not costs.open:
         return "closed: it failed lately"
     speed = f"{1e-9 / costs.byte_s:.2f} GB/s" if costs.byte_s else "-"
-    return f"{costs.block_s * 1e6:.1f} us, {speed}"
+    return f"{costs.block_s * 1e6:.1f} us a block, {speed}"
 
 
 def trials() -> Iterator[tuple[str, PathCosts | str]]:
@@ -128,7 +131,8 @@ def tried(path: str, *, on_tcp: bool) -> PathCosts:
     ours, theirs = context.Pipe()
     with tempfile.TemporaryDirectory() as folder:
         other = context.Process(target=_other, args=(theirs, folder, path, on_tcp), daemon=True)
-        other.start()
+        with _without_interrupts():  # a Ctrl-C reaches the whole group: we end the other process by its pipe
+            other.start()
         theirs.close()
         try:
             address = ours.recv()
@@ -138,6 +142,16 @@ def tried(path: str, *, on_tcp: bool) -> PathCosts:
         finally:
             ours.close()
             other.join()
+
+
+@contextlib.contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """Processes started meanwhile ignore SIGINT for as long as they live."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _measured(folder: str, path: str, address: str, *, on_tcp: bool) -> PathCosts:
@@ -164,11 +178,9 @@ def _measured(folder: str, path: str, address: str, *, on_tcp: bool) -> PathCost
 def _other(pipe: "Connection", folder: str, path: str, on_tcp: bool) -> None:
     agent, arena = _made("two@1", folder, path, on_tcp=on_tcp)
     agent.start(lambda told: None)
-    pipe.send(agent.address)
-    try:
+    with contextlib.suppress(EOFError, OSError):  # the trial is over
+        pipe.send(agent.address)
         pipe.recv()
-    except EOFError:
-        pass  # the trial is over
     agent.close()
     arena.close()
 
@@ -180,8 +192,8 @@ def _made(worker: str, folder: str, path: str, *, on_tcp: bool) -> tuple[Agent, 
 
 
 def _tried_table(results: dict[str, PathCosts | str]) -> Table:
-    table = Table(title="between two processes of this host")
-    for column in ("way", "costs: each block, bytes per second"):
+    table = Table(title="between two processes of this host", caption=MEANING)
+    for column in ("way", "costs"):
         table.add_column(column)
     for name, result in results.items():
         table.add_row(name, result if isinstance(result, str) else figures(result))
@@ -189,6 +201,18 @@ def _tried_table(results: dict[str, PathCosts | str]) -> Table:
 
 
 def _facts_line(facts: HostFacts) -> str:
-    nics = ", ".join(f"{nic.name} (node {nic.numa_node}, {nic.speed_mbit_s} Mbit/s)" for nic in facts.nics) or "none"
-    gpus = ", ".join(f"{gpu.name} (node {gpu.numa_node}, NVLink to {list(gpu.nvlink_peers)})" for gpu in facts.gpus)
-    return f"host {facts.host[:8]}, NUMA nodes {list(facts.numa_nodes)}, network {nics}, GPUs {gpus or 'none'}"
+    nics = ", ".join(f"{nic.name} ({_node(nic.numa_node)}, {_speed(nic.speed_mbit_s)})" for nic in facts.nics)
+    gpus = ", ".join(
+        f"{gpu.name} ({_node(gpu.numa_node)}, NVLink to {list(gpu.nvlink_peers) or 'none'})" for gpu in facts.gpus
+    )
+    return (
+        f"host {facts.host[:8]}, NUMA nodes {list(facts.numa_nodes)}, network {nics or 'none'}, GPUs {gpus or 'none'}"
+    )
+
+
+def _node(number: int | None) -> str:
+    return "NUMA node unknown" if number is None else f"NUMA node {number}"
+
+
+def _speed(mbit_s: int | None) -> str:
+    return "speed unknown" if mbit_s is None else f"{mbit_s} Mbit/s"

@@ -6,6 +6,7 @@ Heavy imports happen in the subcommand that needs them, so that `jedlik --help` 
 import os
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,7 +19,7 @@ from jedlik.cli.flags import with_flags
 from jedlik.cli.help import command
 from jedlik.cli.show import Fetching, say
 from jedlik.cli.workload_flags import with_workload
-from jedlik.core.errors import JedlikError
+from jedlik.core.errors import ConfigError, JedlikError
 
 if TYPE_CHECKING:
     from jedlik.models.files import ModelFiles
@@ -69,11 +70,21 @@ def serve(model: ModelArgument = None, config: ConfigFile = None, *, flags: dict
     """
     from jedlik.cli.serve import serve as run
     from jedlik.cli.settings import settle
+    from jedlik.telemetry.log import Log
 
     settings = settle(_with_model(flags, model), os.environ, config)
+    log = Log("supervisor", settings.config.log_format, sys.stderr).line  # in one stream with the other processes'
     if settings.fleet is not None:
-        say(f"{config}: `fleet` is for `jedlik simulate`; here it is ignored, --workers says how many are started")
-    run(settings.config, lambda: _fetched(settings.config.model), say)
+        log(f"{config}: `fleet` is for `jedlik simulate`; here it is ignored, --workers says how many are started")
+    try:
+        interrupted = run(settings.config, lambda: _fetched(settings.config.model, log), log)
+    except JedlikError as error:
+        if settings.config.log_format != "json":
+            raise
+        log("cannot serve", error=str(error))
+        raise typer.Exit(EXIT_WRONG) from None
+    if interrupted:
+        raise typer.Exit(EXIT_STOPPED)
 
 
 def explain(model: ModelArgument = None, config: ConfigFile = None, *, flags: dict[str, object]) -> None:
@@ -285,13 +296,17 @@ def replay(log: Annotated[Path, typer.Argument(help="A .log file of --event-log 
     raise typer.Exit(run(log, print))
 
 
-def _fetched(model: str) -> "ModelFiles":
+def _fetched(model: str, say: Callable[[str], None] = say) -> "ModelFiles":
     """The model's directory; what has to be fetched for it is shown."""
+    from jedlik.models.cache import home
     from jedlik.models.files import resolve
 
-    fetching = Fetching()
+    fetching = Fetching(say)
     try:
         return resolve(model, fetching)
+    except OSError as error:
+        why = f"{error.filename or home()} can't be used: {error.strerror}"
+        raise ConfigError(f"models are kept in {home()}, and {why}; set JEDLIK_HOME to a folder of yours") from error
     finally:
         fetching.close()
 
@@ -302,8 +317,9 @@ def _with_model(flags: dict[str, object], model: str | None) -> dict[str, object
 
 def main() -> None:
     """Expected errors, and files and folders that can't be used, end with one line and code 2; Ctrl-C with 130."""
-    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # imports are over: what has begun is tidied up
+    importing = signal.getsignal(signal.SIGINT)
+    if importing is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # from here on, what has begun is tidied up
     try:
         app()
     except JedlikError as error:
@@ -317,7 +333,7 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.exit(EXIT_STOPPED)
     finally:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # while the interpreter ends
+        signal.signal(signal.SIGINT, importing)  # while the interpreter ends
 
 
 if __name__ == "__main__":

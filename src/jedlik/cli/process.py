@@ -71,6 +71,7 @@ Main = Callable[[ProcessConfig, Log, asyncio.Event], Coroutine[Any, Any, None]]
 
 def run(main: Main, argv: list[str]) -> int:
     """A child's whole life; the exit code."""
+    os.umask(0o077)
     told = msgspec.json.decode(Path(argv[1]).read_bytes(), type=ProcessConfig)
     if not told.config.adoptable_s:
         die_with_parent(told.parent_pid)

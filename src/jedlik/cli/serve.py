@@ -4,17 +4,18 @@ Imports neither torch nor anything of the gateway: it must be up at once and sta
 """
 
 import asyncio
+import contextlib
 import importlib.util
 import os
 import secrets
-import socket
 from collections.abc import Callable
 
 import msgspec
 import setproctitle
 
-from jedlik.cli import children, left, tiers
+from jedlik.cli import children, event_log, left, tiers
 from jedlik.cli.children import Server
+from jedlik.cli.listening import bind, refused
 from jedlik.cli.model_check import examine_apart
 from jedlik.cli.places import on_gpu, spots
 from jedlik.cli.policies import policies_of
@@ -31,8 +32,11 @@ Say = Callable[[str], None]
 BACKLOG = 2048
 
 
-def serve(config: ServeConfig, resolve: Callable[[], ModelFiles], say: Say) -> None:
-    """Serve until a signal. Raises ConfigError with a remedy when it cannot: where possible before a download."""
+def serve(config: ServeConfig, resolve: Callable[[], ModelFiles], say: Say) -> bool:
+    """Serve until a signal; whether that was Ctrl-C before anything was served.
+
+    Raises ConfigError with a remedy when it cannot: where possible before a download.
+    """
     setproctitle.setproctitle("jedlik: supervisor")
     raise_limit()
     if config.engine == "torch" and importlib.util.find_spec("torch") is None:
@@ -42,43 +46,43 @@ def serve(config: ServeConfig, resolve: Callable[[], ModelFiles], say: Say) -> N
         from jedlik.cli.engines import profiled_costs  # brings numpy
 
         profiled_costs(config)
+    event_log.prepare(config)
     for line in tiers.prepare(config):
         say(line)
     made = spots(config)
     found = left.find(config, {spot.place.name for spot in made})
     listener = (left.listener(found) if found is not None else None) or bind(config.host, config.port)
-    try:
-        model = resolve()
-        if found is None:
-            examine_apart(model.path, config)
+    with contextlib.closing(listener):
+        run_dir = found.run if found is not None else make(config.run_dir, os.getpid())
         try:
-            listener.listen(BACKLOG)
-        except OSError as error:  # somebody else bound the port too and was quicker
-            raise port_in_use(config.host, config.port, error) from error
-        run_dir, server = _prepared(config, model, found, say)
-        try:
-            asyncio.run(supervise(Start(run_dir, server, listener, made, found), say))
+            model = resolve()
+            if found is None:
+                examine_apart(model.path, config)
+            os.umask(0o077)  # what this server writes from here on is its user's alone
+            try:
+                listener.listen(BACKLOG)
+            except OSError as error:  # somebody else bound the port too and was quicker
+                raise refused(config.host, config.port, error) from error
+            server = _prepared(config, model, found, run_dir, say)
+            return asyncio.run(supervise(Start(run_dir, server, listener, made, found), say))
         finally:
-            run_dir.remove()
-    finally:
-        listener.close()
+            if run_dir.owned_by(os.getpid()):  # not, where what runs in it was not taken over
+                run_dir.remove()
 
 
-def _prepared(config: ServeConfig, model: ModelFiles, found: left.Left | None, say: Say) -> tuple[RunDir, Server]:
-    """A run directory that is ours, and what all processes have in common."""
+def _prepared(config: ServeConfig, model: ModelFiles, found: left.Left | None, run_dir: RunDir, say: Say) -> Server:
+    """What all processes have in common, written down."""
     key = _cluster_key(config)
     if found is not None:
         left.same_model(found, str(model.path), key)
         server = msgspec.structs.replace(found.server, config=config)
-        run_dir = found.run
         run_dir.own(os.getpid(), named=True)
     else:
         name = config.served_model_name or model.name
         size = shared_cache(config, say)
         server = Server(config, key or secrets.token_bytes(32), str(model.path), name, size)
-        run_dir = make(config.run_dir, os.getpid())
     children.write(run_dir, server)
-    return run_dir, server
+    return server
 
 
 def shared_cache(config: ServeConfig, say: Say) -> int | None:
@@ -104,25 +108,3 @@ def _cluster_key(config: ServeConfig) -> bytes | None:
     from jedlik.transfer.private import cluster_key
 
     return cluster_key(folder)
-
-
-def bind(host: str, port: int) -> socket.socket:
-    """The one socket to listen on: it outlives gateways, so that connections wait while one restarts."""
-    try:
-        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listener = socket.socket(family, kind)
-    except OSError as error:
-        raise ConfigError(f"cannot listen on host {host}: {error}; --host takes an address of this machine") from error
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-    except OSError as error:
-        listener.close()
-        raise port_in_use(host, port, error) from error
-    listener.set_inheritable(False)  # passed on to the gateway by number
-    return listener
-
-
-def port_in_use(host: str, port: int, error: OSError) -> ConfigError:
-    remedy = f"choose another with --port, or find who has it: ss -ltnp 'sport = :{port}'"
-    return ConfigError(f"cannot listen on {host}:{port}: {error.strerror}; {remedy}")

@@ -12,6 +12,7 @@ from jedlik.cli.children import Children, Server
 from jedlik.cli.event_log import planner_log
 from jedlik.cli.fleet_planner import counts_of, make_planner
 from jedlik.cli.left import Left
+from jedlik.cli.listening import reachable, url
 from jedlik.cli.places import Spot
 from jedlik.cli.settings import loopback
 from jedlik.core.config import Role, ServeConfig
@@ -45,8 +46,8 @@ class Start(NamedTuple):
     """Processes that run already."""
 
 
-async def supervise(start: Start, say: Say) -> None:
-    """Until a signal. Raises ConfigError where it can't start."""
+async def supervise(start: Start, say: Say) -> bool:
+    """Until a signal; whether that was Ctrl-C before anything was served. Raises ConfigError where it can't start."""
     config, run = start.server.config, start.run
     spots = {spot.place.name: spot for spot in start.spots}
     workers = start.found.workers if start.found is not None else []
@@ -85,14 +86,23 @@ async def supervise(start: Start, say: Say) -> None:
     for event in by_hand(run):
         if isinstance(event, Scale) or event.name in spots:
             planner.send(event)
-    supervisor = Supervisor(Parts(gateway, planner, launcher, control, desk.reply), run, say, config.drain_s)
+    parts, total = Parts(gateway, planner, launcher, control, desk.reply), sum(initial.values())
+    supervisor = Supervisor(parts, run, say, config.drain_s, total)
     host, port = start.listener.getsockname()[:2]
 
-    def ready(seconds: float) -> None:
-        where = f"{start.server.model_name} on http://{host}:{port}, {staff(initial)}"
-        say(f"ready after {seconds:.1f} s: {where}. Try:\n{curl(start.server, port)}")
+    told: list[int] = []
 
-    await supervisor.run((_reachable(host), port), ready, start.listener.close)
+    def ready(seconds: float, serving: int) -> None:
+        many = staff(initial) if serving >= total else f"{serving} of {staff(initial)} so far"
+        if told:
+            say(f"{serving} of {staff(initial)} serve after {seconds:.1f} s")
+        else:
+            where = f"{start.server.model_name} on {url(host, port)}, {many}"
+            say(f"ready after {seconds:.1f} s: {where}. Try:\n{curl(start.server, port)}")
+        told.append(serving)
+
+    await supervisor.run((reachable(host), port), ready, start.listener.close)
+    return supervisor.interrupted
 
 
 def counts(config: ServeConfig, workers: Sequence[Kept]) -> Counts:
@@ -128,7 +138,7 @@ def curl(server: Server, port: int) -> str:
     question = '"messages": [{"role": "user", "content": "Hello!"}]' if chat else '"prompt": "The sky is"'
     body = f'{{"model": "{server.model_name}", "stream": true, {question}}}'
     path = "chat/completions" if chat else "completions"
-    return f"curl -N http://{host}:{port}/v1/{path} -H 'content-type: application/json'{key} -d '{body}'"
+    return f"curl -N {url(host, port)}/v1/{path} -H 'content-type: application/json'{key} -d '{body}'"
 
 
 def staff(counts: Counts) -> str:
@@ -137,8 +147,3 @@ def staff(counts: Counts) -> str:
     workers = f"{total} worker{'s' * (total != 1)}"
     kinds = [f"{counts[role]} {role}" for role in ROLES if counts.get(role)]
     return workers if not counts.get("prefill") and not counts.get("decode") else f"{workers} ({', '.join(kinds)})"
-
-
-def _reachable(host: str) -> str:
-    """Where the supervisor itself asks a socket bound to every address."""
-    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)

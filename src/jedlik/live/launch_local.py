@@ -57,6 +57,11 @@ class LocalLauncher:
         self._look: asyncio.TimerHandle | None = None
         self._closing = False
 
+    @property
+    def serving(self) -> int:
+        """How many serve."""
+        return sum(worker.ready for worker in self._workers.values())
+
     def listen(self, tell: Tell) -> None:
         self._tell = tell
 

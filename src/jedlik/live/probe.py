@@ -7,12 +7,12 @@ TIMEOUT_S = 2.0
 
 async def get(host: str, port: int, path: str) -> tuple[int, bytes]:
     """Status and body; status 0 if nobody answers."""
+    where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     try:
         async with asyncio.timeout(TIMEOUT_S):
             reader, writer = await asyncio.open_connection(host, port)
             try:
-                name = f"[{host}]" if ":" in host else host
-                writer.write(f"GET {path} HTTP/1.1\r\nHost: {name}\r\nConnection: close\r\n\r\n".encode())
+                writer.write(f"GET {path} HTTP/1.1\r\nHost: {where}\r\nConnection: close\r\n\r\n".encode())
                 head, _, body = (await reader.read()).partition(b"\r\n\r\n")
             finally:
                 writer.close()

@@ -2,9 +2,10 @@
 
 A file is `MAGIC`, then frames of `length | CRC-32 of the body | msgpack [now, event, effects]`, big-endian numbers of 4
 bytes. Appended, flushed every frame to the kernel, so a killed process loses nothing but the frame it was
-writing. Reading tells such a cut last frame from damage.
+writing. Reading tells such a cut last frame from damage. Only this user can read it.
 """
 
+import os
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ import msgspec
 from jedlik.core.effects import GatewayEffect, PlannerEffect, WorkerEffect
 from jedlik.core.errors import ConfigError
 from jedlik.core.events import GatewayEvent, PlannerEvent, WorkerEvent
+from jedlik.transfer.private import close_folder, open_private
 
 Event = TypeVar("Event")
 Effect = TypeVar("Effect")
@@ -36,13 +38,18 @@ WorkerTurn = Recorded[WorkerEvent, WorkerEffect]
 PlannerTurn = Recorded[PlannerEvent, PlannerEffect]
 
 
+def is_log(name: str) -> bool:
+    """Whether a file of this name is a log of ours, or what is written beside one."""
+    return "@" in name and name.endswith((".log", ".json"))
+
+
 class EventLog(Generic[Event, Effect]):
     """Writes one node's log. `redact` is applied to events and effects; identity keeps everything."""
 
     def __init__(self, path: Path, redact: Callable[[Event], Event], redact_effect: Callable[[Effect], Effect]) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = path.open("ab", buffering=0)
-        if not self._file.tell():
+        close_folder(path.parent, is_log)
+        self._file = open(open_private(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), "ab", buffering=0)  # noqa: SIM115
+        if not os.fstat(self._file.fileno()).st_size:
             self._file.write(MAGIC)
         self._redact = redact
         self._redact_effect = redact_effect

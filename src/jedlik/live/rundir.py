@@ -15,6 +15,7 @@ import msgspec
 
 from jedlik.core.errors import ConfigError
 from jedlik.net.discovery.local import start_ticks
+from jedlik.transfer.private import write_private
 
 OWNER = "owner.json"
 LONGEST_PATH = 70
@@ -88,10 +89,7 @@ class RunDir:
 
     def write_private(self, path: Path, data: bytes) -> None:
         """Readable by this user only, whole or not there."""
-        temporary = path.with_suffix(".tmp")
-        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-            file.write(data)
-        os.replace(temporary, path)
+        write_private(path, data)
 
     def own(self, pid: int, *, named: bool) -> None:
         """From now on it is this process's."""
@@ -102,12 +100,25 @@ class RunDir:
         owner = _written(self.path)
         return owner if owner is not None and start_ticks(owner.pid) == owner.started else None
 
+    def owned_by(self, pid: int) -> bool:
+        """Whether it is this living process's."""
+        owner = self.owner()
+        return owner is not None and owner.pid == pid
+
     def remove(self) -> None:
         shutil.rmtree(self.path, ignore_errors=True)
 
 
 def make(wanted: str | None, pid: int) -> RunDir:
     """A fresh run directory owned by process `pid`. Raises ConfigError if `wanted` can't be used."""
+    try:
+        return _made(wanted, pid)
+    except OSError as error:
+        place = error.filename or wanted or tempfile.gettempdir()
+        raise ConfigError(f"no run directory can be made at {place}: {error.strerror}; choose --run-dir") from error
+
+
+def _made(wanted: str | None, pid: int) -> RunDir:
     if wanted is None:
         base = Path(tempfile.gettempdir())
         remove_stale(base)
@@ -119,8 +130,9 @@ def make(wanted: str | None, pid: int) -> RunDir:
         shutil.rmtree(path)
         raise ConfigError(f"run directory {path}: path too long for unix sockets; set --run-dir to a shorter one")
     run_dir = RunDir(path)
-    run_dir.records.mkdir()
-    run_dir.status.mkdir()
+    for folder in (path, run_dir.records, run_dir.status):
+        folder.mkdir(mode=0o700, exist_ok=True)
+        folder.chmod(0o700)  # whatever the umask
     run_dir.own(pid, named=wanted is not None)
     return run_dir
 

@@ -22,7 +22,8 @@ from jedlik.live.rundir import RunDir
 PROBE_S = 0.1
 MOST_FAILURES, FAILURES_S = 3, 60.0
 """More failures of planner nodes in so many seconds end the server."""
-Ready = Callable[[float], None]
+Ready = Callable[[float, int], None]
+"""Seconds since the start, and how many workers serve: when the first does, and again with more."""
 
 
 class Parts(NamedTuple):
@@ -38,16 +39,21 @@ class Parts(NamedTuple):
 class Supervisor:
     """Runs its parts until a signal or until one cannot start. Made inside a running loop."""
 
-    def __init__(self, parts: Parts, run: RunDir, say: Say, drain_s: float) -> None:
+    def __init__(self, parts: Parts, run: RunDir, say: Say, drain_s: float, workers: int) -> None:
+        """`workers`: as many as there are at start."""
+        self._workers = workers
         self._parts = parts
         self._run = run
         self._say = say
         self._drain_s = drain_s
         self._signals = 0
+        self.interrupted = False
+        """By Ctrl-C, before it was ready."""
+        self._served = False
         self._stop = asyncio.Event()
 
     async def run(self, address: tuple[str, int], ready: Ready, closing: Callable[[], None]) -> None:
-        """Until stopped: `ready(seconds)` is called once, `closing` when no new connection is wanted.
+        """Until stopped: `ready` is called until all workers serve, `closing` when no new connection is wanted.
 
         Raises ConfigError if a child can't start, and what the planner raised.
         """
@@ -104,6 +110,7 @@ class Supervisor:
     def _signalled(self, number: signal.Signals) -> None:
         self._signals += 1
         if self._signals == 1:
+            self.interrupted = number == signal.SIGINT and not self._served
             self._say(f"{number.name}: finishing what runs, at most {self._drain_s:g} s; once more stops at once")
             self._stop.set()
             return
@@ -111,14 +118,17 @@ class Supervisor:
         self._parts.launcher.kill_all()
 
     async def _watch(self, address: tuple[str, int], ready: Ready) -> None:
-        """Tell what workers report while loading, until a request could be answered."""
+        """Tell what workers report while loading, when a request could be answered, and until all of them serve."""
         loop = asyncio.get_running_loop()
-        started, told = loop.time(), dict[str, str]()
-        while (await get(*address, "/ready"))[0] != 200:
+        started, told, most = loop.time(), dict[str, str](), 0
+        while most < max(self._workers, 1):
+            serving = max(self._parts.launcher.serving, 1)
+            if serving > most and (most or (await get(*address, "/ready"))[0] == 200):
+                most, self._served = serving, True
+                ready(loop.time() - started, serving)
             for path in sorted(self._run.status.iterdir()):
                 text = path.read_text()
                 if text and told.get(path.name) != text:
                     told[path.name] = text
                     self._say(f"{path.name}: {text}")
             await asyncio.sleep(PROBE_S)
-        ready(loop.time() - started)

@@ -1,13 +1,14 @@
-"""Folders and files of KV that only this user may read, and the cluster key that outlives a server beside them.
+"""Folders and files that only this user may read, and the cluster key that outlives a server beside the KV it names.
 
-KV blocks are what users wrote, in another form: folders are 0700, files 0600, symbolic links are not followed, and what
-belongs to another user is refused.
+Event logs, configurations with keys and KV blocks hold what users wrote, or secrets: folders are 0700, files 0600
+whatever the umask, symbolic links are not followed, and what belongs to another user is refused.
 """
 
 import contextlib
 import os
 import secrets
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 from jedlik.core.errors import ConfigError
@@ -17,24 +18,56 @@ KEY_BYTES = 32
 
 
 def private_folder(folder: Path) -> Path:
-    """Made where missing, closed to other users where it is not."""
+    """Made where missing, closed to other users where it is not. Raises ConfigError."""
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         found = folder.stat(follow_symlinks=False)
         if not stat.S_ISDIR(found.st_mode):
             raise ConfigError(f"{folder} is a link, not a folder: name the folder itself")
         if found.st_uid != os.geteuid():
-            raise ConfigError(f"{folder} belongs to another user: choose another place for KV blocks")
+            raise ConfigError(f"{folder} belongs to another user: choose another place")
         if stat.S_IMODE(found.st_mode) != 0o700:
             folder.chmod(0o700)
     except OSError as error:
-        raise ConfigError(f"no folder for KV blocks at {folder}: {error.strerror}") from error
+        raise ConfigError(f"no folder can be had at {folder}: {error.strerror}; choose another place") from error
     return folder
 
 
 def open_private(path: Path, flags: int) -> int:
-    """A file descriptor; the file is made 0600 with O_CREAT. Raises OSError."""
-    return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    """A file descriptor; a file that is made or written is 0600. Raises OSError."""
+    descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    if flags & (os.O_WRONLY | os.O_RDWR):
+        _close_to_others(descriptor)
+    return descriptor
+
+
+def write_private(path: Path, data: bytes) -> None:
+    """Whole or not there, and 0600 also where there was a file with another mode. Raises OSError."""
+    mine = _beside(path)
+    try:
+        with open(open_private(mine, os.O_WRONLY | os.O_CREAT | os.O_EXCL), "wb") as file:
+            file.write(data)
+        os.replace(mine, path)
+    except BaseException:
+        mine.unlink(missing_ok=True)
+        raise
+
+
+def close_folder(folder: Path, ours: Callable[[str], bool]) -> None:
+    """A folder that somebody chose: made 0700 where missing. What is ours in it is closed to others, and so is the
+    folder where nothing else is in it: one that others use (/tmp) stays open. Raises OSError.
+    """
+    if not folder.is_dir():
+        folder.mkdir(mode=0o700, parents=True)
+        folder.chmod(0o700)
+        return
+    names = sorted(path.name for path in folder.iterdir())
+    for name in filter(ours, names):
+        with contextlib.suppress(OSError):  # another user's, or gone
+            os.close(open_private(folder / name, os.O_WRONLY))
+    found = folder.stat()
+    if found.st_uid == os.geteuid() and all(map(ours, names)) and found.st_mode & 0o077:
+        folder.chmod(0o700)
 
 
 def cluster_key(folder: Path) -> bytes:
@@ -62,7 +95,7 @@ def cluster_key(folder: Path) -> bytes:
 
 def _draw(path: Path) -> None:
     """Whole or not there, and never over one that another server drew meanwhile."""
-    mine = path.with_name(f"{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
+    mine = _beside(path)
     with open(open_private(mine, os.O_WRONLY | os.O_CREAT | os.O_EXCL), "wb") as file:
         file.write(secrets.token_hex(KEY_BYTES).encode() + b"\n")
         file.flush()
@@ -72,6 +105,17 @@ def _draw(path: Path) -> None:
             os.link(mine, path)
     finally:
         mine.unlink()
+
+
+def _beside(path: Path) -> Path:
+    """A name that nobody else has."""
+    return path.with_name(f"{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
+
+
+def _close_to_others(descriptor: int) -> None:
+    found = os.fstat(descriptor)
+    if stat.S_IMODE(found.st_mode) != 0o600 and stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid():
+        os.fchmod(descriptor, 0o600)
 
 
 def _parsed(path: Path, text: bytes) -> bytes:
