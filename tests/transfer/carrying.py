@@ -63,6 +63,10 @@ class Ear:
             assert self._changed.wait_for(there, HANG_S), f"never told; told so far: {self.told}"
         return found[0]
 
+    def all(self, kind: type[T]) -> list[T]:
+        """Told so far."""
+        return [told for told in self.told if isinstance(told, kind)]
+
     def numbers(self) -> list[int]:
         """Of the moves told so far, sorted."""
         return sorted(told.number for told in self.told if isinstance(told, Moved))

@@ -1,7 +1,9 @@
 """Moves inside one worker, and what is told of moves that can't be carried."""
 
+import os
 import threading
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ from carrying import HANG_S, Carrying, ids, move
 
 from jedlik.core.errors import ConfigError
 from jedlik.core.ids import BlockId, WorkerId
-from jedlik.core.moves import CancelMove, Move, Place, Revoke, StoredRun, Tier, TierOpened
+from jedlik.core.moves import CancelMove, Move, PathsMeasured, Place, Revoke, StoredRun, Tier, TierOpened
 from jedlik.transfer.store import Buffer, Done, Stop
 
 DEVICE, HOST, DISK = Place("device"), Place("host"), Place("disk")
@@ -71,6 +73,34 @@ def test_a_dead_peer_ends_what_waits_and_what_comes(carrying: Make) -> None:
     assert one.ear.moved(1).cause == "gone"
     one.agent.perform(move(2, DEVICE, [0], there, [0]))
     assert one.ear.moved(2).cause == "gone"
+
+
+def mappings(one: Carrying) -> int:
+    """How often its arena is mapped in this process: by itself, and by whoever reaches it."""
+    lines = [line.split() for line in Path("/proc/self/maps").read_text().splitlines() if "jedlik-kv" in line]
+    return sum(int(fields[4]) == one.arena.handle.inode for fields in lines)
+
+
+def test_a_peer_s_arena_is_mapped_when_a_move_needs_it_and_nothing_is_kept_of_a_dead_peer(carrying: Make) -> None:
+    one = carrying("w0@1", probe=True)
+    descriptors = len(os.listdir("/proc/self/fd"))
+    for incarnation in range(3):
+        name = WorkerId(f"w1@{incarnation}")
+        other = carrying(name, probe=True)
+        one.agent.met(name, other.agent.address)
+        measured = incarnation + 2  # the first was of its own memory
+        one.ear.heard(PathsMeasured, lambda told, so=measured: len(one.ear.all(PathsMeasured)) >= so)  # type: ignore[misc]
+        assert mappings(other) == 1
+        one.agent.perform(move(incarnation, DEVICE, [0], Place("device", name), [0]))
+        assert one.ear.moved(incarnation).cause == ""
+        assert mappings(other) == 2
+        one.agent.met(name, None)
+        for thread in threading.enumerate():
+            if thread.name.endswith(name) or f"to-{name}" in thread.name:
+                thread.join(HANG_S)
+        assert mappings(other) == 1
+        other.close()
+    assert len(os.listdir("/proc/self/fd")) == descriptors
 
 
 def test_cancelling_what_has_not_begun(carrying: Make) -> None:

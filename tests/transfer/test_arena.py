@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from jedlik.core.errors import PeerError
-from jedlik.transfer.arena import PAGE_BYTES, SCRATCH_BYTES, Arena, attach
+from jedlik.transfer.arena import PAGE_BYTES, SCRATCH_BYTES, Arena, attach, attach_scratch
 from jedlik.transfer.processes import ProcessName, Pulse, host_name, start_ticks, this_process
 
 ODD = 1000
@@ -36,6 +36,17 @@ def test_another_mapping_shows_the_same_memory() -> None:
     assert arena.device.array[4 * ODD :].tolist() == [7] * ODD
     assert arena.host.array[:ODD].tolist() == [8] * ODD
     arena.close()
+
+
+def test_the_scratch_is_mapped_alone() -> None:
+    arena = Arena(ODD, 5, 3)
+    attach_scratch(arena.handle)[:] = 7
+    assert bool((arena.scratch == 7).all())
+    assert not arena.device.array.any()
+    assert not arena.host.array.any()
+    arena.close()
+    with pytest.raises(PeerError):
+        attach_scratch(arena.handle)
 
 
 def test_a_closed_arena_can_not_be_mapped() -> None:

@@ -2,6 +2,7 @@
 
 import socket
 import threading
+import time
 from collections.abc import Callable
 
 import numpy as np
@@ -92,6 +93,9 @@ def test_a_revocation_cuts_the_stream_that_is_landing(wire: tuple[Wire, Carrying
     size = one.arena.block_bytes
     stream.send(Put(Handle(1), "device", [4, 5, 6]))
     stream.send_bytes(memoryview(b"\x01" * size))
+    until = time.monotonic() + HANG_S
+    while not one.device[4].any() and time.monotonic() < until:
+        time.sleep(0.001)  # it is landing: nobody tells when a part of a block has come
     one.agent.perform(Revoke(WorkerId("stranger@1"), [Handle(1)]))
     assert one.ear.revoked("stranger@1").tickets == [1]
     one.device[:] = 0

@@ -1,8 +1,8 @@
 """A worker's memory for blocks: one region of shared memory, faulted in at start, that peers of the host can map.
 
-Three parts, each beginning at a multiple of 4096: `device` (the engine's cache where that is host memory), `host` (the
-host tier), and a scratch that only probes use. A peer maps it by a handle that names process, file and inode: memory of
-a process that has ended, or of one that has taken its pid, is refused.
+Three parts, each at a multiple of PAGE_BYTES: `device` (the engine's cache where that is host memory), `host` (the host
+tier), and a scratch that only probes use. A peer maps it, when a move first needs it, by a handle that names process,
+file and inode: memory of a process that has ended, or of one that has taken its pid, is refused.
 """
 
 import contextlib
@@ -10,6 +10,7 @@ import ctypes
 import errno
 import mmap
 import os
+from collections.abc import Iterator
 
 import msgspec
 import numpy as np
@@ -18,7 +19,7 @@ from jedlik.core.errors import ConfigError, PeerError
 from jedlik.transfer.processes import ProcessName, start_ticks, this_process
 from jedlik.transfer.region import Bytes, Mapped
 
-PAGE_BYTES = 4096
+PAGE_BYTES = mmap.ALLOCATIONGRANULARITY
 SCRATCH_BYTES = 8 << 20
 MADV_POPULATE_WRITE = 23
 """Since Linux 5.14; Python has no name for it."""
@@ -65,17 +66,18 @@ class Mapping:
         self.host = Mapped(self.whole[where.host_at : where.host_at + host_blocks * block_bytes], block_bytes)
         self.scratch: Bytes = self.whole[where.scratch_at :]
 
-    def fault_in(self) -> int:
-        """Have every page here now, not in the middle of a step; 0, or why the kernel could not.
 
-        By libc, because Python's own `madvise` would stop every other thread meanwhile.
-        """
-        with contextlib.suppress(OSError):
-            self._mapped.madvise(mmap.MADV_HUGEPAGE)
-        madvise = ctypes.CDLL(None, use_errno=True).madvise
-        madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
-        done = madvise(self.whole.ctypes.data, self.whole.nbytes, MADV_POPULATE_WRITE)
-        return ctypes.get_errno() if done else 0
+def fault_in(mapped: mmap.mmap, array: Bytes) -> int:
+    """Have every page here now, not in the middle of a step; 0, or why the kernel could not.
+
+    By libc, because Python's own `madvise` would stop every other thread meanwhile.
+    """
+    with contextlib.suppress(OSError):
+        mapped.madvise(mmap.MADV_HUGEPAGE)
+    madvise = ctypes.CDLL(None, use_errno=True).madvise
+    madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+    done = madvise(array.ctypes.data, array.nbytes, MADV_POPULATE_WRITE)
+    return ctypes.get_errno() if done else 0
 
 
 class Arena(Mapping):
@@ -100,7 +102,7 @@ class Arena(Mapping):
         )
 
     def _have_all(self) -> None:
-        why = self.fault_in()
+        why = fault_in(self._mapped, self.whole)
         if why in (errno.EINVAL, errno.ENOSYS):  # an older kernel
             self.whole[::PAGE_BYTES] = 0
         elif why:
@@ -117,7 +119,23 @@ class Arena(Mapping):
 
 
 def attach(handle: Handle) -> Mapping:
-    """Another process's arena, mapped. Raises PeerError if it is not there (any more)."""
+    """Another process's arena; its pages come as they are touched. Raises PeerError if it is not there (any more)."""
+    with _opened(handle) as fd:
+        return Mapping(fd, handle.block_bytes, handle.device_blocks, handle.host_blocks)
+
+
+def attach_scratch(handle: Handle) -> Bytes:
+    """Its scratch alone, faulted in. Raises PeerError."""
+    with _opened(handle) as fd:
+        at = parts(handle.block_bytes, handle.device_blocks, handle.host_blocks).scratch_at
+        mapped = mmap.mmap(fd, SCRATCH_BYTES, offset=at)
+    scratch = np.frombuffer(mapped, np.uint8)
+    fault_in(mapped, scratch)  # where it can't, pages come as they are touched
+    return scratch
+
+
+@contextlib.contextmanager
+def _opened(handle: Handle) -> Iterator[int]:
     process = handle.process
     try:
         fd = os.open(f"/proc/{process.pid}/fd/{handle.fd}", os.O_RDWR | os.O_CLOEXEC)
@@ -128,8 +146,8 @@ def attach(handle: Handle) -> Mapping:
         found = os.fstat(fd)
         if start_ticks(process.pid) != process.started or (found.st_ino, found.st_size) != (handle.inode, size):
             raise PeerError(f"process {process.pid} is not the one whose memory was meant")
-        mapping = Mapping(fd, handle.block_bytes, handle.device_blocks, handle.host_blocks)
-        mapping.fault_in()  # where it can't, pages come as they are touched
-        return mapping
+        yield fd
+    except (OSError, ValueError) as error:
+        raise PeerError(f"memory of process {process.pid} can't be mapped: {error}") from error
     finally:
         os.close(fd)

@@ -34,7 +34,7 @@ from jedlik.transfer.messages import (
     Welcome,
     Wire,
 )
-from jedlik.transfer.region import Region
+from jedlik.transfer.region import Region, given_back
 from jedlik.transfer.summed import receive_blocks, send_blocks
 from jedlik.transfer.tcp import incoming, outgoing
 
@@ -258,5 +258,5 @@ class Serving:
     def _trial(self, trial: Trial) -> None:
         if trial.parts * trial.part_bytes > MAX_TRIAL_BYTES or trial.parts < 0 or trial.part_bytes < 0:
             raise PeerError(f"a trial of {trial.parts} x {trial.part_bytes} bytes is too large")
-        done, cause = receive_blocks(self.wire, [memoryview(bytearray(trial.part_bytes))] * trial.parts)
+        done, cause = receive_blocks(self.wire, [given_back(trial.part_bytes).data] * trial.parts)
         self.wire.send(Landed(done, cause))

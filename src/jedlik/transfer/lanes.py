@@ -34,7 +34,7 @@ class Lane:
         self._board = board
         self._wake = threading.Condition()
         self._waiting: list[tuple[int, int, Job, Work]] = []
-        self._closing = False
+        self._closing = self._finishing = False
         self._threads = [
             threading.Thread(target=self._run, name=f"jedlik-{name}-{i}", daemon=True) for i in range(threads)
         ]
@@ -58,6 +58,12 @@ class Lane:
                 job.stopping = job.stopping or "cancelled"
             self._wake.notify_all()
 
+    def finish(self) -> None:
+        """No job will come any more: its threads end after the last that waits. Returns at once."""
+        with self._wake:
+            self._finishing = True
+            self._wake.notify_all()
+
     def join(self) -> None:
         for thread in self._threads:
             thread.join()
@@ -75,9 +81,9 @@ class Lane:
 
     def _next(self) -> tuple[Job, Work] | None:
         with self._wake:
-            while not self._waiting and not self._closing:
+            while not self._waiting and not self._closing and not self._finishing:
                 self._wake.wait()
-            if self._closing:
+            if self._closing or not self._waiting:
                 return None
             return heapq.heappop(self._waiting)[2:]
 

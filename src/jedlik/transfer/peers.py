@@ -161,13 +161,21 @@ class Peer:
     def join(self) -> None:
         self._lane.join()
         self._thread.join()
-        os.close(self._wake_fd)
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """Of descriptors: nobody waits for anything any more."""
+        with self._lock:
+            if self._wake_fd >= 0:
+                os.close(self._wake_fd)
+                self._wake_fd = -1
         if self._pulse is not None:
             self._pulse.close()
 
     def _wake(self) -> None:
-        with contextlib.suppress(OSError):
-            os.eventfd_write(self._wake_fd, 1)
+        with self._lock, contextlib.suppress(OSError):
+            if self._wake_fd >= 0:
+                os.eventfd_write(self._wake_fd, 1)
 
     def _run(self) -> None:
         attempts = 0
@@ -267,8 +275,10 @@ class Peer:
             parked, self._parked = self._parked, []
             revoked, self._revoked = self._revoked, []
         self.ways.close()
+        self._lane.finish()
         for job, _ in parked:
             self._ours.ledger.stop(job, "gone")
         for tickets in revoked:
             self._ours.ledger.say(Revoked(self.worker, tickets))
         self._ours.calls.ended(self)
+        self._let_go()

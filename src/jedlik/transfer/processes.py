@@ -55,7 +55,7 @@ class Pulse:
 
     def dead(self) -> bool:
         """Certain that it has ended. Of processes of other hosts: never."""
-        if self._here and not self._dead:
+        if self._here and not self._dead and self._fd >= 0:
             poll = select.poll()  # one for all threads would not do: they must not use it at once
             poll.register(self._fd, select.POLLIN)
             self._dead = bool(poll.poll(0))

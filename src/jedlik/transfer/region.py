@@ -5,6 +5,7 @@ would cost up to 5 ms a block while another thread computes in Python, never let
 """
 
 import ctypes
+import mmap
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -23,6 +24,13 @@ def _memmove(library: ctypes.CDLL) -> _Memmove:
     function = library.memmove
     function.argtypes, function.restype = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t], ctypes.c_void_p
     return function
+
+
+def given_back(size_bytes: int) -> Bytes:
+    """Memory full of ones for a trial. It goes back to the kernel when let go: an allocator would keep it by thread."""
+    array = np.frombuffer(mmap.mmap(-1, max(size_bytes, 1)), np.uint8)[:size_bytes]
+    array.fill(1)
+    return array
 
 
 class Region(Protocol):

@@ -1,4 +1,4 @@
-"""To a peer of this host: its arena is mapped here, blocks are copied straight into place.
+"""To a peer of this host: its arena is mapped here when blocks first go there, and they are copied straight into place.
 
 The peer takes no part. It is looked after each call whether it still lives: bytes put into a dead worker's memory harm
 nobody and have not arrived.
@@ -8,13 +8,11 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-import numpy as np
-
 from jedlik.core.errors import PeerError
 from jedlik.core.ids import Handle as Ticket
-from jedlik.transfer.arena import Handle, Mapping, attach
+from jedlik.transfer.arena import Handle, Mapping, attach, attach_scratch
 from jedlik.transfer.messages import MemoryTier
-from jedlik.transfer.region import Copier, Mapped, Region
+from jedlik.transfer.region import Copier, Mapped, Region, given_back
 from jedlik.transfer.store import Done, Stop
 
 
@@ -25,11 +23,14 @@ class ShmRoute:
     slice_bytes = 16 << 20
 
     def __init__(self, handle: Handle, dead: Callable[[], bool], copier: Copier) -> None:
-        """Maps the peer's arena; `dead` says whether the peer has ended. Raises PeerError."""
-        self._mapping: Mapping | None = attach(handle)
+        """`dead` says whether the peer has ended. Raises PeerError where its arena can't be mapped."""
+        attach_scratch(handle)
+        self._handle = handle
+        self._mapping: Mapping | None = None
+        self._closed = False
         self._dead = dead
         self._copier = copier
-        self._trials = threading.Lock()
+        self._lock = threading.Lock()
 
     def push(
         self,
@@ -56,12 +57,11 @@ class ShmRoute:
         return self._result(len(source_blocks))
 
     def trial(self, count: int, part_bytes: int) -> float:
-        mapping = self._mapping
-        if mapping is None:
+        if self._closed:
             raise PeerError("the peer has gone")
-        with self._trials:
-            scratch = Mapped(mapping.scratch[: count * part_bytes], part_bytes)
-            ours = Mapped(np.ones(count * part_bytes, np.uint8), part_bytes)
+        with self._lock:
+            scratch = Mapped(attach_scratch(self._handle)[: count * part_bytes], part_bytes)
+            ours = Mapped(given_back(count * part_bytes), part_bytes)
             indices = list(range(count))
             # Every other part first, so that no two neighbours are copied as one.
             order = indices[::2] + indices[1::2]
@@ -70,11 +70,19 @@ class ShmRoute:
             return time.perf_counter() - began_s
 
     def close(self) -> None:
-        self._mapping = None  # unmapped when the last call has let go of it
+        with self._lock:
+            self._closed = True
+            self._mapping = None  # unmapped when the last call has let go of it
 
     def _theirs(self, tier: MemoryTier) -> Mapped | None:
-        mapping = self._mapping
-        return None if mapping is None else (mapping.device if tier == "device" else mapping.host)
+        with self._lock:
+            if self._closed:
+                return None
+            try:
+                mapping = self._mapping = self._mapping or attach(self._handle)
+            except PeerError:
+                return None
+            return mapping.device if tier == "device" else mapping.host
 
     def _result(self, count: int) -> Done:
         return (0, "gone") if self._dead() else (count, "")

@@ -8,14 +8,12 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-import numpy as np
-
 from jedlik.core.errors import PeerError
 from jedlik.core.ids import Handle as Ticket
 from jedlik.core.moves import Cause
 from jedlik.transfer.dial import NobodyListens, NotWelcome
 from jedlik.transfer.messages import MAX_PARTS, Get, Landed, MemoryTier, Put, Sent, Trial, Wire
-from jedlik.transfer.region import Region, staging_buffers
+from jedlik.transfer.region import Region, given_back, staging_buffers
 from jedlik.transfer.store import Done, Stop
 from jedlik.transfer.summed import receive_blocks, send_blocks
 
@@ -76,7 +74,7 @@ class TcpRoute:
         return self._exchange(len(source_blocks), target.block_bytes, ask, take, stop)
 
     def trial(self, count: int, part_bytes: int) -> float:
-        payload = [memoryview(np.ones(part_bytes, np.uint8).data)] * count
+        payload = [given_back(part_bytes).data] * count
         with self._lock:
             wire = self._connected()
             began_s = time.perf_counter()

@@ -65,7 +65,8 @@ class Ways:
         return any(route.path not in tried for route in self.routes)
 
     def close(self) -> None:
-        for route in self.routes:
+        routes, self.routes = self.routes, []
+        for route in routes:
             route.close()
 
 
