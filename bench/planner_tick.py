@@ -27,7 +27,8 @@ TICK_S, MEASURED, LENGTHS = 5.0, 100, 12
 
 def main() -> None:
     engine = model(lookup(PROFILE))
-    for roles in (("both",), ("prefill", "decode")):
+    apart: tuple[tuple[Role, ...], ...] = (("both",), ("prefill", "decode"))
+    for roles in apart:
         spent_ms = ticks(engine, {role: Pool(5) for role in roles})
         low, mid, high = spent_ms[0], statistics.median(spent_ms), spent_ms[-1]
         print(

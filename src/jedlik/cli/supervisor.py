@@ -90,19 +90,29 @@ async def supervise(start: Start, say: Say) -> bool:
     supervisor = Supervisor(parts, run, say, config.drain_s, total)
     host, port = start.listener.getsockname()[:2]
 
-    told: list[int] = []
-
-    def ready(seconds: float, serving: int) -> None:
-        many = staff(initial) if serving >= total else f"{serving} of {staff(initial)} so far"
-        if told:
-            say(f"{serving} of {staff(initial)} serve after {seconds:.1f} s")
-        else:
-            where = f"{start.server.model_name} on {url(host, port)}, {many}"
-            say(f"ready after {seconds:.1f} s: {where}. Try:\n{curl(start.server, port)}")
-        told.append(serving)
-
-    await supervisor.run((reachable(host), port), ready, start.listener.close)
+    await supervisor.run((reachable(host), port), Ready(start, initial, say), start.listener.close)
     return supervisor.interrupted
+
+
+class Ready:
+    """Says once where the server is, with a request to paste, then how many workers serve as they come."""
+
+    def __init__(self, start: Start, initial: Counts, say: Say) -> None:
+        self._start = start
+        self._initial = initial
+        self._say = say
+        self._said = False
+
+    def __call__(self, seconds: float, serving: int) -> None:
+        staffed = staff(self._initial)
+        if self._said:
+            self._say(f"{serving} of {staffed} serve after {seconds:.1f} s")
+            return
+        self._said = True
+        many = staffed if serving >= sum(self._initial.values()) else f"{serving} of {staffed} so far"
+        host, port = self._start.listener.getsockname()[:2]
+        where = f"{self._start.server.model_name} on {url(host, port)}, {many}"
+        self._say(f"ready after {seconds:.1f} s: {where}. Try:\n{curl(self._start.server, port)}")
 
 
 def counts(config: ServeConfig, workers: Sequence[Kept]) -> Counts:

@@ -16,13 +16,15 @@ def test_the_host_is_written_as_http_has_it(host: str, name: bytes) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\n\r\nready")
         writer.close()
 
-    async def scenario() -> tuple[int, bytes]:
+    async def scenario() -> tuple[int, bytes, int]:
         try:
             server = await asyncio.start_server(answer, host, 0)
         except OSError:
             pytest.skip("no IPv6 here")
         async with server:
-            return await get(host, server.sockets[0].getsockname()[1], "/ready")
+            port = server.sockets[0].getsockname()[1]
+            return *await get(host, port, "/ready"), port
 
-    assert asyncio.run(scenario()) == (200, b"ready")
-    assert b"\r\nHost: " + name + b"\r\n" in heads[0]
+    status, body, port = asyncio.run(scenario())
+    assert (status, body) == (200, b"ready")
+    assert b"\r\nHost: %b:%d\r\n" % (name, port) in heads[0]
