@@ -109,7 +109,7 @@ def test_other_settings_are_refused_with_the_remedy(killed: tuple[Server, list[i
     ended = serve(server, *FLAGS[:-1], "2")
     assert (ended.returncode, "started otherwise (speedup)" in ended.stderr) == (2, True), ended.stderr
     assert all(str(pid) in ended.stderr for pid in children)
-    ended = serve(server, "--workers", "1", "--speedup", "4")
+    ended = serve(server, "--workers", "1", *PATIENT, "--speedup", "4")
     assert (ended.returncode, "there is room for 1 workers" in ended.stderr) == (2, True), ended.stderr
     assert not gone(children)
     assert server.answer(1, 5) != ""

@@ -30,7 +30,7 @@ def logs() -> Iterator[Path]:
             server.wait_for(lambda: server.ready_workers() == 2)
             with ThreadPoolExecutor(8) as threads:
                 answers = [threads.submit(ask, server, number) for number in range(24)]
-                server.wait_for(lambda: arriving(server) > 2)
+                server.wait_for(lambda: completed(server) > 0 and arriving(server) > 2)
                 pid = server.pid_of("worker-0")
                 os.kill(pid, signal.SIGKILL)
                 assert [answer.result() for answer in answers] == [200] * 24
@@ -48,7 +48,15 @@ def ask(server: Server, number: int) -> int:
 
 
 def arriving(server: Server) -> float:
-    return sum(value for key, value in server.metrics().items() if key.startswith("jedlik_requests_arriving"))
+    return total(server, "jedlik_requests_arriving")
+
+
+def completed(server: Server) -> float:
+    return total(server, "jedlik_handoff_completed_total")
+
+
+def total(server: Server, name: str) -> float:
+    return sum(value for key, value in server.metrics().items() if key.startswith(name))
 
 
 def performed(log: Path) -> list[WorkerEffect]:

@@ -8,7 +8,7 @@ from msgspec.structs import astuple, replace
 
 from jedlik.core.ids import WorkerId
 from jedlik.core.protocol import Load, State, StepCosts
-from jedlik.routing.alike import MOST_STEPS, SLOWER
+from jedlik.routing.alike import MOST_STEPS, REST_S, SLOWER
 from jedlik.routing.view import Fleet, WorkerView
 
 SHAPE = (50.0, 5000.0, 2.0, 400.0)
@@ -60,6 +60,17 @@ def test_a_slow_one_counts_by_its_own_figures_and_spoils_no_mean() -> None:
     assert factors(views) == pytest.approx([1.0, 1.0, 1.0, 2.0])
 
 
+def test_a_slow_one_is_tried_again_when_it_has_rested() -> None:
+    _, views = fleet_of(1.0, 1.0, 3.0)
+    for now in (1.0, 0.9 * REST_S):
+        views[2].report(told(3.0), now)
+        assert factors(views) == pytest.approx([1.0, 1.0, 3.0])
+    views[2].report(told(3.0), REST_S)
+    assert factors(views) == pytest.approx([1.0, 1.0, 1.0])
+    views[2].report(told(3.0, steps=101), REST_S + 1.0)  # it was given a request, and is as slow as before
+    assert factors(views) == pytest.approx([1.0, 1.0, 3.0])
+
+
 def test_one_that_became_slow_is_left_out_with_its_next_report() -> None:
     _, views = fleet_of(1.0, SLOWER - 0.01)
     assert factors(views) == pytest.approx([(1.0 + SLOWER - 0.01) / 2] * 2)
@@ -98,7 +109,7 @@ def test_corrections_of_idle_workers_are_shared_those_under_load_are_their_own()
     views[1].report(told(1.0, busy=2))
     assert [view.correction for view in views] == pytest.approx([1.3, 1.4, 1.3])
     views[2].correct(4.0)
-    assert views[2].correction == 4.0
+    assert views[2].correction == pytest.approx(2.2)
     views[2].correct(None)
     assert views[2].correction == pytest.approx(1.3)
 

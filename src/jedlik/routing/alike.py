@@ -3,7 +3,8 @@
 What each has learnt of its steps differs by noise of some per cent, and whoever seems the quickest would get every
 request of an idle fleet. So workers of one kind share the mean of what all have learnt, weighted by how many steps that
 is. Whoever's own steps, as they were lately, take clearly longer than they would at the others is slow, not unlucky: it
-counts by its own figures and is left out of the mean. The same holds for the corrections of times to first token.
+counts by its own figures and is left out of the mean, until it has rested for so long that it is worth another try. The
+corrections of times to first token are shared where nothing but noise can tell them apart: at idle workers.
 """
 
 from collections.abc import Sequence
@@ -16,6 +17,8 @@ from jedlik.core.protocol import Card, Layout, StepCosts
 
 SLOWER = 1.3
 """Times what the others take: more is no noise."""
+REST_S = 10.0
+"""A slow worker that has run no step for so long may be slow no more: nobody would learn it without a request."""
 MOST_STEPS = 500
 """Older steps are forgotten (`perf/fit`): more add nothing to what a worker knows."""
 COSTS = len(StepCosts.__struct_fields__)
@@ -120,16 +123,11 @@ class Alike:
         if now is not None:
             self._corrections.add(Row(1.0, (now,)))
 
-    def correction(self, own: float | None) -> float:
-        """What a worker's times are multiplied by: as all that have a correction, unless its own is clearly more."""
+    @property
+    def correction(self) -> float:
+        """What times to first token are multiplied by, by the mean of all that have a correction."""
         mean = self._corrections.values()
-        if mean is None:
-            return 1.0
-        if own is not None:
-            others = self._corrections.values(Row(1.0, (own,)))
-            if others is not None and own > SLOWER * others[0]:
-                return own
-        return mean[0]
+        return 1.0 if mean is None else mean[0]
 
 
 def _step_s(costs: Sequence[float], shape: Sequence[float]) -> float:

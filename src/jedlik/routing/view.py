@@ -16,7 +16,7 @@ from jedlik.core.errors import Bug
 from jedlik.core.ids import Handle, WorkerId
 from jedlik.core.protocol import Card, Load, State, StepCosts
 from jedlik.perf.step import chunk_pairs
-from jedlik.routing.alike import Alike, Kind, Row, kind_of
+from jedlik.routing.alike import REST_S, Alike, Kind, Row, kind_of
 
 SLOTS = "slots"
 """The kind of hand-off in which a worker writes blocks into another one's."""
@@ -67,7 +67,9 @@ class WorkerView:
 
     __slots__ = (
         "_correction",
+        "_rested",
         "_row",
+        "_stepped_at",
         "alike",
         "backlog_pairs",
         "backlog_tokens",
@@ -90,6 +92,9 @@ class WorkerView:
         """What it shares with workers of its kind."""
         self._row: Row | None = None
         """What it adds to what they have learnt; None: nothing, or it is a slow one."""
+        self._rested = False
+        """It has run no step for a while: what it told of them is old."""
+        self._stepped_at = 0.0
         self._correction: float | None = None
         self.state = State(epoch=-1)
         self.load: Load | None = None
@@ -116,6 +121,9 @@ class WorkerView:
         """Take a load report: bookings that it includes end."""
         if self.load is not None:
             self._count(self.load, -1)
+        if self.load is None or load.steps != self.load.steps:
+            self._stepped_at = now
+        self._rested = load.step_shape is not None and now >= self._stepped_at + REST_S
         self.load = load
         self._count(load, 1)
         self._learn()
@@ -135,7 +143,7 @@ class WorkerView:
         load = self.load
         if load is None:
             return None
-        if load.costs is not None and (self._row is not None or not load.steps):
+        if load.costs is not None and (self._row is not None or self._rested or not load.steps):
             return self.alike.costs or load.costs
         return load.costs
 
@@ -146,7 +154,7 @@ class WorkerView:
         Under load that is its own affair; what one with nothing to do needs is told best by all workers alike.
         """
         if not self.sequences:
-            return self.alike.correction(self._correction)
+            return self.alike.correction
         return 1.0 if self._correction is None else self._correction
 
     def correct(self, correction: float | None) -> None:
