@@ -10,11 +10,10 @@ from jedlik.cli.sizing import (
     available_bytes,
     gpu_share,
     host_share,
-    host_sharing,
     sizes,
     threads,
 )
-from jedlik.core.config import PlannerConfig, ServeConfig
+from jedlik.core.config import ServeConfig
 from jedlik.core.errors import ConfigError
 from jedlik.core.protocol import Layout
 
@@ -31,8 +30,8 @@ def test_the_default_is_a_share_within_bounds() -> None:
 
 
 def test_the_context_is_cut_to_what_the_cache_holds() -> None:
-    size = sizes(ServeConfig(model="m", kv_cache_bytes=11 * BLOCK), LAYOUT, 8192, 0)
-    assert (size.total_blocks, size.max_model_len) == (11, 160)
+    size = sizes(ServeConfig(model="m", kv_cache_bytes=21 * BLOCK), LAYOUT, 8192, 0)
+    assert (size.total_blocks, size.max_model_len) == (21, 320)
 
 
 def test_a_context_asked_for_must_fit() -> None:
@@ -55,20 +54,56 @@ def test_workers_share_a_gpu_after_their_weights() -> None:
     assert gpu_share(1 << 30, 10 << 30, 1) == LEAST_BYTES
 
 
-def test_a_container_s_limit_counts(tmp_path: Path) -> None:
-    meminfo = tmp_path / "meminfo"
-    meminfo.write_text("MemTotal: 9000 kB\nMemAvailable:    8000 kB\n")
-    assert available_bytes(meminfo, tmp_path) == 8000 << 10
-    (tmp_path / "memory.max").write_text("4096000\n")
-    (tmp_path / "memory.current").write_text("96000\n")
-    assert available_bytes(meminfo, tmp_path) == 4_000_000
-    (tmp_path / "memory.max").write_text("max\n")
-    assert available_bytes(meminfo, tmp_path) == 8000 << 10
+def machine(folder: Path, *lines: str) -> Path:
+    """Its /proc: 8000 kB are free, and this process is in these control groups."""
+    (folder / "proc/self").mkdir(parents=True)
+    (folder / "proc/meminfo").write_text("MemTotal: 9000 kB\nMemAvailable:    8000 kB\n")
+    (folder / "proc/self/cgroup").write_text("".join(f"{line}\n" for line in lines))
+    return folder / "proc"
 
 
-def test_where_workers_come_and_go_each_gets_the_share_of_the_most_there_may_be() -> None:
-    config = ServeConfig(model="m", workers=1, planner=PlannerConfig(budget=4.0))
-    assert threads(config, 16) == 4
-    assert host_sharing(config, 8 << 30) == host_share(8 << 30)
-    many = ServeConfig(model="m", workers=1, planner=PlannerConfig(budget=16.0))
-    assert host_sharing(many, 8 << 30) == (8 << 30) // 32
+def group(folder: Path, **files: object) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, value in files.items():
+        (folder / name.replace("__", ".")).write_text(f"{value}\n")
+
+
+@pytest.mark.parametrize(
+    ("line", "at", "limit", "used", "pages"),
+    [
+        ("0::/a/b", "a/b", "memory__max", "memory__current", "file 1\nactive_file 30\ninactive_file 70"),
+        ("0::/a/b", "a", "memory__high", "memory__current", "active_file 30\ninactive_file 70"),
+        ("0::/not/here", "", "memory__max", "memory__current", "active_file 100"),
+        (
+            "4:cpu,memory:/a/b",
+            "memory/a/b",
+            "memory__limit_in_bytes",
+            "memory__usage_in_bytes",
+            "total_active_file 100",
+        ),
+        ("4:memory:/a/b", "memory/a", "memory__limit_in_bytes", "memory__usage_in_bytes", "total_inactive_file 100"),
+        ("4:memory:/docker/x", "memory", "memory__limit_in_bytes", "memory__usage_in_bytes", "total_inactive_file 100"),
+    ],
+)
+def test_a_container_s_limit_counts(tmp_path: Path, line: str, at: str, limit: str, used: str, pages: str) -> None:
+    proc, groups = machine(tmp_path, "7:blkio:/a/b", line), tmp_path / "groups"
+    assert available_bytes(proc, groups) == 8000 << 10
+    group(groups / at, **{"memory__max": "max", "memory__high": "max", used: 96_100, "memory__stat": pages})
+    group(groups / at, **{limit: 4_096_000})
+    assert available_bytes(proc, groups) == 4_000_000
+    group(groups / at, **{limit: 90_000})
+    assert available_bytes(proc, groups) == 0
+    group(groups / at, **{limit: 1 << 62})
+    assert available_bytes(proc, groups) == 8000 << 10
+
+
+def test_a_cache_that_nobody_could_use_is_refused() -> None:
+    for holds in (1, 15):
+        with pytest.raises(ConfigError, match=f"holds {holds * 16} tokens.*--kv-cache-bytes to {17 * BLOCK}"):
+            sizes(ServeConfig(model="m", kv_cache_bytes=(holds + 1) * BLOCK), LAYOUT, 8192, 0)
+    for config, model_len in (
+        (ServeConfig(model="m", kv_cache_bytes=17 * BLOCK), 8192),
+        (ServeConfig(model="m", kv_cache_bytes=2 * BLOCK, max_model_len=16), 8192),
+        (ServeConfig(model="m", kv_cache_bytes=5 * BLOCK), 64),
+    ):
+        assert sizes(config, LAYOUT, model_len, 0).kv_cache_bytes == config.kv_cache_bytes

@@ -79,14 +79,6 @@ def test_folders_of_workers_that_are_no_more_are_told(tmp_path: Path) -> None:
     assert "worker-0" not in said[0]
 
 
-def test_more_memory_than_there_is_is_refused_with_a_remedy() -> None:
-    with pytest.raises(ConfigError, match="Lower --kv-cache-bytes"):
-        tiers.prepare(config(kv_host_bytes="900TiB"))
-    with pytest.raises(ConfigError, match="2 workers, each with a KV cache of 900 TiB"):
-        tiers.prepare(config(kv_cache_bytes="900TiB"))
-    assert tiers.prepare(config(engine="simulated", kv_host_bytes="900TiB")) == []  # takes a few bytes a block
-
-
 def test_an_object_store_needs_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match="pip install"):

@@ -33,7 +33,7 @@ class Server(msgspec.Struct, frozen=True):
     model_path: str
     model_name: str
     kv_cache_bytes: int | None = None
-    """Of each worker, where nobody named a size and it was reckoned for all that there may be."""
+    """Of each worker, where nobody named a size: reckoned for all that there may be."""
 
     @property
     def told(self) -> ServeConfig:

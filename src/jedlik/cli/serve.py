@@ -13,15 +13,13 @@ from collections.abc import Callable
 import msgspec
 import setproctitle
 
-from jedlik.cli import children, event_log, left, tiers
+from jedlik.cli import children, event_log, left, memory, tiers
 from jedlik.cli.children import Server
 from jedlik.cli.listening import bind, refused
 from jedlik.cli.model_check import examine_apart
-from jedlik.cli.places import on_gpu, spots
+from jedlik.cli.places import spots
 from jedlik.cli.policies import policies_of
-from jedlik.cli.sizing import available_bytes, host_sharing, threads
 from jedlik.cli.supervisor import Start, supervise
-from jedlik.cli.units import shown
 from jedlik.core.config import ServeConfig
 from jedlik.core.errors import ConfigError
 from jedlik.live.descriptors import raise_limit
@@ -79,25 +77,11 @@ def _prepared(config: ServeConfig, model: ModelFiles, found: left.Left | None, r
         run_dir.own(os.getpid(), named=True)
     else:
         name = config.served_model_name or model.name
-        size = shared_cache(config, say)
+        size, text = memory.prepare(config, model.path)
+        say(text)
         server = Server(config, key or secrets.token_bytes(32), str(model.path), name, size)
     children.write(run_dir, server)
     return server
-
-
-def shared_cache(config: ServeConfig, say: Say) -> int | None:
-    """KV cache memory of each worker, where their number may change and nobody named a size; says what each gets."""
-    if config.planner.budget is None or config.engine != "torch":
-        return None
-    most = config.most_workers
-    if on_gpu(config):
-        say(f"up to {most} workers, each on a GPU of its own")
-        return None
-    size = config.kv_cache_bytes or host_sharing(config, available_bytes())
-    cores = threads(config, os.cpu_count() or 1)
-    each = f"{cores} thread{'s' * (cores != 1)} and a KV cache of {shown(size)}"
-    say(f"up to {most} workers, sized for all of them: {each} each")
-    return size
 
 
 def _cluster_key(config: ServeConfig) -> bytes | None:

@@ -1,10 +1,12 @@
 """Sizes nobody named: KV cache memory, context length, threads. Pure arithmetic over what the machine says it has."""
 
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 
+from jedlik.cli.units import shown
 from jedlik.core.config import ServeConfig
 from jedlik.core.errors import ConfigError
 from jedlik.core.protocol import Layout
@@ -12,8 +14,16 @@ from jedlik.models.info import block_bytes
 
 SHARE, GPU_SHARE = 0.1, 0.8
 MOST_SHARE = 0.5
-"""Of a host's free memory, for all workers' KV caches."""
-LEAST_BYTES, MOST_BYTES = 64 << 20, 2 << 30
+"""Of a host's memory that nothing else takes, for all workers' KV caches."""
+LEAST_BYTES, MOST_BYTES = 64 << 20, 1 << 30
+LEAST_CONTEXT = 256
+"""Tokens: with fewer nobody is served, unless they were asked for."""
+
+GROUP_FILES = {
+    "memory.current": (("memory.max", "memory.high"), ("active_file", "inactive_file")),
+    "memory.usage_in_bytes": (("memory.limit_in_bytes",), ("total_active_file", "total_inactive_file")),
+}
+"""Of a control group, version 2 and 1: what it uses; its limits; what of that use is pages of files."""
 
 
 class Sizes(msgspec.Struct, frozen=True):
@@ -40,11 +50,6 @@ def threads(config: ServeConfig, cores: int) -> int:
     return config.threads or max(1, cores // max(config.most_workers, 1))
 
 
-def host_sharing(config: ServeConfig, memory_bytes: int) -> int:
-    """KV cache memory of each worker on CPU where nobody named a size: all that there may ever be get the same."""
-    return min(host_share(memory_bytes), max(int(memory_bytes * MOST_SHARE / config.most_workers), LEAST_BYTES))
-
-
 def sizes(config: ServeConfig, layout: Layout, model_len: int, share_bytes: int) -> Sizes:
     """`model_len` is the model's own context length. Raises ConfigError if a request would not fit."""
     budget = config.kv_cache_bytes or share_bytes
@@ -62,6 +67,12 @@ def sizes(config: ServeConfig, layout: Layout, model_len: int, share_bytes: int)
             f"--max-model-len {wanted} needs a KV cache of {needed} bytes per worker and {budget} are given: "
             f"set --kv-cache-bytes {needed}, or a shorter length"
         )
+    if config.max_model_len is None and holds < min(model_len, LEAST_CONTEXT):
+        needed = (-(-min(model_len, LEAST_CONTEXT) // layout.block_size) + 1) * block
+        raise ConfigError(
+            f"a KV cache of {shown(budget)} per worker holds {holds} tokens, prompt and answer together: raise "
+            f"--kv-cache-bytes to {needed} or more, or say --max-model-len {holds} if so few are meant"
+        )
     return Sizes(blocks * block, blocks, min(wanted, holds))
 
 
@@ -77,12 +88,38 @@ def gpu_bytes() -> int:
         ) from error
 
 
-def available_bytes(proc: Path = Path("/proc/meminfo"), cgroup: Path = Path("/sys/fs/cgroup")) -> int:
-    """Memory this process may still take: the machine's, or its container's if that is less."""
-    fields = dict(line.split(":", 1) for line in proc.read_text().splitlines() if ":" in line)
-    machine = int(fields["MemAvailable"].split()[0]) << 10
+def available_bytes(proc: Path = Path("/proc"), groups: Path = Path("/sys/fs/cgroup")) -> int:
+    """Memory this process may still take: the machine's, or less where a control group (a container) has a limit."""
+    fields = dict(line.split(":", 1) for line in (proc / "meminfo").read_text().splitlines() if ":" in line)
+    rooms = [int(fields["MemAvailable"].split()[0]) << 10]
+    for folder in _memory_groups(proc, groups):
+        rooms += _rooms(folder)
+    return max(min(rooms), 0)
+
+
+def _memory_groups(proc: Path, groups: Path) -> Iterator[Path]:
+    """Folders of the control groups that this process is in, each with those above it, of version 1 and 2."""
     try:
-        limit, used = (cgroup / "memory.max").read_text().strip(), (cgroup / "memory.current").read_text()
+        lines = (proc / "self/cgroup").read_text().splitlines()
     except OSError:
-        return machine
-    return machine if limit == "max" else max(min(machine, int(limit) - int(used)), 0)
+        return
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers and "memory" not in controllers.split(","):
+            continue
+        top = groups / "memory" if controllers else groups
+        inner = top / path.lstrip("/")
+        yield from (folder for folder in (inner, *inner.parents) if folder == top or top in folder.parents)
+
+
+def _rooms(folder: Path) -> Iterator[int]:
+    """What a group may still take. Pages of files count as free: the kernel gives them up first."""
+    for usage, (limits, pages) in GROUP_FILES.items():
+        try:
+            used = int((folder / usage).read_text())
+            lines = (line.split() for line in (folder / "memory.stat").read_text().splitlines())
+            files = sum(int(size) for name, size in lines if name in pages)
+            found = [text for name in limits if (text := (folder / name).read_text().strip()) != "max"]
+        except (OSError, ValueError):
+            continue
+        yield from (int(limit) - max(used - files, 0) for limit in found)

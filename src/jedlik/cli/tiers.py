@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from jedlik.cli.sizing import available_bytes, host_share
 from jedlik.cli.units import shown, size_bytes
 from jedlik.core.config import ServeConfig
 from jedlik.core.errors import ConfigError
@@ -65,13 +64,12 @@ def check(config: ServeConfig) -> None:
 
 
 def prepare(config: ServeConfig) -> list[str]:
-    """Make the folders that the settings name and see that all fits this machine; what people should know.
+    """Make the folders that the settings name and see that they fit their disks; what people should know.
 
     Raises ConfigError with a remedy.
     """
     if config.kv_object is not None and importlib.util.find_spec("obstore") is None:
         raise ConfigError("--kv-object needs obstore, which is not installed: pip install 'jedlik[object]'")
-    _fits_memory(config, available_bytes())
     found = disk(config)
     return _prepare_disk(found, config.most_workers) if found is not None else []
 
@@ -119,27 +117,6 @@ def key_folder(config: ServeConfig) -> Path | None:
     if (found := disk(config)) is not None:
         return found.folder
     return home() if config.kv_object is not None else None
-
-
-def _fits_memory(config: ServeConfig, free_bytes: int) -> None:
-    """Workers fault all of it in when they start: better refused now than killed then."""
-    workers, host = config.most_workers, config.kv_host_bytes or 0
-    cache = 0
-    if config.engine == "torch" and not _on_gpu(config):
-        cache = config.kv_cache_bytes or host_share(free_bytes)
-    if config.engine == "simulated" or (config.kv_cache_bytes is None and not host):
-        return
-    wanted = workers * (cache + host)
-    if wanted > free_bytes:
-        raise ConfigError(
-            f"{workers} workers, each with a KV cache of {shown(cache)} and {shown(host)} of host memory for KV,"
-            f" take {shown(wanted)}; {shown(free_bytes)} are free here. Lower --kv-cache-bytes, --kv-host-bytes or the "
-            "number of workers"
-        )
-
-
-def _on_gpu(config: ServeConfig) -> bool:
-    return config.device == "cuda" or (config.device == "auto" and Path("/proc/driver/nvidia").exists())
 
 
 def _prepare_disk(found: Disk, workers: int) -> list[str]:

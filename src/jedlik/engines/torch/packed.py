@@ -34,16 +34,20 @@ class PackedLinear(nn.Module):
 
 
 def pack(model: nn.Module, cache_dir: Path, threads: int) -> int:
-    """Replace a model's linear layers in place; returns how many. 0 where packing can't be had."""
+    """Replace a model's linear layers in place; returns how many. 0 where packing can't be had.
+
+    One after the other: each plain layer goes before the next is packed, so that memory is taken once, not twice.
+    """
     plain = [
-        (parent, name, child)
+        (parent, name)
         for parent in model.modules()
         for name, child in parent.named_children()
         if type(child) is nn.Linear
     ]
-    kernel = panels.load(cache_dir) if any(panels.fits(child) for _, _, child in plain) else None
+    kernel = panels.load(cache_dir) if any(panels.fits(getattr(parent, name)) for parent, name in plain) else None
     packs = _works()
-    for parent, name, child in plain:
+    for parent, name in plain:
+        child = getattr(parent, name)
         if kernel is not None and panels.fits(child):
             setattr(parent, name, panels.PanelLinear(child, kernel, threads))
         elif packs:
