@@ -3,14 +3,14 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jedlik.frontend.text.stop import StopFinder
+from jedlik.frontend.text.stop import StopFinder, Stops
 
 LETTERS = st.text("ab\n", max_size=30)
 STOPS = st.lists(st.text("ab\n", min_size=1, max_size=4), min_size=1, max_size=4)
 
 
 def run(pieces: list[str], stops: list[str], include: bool = False) -> tuple[str, str | None]:
-    finder, given_out = StopFinder(stops, include), ""
+    finder, given_out = StopFinder(Stops(stops, include)), ""
     for piece in pieces:
         text, found = finder.feed(piece)
         given_out += text
@@ -32,7 +32,7 @@ def test_cut_is_before_the_first_to_be_complete(text: str, stops: list[str]) -> 
 
 
 def test_only_what_may_become_a_stop_is_held() -> None:
-    finder = StopFinder(["END", "###"])
+    finder = StopFinder(Stops(["END", "###"]))
     assert finder.feed("text E") == ("text ", None)
     assert finder.held == "E"
     assert finder.feed("x#") == ("Ex", None)

@@ -64,7 +64,7 @@ def test_whole_answer(model_dir: Path) -> None:
             "message": {"role": "assistant", "content": "The fox.", "refusal": None},
             "logprobs": None,
             "finish_reason": "stop",
-            "stop_reason": 2,
+            "stop_reason": None,
         }
     ]
     assert reply.headers["x-request-id"] == "req1"

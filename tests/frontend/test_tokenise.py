@@ -179,13 +179,13 @@ def test_budget_drops_the_least_recently_used() -> None:
     assert [name for name in "abcd" if cache.get(name)] == ["a", "c", "d"]
 
 
-def test_warming_goes_in_steps_and_leaves_nothing_to_do() -> None:
+def test_long_texts_are_tokenised_in_steps() -> None:
     tokeniser = Tokeniser(TOKENIZERS["smollm"], spec_of(TOKENIZERS["smollm"]))
     text = " ".join(SAMPLES) * 10
-    assert sum(1 for _ in tokeniser.warm(text, limit=10**6)) > 3
-    assert list(tokeniser.warm(text, limit=10**6)) == []
+    assert sum(1 for _ in tokeniser.steps(text)) > 3
     assert unpack(tokeniser.encode(text)) == tokeniser.plain(text)
-    assert sum(1 for _ in tokeniser.warm("other " * 10_000, limit=100)) == 1
+    with pytest.raises(TooLong):
+        list(tokeniser.steps("other " * 10_000, limit=100))
 
 
 def test_what_the_post_processor_adds_is_added_once() -> None:

@@ -2,8 +2,11 @@
 
 import http.client
 import json
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from typing import TextIO
+from unicodedata import combining, east_asian_width
 
 from jedlik.cli.listening import at
 from jedlik.core.errors import ConfigError, PeerError
@@ -106,15 +109,68 @@ def converse(conversation: Conversation) -> None:
 
 
 def _turn(conversation: Conversation, text: str) -> None:
-    def show(piece: str) -> None:
-        sys.stdout.write(piece)
-        sys.stdout.flush()
-
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    shown = Wrapped(sys.stdout, width)
     try:
-        conversation.ask(text, show)
+        conversation.ask(text, shown.write)
     except (PeerError, OSError, http.client.HTTPException) as error:
         print(f"\n[no answer: {error}]", file=sys.stderr)
+    shown.finish()
     print()
+
+
+class Wrapped:
+    """Text that comes in pieces, broken between words where a line would be wider than a terminal.
+
+    The last word may go on: it is shown when it has ended. White space at a break is dropped. A word that is wider than
+    the terminal is left to it, and between wide characters (CJK) any place is good. `width` None: all as it comes.
+    """
+
+    def __init__(self, out: TextIO, width: int | None) -> None:
+        self._out = out
+        self._width = width
+        self._column = 0
+        self._space = self._word = ""
+
+    def write(self, piece: str) -> None:
+        if self._width is None:
+            self._out.write(piece)
+        for char in piece if self._width else "":
+            if char == "\n":
+                self._end_word()
+                self._out.write(char)
+                self._column, self._space = 0, ""
+            elif char.isspace():
+                self._end_word()
+                self._space += char
+            else:
+                if cells(char) == 2 or cells(self._word) >= (self._width or 0):
+                    self._end_word()
+                self._word += char
+                if cells(char) == 2:
+                    self._end_word()
+        self._out.flush()
+
+    def finish(self) -> None:
+        """Show the last word."""
+        self._end_word()
+        self._out.flush()
+
+    def _end_word(self) -> None:
+        if not self._word:
+            return
+        width = cells(self._space + self._word)
+        if self._column and self._column + width > (self._width or 0):
+            self._out.write("\n")
+            self._column, self._space, width = 0, "", cells(self._word)
+        self._out.write(self._space + self._word)
+        self._column += width
+        self._space = self._word = ""
+
+
+def cells(text: str) -> int:
+    """How many columns of a terminal a text takes."""
+    return sum(0 if combining(char) else 2 if east_asian_width(char) in "WF" else 1 for char in text)
 
 
 def _deltas(chunk: dict[str, object]) -> Iterator[str]:

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from urllib.parse import quote
 
 import msgspec
+from rich.cells import cell_len
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -31,7 +32,7 @@ def fetch(request_id: str, url: str, api_key: str | None) -> Explained:
     """Ask a server. Raises ConfigError."""
     reply = get(url, f"/explain/{quote(request_id, safe='')}", api_key)
     if reply.status != 200:
-        raise ConfigError(f"request {request_id!r}: {message(reply.body)} (the id is the answer's x-request-id header)")
+        raise ConfigError(f"request {request_id!r}: {message(reply.body)} (give the id of the answer, or its x-request-id header)")
     try:
         return msgspec.json.decode(reply.body, type=Explained)
     except msgspec.MsgspecError as error:
@@ -64,7 +65,7 @@ def candidates(rows: Sequence[Candidate], chosen: str | None, unit: str, prompt_
     """One row a worker, one column a term of the cost."""
     names = list(dict.fromkeys(name for row in rows for name in row.parts))
     table = Table(title_justify="left", pad_edge=False, box=None, header_style="dim")
-    table.add_column("worker")
+    table.add_column("worker", no_wrap=True, min_width=max((cell_len(row.worker) for row in rows), default=0))
     for name in ("cached", f"cost ({unit})" if unit else "cost", *names):
         table.add_column(Text(name), justify="right")
     table.add_column("")

@@ -118,7 +118,7 @@ def look(url: str, api_key: str | None) -> Sample:
             notes.append(NO_PLANNER)
     except ConfigError as error:
         notes.append(str(error))
-    model = _model(url, api_key)
+    model = _model(url, api_key, notes)
     uptime_s = None if model.created is None else max(0.0, time.time() - model.created)
     return Sample(at, health, series, plan, uptime_s, model.id, tuple(notes))
 
@@ -133,11 +133,19 @@ def _health(url: str, reply: Reply) -> Health:
         raise ConfigError(f"{url} does not answer as this release of jedlik does: {error}") from error
 
 
-def _model(url: str, api_key: str | None) -> Model:
-    """The first that is served; nothing known where there is none, or no key was given."""
+def _model(url: str, api_key: str | None, notes: list[str]) -> Model:
+    """The first that is served; nothing known where there is none, or where a note says why."""
     try:
         reply = get(url, "/v1/models", api_key, TIMEOUT_S)
-        models = msgspec.json.decode(reply.body, type=Models) if reply.status == 200 else Models()
-    except (ConfigError, msgspec.MsgspecError):
+        if reply.status != 200:
+            key = "" if api_key else " (--api-key gives it one)"
+            notes.append(f"model and uptime: {message(reply.body)}{key if reply.status == 401 else ''}")
+            return Model()
+        models = msgspec.json.decode(reply.body, type=Models)
+    except ConfigError as error:
+        notes.append(str(error))
+        return Model()
+    except msgspec.MsgspecError as error:
+        notes.append(f"model and uptime: {url} does not answer as this release of jedlik does: {error}")
         return Model()
     return models.data[0] if models.data else Model()

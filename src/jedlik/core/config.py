@@ -108,7 +108,7 @@ class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 class FrontendConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The HTTP surface. Read by `frontend/`."""
 
-    max_body_bytes: Annotated[int, Meta(ge=1024)] = 32 << 20
+    max_body_bytes: Annotated[int, Meta(ge=1024)] = 8 << 20
     """Of a request, at most, also after unpacking (content-encoding: gzip)."""
     max_head_bytes: Annotated[int, Meta(ge=1024)] = 64 << 10
     """Of a request's line and headers together: beyond it 414 or 431."""
@@ -119,6 +119,12 @@ class FrontendConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     max_connections: Positive | None = None
     """At once; who has no request makes room first, then more are refused with 503. Default: the open files that are
     allowed (`ulimit -Hn`, at most 65536), less a reserve for workers and logs."""
+    max_messages: Positive = 10_000
+    """Messages and parts of messages of one request, at most."""
+    allow_special_in_text: bool = False
+    """Text of messages may become control tokens of the model, such as <|im_end|>; else it stays text."""
+    text_cache_bytes: Positive = 64 << 20
+    """Tokenised text that is kept for the next prompt that begins with it."""
     ping_s: Period = 10.0
     """`: ping` is sent on a stream after this much silence."""
     stalled_client_s: Period = 60.0

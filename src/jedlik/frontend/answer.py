@@ -4,7 +4,9 @@ Headers wait for the first delivery, so that a refusal is a proper HTTP status a
 that stays silent for the ping period gets its headers without those.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+
+import msgspec
 
 from jedlik.core.tokens import count
 from jedlik.frontend.choice import Choice, Piece
@@ -12,11 +14,28 @@ from jedlik.frontend.echo import Echo
 from jedlik.frontend.http import SSE, Headers, Web
 from jedlik.frontend.hub import Call, Hub
 from jedlik.frontend.openai import errors, replies
-from jedlik.frontend.openai.logprobs import Entry, TokenBytes, chat_logprobs, completion_logprobs
+from jedlik.frontend.openai.logprobs import Columns, Entry, TokenBytes, chat_logprobs, completion_logprobs
 from jedlik.frontend.openai.plan import Shape
 from jedlik.frontend.openai.replies import Envelope, Json
 from jedlik.frontend.pump import Pump
 from jedlik.frontend.sse import DONE, PING, ChunkFormat, error_event
+from jedlik.frontend.turns import Steps
+
+FEW = 4
+"""Choices of an answer that are dealt with at once."""
+
+
+class Spoken:
+    """What one choice has said so far, of an answer that is not streamed."""
+
+    def __init__(self, logprobs: Columns) -> None:
+        self.texts: list[str] = []
+        self.logprobs = logprobs
+
+    def add(self, piece: Piece) -> None:
+        self.texts += piece.deltas
+        if piece.entries:
+            self.logprobs.add(piece.entries)
 
 
 class Answer:
@@ -56,9 +75,12 @@ class Answer:
                         await web.refuse(errors.of_fault(fault))
                         return
                     await web.begin(200, [*SSE, *self._origin()])
-                body = self._news(chunks)
+                body = await self._hub.turns.run(self._echoed(chunks)) if self._to_echo else b""
+                body += self._news(chunks)
                 if body and not opened:
-                    body, opened, call.pump = self._opening(chunks) + body, True, pump
+                    body, opened = self._opening(chunks) + body, True
+                if body and not self._to_echo:
+                    call.pump = pump
                 over = call.ending and (fault is not None or call.over)
                 if over:
                     ending = error_event(errors.fault_object(fault)) if fault else self._close(opened, chunks)
@@ -80,6 +102,8 @@ class Answer:
     def _news(self, chunks: ChunkFormat) -> bytes:
         """Events for all that was delivered. It is acknowledged a little before it is sent: 8 tokens of a stream."""
         touched = [choice for choice in self._call.choices if choice.news]
+        if self._to_echo:
+            touched = [choice for choice in touched if choice.place.index not in self._to_echo]
         body = b"".join([self._chunk(choice, chunks) for choice in touched])
         for choice in touched:
             self._hub.taken(choice)
@@ -93,20 +117,35 @@ class Answer:
                 deltas = enumerate(choice.deltas(), first)
                 return b"".join([self._counted(choice, at, chunks.text(index, text)) for at, text in deltas if text])
             return b"".join([chunks.text(index, delta) for delta in choice.deltas() if delta])
-        piece = self._piece(choice)
-        text = b""
+        piece = choice.advance()
         if self._plain:
             said = [piece.text] if self._shape.running_usage else piece.deltas
             text = b"".join([self._counted(choice, choice.position, chunks.text(index, each)) for each in said if each])
-        elif piece.text or piece.entries:
-            chunk = chunks.text(index, piece.text, self._logprobs(piece.entries) if piece.entries else None)
-            text = self._counted(choice, choice.position, chunk)
+        else:
+            text = self._text(choice, choice.position, piece, chunks)
         if choice.cut:
             self._hub.taken(choice)  # cancel first, then send
             self._call.ending = True
         if choice.finish is not None:
             text += self._counted(choice, choice.position, chunks.finish(index, choice.finish, choice.stop_reason))
         return text
+
+    def _text(self, choice: Choice, output: int, piece: Piece, chunks: ChunkFormat) -> bytes:
+        if not piece.text and not piece.entries:
+            return b""
+        logprobs = self._logprobs(piece.entries) if piece.entries else None
+        return self._counted(choice, output, chunks.text(choice.place.index, piece.text, logprobs))
+
+    def _echoed(self, chunks: ChunkFormat) -> Steps[bytes]:
+        """Events for the prompts of choices that have something to say now."""
+        events = []
+        for choice in self._call.choices:
+            if choice.place.index in self._to_echo and choice.news:
+                for piece in self._echo(choice):
+                    events.append(self._text(choice, 0, piece, chunks))
+                    yield None
+                self._to_echo.remove(choice.place.index)
+        return b"".join(events)
 
     def _counted(self, choice: Choice, output: int, chunk: bytes) -> bytes:
         """The chunk, with what this choice has used by then where every chunk is to say so (as vLLM does)."""
@@ -131,44 +170,64 @@ class Answer:
     async def whole(self, web: Web) -> None:
         """Collect all choices, then answer at once."""
         call = self._call
-        pieces: list[list[Piece]] = [[] for _ in call.choices]
+        spoken = [Spoken(Columns(self._logprobs)) for _ in call.choices]
+        few = self._plain and len(call.choices) <= FEW
         over = False
         while not over:  # looked at after the news: a refusal may be there before the first wait
             await call.news()
             if call.gone:
                 return
-            for choice in call.choices:
-                if choice.news:
-                    pieces[choice.place.index].append(self._piece(choice))
-                    self._hub.taken(choice)
+            if few:
+                for choice in call.choices:
+                    if choice.news:
+                        self._hear(choice, spoken)
+            else:
+                await self._hub.turns.run(self._listen(spoken))
             fault = call.fault
             if fault is not None:
                 await web.refuse(errors.of_fault(fault))
                 return
             over = call.over
-        choices = [self._choice(choice, pieces[choice.place.index]) for choice in call.choices]
+        choices = await self._hub.turns.run(self._choices(spoken))
         call.sending_since = self._hub.now()
         await web.reply(200, replies.whole(self._envelope, choices, self._usage()), self._origin())
 
-    def _choice(self, choice: Choice, pieces: Sequence[Piece]) -> Json:
-        text = "".join([piece.text for piece in pieces])
-        entries = [entry for piece in pieces for entry in piece.entries]
-        logprobs = None if self._shape.logprobs is None else self._logprobs(entries)
+    def _listen(self, spoken: Sequence["Spoken"]) -> Steps[None]:
+        """Take what was delivered, a choice per step."""
+        for choice in self._call.choices:
+            if choice.news:
+                index = choice.place.index
+                if index in self._to_echo:
+                    self._to_echo.remove(index)
+                    for piece in self._echo(choice):
+                        spoken[index].add(piece)
+                        yield None
+                self._hear(choice, spoken)
+                yield None
+
+    def _hear(self, choice: Choice, spoken: Sequence["Spoken"]) -> None:
+        spoken[choice.place.index].add(choice.advance())
+        self._hub.taken(choice)
+
+    def _choices(self, spoken: Sequence["Spoken"]) -> Steps[list[Json | msgspec.Raw]]:
+        """Choices as JSON, one per step."""
+        made: list[Json | msgspec.Raw] = []
         make = replies.chat_choice if self._shape.chat else replies.completion_choice
-        return make(choice.place.index, text, logprobs, choice.finish, choice.stop_reason)
+        for choice in self._call.choices:
+            said = spoken[choice.place.index]
+            logprobs = None if self._shape.logprobs is None else said.logprobs.whole()
+            one = make(choice.place.index, "".join(said.texts), logprobs, choice.finish, choice.stop_reason)
+            made.append(one if len(spoken) <= FEW else replies.encoded(one))
+            yield None
+        return made
 
     # --- both ---
 
-    def _piece(self, choice: Choice) -> Piece:
-        piece = choice.advance()
-        index = choice.place.index
-        if index not in self._to_echo:
-            return piece
-        self._to_echo.remove(index)
+    def _echo(self, choice: Choice) -> Iterator[Piece]:
+        """What a choice says of its prompt."""
         started = choice.started or self._first(choice).started
-        echo = self._echoes[index // self._each]
-        before = echo.piece(started.prompt_logprobs if started is not None else None)
-        return Piece([*before.deltas, *piece.deltas], [*before.entries, *piece.entries])
+        echo = self._echoes[choice.place.index // self._each]
+        return echo.pieces(started.prompt_logprobs if started is not None else None)
 
     def _first(self, choice: Choice) -> Choice:
         """The first choice of the same prompt."""

@@ -101,6 +101,7 @@ def routes(generation: Generation, pages: Pages, roles: RolePages, plans: PlanPa
         Route("POST", "/scale", "key", plans.scale),
         Route("POST", "/tokenize", "key", pages.tokenize),
         Route("POST", "/detokenize", "key", pages.detokenize),
+        Route("GET", "/tokenizer_info", "key", pages.tokenizer_info),
         Route("GET", "/version", "key", pages.version),
         Route("GET", METRICS, "key", pages.metrics),
         Route("GET", "/health", "open", pages.health),
@@ -237,7 +238,7 @@ def _tidy(path: str) -> str:
 
 def build_app(parts: FrontendParts) -> Application:
     """Wire the surface. Reads the model's text side (a quarter of a second). Raises ConfigError."""
-    text = load_text(parts.model_dir, parts.wall)
+    text = load_text(parts.model_dir, parts.wall, parts.config.text_cache_bytes)
     hub = Hub(parts.port, parts.config, parts.now)
     planner = Planner(text, parts.config, parts.rng)
     book = LimitsBook(parts.served, parts.defaults)

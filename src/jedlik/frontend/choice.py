@@ -1,7 +1,8 @@
 """One choice of an answer: tokens come in, text goes out, stop strings end it.
 
 Pure state; who feeds it and who sends its text is elsewhere. A stop token's own text is not part of the answer; its
-logprobs are.
+logprobs are. Stop strings count behind the floor of `min_tokens`, as in vLLM: no token of the floor completes one, but
+one that begins there may be completed by a later token.
 """
 
 from collections.abc import Sequence
@@ -45,7 +46,7 @@ class Choice:
     """Tokens to text for one stream."""
 
     __slots__ = (
-        "_chars", "_detokeniser", "_entries", "_include_stop", "_logprobs", "_released", "_stop",
+        "_chars", "_detokeniser", "_entries", "_logprobs", "_released", "_shape", "_stop",
         "acknowledged", "cut", "ended", "finish", "logprobs", "place", "position", "started", "stop_reason", "tokens",
     )  # fmt: skip
 
@@ -66,8 +67,8 @@ class Choice:
         self.cut = False
         """A stop string ended it: the node has to be told."""
         self._detokeniser = detokeniser
-        self._stop = StopFinder(shape.stops, shape.include_stop) if shape.stops else None
-        self._include_stop = shape.include_stop
+        self._shape = shape
+        self._stop = StopFinder(shape.stops) if shape.stops else None
         self._logprobs = shape.logprobs is not None
         self._chars = echoed_chars
         self._released = echoed_chars
@@ -115,7 +116,7 @@ class Choice:
         ended = self.ended
         return (
             ended is not None and ended.reason == "stop" and ended.stop_token is not None and bool(tokens)
-            and not self._include_stop
+            and not self._shape.include_stop
         )  # fmt: skip
 
     def _one_by_one(self, tokens: list[int], hidden: bool) -> list[str]:
@@ -137,7 +138,7 @@ class Choice:
     def _through_stop(self, text: str) -> str:
         if self._stop is None or not text:
             return text
-        text, found = self._stop.feed(text)
+        text, found = self._stop.feed(text, counts=self.position > self._shape.min_tokens)
         if found is not None:
             self.cut, self.finish, self.stop_reason = True, "stop", found
         return text
@@ -146,7 +147,8 @@ class Choice:
         text = self._through_stop(self._detokeniser.finish())
         if not self.cut:
             text += self._stop.finish() if self._stop is not None else ""
-            self.finish, self.stop_reason = ended.reason, ended.stop_token
+            self.finish = ended.reason
+            self.stop_reason = ended.stop_token if ended.stop_token in self._shape.stop_token_ids else None
         return text
 
     def _release(self) -> list[Entry]:

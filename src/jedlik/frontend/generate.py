@@ -1,7 +1,7 @@
 """/v1/chat/completions and /v1/completions: from body to answer, and no trace left behind."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 
 from jedlik.core.config import FrontendConfig
@@ -10,21 +10,21 @@ from jedlik.core.ids import RequestId, StreamId
 from jedlik.core.requests import Request
 from jedlik.frontend.answer import Answer
 from jedlik.frontend.choice import Choice, Place
-from jedlik.frontend.echo import Echo
+from jedlik.frontend.echo import Echo, echo_of
 from jedlik.frontend.first_worker import FirstWorkers
 from jedlik.frontend.http import Receive, Web
 from jedlik.frontend.hub import Call, Hub
 from jedlik.frontend.openai.errors import of_fault
-from jedlik.frontend.openai.limits import LimitsBook, ModelLimits
+from jedlik.frontend.openai.limits import LimitsBook
 from jedlik.frontend.openai.plan import Plan, Planner, Shape
-from jedlik.frontend.openai.replies import Envelope
-from jedlik.frontend.openai.schema import Body, decode_body
+from jedlik.frontend.openai.replies import CHAT, COMPLETION, Envelope
+from jedlik.frontend.openai.schema import BODY
+from jedlik.frontend.openai.weight import SMALL_BYTES, weighed
 from jedlik.frontend.port import GatewayPort
 from jedlik.frontend.session import session_of
 from jedlik.frontend.text.model import TextModel
+from jedlik.frontend.turns import Steps
 
-LARGE_BODY_BYTES = 16 << 10
-"""From here on a prompt is tokenised in steps: at once it would hold up all streams for milliseconds."""
 WATCH_AFTER_S = 0.005
 """Below any engine's step: who leaves earlier is noticed then, and costs no step more."""
 NO_WORKER = Fault("unavailable", "No worker for this model is ready yet.", code="no_worker", retry_after_s=1.0)
@@ -64,55 +64,54 @@ class Generation:
     async def _answer(self, web: Web, chat: bool) -> None:
         desk = self._desk
         raw = await web.json_body(desk.config.max_body_bytes)
-        body = decode_body(raw)
+        turns = desk.hub.turns
+        body = BODY.read(raw) if len(raw) <= SMALL_BYTES else await turns.run(weighed(raw, BODY))
         limits = await self._first_workers.limits(web, body.model)
         if limits is None:
             await web.refuse(of_fault(NO_WORKER))
             return
-        if len(raw) > LARGE_BODY_BYTES:
-            await self._warm(body, limits)
-        plan = desk.planner.chat(body, limits) if chat else desk.planner.completion(body, limits)
+        plan = await turns.run(desk.planner.chat(body, limits) if chat else desk.planner.completion(body, limits))
+        echoes = await turns.run(self._echoes(plan)) if plan.shape.echo else []
         if desk.hub.busy(web.request_id):
             web.request_id = self._fresh_id()
-        await self._run(web, plan, session_of(body, web.headers, web.tenant))
+        await self._run(web, plan, echoes, session_of(body, web.headers, web.tenant))
 
-    async def _warm(self, body: Body, limits: ModelLimits) -> None:
-        """Let other streams have their turns while a long prompt is tokenised."""
-        try:
-            for _ in self._desk.planner.warm(body, limits):
-                await asyncio.sleep(0)
-        except UnicodeError:
-            pass  # planning meets it again and names the parameter
-
-    async def _run(self, web: Web, plan: Plan, session: str) -> None:
+    async def _run(self, web: Web, plan: Plan, echoes: Sequence[Echo], session: str) -> None:
+        """Nothing may be awaited before the call is open: its id is its own from then on."""
         desk = self._desk
         first = desk.hub.streams(len(plan.prompts) * plan.n)
         requests = plan.requests(RequestId(web.request_id), first, web.tenant, session)
-        skip = plan.shape.skip_special
-        echoes = [Echo(p.ids, desk.text.detokenisers, skip) for p in plan.prompts] if plan.shape.echo else []
         choices = [
             self._choice(request, at * plan.n, number, plan.shape, echoes[at] if echoes else None)
             for at, request in enumerate(requests)
             for number in range(plan.n)
         ]
         call = Call(requests, choices, eager=plan.shape.stream)
-        prefix = "chatcmpl-" if plan.shape.chat else "cmpl-"
-        envelope = Envelope(prefix + web.request_id, int(self._wall()), plan.model, plan.shape.chat)
+        prefix = CHAT if plan.shape.chat else COMPLETION
+        envelope = Envelope(prefix + web.request_id, int(self._wall()), plan.model, plan.shape.chat, plan.fingerprint)
         answer = Answer(call, plan.shape, envelope, desk.hub, echoes, desk.text.detokenisers.token_bytes)
         await self._held(web, call, answer.stream if plan.shape.stream else answer.whole)
 
     def _choice(self, request: Request, base: int, number: int, shape: Shape, echo: Echo | None) -> Choice:
         stream = StreamId(request.first_stream + number)
         place = Place(base + number, stream, request.request_id, number == 0)
-        detokeniser = self._desk.text.detokenisers.stream(shape.skip_special)
-        return Choice(place, shape, detokeniser, len(echo.text) if echo else 0)
+        if echo is not None:
+            return Choice(place, shape, echo.detokeniser(), len(echo.text))
+        return Choice(place, shape, self._desk.text.detokenisers.stream(shape.skip_special))
+
+    def _echoes(self, plan: Plan) -> Steps[list[Echo]]:
+        made = []
+        for prompt in plan.prompts:
+            stream = self._desk.text.detokenisers.stream(plan.shape.skip_special)
+            made.append((yield from echo_of(prompt.ids, stream)))
+        return made
 
     async def _held(self, web: Web, call: Call, work: Callable[[Web], Awaitable[None]]) -> None:
         """Open the call, watch for the client's leaving, and close it whatever happens."""
         call.task = task = asyncio.current_task()
         watcher = Watcher(web.receive, call)
         try:
-            self._desk.hub.open(call)
+            await self._desk.hub.turns.run(self._desk.hub.open(call))
             await work(web)
         except asyncio.CancelledError:
             if not call.stalled or task is None:

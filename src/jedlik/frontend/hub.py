@@ -15,6 +15,7 @@ from jedlik.core.events import Abandoned, Arrived, Consumed, Cut
 from jedlik.core.requests import Request
 from jedlik.frontend.choice import Choice
 from jedlik.frontend.port import GatewayPort
+from jedlik.frontend.turns import Steps, Turns
 
 ACKNOWLEDGE_EVERY = 16
 """Tokens between `Consumed` events of a stream: well below protocol.RUN_AHEAD_TOKENS, or workers would wait."""
@@ -30,6 +31,8 @@ class Call:
         self.choices = choices
         self.eager = eager
         """Streamed: wake for every token; else only when it is time to acknowledge, or over."""
+        self.arrived = 0
+        """Requests that the node was told of."""
         self.ending = False
         """One of its choices has ended: it may be over, or broken."""
         self.gone = False
@@ -87,6 +90,7 @@ class Hub:
         self._port = port
         self._config = config
         self.now = now
+        self.turns = Turns()
         self._streams: dict[int, tuple[Choice, Call]] = {}
         self._calls: dict[str, Call] = {}
         self._next_stream = 1
@@ -105,15 +109,19 @@ class Hub:
         """Whether a call with this id is in flight."""
         return request_id in self._calls
 
-    def open(self, call: Call) -> None:
-        """Register first, then tell the node: it may refuse before `send` returns."""
+    def open(self, call: Call) -> Steps[None]:
+        """Register first, then tell the node, a prompt per step: it may refuse before `send` returns."""
         call.quiet_since = self.now()
         self._calls[call.requests[0].request_id] = call
         for choice in call.choices:
             self._streams[choice.place.stream] = (choice, call)
-        for request in call.requests:
-            self._port.send(Arrived(request))
         self._arm()
+        for request in call.requests:
+            if call.gone or call.fault is not None:
+                return
+            call.arrived += 1
+            self._port.send(Arrived(request))
+            yield None
 
     def close(self, call: Call) -> None:
         """Forget a call; what still runs for it is given up."""
@@ -121,7 +129,7 @@ class Hub:
             self._streams.pop(choice.place.stream, None)
         del self._calls[call.requests[0].request_id]
         running = {c.place.request_id for c in call.choices if c.ended is None and not c.cut}
-        for request in call.requests:
+        for request in call.requests[: call.arrived]:
             if request.request_id in running:
                 self._port.send(Abandoned(request.request_id))
 
@@ -141,13 +149,14 @@ class Hub:
             if (found := streams.get(start.stream)) is not None:
                 found[0].started = start
                 found[1].wake()
-        pumps: list[Callable[[], None]] = []
+        pumps: dict[Callable[[], None], None] = {}
+        """Each call's once, however many of its choices have news."""
         for stream, token in zip(deliver.streams, deliver.tokens, strict=True):
             if (found := streams.get(stream)) is not None:
                 choice, call = found
                 choice.tokens.append(token)
                 if call.pump is not None:
-                    pumps.append(call.pump)
+                    pumps[call.pump] = None
                 elif call.eager or len(choice.tokens) >= ACKNOWLEDGE_EVERY:
                     call.wake()
         for stream, logprobs in deliver.logprobs:

@@ -15,6 +15,7 @@ from msgspec import inspect
 
 from jedlik.core.errors import RequestError
 from jedlik.core.nearest import nearest
+from jedlik.frontend.turns import Steps
 
 T = TypeVar("T")
 _Open = inspect.AnyType | inspect.CustomType  # a field typed `object`: anything
@@ -45,6 +46,14 @@ class Reader(Generic[T]):
             raise _not_json(TOO_DEEP) from error
         except (msgspec.MsgspecError, UnicodeError) as error:
             raise _unreadable(raw) from error
+
+    def steps(self, raw: bytes | bytearray) -> Steps[T]:
+        """As `read`, of a large body: what is wrong with it takes a while to say."""
+        try:
+            return self._decoder.decode(raw)
+        except (msgspec.MsgspecError, UnicodeError, RecursionError):
+            body: T = yield lambda: self.read(raw)
+            return body
 
     def _again(self, raw: bytes | bytearray) -> T:
         try:

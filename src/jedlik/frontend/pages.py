@@ -1,7 +1,7 @@
 """Everything that is not generation: models, health, metrics, explain, tokenize."""
 
-import asyncio
 from collections.abc import Callable
+from urllib.parse import parse_qsl
 
 import msgspec
 
@@ -13,15 +13,36 @@ from jedlik.frontend.generate import Desk
 from jedlik.frontend.http import TEXT, Web
 from jedlik.frontend.json_body import Reader
 from jedlik.frontend.openai import replies
+from jedlik.frontend.openai.limits import ModelLimits
+from jedlik.frontend.openai.replies import ANSWERS
+from jedlik.frontend.openai.schema import Body, Message
+from jedlik.frontend.openai.weight import weighed
+from jedlik.frontend.turns import Steps
 
 METRICS = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
 MAX_PAGE_BODY_BYTES = 1 << 20
 
 
-class TokenizeBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    prompt: str
+class TokenizeBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A text, or messages as for chat."""
+
     model: str | None = None
-    add_special_tokens: bool = True
+    prompt: str | None = None
+    messages: list[Message] | None = None
+    add_special_tokens: bool | None = None
+    """Default: for a text; a template writes them itself."""
+    return_token_strs: bool | None = None
+    # with messages
+    add_generation_prompt: bool | None = None
+    chat_template: object = None
+    chat_template_kwargs: dict[str, object] | None = None
+    continue_final_message: object = None
+    mm_processor_kwargs: object = None
+    tools: object = None
+
+
+TEXT_FIELDS = frozenset({"model", "prompt", "add_special_tokens", "return_token_strs"})
+CHAT_FIELDS = frozenset(TokenizeBody.__struct_fields__) - TEXT_FIELDS
 
 
 class DetokenizeBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -29,8 +50,7 @@ class DetokenizeBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     model: str | None = None
 
 
-_read_tokenize = Reader(TokenizeBody).read
-_read_detokenize = Reader(DetokenizeBody).read
+TOKENIZE, DETOKENIZE = Reader(TokenizeBody), Reader(DetokenizeBody)
 
 
 class Pages:
@@ -93,31 +113,71 @@ class Pages:
     # --- explain ---
 
     async def explain(self, web: Web) -> None:
-        """Routing decisions of one of the caller's own requests; others' are as unknown as none."""
-        decisions = self._desk.port.explain(RequestId(web.argument))
-        own = [msgspec.to_builtins(decision) for decision in decisions if decision.tenant == web.tenant]
-        if not own:
-            raise RequestError("No such request is remembered.", param="request_id", code="not_found", status=404)
-        await web.reply_json(200, {"request_id": web.argument, "decisions": own})
+        """Routing decisions of one of the caller's own requests; others' are as unknown as none.
+
+        The answer's own id does as well as the request's.
+        """
+        asked = web.argument
+        for name in (asked, *[asked.removeprefix(kind) for kind in ANSWERS if asked.startswith(kind)]):
+            decisions = self._desk.port.explain(RequestId(name))
+            own = [msgspec.to_builtins(decision) for decision in decisions if decision.tenant == web.tenant]
+            if own:
+                await web.reply_json(200, {"request_id": name, "decisions": own})
+                return
+        raise RequestError("No such request is remembered.", param="request_id", code="not_found", status=404)
 
     # --- tokens ---
 
+    async def tokenizer_info(self, web: Web) -> None:
+        """The model's tokenizer_config.json, in vLLM's form."""
+        query = dict(parse_qsl(web.scope.get("query_string", b"").decode("latin-1")))
+        self._limits(query.get("model"))
+        await web.reply_json(200, self._desk.text.info)
+
     async def tokenize(self, web: Web) -> None:
         """vLLM's form, which lm-eval uses."""
-        body = _read_tokenize(await web.json_body(MAX_PAGE_BODY_BYTES))
-        tokeniser = self._desk.text.tokeniser
+        turns = self._desk.hub.turns
+        raw = await web.json_body(MAX_PAGE_BODY_BYTES)
+        body = await turns.run(weighed(raw, TOKENIZE))
+        limits = self._limits(body.model)
         try:
-            for _ in tokeniser.warm(body.prompt, limit=len(body.prompt)):
-                await asyncio.sleep(0)
-            ids = tokens.unpack(tokeniser.encode(body.prompt, body.add_special_tokens))
+            ids = tokens.unpack(await turns.run(self._ids(body)))
         except UnicodeError as error:
-            raise RequestError(f"prompt is not valid Unicode: {error}", param="prompt") from error
-        models = self._models()
-        most = models[0]["max_model_len"] if models else None
-        await web.reply_json(200, {"count": len(ids), "max_model_len": most, "tokens": ids})
+            param = "messages" if body.prompt is None else "prompt"
+            raise RequestError(f"{param} is not valid Unicode.", param=param, code="invalid_value") from error
+        most = None if limits is None else limits.max_model_len
+        names = await turns.run(self._desk.text.tokeniser.names(ids)) if body.return_token_strs else None
+        await web.reply_json(200, {"count": len(ids), "max_model_len": most, "tokens": ids, "token_strs": names})
+
+    def _ids(self, body: TokenizeBody) -> Steps[bytes]:
+        if (body.prompt is None) == (body.messages is None):
+            raise RequestError("Give prompt or messages, one of them.", param="prompt", code="missing_parameter")
+        if body.prompt is not None:
+            for name in CHAT_FIELDS:
+                if getattr(body, name) is not None:
+                    raise RequestError(f"{name} needs messages.", param=name, code="invalid_value")
+            return (yield from self._desk.text.tokeniser.steps(body.prompt, body.add_special_tokens is not False))
+        given = {name: getattr(body, name) for name in CHAT_FIELDS if name in Body.__struct_fields__}
+        chat = Body(model=body.model or "", **given)
+        self._desk.planner.refuse_unserved(chat)
+        text, tokeniser = yield from self._desk.planner.rendered(chat)
+        return (yield from tokeniser.steps(text, bool(body.add_special_tokens)))
 
     async def detokenize(self, web: Web) -> None:
-        body = _read_detokenize(await web.json_body(MAX_PAGE_BODY_BYTES))
-        if any(not 0 <= token < 1 << 32 for token in body.tokens):
-            raise RequestError("tokens has an entry that is no token id.", param="tokens", code="invalid_value")
-        await web.reply_json(200, {"prompt": self._desk.text.detokenisers.decode(body.tokens, skip_special=False)})
+        turns = self._desk.hub.turns
+        raw = await web.json_body(MAX_PAGE_BODY_BYTES)
+        body = await turns.run(weighed(raw, DETOKENIZE))
+        limits = self._limits(body.model)
+        detokenisers = self._desk.text.detokenisers
+        size = len(detokenisers.table.bytes) if limits is None else limits.vocab_size
+        if body.tokens and not (min(body.tokens) >= 0 and max(body.tokens) < size):
+            why = f"tokens has an entry that is no token id of this model: ids go from 0 to {size - 1}."
+            raise RequestError(why, param="tokens", code="invalid_value")
+        await web.reply_json(200, {"prompt": await turns.run(detokenisers.steps(body.tokens, skip_special=False))})
+
+    def _limits(self, model: str | None) -> ModelLimits | None:
+        """Of the model that is asked about, by default the one that is served. Raises RequestError (404)."""
+        book = self._desk.book
+        book.update(self._desk.port.cards())
+        name = next(iter(sorted(book.ready)), None) if model is None else model
+        return None if name is None else book.of(name)

@@ -22,7 +22,15 @@ class ChunkFormat:
 
     def __init__(self, envelope: Envelope, usage: bool) -> None:
         kind = "chat.completion.chunk" if envelope.chat else "text_completion"
-        head = _json.encode({"id": envelope.id, "object": kind, "created": envelope.created, "model": envelope.model})
+        head = _json.encode(
+            {
+                "id": envelope.id,
+                "object": kind,
+                "created": envelope.created,
+                "model": envelope.model,
+                "system_fingerprint": envelope.fingerprint,
+            }
+        )
         self._head = b"data: " + head[:-1] + b',"choices":['
         self._first = self._head + b'{"index":'
         self._chat = envelope.chat

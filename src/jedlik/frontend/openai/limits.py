@@ -1,9 +1,11 @@
 """What the workers of one model can do, together: a request may go to any of them, so it may ask what all can."""
 
 from collections.abc import Sequence
+from hashlib import blake2b
 
 import msgspec
 
+from jedlik import __version__
 from jedlik.core.errors import RequestError
 from jedlik.core.protocol import Card
 from jedlik.core.requests import OPENAI, Defaults
@@ -19,6 +21,7 @@ class ModelLimits(msgspec.Struct, frozen=True):
     choices: int
     defaults: Defaults = OPENAI
     """Where a request says nothing."""
+    fingerprint: str = ""
 
     def needs(self, name: str, param: str) -> None:
         """Raises RequestError naming `param` unless all workers honour the field `name`."""
@@ -39,7 +42,15 @@ def merge(cards: Sequence[Card], defaults: Defaults = OPENAI) -> ModelLimits:
         min(a.max_logprobs for a in able),
         min(a.choices for a in able),
         defaults.within(sampling),
+        _fingerprint(cards),
     )
+
+
+def _fingerprint(cards: Sequence[Card]) -> str:
+    """The same as long as nothing changes that may change an answer: revision, engines, layout, our own version."""
+    kinds = {(card.revision, card.engine, card.layout, card.capabilities.deterministic) for card in cards}
+    told = "\n".join([__version__, *sorted(map(repr, kinds))])
+    return f"fp_{blake2b(told.encode(), digest_size=5).hexdigest()}"
 
 
 class LimitsBook:

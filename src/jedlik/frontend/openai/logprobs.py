@@ -61,6 +61,26 @@ def _top(entry: Entry, count: int, token_bytes: TokenBytes) -> dict[str, float] 
     return named
 
 
+class Columns:
+    """One choice's logprobs, encoded as they come: at the end of a long answer they are only joined."""
+
+    def __init__(self, make: Callable[[Sequence[Entry]], dict[str, object]]) -> None:
+        self._make = make
+        self._parts: dict[str, list[bytes] | None] = {}
+
+    def add(self, entries: Sequence[Entry]) -> None:
+        for name, values in self._make(entries).items():
+            parts = self._parts.setdefault(name, None if values is None else [])
+            if parts is not None and entries:
+                parts.append(msgspec.json.encode(values)[1:-1])
+
+    def whole(self) -> dict[str, object]:
+        """All that was added, in the shape of one call of `make`."""
+        self.add(())
+        joined = {name: None if parts is None else b",".join(parts) for name, parts in self._parts.items()}
+        return {name: None if each is None else msgspec.Raw(b"[%b]" % each) for name, each in joined.items()}
+
+
 def completion_logprobs(entries: Sequence[Entry], count: int, token_bytes: TokenBytes) -> dict[str, object]:
     """`choices[].logprobs` of completions."""
     return {

@@ -1,7 +1,8 @@
 """A valid body becomes a `Plan`: token ids, sampling, stopping, and how the answer is to be shaped."""
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from functools import partial
 
 import msgspec
 
@@ -14,11 +15,14 @@ from jedlik.frontend.openai import chat, sampling
 from jedlik.frontend.openai.limits import ModelLimits
 from jedlik.frontend.openai.schema import CHAT_ONLY, COMPLETION_ONLY, Body, KvHintBody, refuse_unserved
 from jedlik.frontend.text.model import TextModel
-from jedlik.frontend.text.tokenise import TooLong
+from jedlik.frontend.text.stop import Stops
+from jedlik.frontend.text.tokenise import Tokeniser, TooLong
+from jedlik.frontend.turns import Steps
 
 COMPLETION_MAX_TOKENS = 16
 """OpenAI's documented default."""
 MAX_STREAMS = 1024
+MESSAGES_A_STEP = 64
 MAX_SALT_CHARS = 1024
 MAX_HINT_S = 3600
 COUNTED = 4
@@ -34,7 +38,11 @@ class Shape(msgspec.Struct, frozen=True):
     """In a last chunk of its own."""
     running_usage: bool
     """In every chunk."""
-    stops: tuple[str, ...]
+    stops: Stops | None
+    min_tokens: int
+    """Stop strings count behind so many tokens."""
+    stop_token_ids: tuple[int, ...]
+    """That the client named: `stop_reason` tells which one ended a choice, and is null for the model's own EOS."""
     include_stop: bool
     skip_special: bool
     logprobs: int | None
@@ -59,7 +67,8 @@ class Plan(msgspec.Struct, frozen=True):
     shape: Shape
     salt: str
     priority: int
-    hint: KvHint | None = None
+    hint: KvHint | None
+    fingerprint: str
 
     def requests(self, request_id: RequestId, first: int, tenant: str, session: str = "") -> list[Request]:
         """Core requests on the streams from `first` on. Ids of further prompts are `request_id~1`, `~2`, ..."""
@@ -90,10 +99,9 @@ class Planner:
         self._config = config
         self._rng = rng
 
-    def chat(self, body: Body, limits: ModelLimits) -> Plan:
+    def chat(self, body: Body, limits: ModelLimits) -> Steps[Plan]:
         """Raises RequestError."""
-        template = self._text.template
-        refuse_unserved(body, COMPLETION_ONLY, template is None or template.reads_tools)
+        self.refuse_unserved(body)
         if not isinstance(body.logprobs, bool | None):
             raise sampling.refuse("logprobs", "must be true or false; top_logprobs says how many")
         if body.top_logprobs and not body.logprobs:
@@ -103,10 +111,16 @@ class Planner:
             sampling.check_logprobs(
                 count, "top_logprobs" if count else "logprobs", limits, self._config.max_top_logprobs
             )
-        ids = self._encode(self._render(body), False, limits, "messages", 1)
+        text, tokeniser = yield from self.rendered(body)
+        ids = yield from self._encode(tokeniser.steps(text, False, COUNTED * limits.max_model_len), limits, "messages")
         return self._plan(body, limits, [ids], self._shape(body, True, count))
 
-    def completion(self, body: Body, limits: ModelLimits) -> Plan:
+    def refuse_unserved(self, body: Body) -> None:
+        """Of a chat. Raises RequestError."""
+        template = self._text.template
+        refuse_unserved(body, COMPLETION_ONLY, template is None or template.reads_tools)
+
+    def completion(self, body: Body, limits: ModelLimits) -> Steps[Plan]:
         """Raises RequestError."""
         refuse_unserved(body, CHAT_ONLY)
         if body.prompt is None:
@@ -118,15 +132,10 @@ class Planner:
             sampling.check_logprobs(count, "logprobs", limits, self._config.max_top_logprobs)
         special = body.add_special_tokens is not False
         room = 0 if body.echo and sampling.output_limit(body, least=0).asked == 0 else 1
-        prompts = [self._ids(prompt, special, limits, room) for prompt in self._prompts(body.prompt)]
+        prompts = []
+        for prompt in self._prompts(body.prompt, limits):
+            prompts.append((yield from self._ids(prompt, special, limits, room)))
         return self._plan(body, limits, prompts, self._shape(body, False, count))
-
-    def warm(self, body: Body, limits: ModelLimits) -> Iterator[None]:
-        """Tokenise a large body's texts step by step before it is planned. Raises RequestError as planning would."""
-        prompts = [self._render(body)] if body.messages is not None else self._prompts(body.prompt or "")
-        for prompt in prompts:
-            if isinstance(prompt, str) and not self._text.tokeniser.hopeless(prompt, COUNTED * limits.max_model_len):
-                yield from self._text.tokeniser.warm(prompt, COUNTED * limits.max_model_len)
 
     def _plan(self, body: Body, limits: ModelLimits, prompts: Sequence[bytes], shape: Shape) -> Plan:
         n = 1 if body.n is None else body.n
@@ -144,6 +153,7 @@ class Planner:
             _salt(body),
             _priority(body),
             _hint(body.kv_hint),
+            limits.fingerprint,
         )
 
     def _prompt(self, body: Body, limits: ModelLimits, ids: bytes, asked: int | None) -> Prompt:
@@ -157,13 +167,17 @@ class Planner:
 
     def _shape(self, body: Body, chat: bool, logprobs: int | None) -> Shape:
         options = body.stream_options
+        stops = sampling.stop_strings(body, self._config.max_stop_strings)
+        include = bool(body.include_stop_str_in_output)
         return Shape(
             chat,
             bool(body.stream),
             bool((options and options.include_usage) or (body.usage and body.usage.include)),
             bool(options and options.continuous_usage_stats),
-            sampling.stop_strings(body, self._config.max_stop_strings),
-            bool(body.include_stop_str_in_output),
+            Stops(stops, include) if stops else None,
+            body.min_tokens or 0,
+            tuple(body.stop_token_ids or ()),
+            include,
             body.skip_special_tokens is not False,
             logprobs,
             bool(body.echo),
@@ -171,33 +185,37 @@ class Planner:
 
     # --- prompts ---
 
-    def _prompts(self, prompt: str | list[str | int | list[int]]) -> list[str | list[int]]:
+    def _prompts(self, prompt: str | list[str | int | list[int]], limits: ModelLimits) -> list[str | list[int]]:
         """A text, ids, or a list of either, as a list."""
         if isinstance(prompt, str):
             return [prompt]
-        ids = [item for item in prompt if isinstance(item, int)]
-        if ids and len(ids) == len(prompt):
-            return [ids]
-        if ids or not prompt:
+        if len(prompt) > limits.max_model_len and isinstance(prompt[0], int):
+            raise too_long(str(len(prompt)), limits.max_model_len, 1, "prompt")
+        kinds = set(map(type, prompt))
+        if kinds == {int}:
+            return [prompt]  # type: ignore[list-item]  # all are int, and looking at each again would take long
+        if int in kinds or not prompt:
             raise sampling.refuse("prompt", "must be a text, a list of texts, token ids, or a list of token id lists")
         if len(prompt) > self._config.max_batch_prompts:
             raise sampling.refuse("prompt", f"has more than {self._config.max_batch_prompts} prompts")
         return [item for item in prompt if not isinstance(item, int)]
 
-    def _ids(self, prompt: str | list[int], special: bool, limits: ModelLimits, room: int) -> bytes:
+    def _ids(self, prompt: str | list[int], special: bool, limits: ModelLimits, room: int) -> Steps[bytes]:
         if isinstance(prompt, str):
-            return self._encode(prompt, special, limits, "prompt", room)
+            steps = self._text.tokeniser.steps(prompt, special, COUNTED * limits.max_model_len)
+            return (yield from self._encode(steps, limits, "prompt", room))
+        yield None
         if len(prompt) + room > limits.max_model_len:
             raise too_long(str(len(prompt)), limits.max_model_len, room, "prompt")
         if not prompt or min(prompt) < 0 or max(prompt) >= limits.vocab_size:
             raise sampling.refuse("prompt", "is empty or has an entry that is no token id of this model")
         return tokens.pack(prompt)
 
-    def _encode(self, text: str, special: bool, limits: ModelLimits, param: str, room: int) -> bytes:
+    def _encode(self, steps: Steps[bytes], limits: ModelLimits, param: str, room: int = 1) -> Steps[bytes]:
         """`room`: tokens that must be left for the answer."""
         most = limits.max_model_len
         try:
-            ids = self._text.tokeniser.encode(text, special, COUNTED * most)
+            ids = yield from steps
         except TooLong as error:
             raise too_long(f"more than {COUNTED * most}", most, room, param) from error
         except UnicodeError as error:
@@ -208,7 +226,8 @@ class Planner:
             raise too_long(str(tokens.count(ids)), most, room, param)
         return ids
 
-    def _render(self, body: Body) -> str:
+    def rendered(self, body: Body) -> Steps[tuple[str, Tokeniser]]:
+        """The prompt of a chat's messages, and the tokeniser that has to take it. Raises RequestError."""
         template = self._text.template
         if template is None:
             raise RequestError(
@@ -216,10 +235,22 @@ class Planner:
             )
         if not body.messages:
             raise RequestError("messages is missing or empty.", param="messages", code="missing_parameter")
+        most = self._config.max_messages
+        if sum([len(each.content) if isinstance(each.content, list) else 1 for each in body.messages]) > most:
+            why = f"has more than {most} messages and parts of messages (the server's frontend.max_messages)"
+            raise sampling.refuse("messages", why)
         told = chat.variables(body, template.reserved)
-        developer = template.knows_developer
-        messages = [chat.rendered(each, f"messages[{at}]", developer) for at, each in enumerate(body.messages)]
-        return template.render(messages, body.add_generation_prompt is not False, told)
+        messages = []
+        for at, each in enumerate(body.messages):
+            messages.append(chat.rendered(each, f"messages[{at}]", template.knows_developer))
+            if not at % MESSAGES_A_STEP:
+                yield None
+        render = partial(template.render, generation=body.add_generation_prompt is not False)
+        if self._config.allow_special_in_text:
+            return (yield from render(messages, extra=told)), self._text.tokeniser
+        control = self._text.control
+        text, guarded = yield from control.guarded(render, messages, told)
+        return text, control.tokeniser if guarded else self._text.tokeniser
 
 
 def too_long(count: str, most: int, room: int, param: str) -> RequestError:

@@ -7,6 +7,8 @@ import msgspec
 from jedlik.frontend.openai.limits import ModelLimits
 
 Json = dict[str, object]
+CHAT, COMPLETION = ANSWERS = ("chatcmpl-", "cmpl-")
+"""What ids of answers begin with; the request's id follows."""
 
 
 class Envelope(msgspec.Struct, frozen=True):
@@ -16,6 +18,7 @@ class Envelope(msgspec.Struct, frozen=True):
     created: int
     model: str
     chat: bool
+    fingerprint: str
 
 
 def usage(prompt_tokens: int, completion_tokens: int, cached_tokens: int) -> Json:
@@ -44,7 +47,12 @@ def completion_choice(
     return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": finish, "stop_reason": reason}
 
 
-def whole(envelope: Envelope, choices: Sequence[Json], used: Json) -> bytes:
+def encoded(value: Json) -> msgspec.Raw:
+    """A part of an answer, encoded ahead: the whole of a large one would take long at once."""
+    return msgspec.Raw(msgspec.json.encode(value))
+
+
+def whole(envelope: Envelope, choices: Sequence[Json | msgspec.Raw], used: Json) -> bytes:
     """The body of an answer that is not streamed."""
     return msgspec.json.encode(
         {
@@ -52,6 +60,7 @@ def whole(envelope: Envelope, choices: Sequence[Json], used: Json) -> bytes:
             "object": "chat.completion" if envelope.chat else "text_completion",
             "created": envelope.created,
             "model": envelope.model,
+            "system_fingerprint": envelope.fingerprint,
             "choices": choices,
             "usage": used,
         }

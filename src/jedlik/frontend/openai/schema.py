@@ -281,8 +281,9 @@ CHAT_ONLY = (
 )  # fmt: skip
 COMPLETION_ONLY = ("prompt", "echo", "add_special_tokens")
 
-decode_body = Reader(Body).read
-"""Parse and type-check. Raises RequestError that names the parameter, or says that this is no JSON."""
+BODY = Reader(Body)
+"""Parses and type-checks. Raises RequestError that names the parameter, or says that this is no JSON."""
+decode_body = BODY.read
 
 
 def _same(value: object, neutral: object) -> bool:

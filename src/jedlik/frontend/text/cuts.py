@@ -37,6 +37,9 @@ KNOWN = frozenset(
         r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+",  # o200k
     }
 )
+STRETCH = 1 << 13
+"""Characters that are looked through at once."""
+LONGEST_MARKER = 64
 Json = Mapping[str, object]
 
 
@@ -140,30 +143,33 @@ class Cuts:
         return self._marker is None and self._border is None
 
     def pieces(self, text: str) -> Iterator[str]:
-        """The text in order, cut; one empty piece for an empty text. Linear: no place is searched for twice."""
-        start, border = 0, -1
-        while True:
-            end = len(text)
-            if end - start > self._shortest:
-                border = self._after(text, start + self._longest, border)
-                end = self._marked(text, start + self._shortest, border)
-            yield text[start:end] if start or end < len(text) else text
-            if end >= len(text):
-                return
-            start = end
+        """The text in order, cut; one empty piece for an empty text."""
+        return (piece for piece in self.looked_at(text) if piece is not None)
 
-    def _after(self, text: str, least: int, known: int) -> int:
-        """The first border from `least` on, or the text's end. `known` is the answer for some smaller `least`."""
-        if self._border is None:
-            return len(text)
-        if known >= least:
-            return known
-        found = self._border.search(text, least)
-        return found.start() if found else len(text)
+    def looked_at(self, text: str) -> Iterator[str | None]:
+        """`pieces`, with None after each stretch of text that has no place to cut at. Linear: none is searched twice."""
+        start, at = 0, self._shortest
+        border, clear = -1, 0
+        while at < len(text):
+            stop, least = min(at + STRETCH, len(text)), start + self._longest
+            if border < least and max(least, clear) < stop:
+                border = self._after(text, max(least, clear), stop)
+                clear = stop if border < 0 else border
+            end = self._marked(text, at, border if least <= border else stop)
+            if end < stop:
+                yield text[start:end]
+                start, at = end, end + self._shortest
+            else:
+                yield None
+                at = stop
+        yield text[start:] if start else text
+
+    def _after(self, text: str, least: int, stop: int) -> int:
+        """The first border from `least` on, or -1."""
+        found = None if self._border is None else self._border.search(text, least, stop)
+        return found.start() if found else -1
 
     def _marked(self, text: str, least: int, end: int) -> int:
         """The first marker from `least` on, or `end`."""
-        if self._marker is None:
-            return end
-        found = self._marker.search(text, least, min(end + 64, len(text)))
+        found = None if self._marker is None else self._marker.search(text, least, end + LONGEST_MARKER)
         return min(found.start(), end) if found else end

@@ -13,11 +13,13 @@ from typing import Protocol
 from tokenizers import Tokenizer
 
 from jedlik.frontend.text.samples import SAMPLES
+from jedlik.frontend.turns import Steps
 
 _utf8 = getincrementaldecoder("utf-8")
 REPLACEMENT = "\ufffd"
 MOST_OPEN = 16
 """Tokens that may be held back for the rest of a character, which never has as many: broken bytes may never end."""
+TOKENS_A_STEP = 1024
 
 
 def _byte_level_alphabet() -> dict[str, int]:
@@ -51,6 +53,9 @@ class Detokeniser(Protocol):
 
     def finish(self) -> str:
         """What was held back."""
+
+    def fork(self) -> "Detokeniser":
+        """Another one that has been fed the same."""
 
 
 class TokenTable:
@@ -114,6 +119,12 @@ class TableStream:
         self._open = False
         return self._utf8.decode(b"", final=True)
 
+    def fork(self) -> "TableStream":
+        other = TableStream(self._table, self._skip)
+        other._strip, other._open = self._strip, self._open
+        other._utf8.setstate(self._utf8.getstate())
+        return other
+
 
 class WindowStream:
     """A `Detokeniser` for any decoder: decodes a window that starts some tokens back, with and without what is new."""
@@ -144,6 +155,11 @@ class WindowStream:
         before, text = self._decode(self._ids[: self._sent]), self._decode(self._ids)
         return text[len(before) :]
 
+    def fork(self) -> "WindowStream":
+        other = WindowStream(self._tokenizer, self._skip)
+        other._ids, other._sent = list(self._ids), self._sent
+        return other
+
 
 class Detokenisers:
     """Makes detokenisers for one tokenizer, and tells single tokens' bytes."""
@@ -161,6 +177,19 @@ class Detokenisers:
     def decode(self, ids: Sequence[int], skip_special: bool = True) -> str:
         text: str = self._tokenizer.decode(list(ids), skip_special_tokens=skip_special)
         return text
+
+    def steps(self, ids: Sequence[int], skip_special: bool = True) -> Steps[str]:
+        """`decode` of many ids, some per step."""
+        if not self.fast:
+            text: str = yield lambda: self.decode(ids, skip_special)
+            return text
+        stream = self.table.stream(skip_special)
+        parts = []
+        for at, token in enumerate(ids):
+            parts.append(stream.feed(token))
+            if not at % TOKENS_A_STEP:
+                yield None
+        return "".join(parts) + stream.finish()
 
     def token_bytes(self, token: int) -> bytes:
         """Of one token by itself, special or not; empty for an id without a token."""

@@ -7,6 +7,7 @@ import msgspec
 from tokenizers import Tokenizer
 
 from jedlik.core.errors import ConfigError
+from jedlik.frontend.text.control import ControlTokens
 from jedlik.frontend.text.detokenise import Detokenisers
 from jedlik.frontend.text.template import ChatTemplate
 from jedlik.frontend.text.tokenise import Tokeniser
@@ -23,6 +24,9 @@ class TextModel(msgspec.Struct, frozen=True):
     detokenisers: Detokenisers
     template: ChatTemplate | None
     """None: the model has none; it can complete but not chat."""
+    control: ControlTokens
+    info: dict[str, object]
+    """tokenizer_config.json with the template that is used, as clients ask for it."""
 
 
 def _json(path: Path) -> dict[str, object]:
@@ -52,11 +56,31 @@ def special_tokens(config: Mapping[str, object]) -> dict[str, str]:
     return found
 
 
-def load_text(directory: Path, wall: Callable[[], float]) -> TextModel:
+def load_text(directory: Path, wall: Callable[[], float], cache_bytes: int = 64 << 20) -> TextModel:
     """Read a model directory. Raises ConfigError if it has no readable tokenizer or template."""
     tokenizer, spec = load_tokenizer(directory)
     template = load_template(directory, wall)
-    return TextModel(Tokeniser(tokenizer, spec), Detokenisers(tokenizer, spec), template)
+    control = ControlTokens(tokenizer, spec, "" if template is None else template.source)
+    return TextModel(
+        Tokeniser(tokenizer, spec, cache_bytes), Detokenisers(tokenizer, spec), template, control,
+        _info(directory, template),
+    )  # fmt: skip
+
+
+def _info(directory: Path, template: ChatTemplate | None) -> dict[str, object]:
+    config = _json(directory / "special_tokens_map.json") | _json(directory / "tokenizer_config.json")
+    info = {name: _plain(value) for name, value in config.items() if name not in ("vocab_file", "merges_file")}
+    if template is not None:
+        info["chat_template"] = template.source
+    return {"tokenizer_class": "PreTrainedTokenizerFast", **info}
+
+
+def _plain(value: object) -> object:
+    """An added token, which configs spell as an object, is its text."""
+    if isinstance(value, dict):
+        content = value.get("content")
+        return content if isinstance(content, str) else {name: _plain(item) for name, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list) else value
 
 
 def load_tokenizer(directory: Path) -> tuple[Tokenizer, dict[str, object]]:

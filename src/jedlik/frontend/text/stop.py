@@ -1,31 +1,59 @@
 """Stop strings over a text that comes in pieces: finds the first, holds back only what may still become one.
 
 The result does not depend on how the text is cut into pieces: the stop string that is complete first wins, of those
-complete at the same character the longest.
+complete at the same character the longest. Linear in the text, whatever the strings are (Knuth, Morris and Pratt).
 """
 
 from collections.abc import Sequence
 
 
-class StopFinder:
-    """One sequence's stop strings. `held` is text not yet given out."""
+class Stops:
+    """The stop strings of one request, shared by its sequences."""
 
-    def __init__(self, stops: Sequence[str], include: bool = False) -> None:
-        self._stops = tuple(stops)
-        self._include = include
-        self._firsts = frozenset(stop[0] for stop in stops)
-        self._longest = max(map(len, stops))
+    def __init__(self, strings: Sequence[str], include: bool = False) -> None:
+        self.strings = tuple(strings)
+        self.include = include
+        """The text goes on to the end of the stop string, not only to its beginning."""
+        self.firsts = frozenset(string[0] for string in strings)
+        self.borders = [_borders(string) for string in strings]
+
+
+def _borders(string: str) -> list[int]:
+    """Of each beginning: how much of its end is a shorter beginning again."""
+    borders, size = [0], 0
+    for char in string[1:]:
+        while size and string[size] != char:
+            size = borders[size - 1]
+        size += string[size] == char
+        borders.append(size)
+    return borders
+
+
+class StopFinder:
+    """One sequence's. `held` is text not yet given out."""
+
+    __slots__ = ("_matched", "_stops", "held")
+
+    def __init__(self, stops: Stops) -> None:
+        self._stops = stops
+        self._matched = [0] * len(stops.strings)
+        """Of each string: how many of its characters the text ends with."""
         self.held = ""
 
-    def feed(self, text: str) -> tuple[str, str | None]:
-        """(Text that is certain now, the stop string found or None). Not to be called after one was found."""
-        text = self.held + text
-        found = self._first(text)
-        if found is not None:
-            end, stop = found
-            self.held = ""
-            return text[: end if self._include else end - len(stop)], stop
-        keep = self._open(text)
+    def feed(self, text: str, counts: bool = True) -> tuple[str, str | None]:
+        """(Text that is certain now, the stop string found or None). Not to be called after one was found.
+
+        Unless it `counts`, a stop string that is complete in `text` is text like any other.
+        """
+        if not self.held and self._stops.firsts.isdisjoint(text):
+            return text, None
+        begin, text = len(self.held), self.held + text
+        for at in range(begin, len(text)):
+            found = self._next(text[at])
+            if found is not None and counts:
+                self.held = ""
+                return text[: at + 1 if self._stops.include else at + 1 - len(found)], found
+        keep = len(text) - max(self._matched)
         self.held = text[keep:]
         return text[:keep], None
 
@@ -34,18 +62,16 @@ class StopFinder:
         held, self.held = self.held, ""
         return held
 
-    def _first(self, text: str) -> tuple[int, str] | None:
-        """(Where it ends, which) of the stop string complete first."""
-        best: tuple[int, int, str] | None = None
-        for stop in self._stops:
-            at = text.find(stop)
-            if at >= 0 and (best is None or (at + len(stop), at, stop) < best):
-                best = (at + len(stop), at, stop)
-        return None if best is None else (best[0], best[2])
-
-    def _open(self, text: str) -> int:
-        """Where the longest end of `text` begins that begins a stop string; its length if none does."""
-        for at in range(max(0, len(text) - self._longest + 1), len(text)):
-            if text[at] in self._firsts and any(stop.startswith(text[at:]) for stop in self._stops):
-                return at
-        return len(text)
+    def _next(self, char: str) -> str | None:
+        """The longest stop string that `char` completes."""
+        found = None
+        for at, (string, borders) in enumerate(zip(self._stops.strings, self._stops.borders, strict=True)):
+            size = self._matched[at]
+            while size and string[size] != char:
+                size = borders[size - 1]
+            size += string[size] == char
+            if size == len(string):
+                found = string if found is None else max(found, string, key=len)
+                size = borders[size - 1]
+            self._matched[at] = size
+        return found

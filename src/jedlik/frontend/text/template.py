@@ -6,6 +6,7 @@ on the steps it takes and on the text it makes. What templates of the ecosystem 
 """
 
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import wraps
@@ -20,6 +21,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.visitor import NodeTransformer
 
 from jedlik.core.errors import RequestError
+from jedlik.frontend.turns import Steps
 
 RESERVED = frozenset({"messages", "tools", "documents", "add_generation_prompt"})
 """Names that a request may not set by `chat_template_kwargs`."""
@@ -33,6 +35,8 @@ MOST_TOLD_CHARS = 500
 """Of what a template says is wrong: it may repeat a message."""
 _BUDGET = " steps"
 """Stands among a rendering's variables under a name that no template can write."""
+PARTS_A_STEP = 64
+_NO_ASCII = re.compile(r"[^\x00-\x7f\ud800-\udfff]")
 
 
 class _Generation(Extension):
@@ -141,8 +145,9 @@ def _tojson(
     separators: tuple[str, str] | None = None,
     sort_keys: bool = False,
 ) -> str:
-    """As in transformers: no escapes for HTML."""
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+    """As in transformers: no escapes for HTML. Stand-ins (`control`) are never escaped."""
+    text = json.dumps(value, ensure_ascii=False, indent=indent, separators=separators, sort_keys=sort_keys)
+    return _NO_ASCII.sub(lambda match: json.dumps(match[0])[1:-1], text) if ensure_ascii else text
 
 
 def _raise(message: str) -> None:
@@ -168,14 +173,18 @@ class ChatTemplate:
         self.reserved = RESERVED | tokens.keys()
         self.knows_developer = "developer" in source
         self.reads_tools = "tools" in source
+        self.source = source
 
-    def render(self, messages: Sequence[Mapping[str, object]], generation: bool, extra: Mapping[str, object]) -> str:
+    def render(
+        self, messages: Sequence[Mapping[str, object]], generation: bool, extra: Mapping[str, object]
+    ) -> Steps[str]:
         """Prompt text. Raises RequestError if the template refuses the messages or can't be rendered with them."""
         values = {
             **self._globals, **extra, **self._tokens, "messages": messages, "tools": None, "documents": None,
             "add_generation_prompt": generation, _BUDGET: _Budget(len(messages)),
         }  # fmt: skip
-        parts, size = [], 0
+        parts: list[str] = []
+        size = 0
         try:
             # as Template.render, less its merging of globals and values, which costs more than the rendering
             for part in self._template.root_render_func(self._template.new_context(values, shared=True)):
@@ -183,6 +192,8 @@ class ChatTemplate:
                 if size > MOST_CHARS:
                     raise jinja2.TemplateRuntimeError(f"it makes more than {MOST_CHARS} characters")
                 parts.append(part)
+                if not len(parts) % PARTS_A_STEP:
+                    yield None
             return "".join(parts)
         except RecursionError as error:
             raise _refusal("it calls itself without end") from error

@@ -5,7 +5,7 @@ self-check at load is not cut. Kept pieces have a byte budget; the least recentl
 """
 
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from tokenizers import Tokenizer
 
@@ -14,9 +14,12 @@ from jedlik.core.tokens import TOKEN_BYTES, pack
 from jedlik.frontend.text.cuts import Cuts, restarts_at_spaces
 from jedlik.frontend.text.samples import SAMPLES
 from jedlik.frontend.text.words import Words
+from jedlik.frontend.turns import Steps, finish
 
 PIECE_OVERHEAD_BYTES = 250
 """Of a kept piece besides its characters and ids: two objects and a place in the table."""
+LONG_CHARS = 8 << 10
+"""From here on a piece is tokenised in a thread: the tokenizer releases the interpreter's lock."""
 
 
 class TooLong(ValueError):
@@ -80,46 +83,65 @@ class Tokeniser:
         return ids
 
     def encode(self, text: str, special: bool = False, limit: int | None = None) -> bytes:
-        """Packed ids. Raises TooLong once more than `limit` tokens are certain; UnicodeError for lone surrogates."""
-        if limit is not None and self.hopeless(text, limit):
+        """`steps`, at once."""
+        return finish(self.steps(text, special, limit))
+
+    def steps(self, text: str, special: bool = False, limit: int | None = None) -> Steps[bytes]:
+        """Packed ids, a piece (a millisecond at most, if new) per step.
+
+        Raises TooLong once more than `limit` tokens are certain; UnicodeError for lone surrogates.
+        """
+        if limit is not None and self._hopeless(text, limit):
             raise TooLong(limit)
         before, after = (self._before, self._after) if special else (b"", b"")
-        parts, size = [before, after], len(before) + len(after)
+        parts, size = [before], len(before) + len(after)
         most = (limit or 0) * TOKEN_BYTES
         for piece in self._pieces(text):
+            if piece is None:
+                yield None
+                continue
             ids = self._cache.get(piece)
             if ids is None:
-                ids = self._learn(piece)
-            parts.insert(-1, ids)
+                ids = yield from self._learn(piece, limit)
+            parts.append(ids)
             size += len(ids)
             if limit is not None and size > most:
                 raise TooLong(size // TOKEN_BYTES)
+            yield None
+        parts.append(after)
         return b"".join(parts)
 
-    def hopeless(self, text: str, limit: int) -> bool:
+    def names(self, ids: Sequence[int]) -> Steps[list[str]]:
+        """Tokens as the vocabulary spells them; empty for an id without one."""
+        names = []
+        for at, token in enumerate(ids):
+            names.append(self._tokenizer.id_to_token(token) or "")
+            if not at % 1024:
+                yield None
+        return names
+
+    def _hopeless(self, text: str, limit: int) -> bool:
         """Whether the length alone says that there are more tokens than `limit`."""
         return len(text) > (limit + 1) * self._longest_token
 
-    def warm(self, text: str, limit: int) -> Iterator[None]:
-        """Tokenise ahead what `encode` will need, a piece (about a millisecond) per step, so that others get a turn."""
-        size = 0
-        for piece in self._pieces(text):
-            ids = self._cache.get(piece)
-            if ids is None:
-                ids = self._learn(piece)
-                yield
-            size += len(ids)
-            if size > limit * TOKEN_BYTES:
-                return
+    def _pieces(self, text: str) -> Iterable[str | None]:
+        return self._cuts.looked_at(text) if self._cuts else (text,)
 
-    def _pieces(self, text: str) -> Iterable[str]:
-        return self._cuts.pieces(text) if self._cuts else (text,)
-
-    def _learn(self, piece: str) -> bytes:
+    def _learn(self, piece: str, limit: int | None) -> Steps[bytes]:
         piece.encode()  # the tokenizer's own complaint about lone surrogates is a TypeError
-        ids = self._words.encode(piece) if self._words else self._alone([piece])[0]
+        if len(piece) > LONG_CHARS:
+            ids: bytes = yield lambda: self._long(piece, limit)
+        else:
+            ids = self._words.encode(piece) if self._words else self._alone([piece])[0]
         self._cache.put(piece, ids)
         return ids
+
+    def _long(self, piece: str, limit: int | None) -> bytes:
+        """Ids of a long piece; a list of far too many is not even made."""
+        (made,) = self._tokenizer.encode_batch_fast([piece], add_special_tokens=False)
+        if limit is not None and len(made) > limit:
+            raise TooLong(len(made))
+        return pack(made.ids)
 
     def _alone(self, texts: Sequence[str]) -> list[bytes]:
         # the batch form is a quarter faster even for one: it keeps no character offsets
