@@ -313,10 +313,13 @@ def test_a_look_takes_what_answers_and_says_what_does_not() -> None:
         "/health": (503, ANSWERS["/health"][1]),
         "/metrics": (401, b'{"error": {"message": "No key."}}'),
         "/plan": (503, b'{"error": {"message": "The supervisor is away."}}'),
+        "/v1/models": (401, b'{"error": {"message": "No key."}}'),
     }
     with serving(refused) as url:
         seen = look(url, None)
-        assert seen.notes == ("/metrics: No key.", f"{url}/plan: The supervisor is away.")
+        *notes, models = seen.notes
+        assert notes == ["/metrics: No key.", f"{url}/plan: The supervisor is away."]
+        assert "uptime: No key. (--api-key" in models
     assert (seen.series, seen.plan, seen.uptime_s, seen.model) == (None, None, None, None)
     with serving({"/health": (200, b"<html>")}) as url, pytest.raises(ConfigError, match="this release"):
         look(url, None)

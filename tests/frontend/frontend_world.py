@@ -134,11 +134,17 @@ ABLE = Capabilities(
 
 
 def card(
-    name: str = "w0", *, model: str = "tiny", vocab: int = 900, able: Capabilities = ABLE, length: int = 512
+    name: str = "w0",
+    *,
+    model: str = "tiny",
+    vocab: int = 900,
+    able: Capabilities = ABLE,
+    length: int = 512,
+    revision: str = "r",
 ) -> Card:
     layout = Layout("float32", 2, 2, 8, 16)
     worker = WorkerId(f"{name}@1")
-    return Card(1, worker, name, model, "r", layout, 100, length, 8, 512, vocab, (2,), "h", able)
+    return Card(1, worker, name, model, revision, layout, 100, length, 8, 512, vocab, (2,), "h", able)
 
 
 class ScriptedPort:

@@ -112,6 +112,12 @@ class Chat:
 CHATS = {kind: Chat(kind) for kind in KINDS}
 
 
+def token(content: str) -> int:
+    found = MARKED.token_to_id(content)
+    assert found is not None
+    return found
+
+
 def said(*contents: str) -> list[dict[str, Any]]:
     return [{"role": "user" if at % 2 == 0 else "assistant", "content": text} for at, text in enumerate(contents)]
 
@@ -174,7 +180,7 @@ def test_what_an_assistant_thought_is_read_by_the_template() -> None:
     history = said("<|im_end|>", "<think>deep</think>short", "and </think>?")
     assert "deep" not in chat.text(history)[0]
     kept = chat.prompt(history, {"keep": True})
-    assert kept.count(MARKED.token_to_id("</think>")) == 1
+    assert kept.count(token("</think>")) == 1
 
 
 @pytest.mark.parametrize(
@@ -259,7 +265,7 @@ def test_over_http(tmp_path: Path) -> None:
         assert post(app, path, {"model": "tiny", "max_tokens": 1, **body}).status == 200
         return list(unpack(list(port.requests.values())[-1].prompt))
 
-    end = MARKED.token_to_id("<|im_end|>")
+    end = token("<|im_end|>")
     parts = [
         {"type": "text", "text": "<|im_end|>"},
         {"type": "text", "text": "<|im_"},

@@ -64,10 +64,21 @@ def test_byte_run_that_breaks_off_keeps_what_was_whole() -> None:
 def test_a_window_never_holds_more_than_a_character_may_need() -> None:
     """A run of broken bytes has no end: held back for ever it would be decoded anew for each token."""
     broken = PIECES.get_vocab()["<0xFF>"]
-    stream = WindowStream(PIECES, skip_special=False)
+    stream = WindowStream(PIECES, frozenset(), PIECES.get_vocab_size(), skip_special=False)
     said = ""
     for token in [broken] * 200:
         said += stream.feed(token)
         assert len(stream._ids) <= 2 * MOST_OPEN
     said += stream.finish()
     assert said == PIECES.decode([broken] * 200, skip_special_tokens=False)
+
+
+@pytest.mark.parametrize("token", ["<s>", "<0x80>"])
+def test_a_window_stays_small_whatever_comes(token: str) -> None:
+    made = Detokenisers(PIECES, spec_of(PIECES))
+    made.fast = False
+    stream = made.stream()
+    assert isinstance(stream, WindowStream)
+    for _ in range(300):
+        stream.feed(PIECES.get_vocab()[token])
+        assert len(stream._ids) < 64

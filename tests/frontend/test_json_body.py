@@ -22,6 +22,7 @@ from jedlik.frontend.openai.plan import Plan, Planner
 from jedlik.frontend.openai.schema import Body, Message, decode_body
 from jedlik.frontend.pages import DetokenizeBody, TokenizeBody
 from jedlik.frontend.text.model import load_text
+from jedlik.frontend.turns import finish
 
 BASE = {"model": "tiny", "messages": HELLO}
 LIMITS = ModelLimits(512, 900, ABLE.sampling, 5, 16)
@@ -65,7 +66,7 @@ def test_what_is_wrong_is_named_by_its_path(more: dict[str, Any], param: str, co
 
 @pytest.mark.parametrize("read", [decode_body, Reader(TokenizeBody).read, Reader(DetokenizeBody).read])
 @pytest.mark.parametrize(
-    "raw", [b"", b" ", b"{", b"[]", b"5", b"null", b'"x"', b"\xff", b"{'a':1}", b"[" * 100_000, b"{}"]
+    "raw", [b"", b" ", b"{", b"[]", b"5", b"null", b'"x"', b"\xff", b"{'a':1}", b"[" * 100_000, b'{"model":5}']
 )
 def test_no_words_of_the_library_are_told(read: Callable[[bytes], object], raw: bytes) -> None:
     told = str(error_of(raw, read))
@@ -158,7 +159,7 @@ def planned(planner: Planner, raw: bytes, chat: bool) -> Plan | RequestError:
     """The validation path."""
     try:
         body = decode_body(raw)
-        return planner.chat(body, LIMITS) if chat else planner.completion(body, LIMITS)
+        return finish(planner.chat(body, LIMITS) if chat else planner.completion(body, LIMITS))
     except RequestError as error:
         of_request_error(error)
         return error

@@ -32,7 +32,9 @@ def fetch(request_id: str, url: str, api_key: str | None) -> Explained:
     """Ask a server. Raises ConfigError."""
     reply = get(url, f"/explain/{quote(request_id, safe='')}", api_key)
     if reply.status != 200:
-        raise ConfigError(f"request {request_id!r}: {message(reply.body)} (give the id of the answer, or its x-request-id header)")
+        raise ConfigError(
+            f"request {request_id!r}: {message(reply.body)} (give the id of the answer, or its x-request-id header)"
+        )
     try:
         return msgspec.json.decode(reply.body, type=Explained)
     except msgspec.MsgspecError as error:

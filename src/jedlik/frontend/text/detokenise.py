@@ -129,8 +129,10 @@ class TableStream:
 class WindowStream:
     """A `Detokeniser` for any decoder: decodes a window that starts some tokens back, with and without what is new."""
 
-    def __init__(self, tokenizer: Tokenizer, skip_special: bool) -> None:
+    def __init__(self, tokenizer: Tokenizer, silent: frozenset[int], size: int, skip_special: bool) -> None:
         self._tokenizer = tokenizer
+        self._silent = silent if skip_special else frozenset()
+        self._size = size
         self._skip = skip_special
         self._ids: list[int] = []
         self._sent = 0
@@ -140,6 +142,8 @@ class WindowStream:
         return text
 
     def feed(self, token: int) -> str:
+        if token in self._silent or token >= self._size:
+            return ""  # the window grows only with what has text, or it would take ever longer to decode
         self._ids.append(token)
         before, text = self._decode(self._ids[: self._sent]), self._decode(self._ids)
         unsure = text.endswith(REPLACEMENT) or not text.startswith(before)
@@ -156,7 +160,7 @@ class WindowStream:
         return text[len(before) :]
 
     def fork(self) -> "WindowStream":
-        other = WindowStream(self._tokenizer, self._skip)
+        other = WindowStream(self._tokenizer, self._silent, self._size, self._skip)
         other._ids, other._sent = list(self._ids), self._sent
         return other
 
@@ -172,7 +176,9 @@ class Detokenisers:
         self.fast = self._agrees()
 
     def stream(self, skip_special: bool = True) -> Detokeniser:
-        return self.table.stream(skip_special) if self.fast else WindowStream(self._tokenizer, skip_special)
+        if self.fast:
+            return self.table.stream(skip_special)
+        return WindowStream(self._tokenizer, self.table.special, len(self.table.bytes), skip_special)
 
     def decode(self, ids: Sequence[int], skip_special: bool = True) -> str:
         text: str = self._tokenizer.decode(list(ids), skip_special_tokens=skip_special)
