@@ -1,4 +1,4 @@
-"""How answers end: stop strings and the floor of min_tokens, stop tokens and EOS, and characters across the prompt's end."""
+"""How answers end: stop strings behind min_tokens, stop tokens and EOS, and characters across the prompt's end."""
 
 from pathlib import Path
 from typing import Any

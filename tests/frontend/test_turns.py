@@ -14,7 +14,7 @@ from frontend_world import Client, ScriptedPort, application, card
 from jedlik.core.config import FrontendConfig
 from jedlik.core.errors import RequestError
 from jedlik.frontend import turns
-from jedlik.frontend.body import Reader
+from jedlik.frontend.json_body import Reader
 from jedlik.frontend.openai import weight
 from jedlik.frontend.openai.schema import Body
 from jedlik.frontend.openai.weight import weighed
@@ -187,11 +187,10 @@ def test_an_identifier_in_flight_is_not_given_twice(model_dir: Path) -> None:
     port = ScriptedPort([300, 301, 2])
     app = application(model_dir, port)
 
+    body = {"model": "tiny", "prompt": [5] * 400, "echo": True}
+
     async def main() -> list[str]:
-        asks = [
-            Client(app).post(COMPLETIONS, {"model": "tiny", "prompt": [5] * 400, "echo": True}, headers={"x-request-id": "a"})
-            for _ in range(4)
-        ]  # fmt: skip
+        asks = [Client(app).post(COMPLETIONS, body, headers={"x-request-id": "a"}) for _ in range(4)]
         return [reply.json()["id"] for reply in await asyncio.gather(*asks)]
 
     ids = asyncio.run(main())

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import TypeVar
 
 from jedlik.core.errors import RequestError
-from jedlik.frontend.body import Reader
+from jedlik.frontend.json_body import Reader
 from jedlik.frontend.turns import Steps
 
 T = TypeVar("T")

@@ -147,7 +147,7 @@ class Cuts:
         return (piece for piece in self.looked_at(text) if piece is not None)
 
     def looked_at(self, text: str) -> Iterator[str | None]:
-        """`pieces`, with None after each stretch of text that has no place to cut at. Linear: none is searched twice."""
+        """`pieces`, with None after each stretch without a place to cut at. Linear: no stretch is searched twice."""
         start, at = 0, self._shortest
         border, clear = -1, 0
         while at < len(text):
