@@ -188,7 +188,7 @@ class Seen:
     def take(self, status: str, sent: bytes) -> None:
         """An answer's status; "none": no answer in time; "closed": closed without one."""
         self.statuses[status] += 1
-        if status in ("none", "500", "502", "503", "504"):
+        if status == "none" or status.startswith("5"):
             self.wrong.append((status, sent))
 
     def tell(self, what: str) -> None:

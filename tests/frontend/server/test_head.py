@@ -46,10 +46,10 @@ def test_options_of_the_server_as_a_whole() -> None:
 @pytest.mark.parametrize(
     ("first", "status"),
     [
-        (b"GET / HTTP/2.0", 505),
-        (b"PRI * HTTP/2.0", 505),
-        (b"GET / HTTP/1.2", 505),
-        (b"GET / HTTP/0.9", 505),
+        (b"GET / HTTP/2.0", 400),
+        (b"PRI * HTTP/2.0", 400),
+        (b"GET / HTTP/0.9", 400),
+        (b"GET / HTTP/11.1", 400),
         (b"GET /", 400),
         (b"GET  / HTTP/1.1", 400),
         (b"GET /a b HTTP/1.1", 400),
@@ -63,13 +63,22 @@ def test_options_of_the_server_as_a_whole() -> None:
         (b"GET /a#b HTTP/1.1", 400),
         (b"GET /\xc3\xa9 HTTP/1.1", 400),
         (b"GET /\x00 HTTP/1.1", 400),
-        (b"get / HTTP/1.1", 501),
-        (b"BREW / HTTP/1.1", 501),
-        (b"CONNECT here:80 HTTP/1.1", 501),
+        (b"G(T / HTTP/1.1", 400),
+        (b"G" * 40 + b" / HTTP/1.1", 400),
+        (b"CONNECT here:80 HTTP/1.1", 405),
     ],
 )
 def test_request_lines_that_are_refused(first: bytes, status: int) -> None:
     assert refused(first=first) == status
+
+
+@pytest.mark.parametrize("method", ["get", "BREW", "M-SEARCH"])
+def test_methods_that_nobody_knows_are_read_as_any_other(method: str) -> None:
+    assert read(first=method.encode() + b" / HTTP/1.1").method == method
+
+
+def test_a_later_version_of_http_1_is_read_as_1_1() -> None:
+    assert read(first=b"GET / HTTP/1.2").version == "1.1"
 
 
 @pytest.mark.parametrize("host", [b"", HOST + HOST, HOST + b"Host: other\r\n", b"Host:\r\n", b"Host: a b\r\n"])
@@ -118,7 +127,7 @@ def test_framing(lines: tuple[bytes, ...], length: int | None) -> None:
         ((b"Transfer-Encoding:",), 400),
         ((b"Transfer-Encoding: \x0bchunked",), 400),
         ((b"Transfer-Encoding : chunked",), 400),
-        ((b"Transfer-Encoding: gzip, chunked",), 501),
+        ((b"Transfer-Encoding: gzip, chunked",), 400),
     ],
 )
 def test_framing_that_leaves_the_end_open_is_refused(lines: tuple[bytes, ...], status: int) -> None:

@@ -1,6 +1,8 @@
-"""The head of one HTTP/1 request: httptools reads it, then it is held to what RFC 9110 and 9112 ask beyond grammar.
+"""The head of one HTTP/1 request: httptools reads its fields, then it is held to what RFC 9110 and 9112 ask.
 
-`read_head` takes a whole head, with the empty line, and raises RequestError with the status that the RFCs name.
+`read_head` takes a whole head, with the empty line, and raises RequestError. The status is 4xx whatever a client sends:
+where the RFCs suggest 501 or 505 it is 400 or 405, so that a 5xx always is a fault of the server's. A method that
+nobody knows is like any other here: what is at its path says which methods it has.
 An offer of another protocol (`Upgrade`) is not taken up, as RFC 9110, 7.8 allows: the request is served as it is.
 """
 
@@ -11,6 +13,7 @@ from urllib.parse import unquote
 import httptools
 
 from jedlik.core.errors import RequestError
+from jedlik.frontend.openai.errors import HttpRefusal
 
 MAX_FIELDS = 128
 END = re.compile(rb"\n\r?\n")
@@ -21,7 +24,10 @@ SINGLE = frozenset(
 )
 """Fields of which two would leave open which one counts."""
 _HOST = re.compile(rb"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~-]+)(:[0-9]{0,5})?")
-_VERSION = re.compile(rb"HTTP/[0-9]+\.[0-9]+")
+_VERSION = re.compile(rb"HTTP/[0-9]\.[0-9]")
+_METHOD = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}")
+_TARGET = re.compile(rb"[!-~]+")
+_SERVED = b"GET, HEAD, OPTIONS, POST"
 _DIGITS = re.compile(rb"[0-9]{1,18}")
 
 
@@ -65,7 +71,7 @@ class _Parsed:
 def read_head(raw: bytes) -> Head:
     """Raises RequestError."""
     method, target, version = _request_line(raw)
-    fields = _fields(raw, method)
+    fields = _fields(raw)
     path, query, host = _target(method, target)
     _check_host(fields, host, version)
     length = _length(fields, version)
@@ -87,26 +93,31 @@ def too_long(raw: bytes | bytearray, limit_bytes: int) -> RequestError:
 
 
 def _request_line(raw: bytes) -> tuple[bytes, bytes, str]:
+    """Method, target, and the version that is spoken: a later one of HTTP/1 is read as 1.1 (RFC 9110, 2.5)."""
     parts = raw[: raw.find(b"\n")].removesuffix(b"\r").split(b" ")
     if len(parts) != 3 or not _VERSION.fullmatch(parts[2]):
         raise bad("The request line must be a method, a target and HTTP/1.1, with one space between them.")
-    if parts[2] not in (b"HTTP/1.1", b"HTTP/1.0"):
-        said = parts[2][:20].decode()
-        raise bad(f"{said} is not spoken here; use HTTP/1.1.", 505, "http_version_not_supported")
-    return parts[0], parts[1], parts[2][5:].decode()
+    method, target, version = parts
+    if not version.startswith(b"HTTP/1."):
+        raise bad(f"{version.decode()} is not spoken here; use HTTP/1.1.", code="http_version_not_supported")
+    if not _METHOD.fullmatch(method):
+        raise bad(f"{method[:20].decode('latin-1')!r} is no method; methods are words such as GET.")
+    if not _TARGET.fullmatch(target):
+        raise bad("The request target has characters that a URL must escape (%C3%A9 for an é).")
+    return method, target, "1.0" if version == b"HTTP/1.0" else "1.1"
 
 
-def _fields(raw: bytes, method: bytes) -> Fields:
+def _fields(raw: bytes) -> Fields:
+    """The fields below the request line, which the parser gets a plain one for."""
     if raw.count(b"\n") > MAX_FIELDS + 2:
         raise bad(f"The request has more than {MAX_FIELDS} header fields.", 431, "head_too_large")
+    end = raw.find(b"\n")
+    line_end = b"\r\n" if raw[end - 1 : end] == b"\r" else b"\n"
     found = _Parsed()
     try:
-        httptools.HttpRequestParser(found).feed_data(raw)
+        httptools.HttpRequestParser(found).feed_data(b"POST / HTTP/1.1" + line_end + raw[end + 1 :])
     except httptools.HttpParserUpgrade:
         pass
-    except httptools.HttpParserInvalidMethodError:
-        said = method[:20].decode("latin-1")
-        raise bad(f"The method {said!r} is not known here; methods are capitals.", 501, "unknown_method") from None
     except httptools.HttpParserError as error:
         if not found.complete:  # what it has against a body's framing is said by `_length`
             raise bad(f"The request is not HTTP/1.1 as RFC 9112 has it: {error}.") from None
@@ -129,7 +140,10 @@ def _joined(headers: list[tuple[bytes, bytes]]) -> Fields:
 def _target(method: bytes, target: bytes) -> tuple[bytes, bytes, bytes | None]:
     """Path, query, and the host where the target names one. The four forms of RFC 9112, 3.2."""
     if method == b"CONNECT":
-        raise bad("This server is no proxy: CONNECT is not served.", 501, "unknown_method")
+        raise HttpRefusal(
+            "This server is no proxy: CONNECT is not served.",
+            code="method_not_allowed", status=405, headers=((b"allow", _SERVED),),
+        )  # fmt: skip
     if b"#" in target:
         raise bad("The request target has a fragment (#...); leave it out.")
     if target == b"*" and method == b"OPTIONS":
@@ -174,7 +188,7 @@ def _length(fields: Fields, version: str) -> int | None:
         raise bad("Transfer-Encoding must be chunked, once and last: else the end of the body can't be known.")
     if len(codings) > 1:
         said = codings[0][:40].decode("latin-1")
-        raise bad(f"The transfer coding {said!r} is not understood here; use chunked alone.", 501, "unknown_coding")
+        raise bad(f"The transfer coding {said!r} is not understood here; use chunked alone.", code="unknown_coding")
     return None
 
 
