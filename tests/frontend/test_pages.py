@@ -123,3 +123,12 @@ def test_a_fingerprint_is_that_of_the_model_and_its_engines(model_dir: Path) -> 
     first = fingerprint("r", "w0")
     assert first == fingerprint("r", "w1") == fingerprint("r", "w0", stream=True)
     assert first != fingerprint("r2", "w0")
+
+
+def test_what_caches_hold_is_told(model_dir: Path) -> None:
+    app = application(model_dir, ScriptedPort([300, 2]))
+    assert app.caches() == {"pieces": (0, 0), "words": (0, 0)}
+    assert post(app, CHAT, {"model": "tiny", "messages": HELLO}).status == 200
+    items, size = app.caches()["pieces"]
+    assert items > 0
+    assert size > 0

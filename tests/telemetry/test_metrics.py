@@ -214,3 +214,11 @@ def test_tokens_are_counted_by_the_worker_they_came_from_or_went_to() -> None:
     assert found['jedlik_worker_prompt_tokens_total{worker="a"}'] == 9
     assert found['jedlik_worker_cached_tokens_total{worker="a"}'] == 4
     assert not [name for name in found if 'worker="b"' in name]
+
+
+def test_caches_are_counted_by_name() -> None:
+    metrics = GatewayMetrics(dict)
+    metrics.caches += [lambda: {"index": (3, 100)}, lambda: {"words": (5, 1000)}]
+    found = values(metrics)
+    assert found['jedlik_gateway_cache_items{cache="index"}'] == 3
+    assert found['jedlik_gateway_cache_bytes{cache="words"}'] == 1000

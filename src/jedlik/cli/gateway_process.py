@@ -53,7 +53,9 @@ async def serve(told: ProcessConfig, log: Log, stop: asyncio.Event) -> None:
     driver = GatewayDriver(node.gateway, node, discovery, told.cluster_key, telemetry, gateway_log(told))
     link = ControlLink(node.gateway, told.run.socket(SOCKET), _changing(driver, log))
     driver.reports_to(link.report)
-    server = _server(_application(told, driver, link, metrics), told, log)
+    application = _application(told, driver, link, metrics)
+    metrics.caches += [node.caches, application.caches]
+    server = _server(application, told, log)
     listener = _listener(told)
     listeners = [listener, *_metrics_listener(config)]
     door = _offering(told, listener)

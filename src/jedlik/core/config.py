@@ -86,7 +86,7 @@ class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     index_bytes: Positive = 256 << 20
     """Budget of the prefix index; beyond it leaves are forgotten."""
     explain_requests: Count = 1000
-    """Routing decisions kept for /explain."""
+    """Requests whose routing decisions are kept for /explain."""
     ack_every_tokens: Positive = 16
     """Consumption is acknowledged to workers this often."""
 
@@ -123,8 +123,8 @@ class FrontendConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """Messages and parts of messages of one request, at most."""
     allow_special_in_text: bool = False
     """Text of messages may become control tokens of the model, such as <|im_end|>; else it stays text."""
-    text_cache_bytes: Positive = 64 << 20
-    """Tokenised text that is kept for the next prompt that begins with it."""
+    text_cache_bytes: Positive = 112 << 20
+    """Words and beginnings of prompts that are kept with their token ids; the least recently used go first."""
     ping_s: Period = 10.0
     """`: ping` is sent on a stream after this much silence."""
     stalled_client_s: Period = 60.0

@@ -118,6 +118,8 @@ class Application:
     ) -> None:
         self.routes = table
         self.hub = hub
+        self.caches: Callable[[], dict[str, tuple[int, int]]] = dict
+        """Items and bytes of what is kept, by name."""
         self._keys = keys
         self._site_of = site_of
         self._fresh_id = fresh_id
@@ -246,9 +248,11 @@ def build_app(parts: FrontendParts) -> Application:
     pages = Pages(desk, parts.metrics, parts.wall())
     generation = Generation(desk, FirstWorkers(parts.port, book, parts.gateway), parts.fresh_id, parts.wall)
     table = routes(generation, pages, RolePages(parts.roles), PlanPages(parts.plans))
-    return Application(
+    application = Application(
         table, Keys(parts.api_keys), lambda port: parts.other_sites.get(port or 0, parts.site), hub, parts.fresh_id
     )
+    application.caches = text.caches
+    return application
 
 
 __all__ = ["Application", "FrontendParts", "Route", "build_app"]

@@ -31,6 +31,10 @@ class ChainCache:
         self._cost = ID_BYTES + self._segment + SEGMENT_BLOCKS * ID_BYTES + SEGMENT_EXTRA_BYTES
         self._roots: OrderedDict[tuple[str, str], BlockId] = OrderedDict()
 
+    def __len__(self) -> int:
+        """Segments kept."""
+        return len(self._names)
+
     def size_bytes(self) -> int:
         """Memory of the segments kept."""
         return len(self._names) * self._cost

@@ -156,6 +156,10 @@ class GatewayNode:
         """Choices that wait here for a better moment."""
         return self._attempts.held_back()
 
+    def caches(self) -> dict[str, tuple[int, int]]:
+        """Items and bytes of what is kept: blocks that workers hold, names of prompts' blocks."""
+        return self._router.caches()
+
     def check(self) -> None:
         """Every invariant. Slow: for tests."""
         self._attempts.check()

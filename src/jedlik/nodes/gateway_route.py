@@ -36,6 +36,10 @@ PRESSED_S = 30.0
 """Load is taken to be too much for so long after a request had to be refused for it."""
 
 
+CANDIDATE_BYTES = 600
+"""Of a worker in a routing decision, or of the decision itself, about."""
+
+
 class Learnt:
     """What requests for one model were like lately."""
 
@@ -250,6 +254,16 @@ class Router:
     def explain(self, request_id: RequestId) -> Sequence[Routed]:
         """Decisions about a request, oldest first."""
         return tuple(self._routed.get(request_id, ()))
+
+    def caches(self) -> dict[str, tuple[int, int]]:
+        """Items and bytes of what is kept."""
+        chains = self._chains.values()
+        candidates = sum(1 + len(routed.candidates) for kept in self._routed.values() for routed in kept)
+        return {
+            "index": (len(self._index), self._index.size_bytes()),
+            "names": (sum(map(len, chains)), sum(chain.size_bytes() for chain in chains)),
+            "explain": (len(self._routed), CANDIDATE_BYTES * candidates),
+        }
 
     def remember(self, routed: Routed) -> None:
         """Keep a decision for `explain`."""

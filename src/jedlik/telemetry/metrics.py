@@ -5,7 +5,7 @@ without their incarnation. Worker gauges say what the last load report said; `vl
 those. Nothing is computed per request beyond a few additions: families are built at scrape.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -66,6 +66,8 @@ class GatewayMetrics:
         self.prediction = Histogram("jedlik_ttft_predicted_over_observed_ratio", "Of first tokens.", RATIOS)
         self._calibration: dict[str, float] = {}
         self._shadow: dict[tuple[str, bool], int] = {}
+        self.caches: list[Callable[[], Mapping[str, tuple[int, int]]]] = []
+        """Each tells items and bytes of this process's caches, by name."""
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
 
@@ -173,6 +175,7 @@ class GatewayMetrics:
         yield GaugeMetricFamily("jedlik_gateway_requests_waiting", text, value=self._held_back())
         for name, text in COUNTERS.items():
             yield CounterMetricFamily(name, text, value=self._totals[name])
+        yield from self._cached()
         yield from self._workers()
         yield from self._gauges()
         yield from self._routing()
@@ -184,6 +187,15 @@ class GatewayMetrics:
         if found is None:
             found = self._by_worker[name] = WorkerTotals()
         return found
+
+    def _cached(self) -> Iterable[Metric]:
+        items = GaugeMetricFamily("jedlik_gateway_cache_items", "Kept in a cache of the gateway.", labels=["cache"])
+        sizes = GaugeMetricFamily("jedlik_gateway_cache_bytes", "Memory they take, about.", labels=["cache"])
+        for told in self.caches:
+            for name, (count, size) in told().items():
+                items.add_metric([name], count)
+                sizes.add_metric([name], size)
+        yield from (items, sizes)
 
     def _workers(self) -> Iterable[Metric]:
         for name, text, value in WORKER_COUNTERS:

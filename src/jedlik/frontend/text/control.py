@@ -46,7 +46,9 @@ Edit = Callable[[str], Steps[str]]
 class ControlTokens:
     """One model's. `source` is its chat template."""
 
-    def __init__(self, tokenizer: Tokenizer, spec: Mapping[str, object], source: str) -> None:
+    def __init__(
+        self, tokenizer: Tokenizer, spec: Mapping[str, object], source: str, cache_bytes: int = 10 << 20
+    ) -> None:
         added = tokenizer.get_added_tokens_decoder().values()
         special = {token.content for token in added if token.special and len(token.content) > 1}
         written = {t.content for t in added if not t.special and t.content in source and _is_markup(t.content)}
@@ -66,7 +68,7 @@ class ControlTokens:
         self._some_said = self._hiding(_starting(sorted(special), starts, re.escape, re.escape))
         self._every = self._hiding(_not_starting([], starts))
         self._every_said = self._hiding(_not_starting(sorted(written), starts))
-        self.tokeniser = Tokeniser(_deaf(tokenizer, self.contents), spec, budget_bytes=8 << 20)
+        self.tokeniser = Tokeniser(_deaf(tokenizer, self.contents), spec, cache_bytes)
         """For texts with breaks."""
 
     def guarded(self, render: Render, messages: Messages, told: Values) -> Steps[tuple[str, bool]]:

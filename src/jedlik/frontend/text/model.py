@@ -28,6 +28,11 @@ class TextModel(msgspec.Struct, frozen=True):
     info: dict[str, object]
     """tokenizer_config.json with the template that is used, as clients ask for it."""
 
+    def caches(self) -> dict[str, tuple[int, int]]:
+        """Items and bytes of what is kept of texts seen before."""
+        guarded = self.control.tokeniser.caches()
+        return {name: (a + c, b + d) for name, (a, b) in self.tokeniser.caches().items() for c, d in (guarded[name],)}
+
 
 def _json(path: Path) -> dict[str, object]:
     return json_object(path) if path.exists() or path.is_symlink() else {}
@@ -56,13 +61,14 @@ def special_tokens(config: Mapping[str, object]) -> dict[str, str]:
     return found
 
 
-def load_text(directory: Path, wall: Callable[[], float], cache_bytes: int = 64 << 20) -> TextModel:
+def load_text(directory: Path, wall: Callable[[], float], cache_bytes: int = 112 << 20) -> TextModel:
     """Read a model directory. Raises ConfigError if it has no readable tokenizer or template."""
     tokenizer, spec = load_tokenizer(directory)
     template = load_template(directory, wall)
-    control = ControlTokens(tokenizer, spec, "" if template is None else template.source)
+    spare = cache_bytes // 10
+    control = ControlTokens(tokenizer, spec, "" if template is None else template.source, spare)
     return TextModel(
-        Tokeniser(tokenizer, spec, cache_bytes), Detokenisers(tokenizer, spec), template, control,
+        Tokeniser(tokenizer, spec, cache_bytes - spare), Detokenisers(tokenizer, spec), template, control,
         _info(directory, template),
     )  # fmt: skip
 

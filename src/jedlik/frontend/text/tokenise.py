@@ -13,7 +13,7 @@ from jedlik.core.errors import ConfigError
 from jedlik.core.tokens import TOKEN_BYTES, pack
 from jedlik.frontend.text.cuts import Cuts, restarts_at_spaces
 from jedlik.frontend.text.samples import SAMPLES
-from jedlik.frontend.text.words import Words
+from jedlik.frontend.text.words import WORD_BYTES, Words
 from jedlik.frontend.turns import Steps, finish
 
 PIECE_OVERHEAD_BYTES = 250
@@ -51,6 +51,9 @@ class PieceCache:
         while self.size_bytes > self._budget_bytes:
             self.size_bytes -= _cost(*self._ids.popitem(last=False))
 
+    def __len__(self) -> int:
+        return len(self._ids)
+
     def check(self) -> None:
         assert self.size_bytes == sum(_cost(piece, ids) for piece, ids in self._ids.items()) <= self._budget_bytes
 
@@ -63,14 +66,15 @@ def _cost(piece: str, ids: bytes) -> int:
 class Tokeniser:
     """One model's text to ids. Not thread-safe."""
 
-    def __init__(self, tokenizer: Tokenizer, spec: Mapping[str, object], budget_bytes: int = 64 << 20) -> None:
+    def __init__(self, tokenizer: Tokenizer, spec: Mapping[str, object], budget_bytes: int = 100 << 20) -> None:
         self._tokenizer = tokenizer
-        self._cache = PieceCache(budget_bytes)
+        words_bytes = budget_bytes * 2 // 5
+        self._cache = PieceCache(budget_bytes - words_bytes)
         self._before, self._after = self._surroundings()
         self._longest_token = max((len(token) for token in tokenizer.get_vocab(with_added_tokens=True)), default=1)
         cuts = Cuts(spec)
         self._cuts = None if cuts.none or not self._agrees(spec) else cuts
-        self._words = Words(self._alone) if self._cuts and restarts_at_spaces(spec) else None
+        self._words = Words(self._alone, words_bytes) if self._cuts and restarts_at_spaces(spec) else None
 
     @property
     def cut(self) -> bool:
@@ -166,6 +170,11 @@ class Tokeniser:
 
     def _same(self, cuts: Cuts, text: str) -> bool:
         return self.plain(text) == [i for piece in cuts.pieces(text) for i in self.plain(piece)]
+
+    def caches(self) -> dict[str, tuple[int, int]]:
+        """Items and bytes of what is kept."""
+        words = len(self._words) if self._words else 0
+        return {"pieces": (len(self._cache), self._cache.size_bytes), "words": (words, words * WORD_BYTES)}
 
     def check(self) -> None:
         self._cache.check()

@@ -12,15 +12,18 @@ WORD = re.compile(r"\s*\S+(?:[^\S ]\s*\S+)*(?:[^\S ]\s*\Z)?|\s+")
 ODD_SPACE = "\u180e"
 """White space by some versions of Unicode and not by others: text that has it is not split."""
 LONGEST_CHARS = 48
-MOST_WORDS = 200_000
-"""About 40 MB; then the table is begun anew, which costs one slow text per word."""
+LONG_TEXT_WORDS = 8 << 10
+"""More than a text of the length that words are looked up for has."""
+WORD_BYTES = 200
+"""Of a word's place in the table, about. When the budget is full the table is begun anew: one slow text per word."""
 
 
 class Words:
     """`learn` gives packed ids of texts, each on its own."""
 
-    def __init__(self, learn: Callable[[Sequence[str]], Sequence[bytes]]) -> None:
+    def __init__(self, learn: Callable[[Sequence[str]], Sequence[bytes]], budget_bytes: int = 40 << 20) -> None:
         self._learn = learn
+        self._most = budget_bytes // WORD_BYTES
         self._ids: dict[str, bytes] = {}
 
     def encode(self, text: str) -> bytes:
@@ -35,12 +38,15 @@ class Words:
 
     def _fill(self, words: Sequence[str], found: list[bytes | None]) -> None:
         unknown = [at for at, ids in enumerate(found) if ids is None]
-        if len(self._ids) + len(unknown) > MOST_WORDS:
+        if len(self._ids) + len(unknown) > self._most:
             self._ids.clear()
         for at, ids in zip(unknown, self._learn([words[at] for at in unknown]), strict=True):
             found[at] = ids
             if len(words[at]) <= LONGEST_CHARS:
                 self._ids[words[at]] = ids
 
+    def __len__(self) -> int:
+        return len(self._ids)
+
     def check(self) -> None:
-        assert len(self._ids) <= MOST_WORDS + LONGEST_CHARS
+        assert len(self) <= self._most + LONG_TEXT_WORDS
