@@ -102,7 +102,7 @@ def test_config_explain_says_where_values_come_from(tmp_path: Path) -> None:
         (["serve", "tiny-random", "--gateway.shadow-policy", "mine.py"], "policy file mine.py is not there"),
         (["explain", "r", "--port", "1"], "no server answers on http://127.0.0.1:1"),
         (["chat", "--port", "1"], "no server answers on 127.0.0.1:1"),
-        (["replay", "nothing.log"], "--event-log-tokens"),
+        (["replay", "nothing.log"], "name a .log file"),
         (["serve", "tiny-random", "--run-dir", "/proc/nope"], "choose --run-dir"),
         (["serve", "tiny-random", "--run-dir", "/etc/passwd"], "choose --run-dir"),
         (["serve", "tiny-random", "--event-log", "/proc/nope"], "--event-log"),
