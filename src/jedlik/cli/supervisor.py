@@ -146,7 +146,7 @@ def curl(server: Server, port: int) -> str:
     key = " -H 'authorization: Bearer YOUR_KEY'" if config.api_keys else ""
     chat = knows_chat(Path(server.model_path))
     question = '"messages": [{"role": "user", "content": "Hello!"}]' if chat else '"prompt": "The sky is"'
-    body = f'{{"model": "{server.model_name}", "stream": true, {question}}}'
+    body = f'{{"model": "{server.model_name}", "stream": true, "max_tokens": 200, {question}}}'
     path = "chat/completions" if chat else "completions"
     return f"curl -N {url(host, port)}/v1/{path} -H 'content-type: application/json'{key} -d '{body}'"
 
