@@ -128,3 +128,14 @@ def test_who_was_held_back_or_refused_is_told_why_and_what_each_worker_would_hav
     assert shown(went)[1] == "after 0.5000 s at the gateway"
     minds = msgspec.structs.replace(ROUTED, shadow=Shadow("mine", None, 0.0, "s", (HELD,), held="not now"))
     assert "shadow mine would have chosen nobody: not now" in shown(minds)
+
+
+def test_nothing_of_a_table_is_cut_on_a_narrow_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    named = WorkerId("a-worker-with-a-long-name-of-its-own@0123456789ab")
+    row = Candidate(named, 0.5, 64, dict.fromkeys(("wait", "prefill", "decode", "stall", "transfer"), 0.125))
+    routed = replace(ROUTED, candidates=(row,), chosen=named, shadow=None)
+    with serving({"/explain/r": (200, msgspec.json.encode({"request_id": "r", "decisions": [routed]}))}) as url:
+        explain("r", url, None)
+    [line] = [line for line in capsys.readouterr().out.splitlines() if line.startswith(f"{named} ") and "0.125" in line]
+    assert line.count("0.1250") == 5
+    assert line.rstrip().endswith("chosen")

@@ -144,10 +144,11 @@ class Wrapped:
                 self._end_word()
                 self._space += char
             else:
-                if cells(char) == 2 or cells(self._word) >= (self._width or 0):
+                wide = cells(char) == 2
+                if wide:
                     self._end_word()
                 self._word += char
-                if cells(char) == 2:
+                if wide:
                     self._end_word()
         self._out.flush()
 
@@ -157,14 +158,14 @@ class Wrapped:
         self._out.flush()
 
     def _end_word(self) -> None:
-        if not self._word:
+        if not self._word or self._width is None:
             return
         width = cells(self._space + self._word)
-        if self._column and self._column + width > (self._width or 0):
+        if self._column and self._column + width > self._width:
             self._out.write("\n")
             self._column, self._space, width = 0, "", cells(self._word)
         self._out.write(self._space + self._word)
-        self._column += width
+        self._column = (self._column + width - 1) % self._width + 1
         self._space = self._word = ""
 
 

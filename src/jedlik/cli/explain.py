@@ -4,7 +4,6 @@ from collections.abc import Iterable, Sequence
 from urllib.parse import quote
 
 import msgspec
-from rich.cells import cell_len
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -25,7 +24,14 @@ class Explained(msgspec.Struct, frozen=True):
 def explain(request_id: str, url: str, api_key: str | None) -> None:
     """Print what a server remembers of a request. Raises ConfigError with a remedy."""
     explained = fetch(request_id, url, api_key)
-    Console().print(Group(*(decision for routed in explained.decisions for decision in told(routed))))
+    parts = [part for routed in explained.decisions for part in told(routed)]
+    Console(width=max(Console().width, *map(_width, parts))).print(Group(*parts))
+
+
+def _width(part: RenderableType) -> int:
+    """Of a table: a terminal breaks a line that is too long, but a cell that is cut is lost."""
+    wide = Console(width=10_000)
+    return wide.measure(part).maximum if isinstance(part, Table) else 0
 
 
 def fetch(request_id: str, url: str, api_key: str | None) -> Explained:
@@ -67,7 +73,7 @@ def candidates(rows: Sequence[Candidate], chosen: str | None, unit: str, prompt_
     """One row a worker, one column a term of the cost."""
     names = list(dict.fromkeys(name for row in rows for name in row.parts))
     table = Table(title_justify="left", pad_edge=False, box=None, header_style="dim")
-    table.add_column("worker", no_wrap=True, min_width=max((cell_len(row.worker) for row in rows), default=0))
+    table.add_column("worker")
     for name in ("cached", f"cost ({unit})" if unit else "cost", *names):
         table.add_column(Text(name), justify="right")
     table.add_column("")
