@@ -256,7 +256,7 @@ def test_profiles_are_listed_and_shown(arguments: list[str], said: str) -> None:
         (["tiny-random", "--busy", "0"], "--busy is 0"),
         (["tiny-random", "--device", "gpu"], "expected one of auto, cpu, cuda"),
         (["tiny-random", "--kv-cache-bytes", "much"], "--kv-cache-bytes much"),
-        (["tiny-random", "--batches", "x"], "--batches 'x'"),
+        (["tiny-random", "--batches", "x"], "--batches x"),
         (["--url", "http://127.0.0.1:1"], "no OpenAI endpoint answers"),
         (["--url", "ftp://x"], "expected something like"),
         (["--url", "http://127.0.0.1:1", "--busy", "2"], "leave it out with --url"),
