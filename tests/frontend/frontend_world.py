@@ -320,6 +320,7 @@ def application(
     defaults: Defaults = OPENAI,
     gateway: GatewayConfig | None = None,
     other_sites: Mapping[int, Site] | None = None,
+    special_in_text: bool = False,
 ) -> Application:
     numbers = iter(range(1, 1_000_000))
     return build_app(
@@ -334,6 +335,7 @@ def application(
             gateway=gateway or GatewayConfig(),
             api_keys=keys or {},
             other_sites=other_sites or {},
+            special_in_text=special_in_text,
             metrics=lambda: b"up 1\n",
             rng=random.Random(7),
             fresh_id=lambda: f"req{next(numbers)}",

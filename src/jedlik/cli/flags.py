@@ -14,9 +14,9 @@ from jedlik.cli.fields import Field, fields, type_name
 
 SHOWN = {
     "Workers": ("workers", "prefill", "decode", "engine", "device", "dtype", "threads", "deterministic"),
-    "Model": ("served_model_name", "max_model_len"),
+    "Model": ("served_model_name", "max_model_len", "generation_config"),
     "Memory": ("kv_cache_bytes", "kv_host_bytes", "kv_disk", "kv_object"),
-    "Network": ("port", "host", "api_keys", "allow_open"),
+    "Network": ("port", "host", "api_keys", "allow_open", "allowed_hosts", "cors_origins"),
     "Load": ("worker.max_sequences", "worker.max_step_tokens", "gateway.policy", "drain_s"),
     "Promises and planning": ("gateway.slo_ttft_s", "gateway.slo_itl_s", "planner.mode", "planner.budget"),
     "Logs": ("log_format", "event_log", "event_log_tokens"),

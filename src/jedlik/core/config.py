@@ -121,8 +121,6 @@ class FrontendConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     allowed (`ulimit -Hn`, at most 65536), less a reserve for workers and logs."""
     max_messages: Positive = 10_000
     """Messages and parts of messages of one request, at most."""
-    allow_special_in_text: bool = False
-    """Text of messages may become control tokens of the model, such as <|im_end|>; else it stays text."""
     text_cache_bytes: Positive = 112 << 20
     """Words and beginnings of prompts that are kept with their token ids; the least recently used go first."""
     ping_s: Period = 10.0
@@ -233,6 +231,8 @@ class ServeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Key to tenant. Empty: no authentication, and then only loopback is bound."""
     allow_open: bool = False
     """Bind beyond loopback without API keys. Everybody who can reach the port can use it."""
+    allow_special_in_text: bool = False
+    """Text of messages may become control tokens of the model, such as <|im_end|>; else it stays text."""
     allowed_hosts: tuple[str, ...] = ()
     """Names that clients call this server by, beside addresses, localhost, the host that is bound and names that can't
     be had in the public DNS; *: any. Not needed where API keys are set. docs/api.md says what this keeps out."""

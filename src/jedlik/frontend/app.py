@@ -62,6 +62,8 @@ class FrontendParts(msgspec.Struct, frozen=True, kw_only=True):
     """Of sampling, where a request says nothing."""
     gateway: GatewayConfig = GatewayConfig()
     """How long requests wait for a first worker, and how many."""
+    special_in_text: bool = False
+    """Text of messages may become control tokens."""
     api_keys: Mapping[str, str]
     """Key to tenant; empty: no authentication."""
     site: Site = Site()
@@ -240,7 +242,7 @@ def _tidy(path: str) -> str:
 
 def build_app(parts: FrontendParts) -> Application:
     """Wire the surface. Reads the model's text side (a quarter of a second). Raises ConfigError."""
-    text = load_text(parts.model_dir, parts.wall, parts.config.text_cache_bytes)
+    text = load_text(parts.model_dir, parts.wall, parts.config.text_cache_bytes, parts.special_in_text)
     hub = Hub(parts.port, parts.config, parts.now)
     planner = Planner(text, parts.config, parts.rng)
     book = LimitsBook(parts.served, parts.defaults)

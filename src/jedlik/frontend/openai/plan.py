@@ -246,9 +246,9 @@ class Planner:
             if not at % MESSAGES_A_STEP:
                 yield None
         render = partial(template.render, generation=body.add_generation_prompt is not False)
-        if self._config.allow_special_in_text:
-            return (yield from render(messages, extra=told)), self._text.tokeniser
         control = self._text.control
+        if control is None:
+            return (yield from render(messages, extra=told)), self._text.tokeniser
         text, guarded = yield from control.guarded(render, messages, told)
         return text, control.tokeniser if guarded else self._text.tokeniser
 

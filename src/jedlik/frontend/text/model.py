@@ -24,14 +24,18 @@ class TextModel(msgspec.Struct, frozen=True):
     detokenisers: Detokenisers
     template: ChatTemplate | None
     """None: the model has none; it can complete but not chat."""
-    control: ControlTokens
+    control: ControlTokens | None
+    """None: text of messages may become control tokens."""
     info: dict[str, object]
     """tokenizer_config.json with the template that is used, as clients ask for it."""
 
     def caches(self) -> dict[str, tuple[int, int]]:
         """Items and bytes of what is kept of texts seen before."""
+        kept = self.tokeniser.caches()
+        if self.control is None:
+            return kept
         guarded = self.control.tokeniser.caches()
-        return {name: (a + c, b + d) for name, (a, b) in self.tokeniser.caches().items() for c, d in (guarded[name],)}
+        return {name: (a + c, b + d) for name, (a, b) in kept.items() for c, d in (guarded[name],)}
 
 
 def _json(path: Path) -> dict[str, object]:
@@ -61,12 +65,18 @@ def special_tokens(config: Mapping[str, object]) -> dict[str, str]:
     return found
 
 
-def load_text(directory: Path, wall: Callable[[], float], cache_bytes: int = 112 << 20) -> TextModel:
-    """Read a model directory. Raises ConfigError if it has no readable tokenizer or template."""
+def load_text(
+    directory: Path, wall: Callable[[], float], cache_bytes: int = 112 << 20, special_in_text: bool = False
+) -> TextModel:
+    """Read a model directory. Raises ConfigError if it has no readable tokenizer or template.
+
+    `special_in_text`: text of messages may become control tokens.
+    """
     tokenizer, spec = load_tokenizer(directory)
     template = load_template(directory, wall)
     spare = cache_bytes // 10
-    control = ControlTokens(tokenizer, spec, "" if template is None else template.source, spare)
+    source = "" if template is None else template.source
+    control = None if special_in_text else ControlTokens(tokenizer, spec, source, spare)
     return TextModel(
         Tokeniser(tokenizer, spec, cache_bytes - spare), Detokenisers(tokenizer, spec), template, control,
         _info(directory, template),
