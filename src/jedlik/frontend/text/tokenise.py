@@ -136,7 +136,7 @@ class Tokeniser:
         if len(piece) > LONG_CHARS:
             ids: bytes = yield lambda: self._long(piece, limit)
         else:
-            ids = self._words.encode(piece) if self._words else self._alone([piece])[0]
+            ids = self._words.encode(piece) if self._words is not None else self._alone([piece])[0]
         self._cache.put(piece, ids)
         return ids
 
@@ -173,12 +173,12 @@ class Tokeniser:
 
     def caches(self) -> dict[str, tuple[int, int]]:
         """Items and bytes of what is kept."""
-        words = len(self._words) if self._words else 0
+        words = len(self._words) if self._words is not None else 0
         return {"pieces": (len(self._cache), self._cache.size_bytes), "words": (words, words * WORD_BYTES)}
 
     def check(self) -> None:
         self._cache.check()
-        if self._words:
+        if self._words is not None:
             self._words.check()
 
 
