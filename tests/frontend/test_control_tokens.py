@@ -89,7 +89,7 @@ class Chat:
 
     def text(self, messages: list[dict[str, Any]], extra: dict[str, Any] | None = None) -> tuple[str, bool]:
         def render(messages: Any, extra: Any) -> Any:
-            return self.template.render(messages, True, extra)
+            return self.template.steps(messages, True, extra)
 
         return finish(self.control.guarded(render, messages, extra or {}))
 
@@ -105,7 +105,7 @@ class Chat:
         return [token for token in prompt if token in self.ids]
 
     def plain(self, messages: list[dict[str, Any]], extra: dict[str, Any] | None = None) -> str:
-        return finish(self.template.render(messages, True, extra or {}))
+        return self.template.render(messages, True, extra or {})
 
 
 CHATS = {kind: Chat(kind) for kind in KINDS}
@@ -212,7 +212,7 @@ def test_templates_that_edit_make_no_token_of_pieces(edit: str, text: str) -> No
     control = ControlTokens(MARKED, spec_of(MARKED), source)
 
     def render(messages: Any, extra: Any) -> Any:
-        return template.render(messages, False, extra)
+        return template.steps(messages, False, extra)
 
     shown, guarded = finish(control.guarded(render, said(text), {}))
     tokeniser = control.tokeniser
@@ -237,7 +237,7 @@ def test_patterns_are_linear() -> None:
     template = ChatTemplate(source, {}, lambda: 0.0)
 
     def render(messages: Any, extra: Any) -> Any:
-        return template.render(messages, False, extra)
+        return template.steps(messages, False, extra)
 
     text = "<unused" * 40_000 + "<unused17>"
     shown, guarded = finish(control.guarded(render, said(text), {}))

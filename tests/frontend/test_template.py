@@ -8,13 +8,12 @@ import pytest
 from jedlik.core.errors import RequestError
 from jedlik.frontend.text import template as templates
 from jedlik.frontend.text.template import ChatTemplate
-from jedlik.frontend.turns import finish
 
 SAID = [{"role": "user", "content": "a <b> é"}, {"role": "assistant", "content": "ok"}]
 
 
 def render(source: str, **extra: object) -> str:
-    return finish(ChatTemplate(source, {}, time.time).render(SAID, True, extra))
+    return ChatTemplate(source, {}, time.time).render(SAID, True, extra)
 
 
 @pytest.mark.parametrize(
@@ -101,4 +100,4 @@ def test_long_conversations_have_steps_enough() -> None:
     """Also for a template that looks at all turns for each turn."""
     many = [{"role": "user", "content": "x"}] * 1_000
     source = "{% for m in messages %}{% for other in messages %}{% endfor %}{{ m.content.strip() }}{% endfor %}"
-    assert finish(ChatTemplate(source, {}, time.time).render(many, True, {})) == "x" * 1_000
+    assert ChatTemplate(source, {}, time.time).render(many, True, {}) == "x" * 1_000

@@ -61,12 +61,11 @@ def _chats(path: Path) -> None:
     from jinja2 import TemplateError
 
     from jedlik.frontend.text.model import REPAIR, load_template
-    from jedlik.frontend.turns import finish
 
     template = load_template(path, time.time)
     try:
         if template is not None:
-            finish(template.render(QUESTION, generation=True, extra={}))
+            template.render(QUESTION, generation=True, extra={})
     except RequestError as error:
         if type(error.__cause__) is not TemplateError:
             raise ConfigError(

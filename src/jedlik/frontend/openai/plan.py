@@ -245,7 +245,7 @@ class Planner:
             messages.append(chat.rendered(each, f"messages[{at}]", template.knows_developer))
             if not at % MESSAGES_A_STEP:
                 yield None
-        render = partial(template.render, generation=body.add_generation_prompt is not False)
+        render = partial(template.steps, generation=body.add_generation_prompt is not False)
         control = self._text.control
         if control is None:
             return (yield from render(messages, extra=told)), self._text.tokeniser

@@ -21,7 +21,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.visitor import NodeTransformer
 
 from jedlik.core.errors import RequestError
-from jedlik.frontend.turns import Steps
+from jedlik.frontend.turns import Steps, finish
 
 RESERVED = frozenset({"messages", "tools", "documents", "add_generation_prompt"})
 """Names that a request may not set by `chat_template_kwargs`."""
@@ -175,10 +175,14 @@ class ChatTemplate:
         self.reads_tools = "tools" in source
         self.source = source
 
-    def render(
+    def render(self, messages: Sequence[Mapping[str, object]], generation: bool, extra: Mapping[str, object]) -> str:
+        """Prompt text. Raises RequestError if the template refuses the messages or can't be rendered with them."""
+        return finish(self.steps(messages, generation, extra))
+
+    def steps(
         self, messages: Sequence[Mapping[str, object]], generation: bool, extra: Mapping[str, object]
     ) -> Steps[str]:
-        """Prompt text. Raises RequestError if the template refuses the messages or can't be rendered with them."""
+        """`render`, some parts of the text per step."""
         values = {
             **self._globals, **extra, **self._tokens, "messages": messages, "tools": None, "documents": None,
             "add_generation_prompt": generation, _BUDGET: _Budget(len(messages)),
