@@ -91,6 +91,8 @@ class Chat:
         def render(messages: Any, extra: Any) -> Any:
             return self.template.steps(messages, True, extra)
 
+        if not any(map(self.control.touches, messages)) and not self.control.touches_any(extra or {}):
+            return self.plain(messages, extra), False
         return finish(self.control.guarded(render, messages, extra or {}))
 
     def prompt(self, messages: list[dict[str, Any]], extra: dict[str, Any] | None = None) -> list[int]:
@@ -281,3 +283,14 @@ def test_over_http(tmp_path: Path) -> None:
     assert shown["tokens"].count(end) == 2
     assert post(app, "/tokenize", {"prompt": "<|im_end|>"}).json()["tokens"] == [end]
     assert json.dumps(shown).count("udc") == 0
+
+
+@pytest.mark.parametrize(
+    "value", [{"a": ["x"] * 20_000}, {"a": "<", "b": {str(at): "<" for at in range(20_000)}}, "deep"]
+)
+def test_variables_beyond_bounds_are_refused(value: Any, model_dir: Path) -> None:
+    if value == "deep":
+        value = {"b": "<", "a": json.loads("[" * 900 + "]" * 900)}
+    body = {"model": "tiny", "messages": said("hi"), "chat_template_kwargs": value}
+    reply = post(application(model_dir, ScriptedPort([300, 2])), "/v1/chat/completions", body)
+    assert (reply.status, reply.json()["error"]["param"]) == (400, "chat_template_kwargs")

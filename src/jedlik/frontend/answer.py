@@ -4,7 +4,7 @@ Headers wait for the first delivery, so that a refusal is a proper HTTP status a
 that stays silent for the ping period gets its headers without those.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 
@@ -19,7 +19,7 @@ from jedlik.frontend.openai.plan import Shape
 from jedlik.frontend.openai.replies import Envelope, Json
 from jedlik.frontend.pump import Pump
 from jedlik.frontend.sse import DONE, PING, ChunkFormat, error_event
-from jedlik.frontend.turns import Steps
+from jedlik.frontend.turns import Steps, finish
 
 FEW = 4
 """Choices of an answer that are dealt with at once."""
@@ -28,14 +28,26 @@ FEW = 4
 class Spoken:
     """What one choice has said so far, of an answer that is not streamed."""
 
-    def __init__(self, logprobs: Columns) -> None:
+    __slots__ = ("_logprobs", "_make", "texts")
+
+    def __init__(self, make: Callable[[Sequence[Entry]], Json]) -> None:
         self.texts: list[str] = []
-        self.logprobs = logprobs
+        self._make = make
+        self._logprobs: Columns | None = None
 
     def add(self, piece: Piece) -> None:
         self.texts += piece.deltas
         if piece.entries:
-            self.logprobs.add(piece.entries)
+            self._columns().add(piece.entries)
+
+    def logprobs(self) -> Json:
+        """Of all that was said, asked for once."""
+        return self._columns().whole()
+
+    def _columns(self) -> Columns:
+        if self._logprobs is None:
+            self._logprobs = Columns(self._make)
+        return self._logprobs
 
 
 class Answer:
@@ -170,7 +182,7 @@ class Answer:
     async def whole(self, web: Web) -> None:
         """Collect all choices, then answer at once."""
         call = self._call
-        spoken = [Spoken(Columns(self._logprobs)) for _ in call.choices]
+        spoken = [Spoken(self._logprobs) for _ in call.choices]
         few = self._plain and len(call.choices) <= FEW
         over = False
         while not over:  # looked at after the news: a refusal may be there before the first wait
@@ -188,7 +200,7 @@ class Answer:
                 await web.refuse(errors.of_fault(fault))
                 return
             over = call.over
-        choices = await self._hub.turns.run(self._choices(spoken))
+        choices = finish(self._choices(spoken)) if few else await self._hub.turns.run(self._choices(spoken))
         call.sending_since = self._hub.now()
         await web.reply(200, replies.whole(self._envelope, choices, self._usage()), self._origin())
 
@@ -215,7 +227,7 @@ class Answer:
         make = replies.chat_choice if self._shape.chat else replies.completion_choice
         for choice in self._call.choices:
             said = spoken[choice.place.index]
-            logprobs = None if self._shape.logprobs is None else said.logprobs.whole()
+            logprobs = None if self._shape.logprobs is None else said.logprobs()
             one = make(choice.place.index, "".join(said.texts), logprobs, choice.finish, choice.stop_reason)
             made.append(one if len(spoken) <= FEW else replies.encoded(one))
             yield None

@@ -13,7 +13,7 @@ from jedlik.core.ids import RequestId, StreamId
 from jedlik.core.requests import MOST_PRIORITY, KvHint, Request, Sampling, Stopping
 from jedlik.frontend.openai import chat, sampling
 from jedlik.frontend.openai.limits import ModelLimits
-from jedlik.frontend.openai.schema import CHAT_ONLY, COMPLETION_ONLY, Body, KvHintBody, refuse_unserved
+from jedlik.frontend.openai.schema import CHAT_ONLY, COMPLETION_ONLY, Body, KvHintBody, Message, refuse_unserved
 from jedlik.frontend.text.model import TextModel
 from jedlik.frontend.text.stop import Stops
 from jedlik.frontend.text.tokenise import Tokeniser, TooLong
@@ -235,22 +235,32 @@ class Planner:
             )
         if not body.messages:
             raise RequestError("messages is missing or empty.", param="messages", code="missing_parameter")
-        most = self._config.max_messages
-        if sum([len(each.content) if isinstance(each.content, list) else 1 for each in body.messages]) > most:
-            why = f"has more than {most} messages and parts of messages (the server's frontend.max_messages)"
-            raise sampling.refuse("messages", why)
+        self._limited(body.messages)
         told = chat.variables(body, template.reserved)
+        control = self._text.control
+        touched = control is not None and bool(told) and control.touches_any(told)
         messages = []
-        for at, each in enumerate(body.messages):
-            messages.append(chat.rendered(each, f"messages[{at}]", template.knows_developer))
+        for at, each in enumerate(body.messages, 1):
+            message = chat.rendered(each, f"messages[{at - 1}]", template.knows_developer)
+            touched = touched or (control is not None and control.touches(message))
+            messages.append(message)
             if not at % MESSAGES_A_STEP:
                 yield None
         render = partial(template.steps, generation=body.add_generation_prompt is not False)
-        control = self._text.control
-        if control is None:
+        if control is None or not touched:
             return (yield from render(messages, extra=told)), self._text.tokeniser
         text, guarded = yield from control.guarded(render, messages, told)
         return text, control.tokeniser if guarded else self._text.tokeniser
+
+    def _limited(self, messages: Sequence[Message]) -> None:
+        most = self._config.max_messages
+        count = len(messages)
+        for message in messages:
+            if isinstance(message.content, list):
+                count += len(message.content) - 1
+        if count > most:
+            why = f"has more than {most} messages and parts of messages (the server's frontend.max_messages)"
+            raise sampling.refuse("messages", why)
 
 
 def too_long(count: str, most: int, room: int, param: str) -> RequestError:

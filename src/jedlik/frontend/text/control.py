@@ -72,9 +72,10 @@ class ControlTokens:
         """For texts with breaks."""
 
     def guarded(self, render: Render, messages: Messages, told: Values) -> Steps[tuple[str, bool]]:
-        """The prompt's text; and whether it has breaks, so that `tokeniser` has to take it. Raises as `render` does."""
-        if not (yield from self._might(messages, told)):
-            return (yield from render(messages, extra=told)), False
+        """The prompt's text; and whether it has breaks, so that `tokeniser` has to take it. Raises as `render` does.
+
+        What nothing `touches` needs no guarding.
+        """
         try:
             some, extra = yield from _edited(messages, told, self._some, self._some_said)
             text = yield from render(some, extra=extra)
@@ -89,18 +90,20 @@ class ControlTokens:
         broken = yield from self._replaced(self._client, lambda char: char + BREAK, text)
         return self._restored(broken), len(broken) > len(text)
 
-    def _might(self, messages: Messages, told: Values) -> Steps[bool]:
-        """Whether any text has a character that a control token begins with."""
-        _modest(told)
-        if told and _has(told, self._starts):
-            return True
-        for at, message in enumerate(messages):
-            for value in message.values():
-                if _has(value, self._starts):
-                    return True
-            if at % STEP == STEP - 1:
-                yield None
+    def touches(self, message: Values) -> bool:
+        """Whether a text of a message has a character that a control token begins with."""
+        for value in message.values():
+            if isinstance(value, str):
+                for start in self._starts:  # a loop: `any` takes three times as long, for every message
+                    if start in value:
+                        return True
+            elif _has(value, self._starts, [MOST_VALUES]):
+                return True
         return False
+
+    def touches_any(self, told: Values) -> bool:
+        """The same of a template's variables. Raises RequestError if they are more than a template needs."""
+        return _has(told, self._starts, [MOST_VALUES])
 
     def _hiding(self, pattern: str) -> Edit:
         """An edit that puts stand-ins for the characters that a pattern finds."""
@@ -152,30 +155,19 @@ def _is_markup(content: str) -> bool:
 # --- clients' values ---
 
 
-def _modest(told: Values) -> None:
-    """Raises RequestError for variables that would take long to look through; a template needs no such."""
-    left, rest = MOST_VALUES, [(0, value) for value in told.values()]
-    while rest:
-        depth, value = rest.pop()
-        if not isinstance(value, dict | list):
-            continue
-        left -= len(value)
-        if left < 0 or depth > MOST_DEPTH:
-            what = f"chat_template_kwargs has more than {MOST_VALUES} values, or is nested deeper than {MOST_DEPTH}."
-            raise RequestError(what, param="chat_template_kwargs", code="invalid_value")
-        rest += [(depth + 1, item) for item in (value.values() if isinstance(value, dict) else value)]
-
-
-def _has(value: object, starts: Sequence[str]) -> bool:
-    """Whether any text of a value has one of these characters."""
+def _has(value: object, starts: Sequence[str], left: list[int], depth: int = 0) -> bool:
+    """Whether any text of a value has one of these characters. Raises RequestError for more than a template needs."""
     if isinstance(value, str):
-        for start in starts:  # noqa: SIM110 - `any` takes three times as long, for every message
-            if start in value:
-                return True
+        return any(start in value for start in starts)
+    if not isinstance(value, Mapping | list):
         return False
-    if isinstance(value, Mapping):
-        return any(_has(name, starts) or _has(item, starts) for name, item in value.items())
-    return isinstance(value, list) and any(_has(item, starts) for item in value)
+    left[0] -= len(value)
+    if left[0] < 0 or depth > MOST_DEPTH:
+        what = f"chat_template_kwargs has more than {MOST_VALUES} values, or is nested deeper than {MOST_DEPTH}."
+        raise RequestError(what, param="chat_template_kwargs", code="invalid_value")
+    items = [*value, *value.values()] if isinstance(value, Mapping) else value
+    found = [_has(item, starts, left, depth + 1) for item in items]
+    return any(found)
 
 
 def _edited(messages: Messages, told: Values, edit: Edit, said: Edit) -> Steps[tuple[Messages, Values]]:

@@ -106,7 +106,7 @@ class Tokeniser:
                 continue
             ids = self._cache.get(piece)
             if ids is None:
-                ids = yield from self._learn(piece, limit)
+                ids = self._learn(piece) if len(piece) <= LONG_CHARS else (yield from self._long(piece, limit))
             parts.append(ids)
             size += len(ids)
             if limit is not None and size > most:
@@ -131,21 +131,25 @@ class Tokeniser:
     def _pieces(self, text: str) -> Iterable[str | None]:
         return self._cuts.looked_at(text) if self._cuts else (text,)
 
-    def _learn(self, piece: str, limit: int | None) -> Steps[bytes]:
+    def _learn(self, piece: str) -> bytes:
         piece.encode()  # the tokenizer's own complaint about lone surrogates is a TypeError
-        if len(piece) > LONG_CHARS:
-            ids: bytes = yield lambda: self._long(piece, limit)
-        else:
-            ids = self._words.encode(piece) if self._words is not None else self._alone([piece])[0]
+        ids = self._words.encode(piece) if self._words is not None else self._alone([piece])[0]
         self._cache.put(piece, ids)
         return ids
 
-    def _long(self, piece: str, limit: int | None) -> bytes:
-        """Ids of a long piece; a list of far too many is not even made."""
-        (made,) = self._tokenizer.encode_batch_fast([piece], add_special_tokens=False)
-        if limit is not None and len(made) > limit:
-            raise TooLong(len(made))
-        return pack(made.ids)
+    def _long(self, piece: str, limit: int | None) -> Steps[bytes]:
+        """As `_learn`, in a thread; a list of far too many ids is not even made."""
+        piece.encode()
+
+        def tokenise() -> bytes:
+            (made,) = self._tokenizer.encode_batch_fast([piece], add_special_tokens=False)
+            if limit is not None and len(made) > limit:
+                raise TooLong(len(made))
+            return pack(made.ids)
+
+        ids: bytes = yield tokenise
+        self._cache.put(piece, ids)
+        return ids
 
     def _alone(self, texts: Sequence[str]) -> list[bytes]:
         # the batch form is a quarter faster even for one: it keeps no character offsets
