@@ -149,7 +149,7 @@ def test_a_worker_in_a_crash_loop_is_told_of(by_hand: Server) -> None:
         return any("crash loop" in line for line in by_hand.lines)
 
     by_hand.wait_for(kill_again)
-    assert any(line.startswith("worker-1 was killed by SIGKILL; starting it again") for line in by_hand.lines)
+    assert any("worker-1 was killed by SIGKILL; starting it again" in line for line in by_hand.lines)
     scale(by_hand, auto=True)
     by_hand.wait_for(lambda: serving(by_hand, 1))
 
@@ -168,8 +168,8 @@ def test_a_load_step_adds_workers_that_leave_when_it_is_over(tmp_path: Path) -> 
         with load(server, clients=1, tokens=60) as clients:
             server.wait_for(lambda: serving(server, 1), 100)
         assert clients.bad == []
-        assert any(line.startswith("jedlik: start worker-1") for line in server.lines)
-        assert any(line.startswith("jedlik: drain") for line in server.lines)
+        assert any("start worker-1" in line for line in server.lines)
+        assert any("drain worker-" in line for line in server.lines)
         children = server.children()
     finally:
         assert server.stop() == 0
@@ -194,10 +194,10 @@ def test_advice_changes_nothing() -> None:
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        (("--planner.budget", "0"), "planner.budget is 0.0; at least 1 is needed"),
+        (("--planner.budget", "0"), "planner.budget = '0'"),
         (("--planner.budget", "2", "--workers", "3"), "workers at start: 3; planner.budget has room for 2"),
         (("--planner.mode", "on"), "set --planner.budget"),
-        (("--planner.attainment", "95"), "planner.attainment is 95.0"),
+        (("--planner.attainment", "95"), "planner.attainment = '95'"),
     ],
 )
 def test_what_can_not_be_planned_is_refused_at_once(flags: tuple[str, ...], said: str) -> None:
