@@ -5,6 +5,8 @@ ignored silently: a parameter takes effect, is refused, or stands in one of the 
 `MESSAGE_WITHOUT_EFFECT` and `PART_WITHOUT_EFFECT` change no answer; `NEUTRAL` is taken where it asks for nothing.
 """
 
+from operator import attrgetter
+
 import msgspec
 
 from jedlik.core.errors import RequestError
@@ -274,6 +276,8 @@ NEUTRAL: dict[str, tuple[object, ...]] = {
 }
 """Parameters that are not served, with the values that ask for nothing (null always does). The first that asks for
 something is named: what must be removed stands before what only belongs to it."""
+_not_served = attrgetter(*NEUTRAL)
+_NOTHING = (None,) * len(NEUTRAL)
 TOOLS = ("tools", "tool_choice", "parallel_tool_calls")
 CHAT_ONLY = (
     "messages", "top_logprobs", "max_completion_tokens", "add_generation_prompt", "chat_template_kwargs",
@@ -295,15 +299,20 @@ def refuse_unserved(body: Body, other_endpoint: tuple[str, ...], reads_tools: bo
     for name in other_endpoint:
         if getattr(body, name) is not None:
             raise RequestError(f"{name} is not a parameter of this endpoint.", param=name, code="unknown_parameter")
+    if _not_served(body) != _NOTHING:
+        _refuse_not_served(body, reads_tools)
+    options = body.stream_options
+    if options is not None:
+        _refuse_stream_options(options, bool(body.stream))
+
+
+def _refuse_not_served(body: Body, reads_tools: bool) -> None:
     spared = TOOLS if body.tool_choice == "none" and not reads_tools and isinstance(body.tools, list) else ()
     for name, neutral in NEUTRAL.items():
         value = getattr(body, name)
         if value is not None and name not in spared and not any(_same(value, each) for each in neutral):
             remedy = f" with this value; leave it out, or send {_listed(neutral)}" if neutral else "; leave it out"
             raise RequestError(f"{name} is not supported{remedy}.", param=name, code="unsupported_parameter")
-    options = body.stream_options
-    if options is not None:
-        _refuse_stream_options(options, bool(body.stream))
 
 
 def _listed(values: tuple[object, ...]) -> str:
