@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from jedlik.core.config import FaultConfig
 from jedlik.core.protocol import AssumeRole
+from jedlik.core.sums import float_sum
 from jedlik.sim.outcome import Run
 from jedlik.sim.workload.offered import Workload
 from moving_world import WORKER, HandOffs, Moment, a_fleet, a_pool
@@ -154,8 +155,66 @@ def test_leaps_are_cut_where_steps_would_have_seen_a_hand_off() -> None:
             run = world.run()
             assert len(world.ended) > 10
             events[step_by_step] = run.events
-            ttft_s[step_by_step] += sum(one.ttft_s for one in run.outcomes)
-            duration_s[step_by_step] += sum(one.ended_s - one.arrived_s for one in run.outcomes)
+            ttft_s[step_by_step] += float_sum(one.ttft_s or 0.0 for one in run.outcomes)
+            duration_s[step_by_step] += float_sum((one.ended_s or 0.0) - one.arrived_s for one in run.outcomes)
         assert events[False] < events[True] / 1.5
     assert ttft_s[False] == pytest.approx(ttft_s[True], rel=0.05)
     assert duration_s[False] == pytest.approx(duration_s[True], rel=0.01)
+
+
+DEADLY = ("crash", "hang", "partition", "drain")
+NAMES = ("p/0", "p/1", "d/0", "d/1")
+
+
+@st.composite
+def scripts(draw: st.DrawFn) -> list[FaultConfig]:
+    """Up to three that may cost an attempt, and cut links."""
+    faults = []
+    for kind in draw(st.lists(st.sampled_from(DEADLY), max_size=3)) + draw(st.lists(st.just("cut"), max_size=3)):
+        worker, peer = draw(st.permutations(NAMES))[:2]
+        fault = {"at_s": draw(st.floats(0.0, 1.5)), "kind": kind, "worker": worker}
+        fault |= {"for_s": draw(st.floats(0.01, 3.0))} | ({"peer": peer} if kind == "cut" else {})
+        faults.append(msgspec.convert(fault, FaultConfig))
+    return sorted(faults, key=lambda fault: fault.at_s)
+
+
+@st.composite
+def worlds(draw: st.DrawFn) -> tuple[HandOffs, bool]:
+    """And whether nothing deadly happens."""
+    tokens = draw(st.sampled_from([16 * 150, 16 * 400]))
+    hosts = draw(st.sampled_from([(None, None), ("one", "one"), ("one", None)]))
+    pools = [a_pool(name, 2, kv_tokens=tokens, host=host) for name, host in zip("pd", hosts, strict=True)]
+    worker = msgspec.structs.replace(
+        WORKER,
+        run_ahead=draw(st.booleans()),
+        max_sequences=draw(st.sampled_from([2, 16])),
+        max_step_tokens=draw(st.sampled_from([48, 256, 1000])),
+        handoff_share=draw(st.sampled_from([0.2, 0.5, 1.0])),
+        handoff_patience_s=draw(st.sampled_from([0.05, 0.5])),
+    )
+    setup = a_fleet(*pools, worker=worker, seed=draw(st.integers(0, 99)))
+    faults = tuple(draw(scripts()))
+    return HandOffs(
+        msgspec.structs.replace(setup, faults=faults),
+        draw(workloads()),
+        draw(st.sampled_from([["p/0"], ["p/0", "p/1"], [*NAMES]])),
+        draw(st.sampled_from([True, True, False])),
+    ), not any(fault.kind in DEADLY for fault in faults)
+
+
+@st.composite
+def workloads(draw: st.DrawFn) -> Workload:
+    seed = draw(st.integers(0, 999))
+    if draw(st.booleans()):
+        return Conversations(seed, talks=6, turns=3, over_s=1.0)
+    rate = draw(st.sampled_from([10.0, 100.0]))
+    return drawn(seed, draw(st.integers(1, 20)), rate, prefix_pieces=4, own_pieces=8, outputs=(1, 60))
+
+
+@settings(max_examples=100, deadline=None)
+@given(worlds())
+def test_whatever_happens_whenever_everybody_is_answered_and_nothing_is_lost(given: tuple[HandOffs, bool]) -> None:
+    world, quiet = given
+    result = world.run()
+    assert {outcome.outcome for outcome in result.outcomes} <= {"length"}
+    assert not quiet or {outcome.attempts for outcome in result.outcomes} == {1}
