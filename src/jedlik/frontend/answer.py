@@ -41,7 +41,7 @@ class Spoken:
             self._columns().add(piece.entries)
 
     def logprobs(self) -> Json:
-        """Of all that was said, asked for once."""
+        """The logprobs of all that was said. They are asked for once."""
         return self._columns().whole()
 
     def _columns(self) -> Columns:

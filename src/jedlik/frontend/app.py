@@ -44,7 +44,7 @@ _FIELD_NAMES = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z, -]{1,2000}")
 
 Answer = Callable[[Web], Awaitable[None]]
 SiteOf = Callable[[int | None], Site]
-"""Of the port that a connection came to."""
+"""A site is looked up by the port that a connection came to."""
 
 
 class FrontendParts(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,7 +59,7 @@ class FrontendParts(msgspec.Struct, frozen=True, kw_only=True):
     """Names of models that are known even while no worker is there (503 then, not 404)."""
     config: FrontendConfig
     defaults: Defaults = OPENAI
-    """Of sampling, where a request says nothing."""
+    """Sampling parameters take these values where a request says nothing."""
     gateway: GatewayConfig = GatewayConfig()
     """How long requests wait for a first worker, and how many."""
     special_in_text: bool = False
@@ -68,7 +68,7 @@ class FrontendParts(msgspec.Struct, frozen=True, kw_only=True):
     """Key to tenant; empty: no authentication."""
     site: Site = Site()
     other_sites: Mapping[int, Site] = {}
-    """Those of further ports."""
+    """The sites of further ports, by port."""
     metrics: Callable[[], bytes]
     """Prometheus text."""
     rng: random.Random
@@ -145,7 +145,7 @@ class Application:
             raise
 
     def _admitted(self, web: Web) -> Answer:
-        """Who answers a request that may be answered. Raises RequestError."""
+        """The handler that answers this request. Raises RequestError if the request may not be answered."""
         site = self._site_of(web.port)
         _check_site(web, site)
         methods = self._methods(web, site)
@@ -184,7 +184,7 @@ class Application:
 
 
 def _check_site(web: Web, site: Site) -> None:
-    """Whose name was asked, and whose page asks. Raises RequestError (403)."""
+    """Checks the request's Host and Origin against the site. Raises RequestError (403)."""
     host, origin = web.header(b"host"), web.header(b"origin")
     if not site.answers_to(host):
         raise RequestError(
@@ -213,7 +213,7 @@ def _nothing_at(path: str) -> RequestError:
 
 
 def _allow(methods: Mapping[str, Route]) -> str:
-    """For an Allow header."""
+    """The value of an Allow header."""
     return ", ".join(sorted({*methods, "OPTIONS", *(["HEAD"] if "GET" in methods else [])}))
 
 

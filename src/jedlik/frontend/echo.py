@@ -23,7 +23,7 @@ class Echo:
         self._stream = stream
 
     def detokeniser(self) -> Detokeniser:
-        """For one answer: it goes on where the prompt ended, be it inside a character."""
+        """A detokeniser for one answer. It goes on where the prompt ended, even inside a character."""
         return self._stream.fork()
 
     def pieces(self, logprobs: Sequence[TokenLogprobs] | None) -> Iterator[Piece]:

@@ -18,12 +18,12 @@ LOOK_EVERY_S = 0.05
 
 
 class FirstWorkers:
-    """See the module. Runs on one event loop."""
+    """Requests wait here for their model's first worker, as the module says. Runs on one event loop."""
 
     def __init__(self, port: GatewayPort, book: LimitsBook, config: GatewayConfig) -> None:
         self._port, self._book, self._config = port, book, config
         self._waiting: dict[asyncio.Future[None], str] = {}
-        """Who waits, for which model."""
+        """The model that each waiting request is for."""
 
     def __len__(self) -> int:
         return len(self._waiting)

@@ -48,7 +48,7 @@ class Web:
 
     @property
     def port(self) -> int | None:
-        """Where the connection came in."""
+        """The server's port that the connection came to, or None if the server does not tell."""
         server = self.scope.get("server")
         return None if server is None else server[1]
 

@@ -48,7 +48,7 @@ class Reader(Generic[T]):
             raise _unreadable(raw) from error
 
     def steps(self, raw: bytes | bytearray) -> Steps[T]:
-        """As `read`, of a large body: what is wrong with it takes a while to say."""
+        """Reads a large body as `read` does. An invalid one gets a step of its own, since finding the error is slow."""
         try:
             return self._decoder.decode(raw)
         except (msgspec.MsgspecError, UnicodeError, RecursionError):

@@ -176,7 +176,7 @@ class Pages:
         await web.reply_json(200, {"prompt": await turns.run(detokenisers.steps(body.tokens, skip_special=False))})
 
     def _limits(self, model: str | None) -> ModelLimits | None:
-        """Of the model that is asked about, by default the one that is served. Raises RequestError (404)."""
+        """The limits of the model that is asked about, by default the one that is served. Raises RequestError (404)."""
         book = self._desk.book
         book.update(self._desk.port.cards())
         name = next(iter(sorted(book.ready)), None) if model is None else model

@@ -1,4 +1,4 @@
-"""Which names this server answers to, and which web pages may use it. Pure.
+"""A site says which host names this server answers to, and which web pages may use it. Pure.
 
 A browser on the same machine reaches a server on loopback for every page that it shows. Two things keep pages out:
 
@@ -19,7 +19,7 @@ from collections.abc import Iterable
 import msgspec
 
 LOOPBACK = "loopback"
-"""In a list of origins: pages of this machine, http://localhost:3000 and the like."""
+"""In a list of origins this word stands for pages of this machine, such as http://localhost:3000."""
 _ORIGIN = re.compile(r"https?://(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:\d+)?")
 
 
@@ -87,5 +87,5 @@ def is_address(name: str) -> bool:
 
 
 def listed(names: Iterable[str]) -> frozenset[str]:
-    """As somebody wrote them: host names with or without a port, origins with or without a slash at the end."""
+    """The set of host names or origins that somebody listed. It is in small letters, without slashes at the end."""
     return frozenset(name.strip().lower().rstrip("/") for name in names)

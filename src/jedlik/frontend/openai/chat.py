@@ -15,7 +15,7 @@ NOT_SERVED = ("tool_calls", "tool_call_id", "function_call", "audio", "prefix", 
 
 
 def rendered(message: Message, param: str, knows_developer: bool) -> dict[str, object]:
-    """As templates expect it; `param` is its path. Raises RequestError.
+    """The message as chat templates expect it. `param` is its path in the request. Raises RequestError.
 
     `developer` is OpenAI's newer name for `system`. An assistant's reasoning goes by both names that templates read.
     """
@@ -55,7 +55,7 @@ def _content(message: Message, param: str, assistant: bool) -> tuple[str, str]:
 
 
 def _part(part: dict[str, object], param: str, assistant: bool) -> tuple[str, str]:
-    """Its type and its text. Raises RequestError naming what may not be there."""
+    """The type and the text of a content part. Raises RequestError naming what may not be there."""
     kind = part.get("type")
     if not isinstance(kind, str):
         raise _unsupported(f"{param}.type", "must be a string: text is a part of type 'text'")

@@ -51,7 +51,7 @@ def error_object(status: int, message: str, param: str | None, code: str | None)
 
 
 def _short(text: str, most: int) -> str:
-    """Its beginning, as text that can be sent: half a surrogate pair can't."""
+    """The beginning of a text, with lone surrogates escaped, since they cannot be sent as UTF-8."""
     shown = text if len(text) <= most else text[:most] + " ..."
     return shown.encode(errors="backslashreplace").decode()
 

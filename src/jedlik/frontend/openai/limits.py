@@ -20,7 +20,7 @@ class ModelLimits(msgspec.Struct, frozen=True):
     max_logprobs: int
     choices: int
     defaults: Defaults = OPENAI
-    """Where a request says nothing."""
+    """Sampling parameters take these values where a request says nothing."""
     fingerprint: str = ""
 
     def needs(self, name: str, param: str) -> None:

@@ -35,14 +35,14 @@ class Shape(msgspec.Struct, frozen=True):
     chat: bool
     stream: bool
     include_usage: bool
-    """In a last chunk of its own."""
+    """A stream reports token usage in a last chunk of its own."""
     running_usage: bool
-    """In every chunk."""
+    """A stream reports token usage in every chunk."""
     stops: Stops | None
     min_tokens: int
     """Stop strings count behind so many tokens."""
     stop_token_ids: tuple[int, ...]
-    """That the client named: `stop_reason` tells which one ended a choice, and is null for the model's own EOS."""
+    """Stop tokens that the client named. `stop_reason` names the one that ended a choice. It is null for EOS."""
     include_stop: bool
     skip_special: bool
     logprobs: int | None
@@ -116,7 +116,7 @@ class Planner:
         return self._plan(body, limits, [ids], self._shape(body, True, count))
 
     def refuse_unserved(self, body: Body) -> None:
-        """Of a chat. Raises RequestError."""
+        """Refuses fields that a chat completion does not serve. Raises RequestError."""
         template = self._text.template
         refuse_unserved(body, COMPLETION_ONLY, template is None or template.reads_tools)
 

@@ -10,7 +10,7 @@ from jedlik.frontend.openai.schema import Body
 SEEDS = 1 << 64
 """How many there are: those of signed 64 bits."""
 DRAW_A_SEED = -1
-"""As if none was given (vLLM reads it so)."""
+"""This seed counts as no seed given: one is drawn (vLLM reads it so)."""
 SMALLEST_NUCLEUS = 1e-9
 MAX_LOGIT_BIAS = 1024
 MAX_STOP_TOKEN_IDS = 1024

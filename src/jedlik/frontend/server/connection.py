@@ -23,7 +23,7 @@ from jedlik.net.peer import is_gone
 LINGER_S, LINGER_BYTES = 2.0, 64 << 20
 """What a client still sends after the last answer is dropped for so long, and as long as it is no more."""
 CROWDED_S = 5.0
-"""For the request of a connection that is going to be refused."""
+"""A connection that is going to be refused has so long to send its request."""
 SLOWEST_BYTES_S = 16 << 10
 """A body that comes faster is never late."""
 PEER_CHECK_S = 0.02
@@ -37,7 +37,7 @@ _OPEN = frozenset(b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghi
 
 
 class Limits(NamedTuple):
-    """Of every connection."""
+    """The limits on size and time that every connection has."""
 
     head_bytes: int
     receive_s: float
@@ -58,7 +58,7 @@ class Exit:
 
 
 class UnchunkedCycle(RequestResponseCycle):
-    """For HTTP/1.0, which knows no chunks: an answer of unknown length ends with the connection."""
+    """A cycle for HTTP/1.0, which knows no chunks. An answer of unknown length ends with the connection."""
 
     async def send(self, message: Any) -> None:
         if message["type"] == "http.response.start":
@@ -308,7 +308,7 @@ class Connection(HttpToolsProtocol):
         return True
 
     def leave_quietly(self) -> None:
-        """Of a connection that asks nothing."""
+        """Closes a connection that asks nothing, without an answer."""
         self._phase, self._since = "leaving", self.loop.time()
         self._waiting.pop(self, None)
         self.transport.close()

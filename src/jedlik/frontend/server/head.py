@@ -86,7 +86,7 @@ def bad(message: str, status: int = 400, code: str = "bad_request") -> RequestEr
 
 
 def too_long(raw: bytes | bytearray, limit_bytes: int) -> RequestError:
-    """Of a head that has not ended within the limit: its first line, or its fields."""
+    """The error for a head that has not ended within the limit. It tells a long request line from large fields."""
     if raw.find(b"\n", 0, limit_bytes) < 0:
         return bad(f"The request line is longer than {limit_bytes} bytes.", 414, "uri_too_long")
     return bad(f"The head of the request is larger than {limit_bytes} bytes.", 431, "head_too_large")
@@ -201,6 +201,6 @@ def _expects(fields: Fields, version: str) -> bool:
 
 
 def _members(fields: Fields, name: bytes) -> list[bytes]:
-    """Of a list field, in small letters."""
+    """The members of a comma-separated header field, in small letters."""
     value = fields.get(name)
     return [] if value is None else [member for part in value.split(b",") if (member := part.strip(b" \t").lower())]

@@ -21,7 +21,7 @@ ACCEPT_AT_ONCE = 64
 SPARE = 64
 """Connections beyond the limit that are read from, so that their clients get a proper refusal. Further ones wait."""
 PATIENCE_S = 1.0
-"""Who has waited longer than this without a request makes room for others."""
+"""A connection that has been without a request for longer than this is closed when others need the room."""
 PAUSE_S = 0.05
 """Without room for a refusal, or a descriptor, nobody is accepted for so long."""
 SAY_EVERY_S = 10.0

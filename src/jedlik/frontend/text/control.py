@@ -29,7 +29,7 @@ MOST_STARTS = 0x400
 SCANNED_CHARS = 1 << 15
 STEP = 64
 MOST_VALUES, MOST_DEPTH = 10_000, 50
-"""Of a template's variables."""
+"""A template's variables may have so many values, nested so deep."""
 Values = Mapping[str, object]
 Messages = Sequence[Values]
 
@@ -69,7 +69,7 @@ class ControlTokens:
         self._every = self._hiding(_not_starting([], starts))
         self._every_said = self._hiding(_not_starting(sorted(written), starts))
         self.tokeniser = Tokeniser(_deaf(tokenizer, self.contents), spec, cache_bytes)
-        """For texts with breaks."""
+        """This tokeniser takes texts that have breaks."""
 
     def guarded(self, render: Render, messages: Messages, told: Values) -> Steps[tuple[str, bool]]:
         """The prompt's text; and whether it has breaks, so that `tokeniser` has to take it. Raises as `render` does.

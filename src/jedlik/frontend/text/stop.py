@@ -19,7 +19,7 @@ class Stops:
 
 
 def _borders(string: str) -> list[int]:
-    """Of each beginning: how much of its end is a shorter beginning again."""
+    """The length of the longest border of each prefix: a shorter prefix that it ends with (Knuth-Morris-Pratt)."""
     borders, size = [0], 0
     for char in string[1:]:
         while size and string[size] != char:
@@ -37,7 +37,7 @@ class StopFinder:
     def __init__(self, stops: Stops) -> None:
         self._stops = stops
         self._matched = [0] * len(stops.strings)
-        """Of each string: how many of its characters the text ends with."""
+        """The number of characters of each stop string that the text ends with."""
         self.held = ""
 
     def feed(self, text: str, counts: bool = True) -> tuple[str, str | None]:

@@ -28,11 +28,11 @@ RESERVED = frozenset({"messages", "tools", "documents", "add_generation_prompt"}
 STEPS, STEPS_PER_MESSAGE, STEPS_PER_CALL = 200_000, 2_000, 10
 """A rendering may take so many steps: turns of loops are one, calls cost more."""
 MOST_CHARS = 64 << 20
-"""Of one rendering, and of any text that is put together on the way."""
+"""A rendering has at most so many characters, and so has any text that is put together on the way."""
 MOST_ITEMS = 1 << 20
-"""Of a list that is put together."""
+"""A list that a template puts together has at most so many items."""
 MOST_TOLD_CHARS = 500
-"""Of what a template says is wrong: it may repeat a message."""
+"""A template's error is shown up to so many characters, since it may repeat a message."""
 _BUDGET = " steps"
 """Stands among a rendering's variables under a name that no template can write."""
 PARTS_A_STEP = 64
@@ -145,7 +145,7 @@ def _tojson(
     separators: tuple[str, str] | None = None,
     sort_keys: bool = False,
 ) -> str:
-    """As in transformers: no escapes for HTML. Stand-ins (`control`) are never escaped."""
+    """The `tojson` filter works as in transformers, without HTML escapes. It never escapes stand-ins (`control`)."""
     text = json.dumps(value, ensure_ascii=False, indent=indent, separators=separators, sort_keys=sort_keys)
     return _NO_ASCII.sub(lambda match: json.dumps(match[0])[1:-1], text) if ensure_ascii else text
 

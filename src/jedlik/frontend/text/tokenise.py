@@ -19,7 +19,7 @@ from jedlik.frontend.turns import Steps, finish
 PIECE_OVERHEAD_BYTES = 250
 """Of a kept piece besides its characters and ids: two objects and a place in the table."""
 LONG_CHARS = 8 << 10
-"""From here on a piece is tokenised in a thread: the tokenizer releases the interpreter's lock."""
+"""A piece longer than this is tokenised in a thread, since the tokenizer releases the interpreter's lock."""
 
 
 class TooLong(ValueError):
@@ -138,7 +138,7 @@ class Tokeniser:
         return ids
 
     def _long(self, piece: str, limit: int | None) -> Steps[bytes]:
-        """As `_learn`, in a thread; a list of far too many ids is not even made."""
+        """Does what `_learn` does, in a thread. A list of far too many ids is not even made."""
         piece.encode()
 
         def tokenise() -> bytes:

@@ -15,7 +15,7 @@ LONGEST_CHARS = 48
 LONG_TEXT_WORDS = 8 << 10
 """More than a text of the length that words are looked up for has."""
 WORD_BYTES = 200
-"""Of a word's place in the table, about. When the budget is full the table is begun anew: one slow text per word."""
+"""A word takes about so many bytes in the table. A full table is begun anew, which costs one slow text per word."""
 
 
 class Words:
