@@ -33,7 +33,7 @@ class Server(msgspec.Struct, frozen=True):
     model_path: str
     model_name: str
     kv_cache_bytes: int | None = None
-    """Of each worker, where nobody named a size: reckoned for all that there may be."""
+    """The size of each worker's KV cache where no setting names one. It is computed for the most workers allowed."""
 
     @property
     def told(self) -> ServeConfig:

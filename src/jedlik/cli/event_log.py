@@ -49,7 +49,7 @@ class Made(msgspec.Struct, frozen=True, tag="process"):
     costs: StepCosts | None = None
     """What a worker took steps to take; None: it learnt."""
     version: str = __version__
-    """Of jedlik."""
+    """The version of jedlik."""
 
 
 class PlannerMade(msgspec.Struct, frozen=True, tag="planner"):
@@ -67,11 +67,11 @@ class Replayed(NamedTuple):
     turns: Recording[Any, Any]
     differences: Replay[Any, Any]
     version: str
-    """That recorded it."""
+    """The version of jedlik that recorded it."""
 
 
 def prepare(config: ServeConfig) -> None:
-    """See that logs can be written, before anything starts. Raises ConfigError."""
+    """Check that event logs can be written, before anything starts. Raises ConfigError."""
     if config.event_log is None:
         return
     folder = Path(config.event_log).absolute()

@@ -29,7 +29,7 @@ def explain(request_id: str, url: str, api_key: str | None) -> None:
 
 
 def _width(part: RenderableType) -> int:
-    """Of a table: a terminal breaks a line that is too long, but a cell that is cut is lost."""
+    """The width a table needs, else 0. A terminal breaks a line that is too long, but a cell that is cut is lost."""
     wide = Console(width=10_000)
     return wide.measure(part).maximum if isinstance(part, Table) else 0
 

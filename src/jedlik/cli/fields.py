@@ -54,7 +54,7 @@ def fields(struct: type[msgspec.Struct] = ServeConfig, above: tuple[str, ...] = 
 
 
 def type_name(field: Field) -> str:
-    """For people: int, size, torch|simulated ..."""
+    """The name of a field's type for people: int, size, torch|simulated ..."""
     kind = values.taken_apart(field.type)[0]
     if typing.get_origin(kind) is typing.Literal:
         return "|".join(map(str, typing.get_args(kind)))

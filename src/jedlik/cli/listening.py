@@ -57,7 +57,7 @@ def served(server: str) -> str | None:
 
 
 def url(host: str, port: int) -> str:
-    """As a browser takes it: an IPv6 address is in brackets."""
+    """The URL of an address as a browser takes it: an IPv6 address is in brackets."""
     return f"http://{at(host, port)}"
 
 
@@ -67,5 +67,5 @@ def at(host: str, port: int) -> str:
 
 
 def reachable(host: str) -> str:
-    """Where this machine itself asks a socket bound to every address."""
+    """The address at which this machine itself reaches a socket that is bound to `host`, also to every address."""
     return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)

@@ -32,7 +32,7 @@ class Takes(msgspec.Struct, frozen=True):
     weights: int
     cache: int
     host: int
-    """For blocks that leave the cache."""
+    """The host memory for blocks that leave the cache."""
 
     @property
     def each(self) -> int:
@@ -60,7 +60,7 @@ def prepare(config: ServeConfig, path: Path) -> tuple[int | None, str]:
 
 
 def weight_bytes(path: Path, dtype: str) -> int:
-    """Of a model's weights in memory, as numbers of `dtype`.
+    """The size of a model's weights in memory, as numbers of `dtype`.
 
     A head that is tied to the embeddings counts too: it is laid out anew for the matrix kernels, as all layers are, and
     the embeddings stay.
@@ -73,7 +73,7 @@ def weight_bytes(path: Path, dtype: str) -> int:
 
 
 def reckoned(config: ServeConfig, weights: int, free: int, *, gpu: bool) -> Takes:
-    """Where nobody named the cache, it is a share of what is free, and of what is left beside everything else."""
+    """The memory of all workers. A cache of no set size is a share of what is free, and of what the rest leaves."""
     workers = config.most_workers
     if config.engine == "simulated":  # its blocks hold nothing
         return Takes(workers, SIMULATED_BYTES, 0, 0, 0)
@@ -95,7 +95,7 @@ def check(takes: Takes, free: int) -> None:
 
 
 def told(takes: Takes, free: int) -> str:
-    """For people, before it is taken."""
+    """The line that tells people what the server takes, before it takes it."""
     changes = "; --kv-cache-bytes changes that" if takes.cache else ""
     return f"takes about {_parts(takes)}, of {shown(free)} free here{changes}"
 

@@ -126,7 +126,7 @@ def _next(rounds: Rounds, results: Results) -> list[Trial] | None:
 
 
 def _told(result: Found, found: Settings, wanted: Wanted, prepared: Prepared) -> None:
-    """On the terminal, and in files; the config only of what holds."""
+    """Print the result, and write it to files. The config is written only for a fleet that holds."""
     Console(stderr=wanted.json == STDOUT).print(plan_told.rendered(result))
     if result.best is not None and result.status == "found":
         config, fleet = settings(prepared.task.base, result.best.fleet)

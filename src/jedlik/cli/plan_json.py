@@ -51,7 +51,7 @@ class Told(msgspec.Struct, frozen=True, kw_only=True):
     """null: not one simulation ended in time."""
     holds: bool
     estimated: Estimated | None
-    """Where nothing was simulated to hold: the cheapest that is estimated to, within the budget."""
+    """The cheapest fleet that is estimated to hold, within the budget, where nothing was simulated to hold."""
     fleets: list[Row]
     budget: float
     attainment: float

@@ -140,7 +140,7 @@ def processes() -> int:
 
 
 def simulated(task: Task, trial: Trial) -> tuple[Figures, float]:
-    """In a process of its own: one simulation, and how long it took. Raises ConfigError for a useless policy."""
+    """Run one simulation in a process of its own, and measure its time. Raises ConfigError for a useless policy."""
     begun_s = time.monotonic()
     setup = prepared(task, trial)
     limit = None

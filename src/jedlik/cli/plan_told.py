@@ -106,7 +106,7 @@ def _needed(found: Found) -> Iterator[str]:
 
 
 def _failures(found: Found) -> Iterator[str]:
-    """Where the default chose in place of a policy of the user's own."""
+    """The sentence that says how often a policy of the user's own failed, so that the default chose."""
     failed = [point.figures for point in found.points if point.figures.failures]
     if failed:
         most = max(failed, key=lambda figures: figures.failures / figures.choices)

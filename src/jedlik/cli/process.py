@@ -23,7 +23,7 @@ from jedlik.telemetry.log import Log
 ALARM_S = 5.0
 """More than an orderly end takes after draining."""
 LONGEST_ERROR = 400
-"""Of an error, in characters, where it is told in a line; and of its trace, the innermost frames."""
+"""An error told in a line has at most so many characters. Its trace has at most FRAMES frames there, the innermost."""
 FRAMES = 3
 EXIT_BUG = 70
 """EX_SOFTWARE: a node's or a doer's exception; the supervisor starts the process again."""

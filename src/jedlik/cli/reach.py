@@ -1,4 +1,4 @@
-"""Who may reach a server, from its configuration: names, web pages, and the port for metrics alone."""
+"""The rules of who may reach a server, from its configuration: names, web pages, and the port for metrics alone."""
 
 import re
 
@@ -10,7 +10,7 @@ ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s,]*")
 
 
 def site(config: ServeConfig) -> Site:
-    """Of the port that serves."""
+    """What the serving port asks of its callers."""
     keyless = not config.api_keys
     guarded = keyless and not config.allow_open
     hosts = listed(config.allowed_hosts)
@@ -23,7 +23,7 @@ def site(config: ServeConfig) -> Site:
 
 
 def other_sites(config: ServeConfig) -> dict[int, Site]:
-    """Of the port for metrics."""
+    """What the metrics port asks of its callers, by port number. It is empty where no such port is configured."""
     if config.metrics_port is None:
         return {}
     guarded = is_loopback(config.metrics_host)

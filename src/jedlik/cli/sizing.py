@@ -14,7 +14,7 @@ from jedlik.models.info import block_bytes
 
 SHARE, GPU_SHARE = 0.1, 0.8
 MOST_SHARE = 0.5
-"""Of a host's memory that nothing else takes, for all workers' KV caches."""
+"""The KV caches of all workers take at most this share of a host's memory that nothing else takes."""
 LEAST_BYTES, MOST_BYTES = 64 << 20, 1 << 30
 LEAST_CONTEXT = 256
 """Tokens: with fewer nobody is served, unless they were asked for."""
@@ -23,7 +23,7 @@ GROUP_FILES = {
     "memory.current": (("memory.max", "memory.high"), ("active_file", "inactive_file")),
     "memory.usage_in_bytes": (("memory.limit_in_bytes",), ("total_active_file", "total_inactive_file")),
 }
-"""Of a control group, version 2 and 1: what it uses; its limits; what of that use is pages of files."""
+"""The names in a control group, version 2 and 1: of what it uses, of its limits, and of file pages within that use."""
 
 
 class Sizes(msgspec.Struct, frozen=True):

@@ -72,7 +72,7 @@ def taken_apart(kind: object) -> tuple[object, msgspec.Meta | None, bool]:
 
 
 def range_text(ranges: msgspec.Meta) -> str:
-    """For people: at least 1; more than 0 and less than 1."""
+    """A range in words for people: at least 1; more than 0 and less than 1."""
     limits = {"at least": ranges.ge, "more than": ranges.gt, "at most": ranges.le, "less than": ranges.lt}
     return " and ".join(f"{words} {limit:.15g}" for words, limit in limits.items() if limit is not None)
 
@@ -136,7 +136,7 @@ def whole(text: str) -> int:
 
 
 def number(text: str) -> float:
-    """As `whole`, for a decimal number."""
+    """Parse a decimal number, as `whole` parses a whole one."""
     if not NUMBER.fullmatch(text):
         raise ValueError(f"{text!r} is not a number such as 0.5 or 1e9")
     return float(text)

@@ -47,7 +47,7 @@ class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     hung_step_s: Period = 5.0
     """A step is hung after the larger of this and `hung_step_factor` times its prediction."""
     hung_step_factor: Factor = 5.0
-    """See `hung_step_s`."""
+    """A step is never hung before this many times its prediction, nor before `hung_step_s`."""
 
     handoff_share: Share = 0.5
     """Of the KV cache, at most, for blocks that are on their way from other workers or tiers."""
@@ -109,9 +109,9 @@ class FrontendConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """The HTTP surface. Read by `frontend/`."""
 
     max_body_bytes: Annotated[int, Meta(ge=1024)] = 8 << 20
-    """Of a request, at most, also after unpacking (content-encoding: gzip)."""
+    """The largest body of a request in bytes, also after unpacking it (content-encoding: gzip)."""
     max_head_bytes: Annotated[int, Meta(ge=1024)] = 64 << 10
-    """Of a request's line and headers together: beyond it 414 or 431."""
+    """The largest request line and headers together, in bytes; more is refused with 414 or 431."""
     receive_s: Period = 60.0
     """A request must be whole within this time, else 408; a body that comes at 16 KiB/s or faster is never late."""
     idle_s: Period = 75.0
@@ -243,7 +243,7 @@ class ServeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """A port for /metrics alone, where no key is needed; default: /metrics is with the rest, and needs a key if there
     are any."""
     metrics_host: str = "127.0.0.1"
-    """Where that port is bound."""
+    """The address that the port for metrics is bound to."""
     drain_s: Seconds = 30.0
     """Budget for finishing what runs, at SIGTERM."""
     run_dir: str | None = None

@@ -4,7 +4,7 @@ import resource
 
 MOST = 65536
 RESERVE = 192
-"""For refusing further clients, links to workers, logs, and files that are opened now and then."""
+"""Descriptors kept for refusing further clients, links to workers, logs, and files that are opened now and then."""
 
 
 def raise_limit() -> None:
@@ -16,7 +16,7 @@ def raise_limit() -> None:
 
 
 def for_connections() -> int:
-    """Of this process."""
+    """How many of this process's open files may be clients' connections."""
     soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     limit = MOST if soft == resource.RLIM_INFINITY else min(soft, MOST)
     return max(limit - RESERVE, limit // 2)

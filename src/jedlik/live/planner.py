@@ -80,7 +80,7 @@ class PlannerDriver:
         self._served: set[str] = set()
         """Workers that have served."""
         self._kills = 0
-        """Of workers, while none has served."""
+        """The number of workers killed while none has served."""
         self._begin()
         launcher.listen(self._told)
 

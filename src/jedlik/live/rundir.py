@@ -22,7 +22,7 @@ LONGEST_PATH = 70
 """A unix socket's path has at most 107 bytes; `/workers/worker-NN.sock` follows."""
 
 LONGEST_WORDS = 500
-"""Of a process about its own end, in characters."""
+"""The longest message of a process about its own end, in characters."""
 
 
 class Owner(msgspec.Struct, frozen=True):

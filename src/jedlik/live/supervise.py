@@ -48,7 +48,7 @@ class Supervisor:
         self._drain_s = drain_s
         self._signals = 0
         self.interrupted = False
-        """By Ctrl-C, before it was ready."""
+        """Whether Ctrl-C stopped the server before it was ready."""
         self._served = False
         self._stop = asyncio.Event()
 

@@ -46,9 +46,9 @@ class Header(NamedTuple):
     values: dict[str, object]
     """Numbers and texts; arrays are left out."""
     types: set[int]
-    """Of its tensors."""
+    """The types of the file's tensors."""
     size: int
-    """Of the whole file, as the header has it."""
+    """The size of the whole file in bytes, as the header has it."""
 
 
 def check(path: Path) -> Header:

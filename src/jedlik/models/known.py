@@ -1,4 +1,4 @@
-"""Which models the installed transformers can load, read from its source, because importing it takes seconds.
+"""The models that the installed transformers can load, read from its source, because importing it takes seconds.
 
 None stands for "not known": transformers is not installed, or its source looks otherwise. Then loading a model tells.
 """

@@ -10,7 +10,7 @@ import socket
 import struct
 
 _SOCK_DIAG, _SOCK_DIAG_BY_FAMILY, _REQUEST, _ERROR = 4, 20, 1, 2
-"""Of linux/netlink.h and linux/sock_diag.h."""
+"""Constants of linux/netlink.h and linux/sock_diag.h."""
 _ESTABLISHED, _CLOSE = 1, 7
 """States of TCP, of Linux's net/tcp_states.h."""
 _ANY = 0xFFFFFFFF
@@ -19,11 +19,11 @@ _ASKED = struct.Struct("=BBBBI")
 _ENDS = struct.Struct("!HH16s16s")
 _REST = struct.Struct("=III")
 _INODE_AT = _HEADER.size + 4 + _ENDS.size + _REST.size + 4 * 4
-"""In `inet_diag_msg`: after family and state, the ends, and four counters."""
+"""The inode's offset in an answer: in `inet_diag_msg` it follows family and state, the ends, and four counters."""
 
 
 def is_gone(connection: socket.socket) -> bool | None:
-    """Of the client of an accepted connection; None: nobody here can know yet."""
+    """Whether the client of an accepted connection is gone; None: nobody here can know yet."""
     try:
         if connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _CLOSE:
             return True  # it has answered with a reset

@@ -37,7 +37,7 @@ PRESSED_S = 30.0
 
 
 CANDIDATE_BYTES = 600
-"""Of a worker in a routing decision, or of the decision itself, about."""
+"""The approximate size of one worker in a recorded routing decision, or of the decision itself."""
 
 
 class Learnt:

@@ -10,7 +10,7 @@ from jedlik.scheduling.plan import Plan
 STEP_AVERAGE = 0.1
 """Weight of the newest step in the reported average."""
 SHAPE_AVERAGE = 0.02
-"""And in what steps are like: about the last fifty."""
+"""The weight of the newest step in the average step shape, which covers about the last fifty steps."""
 
 
 class Pace:
@@ -22,7 +22,7 @@ class Pace:
         self.step_s: float | None = None
         """Exponential average."""
         self.shape: tuple[float, float, float, float] | None = None
-        """Of lately finished steps, on average: as `StepShape`."""
+        """The average shape of recently finished steps, as in `StepShape`."""
         self._began_s = 0.0
         self._chunks_s: float | None = None
         """What the last step with a prefill took."""

@@ -93,7 +93,7 @@ class WorkerView:
         self._row: Row | None = None
         """What it adds to what they have learnt; None: nothing, or it is a slow one."""
         self._rested = False
-        """It has run no step for a while: what it told of them is old."""
+        """Whether the worker has run no step for a while, so that what it told of them is old."""
         self._stepped_at = 0.0
         self._correction: float | None = None
         self.state = State(epoch=-1)
@@ -163,7 +163,7 @@ class WorkerView:
         self._correction = correction
 
     def share(self, alike: Alike) -> None:
-        """It is of another kind from now on."""
+        """The worker is of another kind from now on."""
         correction = self._correction
         self.leave()
         self.alike = alike
@@ -179,7 +179,7 @@ class WorkerView:
             self._row = None
 
     def leave(self) -> None:
-        """It shares nothing any more."""
+        """The worker shares nothing any more."""
         self.alike.forget(self._row)
         self._row = None
         self.correct(None)

@@ -203,7 +203,7 @@ class Batch:
         return lined_up >= most and lined_up + 1 > most + self._startable(s)
 
     def _startable(self, s: Sequence) -> int:
-        """Of those lined up and this one: how many could run now, by places and, about, by memory."""
+        """How many of those lined up and this one could run now, limited by places and, about, by memory."""
         places = self._config.max_sequences - self.running
         if self.idle:
             return places

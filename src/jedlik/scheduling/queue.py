@@ -1,4 +1,4 @@
-"""Who waits for a place in the batch, in order: tenants by arrival, and the requests of one tenant by priority and age.
+"""The requests that wait for a place in the batch: tenants by arrival, and those of one tenant by priority and age.
 
 A turn comes with each arrival, and the earliest turn is next. It belongs to the tenant: the request of that tenant that
 is first by (arrival + priority x AGEING_S) uses it, and leaves its own turn to the one that gave way. So priority only

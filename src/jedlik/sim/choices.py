@@ -12,13 +12,13 @@ class Asked(msgspec.Struct):
     """One policy."""
 
     choices: int = 0
-    """That it was asked for; some may be to hold a request back or to refuse it."""
+    """How many choices the policy was asked for. Some may be to hold a request back or to refuse it."""
     failures: int = 0
     causes: dict[str, int] = {}
     """How often each."""
 
     def note(self, failure: str) -> None:
-        """It was asked once; `failure` is empty where it answered."""
+        """Count that the policy was asked once; `failure` is empty where it answered."""
         self.choices += 1
         if failure:
             self.failures += 1
@@ -32,7 +32,7 @@ class Asked(msgspec.Struct):
 
 
 class Choices(msgspec.Struct):
-    """Of all gateways."""
+    """The choices of all gateways."""
 
     serving: Asked = msgspec.field(default_factory=Asked)
     shadow: Asked = msgspec.field(default_factory=Asked)

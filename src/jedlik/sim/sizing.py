@@ -116,11 +116,11 @@ class Figures(msgspec.Struct, frozen=True):
     duration_s: float
     """Of all that was simulated."""
     choices: int = 0
-    """That the policy was asked for."""
+    """How many choices the policy was asked for."""
     failures: int = 0
-    """In which it failed, so that the default chose."""
+    """The number of choices in which the policy failed, so that the default chose."""
     cause: str = ""
-    """Of most of them."""
+    """The most frequent cause of these failures."""
 
 
 class Trial(msgspec.Struct, frozen=True):

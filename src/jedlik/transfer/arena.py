@@ -125,7 +125,7 @@ def attach(handle: Handle) -> Mapping:
 
 
 def attach_scratch(handle: Handle) -> Bytes:
-    """Its scratch alone, faulted in. Raises PeerError."""
+    """Map an arena's scratch alone, faulted in. Raises PeerError."""
     with _opened(handle) as fd:
         at = parts(handle.block_bytes, handle.device_blocks, handle.host_blocks).scratch_at
         mapped = mmap.mmap(fd, SCRATCH_BYTES, offset=at)

@@ -164,7 +164,7 @@ class Peer:
         self._let_go()
 
     def _let_go(self) -> None:
-        """Of descriptors: nobody waits for anything any more."""
+        """Close the descriptors: nobody waits for anything any more."""
         with self._lock:
             if self._wake_fd >= 0:
                 os.close(self._wake_fd)

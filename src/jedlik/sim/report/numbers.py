@@ -20,7 +20,7 @@ from jedlik.sim.report.moving import HandOffs, RoleRow, TierRow, hand_offs, role
 
 
 class Failures(msgspec.Struct, frozen=True):
-    """Of a policy: how often it was asked for a worker and failed, so that the default chose."""
+    """How often a policy was asked for a worker, and how often it failed, so that the default chose."""
 
     choices: int
     failures: int
@@ -81,7 +81,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     """All figures of one run; times and rates are simulated ones unless they say CPU or wall."""
 
     policy: str
-    """As it was asked for."""
+    """The policy as it was asked for."""
     policy_failures: Failures | None
     """null: it never failed."""
     shadow_failures: Failures | None

@@ -8,9 +8,9 @@ from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 Moment = float | datetime
-"""As written. Whole numbers stay whole."""
+"""A time as a trace writes it. Whole numbers stay whole."""
 ABSOLUTE = 1e9
-"""From here on numbers count since 1970: that many seconds are 2001, that many ms are eleven days after a start."""
+"""A number from here on counts since 1970: so many seconds are 2001, so many ms are eleven days after a start."""
 UNITS = ((1e17, 10**9), (1e14, 10**6), (1e11, 10**3), (ABSOLUTE, 1))
 """Numbers since 1970 from which on the clock counts so many in a second."""
 LATE_S = 86_400.0
@@ -23,9 +23,9 @@ class Clock(NamedTuple):
     """What makes seconds of moments."""
 
     origin: float
-    """Its number at the start of the trace."""
+    """The clock's number at the start of the trace."""
     per_s: int
-    """It counts so many in a second."""
+    """How many units the clock counts in a second."""
 
     def at_s(self, at: Moment) -> float:
         return (number(at) - self.origin) / self.per_s

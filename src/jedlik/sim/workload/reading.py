@@ -24,7 +24,7 @@ SEPARATORS = (",", ";", "\t")
 COMMENT = b"#"
 REPAIR = "correct the line or remove it"
 Number = int | float | str
-"""As JSON has it; exporters put some into quotes."""
+"""A number as JSON has it. Some exporters put numbers into quotes."""
 T = TypeVar("T")
 
 
@@ -66,7 +66,7 @@ class Source(msgspec.Struct, frozen=True):
             raise self.broken(number + 1, f"the file is damaged here ({error})", "fetch it again") from error
 
     def first_line(self) -> tuple[int, bytes]:
-        """With its number."""
+        """The first line, with its number."""
         for number, line in self.lines():
             return number, line
         raise ConfigError(f"{self.path}: the file is empty; give a trace with at least one request")
@@ -171,7 +171,7 @@ class Source(msgspec.Struct, frozen=True):
             raise self.broken(line, "hash_ids are not all whole numbers from 0 to 2^64 - 1", remedy) from None
 
     def ordered(self, requests: Iterable[Request], per_s: int) -> list[Row]:
-        """By time, and by line where times are equal; numbers count `per_s` in a second. Raises ConfigError."""
+        """Requests by time, by line where times are equal. Numbers count `per_s` in a second. Raises ConfigError."""
         found = list(requests)
         if not found:
             raise ConfigError(f"{self.path}: no request in it; give a trace with at least one")

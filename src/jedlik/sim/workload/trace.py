@@ -7,7 +7,7 @@ import msgspec
 ID_LIMIT = 1 << 64
 """Ids of traces are below; ids from here on are given to what a trace does not identify."""
 BlockIds = list[int | str]
-"""As traces give them; some exporters put large numbers into quotes."""
+"""Block ids as traces give them. Some exporters put large numbers into quotes."""
 
 
 class Row(msgspec.Struct, frozen=True, array_like=True, gc=False):
