@@ -38,6 +38,17 @@ def test_who_is_too_many_is_told_so_and_logged_once() -> None:
         assert status(served.ask(GET)) == 200
 
 
+def test_every_place_can_be_taken_however_fast_clients_come() -> None:
+    for _ in range(20):
+        with serving(most=4) as served:
+            clients = busy(served, 4)
+            served.app.go.set()
+            for client in clients:
+                client.shutdown(socket.SHUT_WR)
+                assert status(rest(client)) == 200
+                client.close()
+
+
 def test_a_burst_of_clients_is_refused_properly_too() -> None:
     with serving(most=4) as served:
         clients = busy(served, 4)

@@ -40,7 +40,7 @@ class Server(uvicorn.Server):
         self._most = most
         self._say = say
         self._waiting: dict[Connection, None] = {}
-        self._joining: set[asyncio.Task[Any]] = set()
+        self._joining: dict[asyncio.Task[Any], Connection] = {}
         self._counts: dict[str, int] = {}
         self._said_at = -SAY_EVERY_S
 
@@ -77,7 +77,7 @@ class Server(uvicorn.Server):
 
     def _accept(self, listener: socket.socket) -> None:
         for _ in range(ACCEPT_AT_ONCE):
-            beyond = len(self.server_state.connections) + len(self._joining) - self._most
+            beyond = self._taken() - self._most
             if beyond >= SPARE:
                 all(self._make_room() for _ in range(ACCEPT_AT_ONCE))
                 self._pause(listener, "too many are open")
@@ -96,6 +96,11 @@ class Server(uvicorn.Server):
                 self._count("connections refused: too many are open")
             self._join(accepted, crowded)
 
+    def _taken(self) -> int:
+        """How many connections are open or being set up. One whose set-up ends counts once."""
+        connections = self.server_state.connections
+        return len(connections) + sum(one not in connections for one in self._joining.values())
+
     def _pause(self, listener: socket.socket, why: str | None) -> None:
         loop = asyncio.get_running_loop()
         loop.remove_reader(listener)
@@ -104,16 +109,14 @@ class Server(uvicorn.Server):
 
     def _join(self, accepted: socket.socket, crowded: bool) -> None:
         accepted.setblocking(False)
+        connection = Connection(self.config, self.server_state, self._limits, self._waiting, crowded)
         loop = asyncio.get_running_loop()
-        task = loop.create_task(loop.connect_accepted_socket(lambda: self._connection(crowded), accepted))
-        self._joining.add(task)
+        task = loop.create_task(loop.connect_accepted_socket(lambda: connection, accepted))
+        self._joining[task] = connection
         task.add_done_callback(self._joined)
 
-    def _connection(self, crowded: bool) -> Connection:
-        return Connection(self.config, self.server_state, self._limits, self._waiting, crowded)
-
     def _joined(self, task: asyncio.Task[Any]) -> None:
-        self._joining.discard(task)
+        del self._joining[task]
         if not task.cancelled():
             task.exception()  # it left meanwhile
 
