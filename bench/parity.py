@@ -34,7 +34,7 @@ from jedlik.engines.torch.options import EngineOptions
 from jedlik.engines.torch.pool import allocate, block_bytes
 from jedlik.kv.hashing import BlockHasher, hash_check
 from jedlik.models import tiny_torch
-from jedlik.nodes.worker import WorkerNode
+from jedlik.nodes.worker.node import WorkerNode
 
 KEY, GATEWAY, CLOSE, BLOCKS, LANES, LONGEST = b"parity" * 3, GatewayId("g@1"), 1e-3, 22, 8, 200
 Answer = tuple[list[int], list[object]]

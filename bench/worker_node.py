@@ -21,7 +21,7 @@ from jedlik.core.step import Step, StepDone
 from jedlik.core.tokens import pack
 from jedlik.core.wire import encode
 from jedlik.kv.hashing import BlockHasher, hash_check
-from jedlik.nodes.worker import WorkerNode
+from jedlik.nodes.worker.node import WorkerNode
 
 KEY = b"bench" * 4
 GATEWAY = GatewayId("g@1")

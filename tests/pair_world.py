@@ -38,7 +38,7 @@ from jedlik.core.protocol import (
 )
 from jedlik.core.step import Step
 from jedlik.kv.hashing import BlockHasher
-from jedlik.nodes.worker import WorkerNode
+from jedlik.nodes.worker.node import WorkerNode
 from worker_world import GATEWAY, KEY, MemoryEngine
 
 

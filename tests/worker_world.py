@@ -32,7 +32,7 @@ from jedlik.core.requests import Sampling, Stopping
 from jedlik.core.step import Open, Step, StepDone, TokenLogprobs
 from jedlik.core.tokens import pack, unpack
 from jedlik.kv.hashing import BlockHasher, hash_check
-from jedlik.nodes.worker import WorkerNode
+from jedlik.nodes.worker.node import WorkerNode
 
 KEY = b"0123456789abcdef"
 VOCAB = 1000

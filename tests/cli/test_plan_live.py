@@ -12,7 +12,7 @@ from jedlik.core.errors import ConfigError
 from jedlik.core.events import MemberReady, Woken
 from jedlik.core.ids import WorkerId
 from jedlik.core.plans import Place, Reason, Wish
-from jedlik.nodes.planner import PlannerNode
+from jedlik.nodes.planner.node import PlannerNode
 from jedlik.planning.policy import Situation
 
 

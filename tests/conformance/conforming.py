@@ -34,7 +34,7 @@ from jedlik.core.protocol import (
 from jedlik.core.step import Step, StepDone
 from jedlik.core.wire import HEADER_BYTES, body_length, decode_to_gateway, decode_to_worker, encode
 from jedlik.kv.hashing import BlockHasher
-from jedlik.nodes.worker import WorkerNode
+from jedlik.nodes.worker.node import WorkerNode
 from worker_world import KEY, CacheView
 
 GATEWAY = GatewayId("g@1")

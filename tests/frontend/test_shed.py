@@ -16,7 +16,7 @@ from jedlik.core.protocol import Card, Load, Snapshot, StepCosts
 from jedlik.frontend.port import DeliverTo
 from jedlik.kv.hashing import hash_check
 from jedlik.kv.naming import Naming
-from jedlik.nodes.gateway import GatewayNode
+from jedlik.nodes.gateway.node import GatewayNode
 
 KEY = b"cluster key"
 COSTS = StepCosts(0.005, 0.001, 0.0, 0.001, 0.0)

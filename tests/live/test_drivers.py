@@ -26,8 +26,8 @@ from jedlik.live.links import WorkerLinks
 from jedlik.live.worker import WorkerDriver
 from jedlik.net.discovery.local import Announcement, LocalDiscovery, Record, start_ticks
 from jedlik.net.streams import Connection, serve
-from jedlik.nodes.gateway import GatewayNode
-from jedlik.nodes.worker import WorkerNode
+from jedlik.nodes.gateway.node import GatewayNode
+from jedlik.nodes.worker.node import WorkerNode
 from jedlik.perf.model import LinearModel
 from jedlik.telemetry.kv import KvCounts
 

@@ -34,7 +34,7 @@ from jedlik.core.tokens import pack
 from jedlik.kv.hashing import BlockHasher, hash_check
 from jedlik.kv.naming import Naming
 from jedlik.kv.prefix_chains import ChainCache
-from jedlik.nodes.gateway import GatewayNode
+from jedlik.nodes.gateway.node import GatewayNode
 
 KEY = b"cluster key"
 BLOCK = 4

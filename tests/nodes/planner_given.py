@@ -8,7 +8,7 @@ from jedlik.core.events import MemberEnded, MemberReady, PlannerEvent, Reported,
 from jedlik.core.facts import MemberMoved, Planned
 from jedlik.core.ids import GatewayId, WorkerId
 from jedlik.core.plans import Cause, Counts, Demand, Place, Report, Wish, WorkerSeen
-from jedlik.nodes.planner import PlannerNode
+from jedlik.nodes.planner.node import PlannerNode
 from jedlik.planning.policy import Situation
 from seen_given import worker_seen
 

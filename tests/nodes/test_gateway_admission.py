@@ -13,7 +13,7 @@ from jedlik.core.events import Abandoned, Arrived, Cut, Drain, GatewayEvent, Wok
 from jedlik.core.facts import Routed
 from jedlik.core.ids import Handle, RequestId, StreamId, WorkerId
 from jedlik.core.protocol import State
-from jedlik.nodes.gateway import GatewayNode
+from jedlik.nodes.gateway.node import GatewayNode
 from jedlik.routing.reuse import ENOUGH
 
 PROMISES = GatewayConfig(slo_ttft_s=1.0, slo_itl_s=0.02, silent_suspect_s=1e6, silent_fence_s=1e6)

@@ -7,7 +7,7 @@ from jedlik.core.effects import GatewayEffect, ToPlanner, Wake
 from jedlik.core.events import Woken
 from jedlik.core.plans import Report
 from jedlik.core.protocol import Finished, Started, StepCosts, Tokens
-from jedlik.nodes.gateway import GatewayNode
+from jedlik.nodes.gateway.node import GatewayNode
 from jedlik.planning.lengths import bucket_of
 
 SLO = GatewayConfig(slo_ttft_s=0.5, slo_itl_s=0.1, shed=False)

@@ -37,8 +37,8 @@ from jedlik.core.ids import StreamId, WorkerId
 from jedlik.core.protocol import Facts, Resync, Snapshot, State, Stored, Tokens
 from jedlik.core.requests import Sampling
 from jedlik.core.tokens import pack
-from jedlik.nodes.gateway import GatewayNode
-from jedlik.nodes.gateway_peers import HEALTH, Health, Peer, judge, next_check_s
+from jedlik.nodes.gateway.node import GatewayNode
+from jedlik.nodes.gateway.peers import HEALTH, Health, Peer, judge, next_check_s
 from jedlik.routing.view import WorkerView
 
 SILENT = GatewayConfig(silent_suspect_s=1.5, silent_fence_s=5.0)

@@ -47,7 +47,7 @@ from jedlik.core.protocol import (
     TierSize,
 )
 from jedlik.core.requests import KvHint, Request
-from jedlik.nodes.gateway import GatewayNode
+from jedlik.nodes.gateway.node import GatewayNode
 
 SHM = PathCosts("shm", 0.0001, 0.0)
 PROMPT = range(10, 110)

@@ -32,7 +32,7 @@ from jedlik.core.ids import Handle, StreamId, WorkerId
 from jedlik.core.protocol import Cancel, Finished, Started, Submit, Tokens
 from jedlik.core.requests import Request
 from jedlik.core.tokens import count
-from jedlik.nodes.gateway import GatewayNode
+from jedlik.nodes.gateway.node import GatewayNode
 
 LENGTH = 6
 

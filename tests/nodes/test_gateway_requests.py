@@ -32,7 +32,7 @@ from jedlik.core.facts import Answered, Routed, Suspected
 from jedlik.core.ids import GatewayId, Handle, RequestId, StreamId, WorkerId
 from jedlik.core.protocol import Ack, Cancel, State, StepCosts, Tokens
 from jedlik.kv.naming import Naming
-from jedlik.nodes.gateway import GatewayNode
+from jedlik.nodes.gateway.node import GatewayNode
 
 EOS_TOKEN = 2
 

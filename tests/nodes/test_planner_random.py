@@ -14,7 +14,7 @@ from jedlik.core.effects import ChangeRole, End, Launch, Note, PlannerEffect, Re
 from jedlik.core.events import Adopted, GatewayGone, Hold, MemberEnded, MemberReady, PlannerEvent, Scale, Woken
 from jedlik.core.plans import Cause, Place, Wish, WorkerSeen
 from jedlik.fleet.desired import gpus_of, most_workers
-from jedlik.nodes.planner import PlannerNode
+from jedlik.nodes.planner.node import PlannerNode
 from jedlik.planning.policy import Situation
 
 PLACES = [

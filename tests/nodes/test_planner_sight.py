@@ -6,7 +6,7 @@ from planner_given import G, H, demand, id_of, report, seen
 
 from jedlik.core.events import Reported
 from jedlik.core.ids import GatewayId
-from jedlik.nodes.planner_sight import FORGET_S, NOTHING, Sight, add, urgent
+from jedlik.nodes.planner.observation import FORGET_S, NOTHING, Sight, add, urgent
 
 
 def test_demand_adds_up() -> None:

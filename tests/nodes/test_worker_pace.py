@@ -2,7 +2,7 @@
 
 from jedlik.core.ids import Lane
 from jedlik.core.step import Chunk, StepDone
-from jedlik.nodes.worker_pace import Pace
+from jedlik.nodes.worker.pace import Pace
 from jedlik.scheduling.plan import Plan
 
 

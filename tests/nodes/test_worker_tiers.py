@@ -14,7 +14,7 @@ from jedlik.core.ids import BlockId, Handle, WorkerId
 from jedlik.core.moves import Cause, Moved, PathCosts, PathsMeasured, StoredRun, Tier, TierOpened
 from jedlik.core.protocol import Cancel, Facts, Snapshot, StepCosts, TierSize
 from jedlik.core.requests import KvHint, Stopping
-from jedlik.nodes.worker import WorkerNode
+from jedlik.nodes.worker.node import WorkerNode
 from pair_world import Cluster
 from worker_world import GATEWAY, continuation, make_card, make_submit
 

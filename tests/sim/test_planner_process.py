@@ -9,7 +9,7 @@ import pytest
 from jedlik.core.config import FaultConfig, GatewayConfig, PlannerConfig, Role
 from jedlik.core.errors import Bug
 from jedlik.core.plans import Counts, Wish
-from jedlik.nodes.planner import PlannerNode
+from jedlik.nodes.planner.node import PlannerNode
 from jedlik.planning.policy import Situation
 from jedlik.sim.outcome import Run
 from jedlik.sim.setup import Setup

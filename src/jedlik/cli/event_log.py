@@ -26,11 +26,11 @@ from jedlik.kv.hashing import BlockHasher
 from jedlik.kv.naming import Naming
 from jedlik.live.recorder import EventLog, GatewayTurn, PlannerTurn, Recording, Replay, WorkerTurn, is_log, read
 from jedlik.live.redact import Redactor
-from jedlik.nodes.gateway import GatewayNode
+from jedlik.nodes.gateway.node import GatewayNode
 from jedlik.transfer.private import close_folder, write_private
 
 if TYPE_CHECKING:
-    from jedlik.nodes.worker import WorkerNode
+    from jedlik.nodes.worker.node import WorkerNode
 
 T = TypeVar("T")
 PLANNER = "planner"
@@ -93,7 +93,7 @@ def make_gateway(told: ProcessConfig) -> GatewayNode:
 
 def make_worker(told: ProcessConfig, card: Card, costs: StepCosts | None = None) -> "WorkerNode":
     """`costs`: of a profile, where there is one."""
-    from jedlik.nodes.worker import WorkerNode  # brings numpy, which a gateway does without
+    from jedlik.nodes.worker.node import WorkerNode  # brings numpy, which a gateway does without
 
     hasher = BlockHasher(told.cluster_key, card.revision, card.layout.block_size)
     return WorkerNode(card, told.config.worker, hasher, profile=costs, role=told.role)

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from jedlik.core.config import Role, ServeConfig
 from jedlik.core.plans import Counts, Place
-from jedlik.nodes.planner import PlannerNode
-from jedlik.nodes.planner_wish import limits_of
+from jedlik.nodes.planner.node import PlannerNode
+from jedlik.nodes.planner.wish import limits_of
 from jedlik.perf.model import LinearModel
 from jedlik.planning.named import make
 from jedlik.planning.policy import Terms

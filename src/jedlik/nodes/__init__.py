@@ -1,1 +1,1 @@
-"""F3: gateway and worker as pure state machines: the unit both worlds run."""
+"""The deciders of gateway, worker and planner, each a pure state machine that both worlds run."""

@@ -11,7 +11,7 @@ from jedlik.core.events import Adopted, Drain, GatewayJoined, Hold, MemberEnded,
 from jedlik.core.ids import WorkerId
 from jedlik.core.plans import Cause
 from jedlik.core.sums import float_sum
-from jedlik.nodes.worker import WorkerNode
+from jedlik.nodes.worker.node import WorkerNode
 from jedlik.scheduling.leap import LIVE, Leaps
 from jedlik.sim.carrier import Carriers
 from jedlik.sim.heap import Heap

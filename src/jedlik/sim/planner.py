@@ -14,8 +14,8 @@ from jedlik.core.effects import ChangeRole, End, Launch, Note, PlannerEffect, Re
 from jedlik.core.events import Flip, PlannerEvent, Woken
 from jedlik.core.facts import Planned
 from jedlik.core.ids import GatewayId
-from jedlik.nodes.planner import PlannerNode
-from jedlik.nodes.planner_wish import limits_of
+from jedlik.nodes.planner.node import PlannerNode
+from jedlik.nodes.planner.wish import limits_of
 from jedlik.planning.named import make
 from jedlik.planning.policy import Planner, Terms
 from jedlik.sim.fleet import Workers

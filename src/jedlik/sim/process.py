@@ -30,8 +30,8 @@ from jedlik.core.moves import Order
 from jedlik.core.plans import Cause
 from jedlik.core.protocol import Card
 from jedlik.core.step import StepDone
-from jedlik.nodes.gateway import GatewayNode
-from jedlik.nodes.worker import WorkerNode
+from jedlik.nodes.gateway.node import GatewayNode
+from jedlik.nodes.worker.node import WorkerNode
 from jedlik.perf.model import StepModel
 from jedlik.sim.carrier import Carriers, Witness
 from jedlik.sim.engine import Engine

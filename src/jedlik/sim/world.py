@@ -17,7 +17,7 @@ from jedlik.core.events import Woken
 from jedlik.core.facts import Answered, Fact, Routed
 from jedlik.core.ids import GatewayId, WorkerId
 from jedlik.core.plans import Cause
-from jedlik.nodes.gateway import GatewayNode
+from jedlik.nodes.gateway.node import GatewayNode
 from jedlik.planning.policy import Planner
 from jedlik.sim.attainable import Alone
 from jedlik.sim.carrier import Witness

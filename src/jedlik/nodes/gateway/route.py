@@ -17,8 +17,8 @@ from jedlik.core.tokens import count
 from jedlik.kv.naming import Naming
 from jedlik.kv.prefix import Match, PrefixIndex
 from jedlik.kv.prefix_chains import ChainCache
-from jedlik.nodes.gateway_outbox import Outbox
-from jedlik.nodes.gateway_streams import Stream
+from jedlik.nodes.gateway.outbox import Outbox
+from jedlik.nodes.gateway.streams import Stream
 from jedlik.routing.calibration import Calibration
 from jedlik.routing.choose import MAX_HOLDERS, MAX_IDLE, Choice, Policies, choose
 from jedlik.routing.lengths import OutputLengths

@@ -39,15 +39,15 @@ from jedlik.core.protocol import (
 from jedlik.core.step import StepDone
 from jedlik.kv.hashing import Names
 from jedlik.kv.pool import BlockPool
-from jedlik.nodes.worker_answers import Answers, Ending
-from jedlik.nodes.worker_flights import Flights
-from jedlik.nodes.worker_intake import Intake
-from jedlik.nodes.worker_load import load_of
-from jedlik.nodes.worker_movement import Movement
-from jedlik.nodes.worker_outgoing import refused
-from jedlik.nodes.worker_pace import Pace
-from jedlik.nodes.worker_peers import Peer
-from jedlik.nodes.worker_reports import CacheReport, LoadTimes
+from jedlik.nodes.worker.answers import Answers, Ending
+from jedlik.nodes.worker.flights import Flights
+from jedlik.nodes.worker.intake import Intake
+from jedlik.nodes.worker.load import load_of
+from jedlik.nodes.worker.movement import Movement
+from jedlik.nodes.worker.outgoing import refused
+from jedlik.nodes.worker.pace import Pace
+from jedlik.nodes.worker.peers import Peer
+from jedlik.nodes.worker.reports import CacheReport, LoadTimes
 from jedlik.scheduling.batch import Batch
 from jedlik.scheduling.booking import Booking
 from jedlik.scheduling.leap import LIVE, Leaps

@@ -2,7 +2,7 @@
 
 from jedlik.core.protocol import Load
 from jedlik.kv.pool import BlockPool
-from jedlik.nodes.worker_pace import Pace
+from jedlik.nodes.worker.pace import Pace
 from jedlik.perf.paths import Paths
 from jedlik.perf.step import chunk_pairs
 from jedlik.scheduling.batch import Batch

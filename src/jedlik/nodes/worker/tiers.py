@@ -13,7 +13,7 @@ from jedlik.core.protocol import Card, Facts, Snapshot
 from jedlik.kv.pool import BlockPool
 from jedlik.moving.admission import SecondTouch
 from jedlik.moving.fetch import Depth
-from jedlik.nodes.worker_reports import CacheReport
+from jedlik.nodes.worker.reports import CacheReport
 
 REMEMBERED = 8
 """Ids of blocks seen once are kept for so many times the tier's blocks, within the next limit."""

@@ -32,10 +32,10 @@ from jedlik.fleet.members import Member
 from jedlik.fleet.reconcile import Gap, reconcile
 from jedlik.fleet.starts import Starts
 from jedlik.fleet.worth import Worth
-from jedlik.nodes import planner_show as show
-from jedlik.nodes.planner_fleet import Fleet
-from jedlik.nodes.planner_sight import Sight, urgent
-from jedlik.nodes.planner_wish import Bounds, Wanted, ask, nonsense
+from jedlik.nodes.planner import show as show
+from jedlik.nodes.planner.fleet import Fleet
+from jedlik.nodes.planner.observation import Sight, urgent
+from jedlik.nodes.planner.wish import Bounds, Wanted, ask, nonsense
 from jedlik.planning.policy import Planner, Situation
 
 EARLY_S = 1.0

@@ -43,13 +43,13 @@ from jedlik.core.requests import Request
 from jedlik.core.tokens import count
 from jedlik.kv.naming import Naming
 from jedlik.kv.prefix import PrefixIndex
-from jedlik.nodes.gateway_attempts import Attempts
-from jedlik.nodes.gateway_outbox import Outbox
-from jedlik.nodes.gateway_peers import Peer, acks_of
-from jedlik.nodes.gateway_route import Router
-from jedlik.nodes.gateway_streams import Stream
-from jedlik.nodes.gateway_tokens import failure, retryable, take_plain, take_rest, take_started, take_tokens, violation
-from jedlik.nodes.gateway_workers import Workers
+from jedlik.nodes.gateway.attempts import Attempts
+from jedlik.nodes.gateway.outbox import Outbox
+from jedlik.nodes.gateway.peers import Peer, acks_of
+from jedlik.nodes.gateway.route import Router
+from jedlik.nodes.gateway.streams import Stream
+from jedlik.nodes.gateway.tokens import failure, retryable, take_plain, take_rest, take_started, take_tokens, violation
+from jedlik.nodes.gateway.workers import Workers
 from jedlik.routing.admit import RESTART_S, too_many
 from jedlik.routing.choose import Policies
 from jedlik.routing.policies.named import make

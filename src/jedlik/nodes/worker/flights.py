@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from jedlik.core.effects import EndLeap, RunStep, WorkerEffect
 from jedlik.core.errors import Bug
 from jedlik.core.step import StepDone
-from jedlik.nodes.worker_pace import Pace
+from jedlik.nodes.worker.pace import Pace
 from jedlik.scheduling.batch import Batch
 from jedlik.scheduling.plan import Plan
 

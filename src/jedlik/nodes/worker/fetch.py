@@ -16,9 +16,9 @@ from jedlik.core.moves import DEVICE, CancelMove, Move, Moved
 from jedlik.core.protocol import StepCosts
 from jedlik.kv.runs import Run
 from jedlik.moving.fetch import Part, plan
-from jedlik.nodes.worker_moves import Moves
-from jedlik.nodes.worker_tiers import Store, Tiers
-from jedlik.nodes.worker_verify import Verifier
+from jedlik.nodes.worker.moves import Moves
+from jedlik.nodes.worker.tiers import Store, Tiers
+from jedlik.nodes.worker.verify import Verifier
 from jedlik.scheduling.batch import Batch
 from jedlik.scheduling.booking import Booking
 from jedlik.scheduling.sequence import Sequence

@@ -7,7 +7,7 @@ from jedlik.core.facts import Answered, Routed
 from jedlik.core.ids import Handle, RequestId, StreamId, WorkerId
 from jedlik.core.requests import Request
 from jedlik.core.tokens import count, pack
-from jedlik.nodes.gateway_peers import Peer
+from jedlik.nodes.gateway.peers import Peer
 from jedlik.routing.view import WorkerView
 
 NO_HANDLE = Handle(0)

@@ -18,11 +18,11 @@ from jedlik.core.ids import Handle, RequestId, StreamId, WorkerId
 from jedlik.core.protocol import FinishReason, Remote, Submit
 from jedlik.core.requests import Request
 from jedlik.core.tokens import count, pack
-from jedlik.nodes.gateway_demand import Tally
-from jedlik.nodes.gateway_outbox import Outbox
-from jedlik.nodes.gateway_peers import Peer
-from jedlik.nodes.gateway_route import Router
-from jedlik.nodes.gateway_streams import NO_HANDLE, Stream, Streams
+from jedlik.nodes.gateway.demand import Tally
+from jedlik.nodes.gateway.outbox import Outbox
+from jedlik.nodes.gateway.peers import Peer
+from jedlik.nodes.gateway.route import Router
+from jedlik.nodes.gateway.streams import NO_HANDLE, Stream, Streams
 from jedlik.routing.admit import no_worker, refused, too_late
 from jedlik.routing.choose import Choice
 from jedlik.routing.cost import Demand, own_work

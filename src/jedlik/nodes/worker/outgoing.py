@@ -11,8 +11,8 @@ from jedlik.core.ids import GatewayId, Handle, WorkerId
 from jedlik.core.moves import DEVICE, CancelMove, Move, Moved, Place
 from jedlik.core.protocol import Card, Granted, Pushed, Released, Reserve, Submit
 from jedlik.moving.handoff import Outgoing
-from jedlik.nodes.worker_moves import Moves
-from jedlik.nodes.worker_peers import Peer
+from jedlik.nodes.worker.moves import Moves
+from jedlik.nodes.worker.peers import Peer
 from jedlik.scheduling.batch import Batch
 from jedlik.scheduling.booking import Booking
 from jedlik.scheduling.sequence import Phase, Sequence

@@ -6,8 +6,8 @@ from jedlik.core.effects import Deliver, GatewayEffect, StreamStarted
 from jedlik.core.errors import Fault
 from jedlik.core.ids import Handle, StreamId
 from jedlik.core.protocol import Finished, Started, Tokens
-from jedlik.nodes.gateway_outbox import Outbox
-from jedlik.nodes.gateway_streams import Stream
+from jedlik.nodes.gateway.outbox import Outbox
+from jedlik.nodes.gateway.streams import Stream
 
 Attempts = Mapping[Handle, Stream]
 

@@ -9,7 +9,7 @@ from jedlik.core.ids import GatewayId
 from jedlik.core.protocol import FinishReason
 from jedlik.core.step import StepDone
 from jedlik.core.tokens import pack
-from jedlik.nodes.worker_peers import Peer
+from jedlik.nodes.worker.peers import Peer
 from jedlik.scheduling.batch import Batch
 from jedlik.scheduling.booking import Booking
 from jedlik.scheduling.plan import Plan

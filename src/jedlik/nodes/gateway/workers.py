@@ -14,9 +14,9 @@ from jedlik.core.errors import Bug, Fault
 from jedlik.core.facts import Suspected
 from jedlik.core.ids import WorkerId
 from jedlik.core.protocol import SCHEMA_VERSION, AssumeRole, Card, Facts, Resync, Snapshot, State
-from jedlik.nodes.gateway_attempts import Attempts
-from jedlik.nodes.gateway_outbox import Outbox
-from jedlik.nodes.gateway_peers import (
+from jedlik.nodes.gateway.attempts import Attempts
+from jedlik.nodes.gateway.outbox import Outbox
+from jedlik.nodes.gateway.peers import (
     HEALTH,
     MAX_RESYNC_S,
     RESYNC_S,
@@ -26,8 +26,8 @@ from jedlik.nodes.gateway_peers import (
     next_check_s,
     role_of,
 )
-from jedlik.nodes.gateway_route import Router
-from jedlik.nodes.gateway_streams import Stream
+from jedlik.nodes.gateway.route import Router
+from jedlik.nodes.gateway.streams import Stream
 from jedlik.routing.admit import RESTART_S
 from jedlik.routing.view import Fleet
 

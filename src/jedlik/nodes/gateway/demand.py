@@ -14,8 +14,8 @@ from jedlik.core.facts import Answered
 from jedlik.core.ids import GatewayId, WorkerId
 from jedlik.core.plans import Demand, Promise, Report, WorkerSeen
 from jedlik.core.protocol import StepCosts
-from jedlik.nodes.gateway_peers import Peer
-from jedlik.nodes.gateway_streams import Stream
+from jedlik.nodes.gateway.peers import Peer
+from jedlik.nodes.gateway.streams import Stream
 from jedlik.perf.step import prefill_s
 from jedlik.planning.lengths import bucket_of
 from jedlik.routing.view import WorkerView

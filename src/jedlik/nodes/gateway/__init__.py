@@ -1,0 +1,1 @@
+"""The gateway's decider takes requests, chooses workers, follows attempts and passes tokens on. Start at `node.py`."""
