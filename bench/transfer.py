@@ -23,12 +23,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
+import msgspec
+
 from jedlik.core.ids import Handle, WorkerId
 from jedlik.core.moves import Move, Moved, Place, Told
-from jedlik.transfer.agent import Agent, Options
+from jedlik.transfer.agent import Agent, AgentOptions
 from jedlik.transfer.arena import Arena, attach
-from jedlik.transfer.dial import dial, listen, tune
-from jedlik.transfer.messages import SCHEMA, Card, Hello
+from jedlik.transfer.connection import dial, listen, tune
+from jedlik.transfer.messages import AgentCard, AgentHello
 from jedlik.transfer.nixl import open_engine
 from jedlik.transfer.processes import start_ticks, this_process
 from jedlik.transfer.region import Mapped, paired_runs
@@ -44,7 +46,7 @@ def worker(name: str, folder: str, block_bytes: int, path: str) -> tuple[Agent, 
     arena = Arena(block_bytes, 2 * MOVE_BYTES // block_bytes)
     listen = "tcp:127.0.0.1:0" if path == "tcp" else f"unix:{folder}/{name}"
     way = "tcp" if path == "unix" else path
-    return Agent(WorkerId(name), arena, Options(listen=listen, key=b"key", paths=(way,), probe=False)), arena
+    return Agent(WorkerId(name), arena, AgentOptions(listen=listen, key=b"key", paths=(way,), probe=False)), arena
 
 
 def other(folder: str, block_bytes: int, path: str) -> None:
@@ -53,7 +55,7 @@ def other(folder: str, block_bytes: int, path: str) -> None:
     agent.start(lambda told: None)
     plain, address = listen("tcp:127.0.0.1:0" if path == "tcp" else f"unix:{folder}/plain")
     threading.Thread(target=sink, args=(plain, arena.device), daemon=True).start()
-    print(agent.address, arena.handle.process.pid, arena.handle.fd, arena.handle.inode, address, flush=True)
+    print(agent.address, arena.reference.process.pid, arena.reference.fd, arena.reference.inode, address, flush=True)
     sys.stdin.read()
     agent.close()
 
@@ -134,7 +136,15 @@ def memcpy(source: Mapped, target: Mapped) -> Trial:
 
 def bare_nixl(address: str, arena: Arena) -> Trial:
     """A NIXL agent of its own that writes into the other worker's memory: prepared lists, one transfer, polled."""
-    wire, welcome = dial(address, b"key", Hello(Card(SCHEMA, WorkerId("bare"), this_process(), 0, 0, 0), OTHER, "look"))
+    wire, welcome = dial(
+        address,
+        b"key",
+        AgentHello(
+            AgentCard(worker=WorkerId("bare"), process=this_process(), block_bytes=0, device_blocks=0, host_blocks=0),
+            OTHER,
+            "look",
+        ),
+    )
     wire.close()
     engine, why = open_engine(WorkerId("bare"), arena)
     theirs = welcome.card.nixl
@@ -192,11 +202,11 @@ def baseline(path: str, arena: Arena, words: list[str]) -> Trial:
         return plain_socket(words[4], arena.device)
     if path == "nixl":
         return bare_nixl(words[0], arena)
-    theirs = arena.handle
+    theirs = arena.reference
     pid, fd, inode = map(int, words[1:4])
     process = type(theirs.process)(theirs.process.host, pid, start_ticks(pid) or 0)
-    handle = type(theirs)(process, fd, inode, theirs.block_bytes, theirs.device_blocks, theirs.host_blocks)
-    return memcpy(arena.device, attach(handle).device)
+    reference = msgspec.structs.replace(theirs, process=process, fd=fd, inode=inode)
+    return memcpy(arena.device, attach(reference).device)
 
 
 def compare(path: str, block_bytes: int, slots: str, ours: Trial, bare: Trial, rounds: int) -> None:

@@ -10,18 +10,20 @@ from jedlik.core.errors import PeerError
 from jedlik.core.ids import WorkerId
 from jedlik.core.moves import PathCosts
 from jedlik.net.discovery.local import Record
-from jedlik.transfer.agent import Agent, Options
+from jedlik.transfer.agent import Agent, AgentOptions
 from jedlik.transfer.arena import Arena
 from jedlik.transfer.hosts import local_facts
-from jedlik.transfer.messages import Link, Links
+from jedlik.transfer.messages import AgentReport, TransportCosts
 
 
 def test_the_matrix_shows_pairs_and_own_tiers() -> None:
     facts = local_facts()
     shm, host = PathCosts("shm", 2e-6, 1e-10), PathCosts("host", 1e-6, 5e-11)
     answers = {
-        "a@1": Links(facts, [Link("", host), Link("b@1", shm), Link("gone@1", shm)]),
-        "b@1": Links(facts, [Link("a@1", PathCosts("tcp", 0.0, 0.0, open=False))]),
+        "a@1": AgentReport(
+            facts, [TransportCosts("", host), TransportCosts("b@1", shm), TransportCosts("gone@1", shm)]
+        ),
+        "b@1": AgentReport(facts, [TransportCosts("a@1", PathCosts("tcp", 0.0, 0.0, open=False))]),
     }
     console = Console(width=120)
     with console.capture() as shown:
@@ -41,15 +43,15 @@ def test_no_server_is_found_where_none_runs(tmp_path: Path) -> None:
 
 def test_a_worker_answers_who_only_looks(tmp_path: Path) -> None:
     arena = Arena(4096, 1, 1)
-    agent = Agent(WorkerId("w@1"), arena, Options(listen=f"unix:{tmp_path}/w", key=b"key"))
+    agent = Agent(WorkerId("w@1"), arena, AgentOptions(listen=f"unix:{tmp_path}/w", key=b"key"))
     told: list[object] = []
     agent.start(told.append)
     answer = ask(Record("w@1", "w", 1, 1, "", agent.address), b"key")
     other = ask(Record("w@0", "w", 1, 1, "", agent.address), b"key")
     agent.close()
     arena.close()
-    assert isinstance(answer, Links)
-    assert all(link.to == "" for link in answer.links)
+    assert isinstance(answer, AgentReport)
+    assert all(link.to == "" for link in answer.transports)
     assert other == "w@0 is not here; w@1 is"
     assert "cannot connect" in str(ask(Record("w@1", "w", 1, 1, "", agent.address), b"key"))
 

@@ -14,10 +14,10 @@ import pytest
 
 from jedlik.core.ids import BlockId, Handle, WorkerId
 from jedlik.core.moves import Move, Moved, Place, Revoked, Told
-from jedlik.transfer.agent import Agent, Options
+from jedlik.transfer.agent import Agent, AgentOptions
 from jedlik.transfer.arena import Arena
 from jedlik.transfer.region import Bytes
-from jedlik.transfer.store import Store
+from jedlik.transfer.store import BlockStore
 
 T = TypeVar("T", bound=Told)
 NO_NIXL = not any(map(importlib.util.find_spec, ("nixl_cu12", "nixl_cu13")))
@@ -82,7 +82,7 @@ class Carrying:
         blocks: int = 32,
         block_bytes: int = 4096,
         paths: Sequence[str] = ("shm",),
-        stores: Sequence[Store] = (),
+        stores: Sequence[BlockStore] = (),
         listen: str = "",
         key: bytes = b"",
         tell: Callable[[Told], None] | None = None,
@@ -90,7 +90,9 @@ class Carrying:
     ) -> None:
         self.worker = WorkerId(worker)
         self.arena = Arena(block_bytes, blocks, blocks)
-        options = Options(listen=listen or f"unix:{folder}/{worker}.data", paths=tuple(paths), probe=probe, key=key)
+        options = AgentOptions(
+            listen=listen or f"unix:{folder}/{worker}.data", paths=tuple(paths), probe=probe, key=key
+        )
         self.agent = Agent(self.worker, self.arena, options, stores)
         self.ear = Ear()
         self.agent.start(tell or self.ear)

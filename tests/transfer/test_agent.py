@@ -79,7 +79,7 @@ def test_a_dead_peer_ends_what_waits_and_what_comes(carrying: Make) -> None:
 def mappings(one: Carrying) -> int:
     """How often its arena is mapped in this process: by itself, and by whoever reaches it."""
     lines = [line.split() for line in Path("/proc/self/maps").read_text().splitlines() if "jedlik-kv" in line]
-    return sum(int(fields[4]) == one.arena.handle.inode for fields in lines)
+    return sum(int(fields[4]) == one.arena.reference.inode for fields in lines)
 
 
 def descriptors() -> int:

@@ -5,8 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from jedlik.transfer.compare import differing
-from jedlik.transfer.region import Mapped
+from jedlik.transfer.region import Mapped, differing
 
 
 def region(blocks: list[Any]) -> Mapped:

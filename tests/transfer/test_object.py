@@ -21,9 +21,18 @@ from kept_blocks import MINE, OTHER, data, filled, memory, names, never
 
 from jedlik.core.errors import ConfigError
 from jedlik.core.ids import BlockId
-from jedlik.transfer.bucket import open_bucket, told
-from jedlik.transfer.object import ObjectStore, object_store
-from jedlik.transfer.object_format import HEADER_BYTES, folder_of, key_of, pack, read_key, unpack_into
+from jedlik.transfer.object import (
+    HEADER_BYTES,
+    ObjectStore,
+    describe,
+    folder_of,
+    key_of,
+    object_store,
+    open_bucket,
+    pack,
+    read_key,
+    unpack_into,
+)
 
 obstore = pytest.importorskip("obstore", reason="obstore is not installed: pip install 'jedlik[object]'")
 
@@ -237,7 +246,7 @@ def hurt(whole: bytes, others: list[bytes], rng: random.Random) -> bytes:
 
 @pytest.mark.parametrize(("url", "times"), [("memory", 2000), ("file", 300), ("s3", 100)], indirect=["url"])
 def test_corruptions_are_misses(buckets: Buckets, times: int) -> None:
-    """Every object that was changed is told so; the blocks before it are right."""
+    """Every object that was changed is describe so; the blocks before it are right."""
     store, rng, told_causes = buckets.store(), random.Random(7), Counter[str]()
     store.open()
     ids, blocks = names(4), filled(4, SIZE)
@@ -363,5 +372,5 @@ def test_folders_are_private(tmp_path: Path) -> None:
 
 def test_what_is_told_of_errors_quotes_nothing() -> None:
     body = base64.b64encode(b"x").decode()
-    assert told(ValueError(f"status: 403 Forbidden: <AWSAccessKeyId>AKIA{body}")) == "ValueError (HTTP 403)"
-    assert told(KeyError("AKIA")) == "KeyError"
+    assert describe(ValueError(f"status: 403 Forbidden: <AWSAccessKeyId>AKIA{body}")) == "ValueError (HTTP 403)"
+    assert describe(KeyError("AKIA")) == "KeyError"

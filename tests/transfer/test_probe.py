@@ -10,7 +10,7 @@ from jedlik.core.errors import PeerError
 from jedlik.core.moves import PathCosts, PathsMeasured
 from jedlik.transfer.arena import SCRATCH_BYTES
 from jedlik.transfer.hosts import local_facts
-from jedlik.transfer.probe import SHAPES, probe
+from jedlik.transfer.transports import SHAPES, probe
 
 
 def test_the_line_is_found_again() -> None:

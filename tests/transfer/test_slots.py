@@ -10,9 +10,9 @@ from kept_blocks import MINE, names
 from jedlik.core.ids import BlockId
 from jedlik.transfer.slots import (
     RECORD_BYTES,
-    Header,
-    Record,
+    SlotRecord,
     SlotTable,
+    StoreHeader,
     chained,
     pack_record,
     read_header,
@@ -24,7 +24,7 @@ from jedlik.transfer.slots import (
 
 IDS = st.binary(min_size=16, max_size=16).map(BlockId)
 RECORDS = st.builds(
-    Record,
+    SlotRecord,
     st.integers(0, 2**32 - 1),
     st.integers(0, 2**32 - 1),
     st.integers(0, 2**64 - 1),
@@ -36,7 +36,7 @@ RECORDS = st.builds(
 
 
 @given(st.lists(RECORDS, max_size=5), st.integers(0, 2**64 - 1))
-def test_records_come_back(records: list[Record], epoch: int) -> None:
+def test_records_come_back(records: list[SlotRecord], epoch: int) -> None:
     log = b"".join(pack_record(record, epoch) for record in records)
     assert len(log) == RECORD_BYTES * len(records)
     assert list(read_records(log, epoch)) == records
@@ -44,7 +44,7 @@ def test_records_come_back(records: list[Record], epoch: int) -> None:
 
 
 @given(st.lists(RECORDS, min_size=1, max_size=4), st.data())
-def test_a_damaged_record_is_dropped_and_no_other(records: list[Record], drawn: st.DataObject) -> None:
+def test_a_damaged_record_is_dropped_and_no_other(records: list[SlotRecord], drawn: st.DataObject) -> None:
     log = bytearray(b"".join(pack_record(record, 7) for record in records))
     bit = drawn.draw(st.integers(0, len(log) * 8 - 1))
     log[bit // 8] ^= 1 << bit % 8
@@ -54,7 +54,7 @@ def test_a_damaged_record_is_dropped_and_no_other(records: list[Record], drawn: 
 
 @given(st.integers(0, 8 * RECORD_BYTES - 1))
 def test_a_damaged_header_is_none(bit: int) -> None:
-    header = Header(4096, MINE, 99)
+    header = StoreHeader(4096, MINE, 99)
     packed = bytearray(header.packed())
     assert read_header(bytes(packed)) == header
     packed[bit // 8] ^= 1 << bit % 8
@@ -71,8 +71,8 @@ def test_sizes() -> None:
         assert budget - 2 * 8192 < (64 << 10) + slots * 8192 + log <= budget
 
 
-def kept(slot: int, generation: int, block: BlockId, parent: BlockId | None, size: int = 4096) -> Record:
-    return Record(slot, size, generation, block, parent, bytes(16))
+def kept(slot: int, generation: int, block: BlockId, parent: BlockId | None, size: int = 4096) -> SlotRecord:
+    return SlotRecord(slot, size, generation, block, parent, bytes(16))
 
 
 def test_the_newest_record_of_a_slot_counts_wherever_it_stands() -> None:

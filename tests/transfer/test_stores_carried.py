@@ -12,7 +12,7 @@ from jedlik.core.moves import Place, TierOpened
 from jedlik.transfer.file import SLOTS_FILE, FileStore
 from jedlik.transfer.object import object_store
 from jedlik.transfer.slots import DATA_START
-from jedlik.transfer.store import Store
+from jedlik.transfer.store import BlockStore
 
 DEVICE = Place("device")
 Make = Callable[..., Carrying]
@@ -21,7 +21,7 @@ Make = Callable[..., Carrying]
 @pytest.mark.parametrize("block_bytes", [4096, 5000])
 @pytest.mark.parametrize(("tier", "path"), [("disk", "file"), ("object", "object")])
 def test_out_and_back_after_a_restart(carrying: Make, tmp_path: Path, block_bytes: int, tier: str, path: str) -> None:
-    def store() -> Store:
+    def store() -> BlockStore:
         if tier == "disk":
             return FileStore(tmp_path / "kept", 32, block_bytes, MINE)
         pytest.importorskip("obstore", reason="obstore is not installed: pip install 'jedlik[object]'")

@@ -12,10 +12,17 @@ from carrying import HANG_S, Carrying, move
 from jedlik.core.errors import PeerError
 from jedlik.core.ids import Handle, WorkerId
 from jedlik.core.moves import Place, Revoke
-from jedlik.transfer.dial import NobodyListens, NotWelcome, dial
-from jedlik.transfer.messages import SCHEMA, Card, Get, Hello, Landed, Put, Trial, Wire
+from jedlik.transfer.connection import (
+    PIECE_BYTES,
+    AgentConnection,
+    NobodyListens,
+    NotWelcome,
+    dial,
+    receive_blocks,
+    send_blocks,
+)
+from jedlik.transfer.messages import AgentCard, AgentHello, Get, Landed, Put, TrialPut
 from jedlik.transfer.processes import this_process
-from jedlik.transfer.summed import PIECE_BYTES, receive_blocks, send_blocks
 
 Make = Callable[..., Carrying]
 DEVICE = Place("device")
@@ -40,20 +47,26 @@ def test_another_key_gets_nowhere(carrying: Make) -> None:
         dial(right.agent.address, b"one", hello(right))
 
 
-def hello(one: Carrying) -> Hello:
+def hello(one: Carrying) -> AgentHello:
     """Of a stranger who knows how to behave."""
-    card = Card(SCHEMA, WorkerId("stranger@1"), this_process(), one.arena.block_bytes, 1, 1)
-    return Hello(card, one.worker, "data")
+    card = AgentCard(
+        worker=WorkerId("stranger@1"),
+        process=this_process(),
+        block_bytes=one.arena.block_bytes,
+        device_blocks=1,
+        host_blocks=1,
+    )
+    return AgentHello(card, one.worker, "data")
 
 
 @pytest.fixture
-def wire(carrying: Make) -> tuple[Wire, Carrying]:
+def wire(carrying: Make) -> tuple[AgentConnection, Carrying]:
     one = carrying("one@1", paths=["tcp"])
     return dial(one.agent.address, b"", hello(one))[0], one
 
 
 @pytest.mark.parametrize("blocks", [[32], [-1], [0, 99]])
-def test_blocks_that_are_not_there_cut_the_stream(wire: tuple[Wire, Carrying], blocks: list[int]) -> None:
+def test_blocks_that_are_not_there_cut_the_stream(wire: tuple[AgentConnection, Carrying], blocks: list[int]) -> None:
     stream, one = wire
     for request in (Put(Handle(1), "device", blocks), Get("device", blocks)):
         again, _ = dial(one.agent.address, b"", hello(one))
@@ -64,7 +77,7 @@ def test_blocks_that_are_not_there_cut_the_stream(wire: tuple[Wire, Carrying], b
     stream.close()
 
 
-def test_damaged_bytes_are_told_as_corrupt(wire: tuple[Wire, Carrying]) -> None:
+def test_damaged_bytes_are_told_as_corrupt(wire: tuple[AgentConnection, Carrying]) -> None:
     stream, one = wire
     size = one.arena.block_bytes
     stream.send(Put(Handle(1), "device", [4, 5, 6]))
@@ -88,7 +101,7 @@ class Recorder:
         self._sent.extend(map(bytes, views))
 
 
-def test_a_revocation_cuts_the_stream_that_is_landing(wire: tuple[Wire, Carrying]) -> None:
+def test_a_revocation_cuts_the_stream_that_is_landing(wire: tuple[AgentConnection, Carrying]) -> None:
     stream, one = wire
     size = one.arena.block_bytes
     stream.send(Put(Handle(1), "device", [4, 5, 6]))
@@ -105,32 +118,34 @@ def test_a_revocation_cuts_the_stream_that_is_landing(wire: tuple[Wire, Carrying
     stream.close()
 
 
-def send_until_cut(stream: Wire, view: memoryview) -> None:
+def send_until_cut(stream: AgentConnection, view: memoryview) -> None:
     for _ in range(1000):
         stream.send_bytes(view)
     stream.receive_answer()
 
 
-def test_a_second_data_stream_ends_the_first(wire: tuple[Wire, Carrying]) -> None:
+def test_a_second_data_stream_ends_the_first(wire: tuple[AgentConnection, Carrying]) -> None:
     stream, one = wire
     second, _ = dial(one.agent.address, b"", hello(one))
     with pytest.raises(PeerError):
         stream.receive_answer()
-    second.send(Trial(2, 10))
+    second.send(TrialPut(2, 10))
     send_blocks(second, [memoryview(b"0123456789")] * 2)
     assert second.receive_answer() == Landed(2)
     second.close()
     stream.close()
 
 
-def test_nonsense_is_cut_and_nobody_listens_is_told_apart(carrying: Make, wire: tuple[Wire, Carrying]) -> None:
+def test_nonsense_is_cut_and_nobody_listens_is_told_apart(
+    carrying: Make, wire: tuple[AgentConnection, Carrying]
+) -> None:
     stream, one = wire
     stream.send_bytes(memoryview(b"\xff\xff\xff\xff"))
     with pytest.raises(PeerError):
         stream.receive_answer()
     stream.close()
     with pytest.raises(NotWelcome, match="is not here"):
-        dial(one.agent.address, b"", Hello(hello(one).card, WorkerId("one@0"), "data"))
+        dial(one.agent.address, b"", AgentHello(hello(one).card, WorkerId("one@0"), "data"))
     one.agent.close()
     with pytest.raises(NobodyListens):
         dial(one.agent.address, b"", hello(one))
@@ -142,9 +157,9 @@ def test_blocks_of_any_size_arrive_with_their_sums(size: int, count: int) -> Non
     left, right = socket.socketpair()
     sent = np.random.default_rng(size).integers(0, 256, (count, size), np.uint8)
     got = np.zeros_like(sent)
-    sending = threading.Thread(target=send_blocks, args=(Wire(left), [row.data for row in sent]))
+    sending = threading.Thread(target=send_blocks, args=(AgentConnection(left), [row.data for row in sent]))
     sending.start()
-    assert receive_blocks(Wire(right), [row.data for row in got]) == (count, "")
+    assert receive_blocks(AgentConnection(right), [row.data for row in got]) == (count, "")
     sending.join(HANG_S)
     assert np.array_equal(sent, got)
     left.close()

@@ -23,11 +23,11 @@ from jedlik.core.ids import WorkerId
 from jedlik.core.moves import PathCosts, PathsMeasured, Told
 from jedlik.live.rundir import RunDir
 from jedlik.net.discovery.local import Record, alive, read
-from jedlik.transfer.agent import Agent, Options
+from jedlik.transfer.agent import Agent, AgentOptions
 from jedlik.transfer.arena import Arena
-from jedlik.transfer.dial import dial
+from jedlik.transfer.connection import dial
 from jedlik.transfer.hosts import HostFacts, local_facts
-from jedlik.transfer.messages import SCHEMA, Card, Hello, Links, Look
+from jedlik.transfer.messages import AgentCard, AgentHello, AgentReport, Look
 from jedlik.transfer.processes import this_process
 
 if TYPE_CHECKING:
@@ -59,8 +59,8 @@ def show_links(run_dir: str | None, port: int) -> bool:
     answers = {record.worker: ask(record, told.cluster_key) for record in records}
     for worker, answer in sorted(answers.items()):
         console.print(f"{worker}: {answer}" if isinstance(answer, str) else f"{worker}: {_facts_line(answer.facts)}")
-    console.print(matrix({worker: its for worker, its in answers.items() if isinstance(its, Links)}))
-    return any(isinstance(answer, Links) for answer in answers.values())
+    console.print(matrix({worker: its for worker, its in answers.items() if isinstance(its, AgentReport)}))
+    return any(isinstance(answer, AgentReport) for answer in answers.values())
 
 
 def find_server(run_dir: str | None, port: int) -> tuple[ProcessConfig, list[Record]] | None:
@@ -78,11 +78,11 @@ def find_server(run_dir: str | None, port: int) -> tuple[ProcessConfig, list[Rec
     return None
 
 
-def ask(record: Record, key: bytes) -> Links | str:
+def ask(record: Record, key: bytes) -> AgentReport | str:
     """What a worker knows of its ways, or why it does not say."""
-    card = Card(SCHEMA, WorkerId("doctor"), this_process(), 0, 0, 0)
+    card = AgentCard(worker=WorkerId("doctor"), process=this_process(), block_bytes=0, device_blocks=0, host_blocks=0)
     try:
-        wire, _ = dial(record.data, key, Hello(card, WorkerId(record.worker), "look"))
+        wire, _ = dial(record.data, key, AgentHello(card, WorkerId(record.worker), "look"))
         try:
             wire.send(Look())
             answer = wire.receive_answer()
@@ -90,10 +90,10 @@ def ask(record: Record, key: bytes) -> Links | str:
             wire.close()
     except PeerError as error:
         return str(error)
-    return answer if isinstance(answer, Links) else f"answered {type(answer).__name__}"
+    return answer if isinstance(answer, AgentReport) else f"answered {type(answer).__name__}"
 
 
-def matrix(answers: dict[str, Links]) -> Table:
+def matrix(answers: dict[str, AgentReport]) -> Table:
     """From (rows) to (columns); a worker to itself: its tiers."""
     table = Table(title=MEANING, caption="-: nothing is known")
     table.add_column("from")
@@ -102,7 +102,7 @@ def matrix(answers: dict[str, Links]) -> Table:
     for worker, answer in answers.items():
         cells = []
         for other in answers:
-            known = [link.costs for link in answer.links if link.to == ("" if other == worker else other)]
+            known = [each.costs for each in answer.transports if each.to == ("" if other == worker else other)]
             cells.append("\n".join(f"{costs.path} {figures(costs)}" for costs in known) or "-")
         table.add_row(worker, *cells)
     return table
@@ -188,7 +188,7 @@ def _other(pipe: "Connection", folder: str, path: str, on_tcp: bool) -> None:
 def _made(worker: str, folder: str, path: str, *, on_tcp: bool) -> tuple[Agent, Arena]:
     arena = Arena(BLOCK_BYTES, 1, 1)
     listen = "tcp:127.0.0.1:0" if on_tcp else f"unix:{folder}/{worker}"
-    return Agent(WorkerId(worker), arena, Options(listen=listen, key=b"trial", paths=(path,))), arena
+    return Agent(WorkerId(worker), arena, AgentOptions(listen=listen, key=b"trial", paths=(path,))), arena
 
 
 def _tried_table(results: dict[str, PathCosts | str]) -> Table:

@@ -19,7 +19,7 @@ from jedlik.core.protocol import Card, Layout, TierSize
 from jedlik.models.cache import home
 
 if TYPE_CHECKING:
-    from jedlik.transfer.store import Store
+    from jedlik.transfer.store import BlockStore
 
 OBJECT_SCHEMES = ("s3", "gs", "az", "file")
 OBJECT_BLOCKS = 1 << 18
@@ -93,7 +93,7 @@ def sizes(config: ServeConfig, layout: Layout) -> tuple[TierSize, ...]:
     return tuple(tiers)
 
 
-def stores(config: ServeConfig, worker: str, card: Card, block_bytes: int) -> "list[Store]":
+def stores(config: ServeConfig, worker: str, card: Card, block_bytes: int) -> "list[BlockStore]":
     """What keeps the blocks of a worker's tiers that are not memory; `block_bytes` is what is moved of each.
 
     Raises ConfigError.
@@ -102,7 +102,7 @@ def stores(config: ServeConfig, worker: str, card: Card, block_bytes: int) -> "l
     from jedlik.transfer.file import FileStore
     from jedlik.transfer.object import object_store
 
-    kept: list[Store] = []
+    kept: list[BlockStore] = []
     means = fingerprint(card.layout, card.revision, card.hash_check)
     slots = {tier.tier: tier.blocks for tier in card.tiers}
     if (found := disk(config)) is not None:

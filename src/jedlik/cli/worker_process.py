@@ -15,7 +15,7 @@ from jedlik.net.discovery.local import Announcement, LocalDiscovery, Record, sta
 from jedlik.net.streams import serve
 from jedlik.telemetry.kv import KvCounts
 from jedlik.telemetry.log import Log
-from jedlik.transfer.agent import Agent, Options
+from jedlik.transfer.agent import Agent, AgentOptions
 
 
 async def work(told: ProcessConfig, log: Log, stop: asyncio.Event) -> None:
@@ -71,7 +71,7 @@ def data_name(told: ProcessConfig) -> str:
 
 def _agent(told: ProcessConfig, loaded: Loaded, log: Log) -> Agent:
     """What carries this worker's blocks, with the stores that its card names as tiers."""
-    options = Options(listen=f"unix:{told.run.socket(data_name(told))}", key=told.cluster_key)
+    options = AgentOptions(listen=f"unix:{told.run.socket(data_name(told))}", key=told.cluster_key)
 
     def complain(text: str) -> None:
         log.line("blocks", problem=text)

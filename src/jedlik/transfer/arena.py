@@ -1,8 +1,8 @@
 """A worker's memory for blocks: one region of shared memory, faulted in at start, that peers of the host can map.
 
 Three parts, each at a multiple of PAGE_BYTES: `device` (the engine's cache where that is host memory), `host` (the host
-tier), and a scratch that only probes use. A peer maps it, when a move first needs it, by a handle that names process,
-file and inode: memory of a process that has ended, or of one that has taken its pid, is refused.
+tier), and a scratch that only probes use. A peer maps it, when a move first needs it, by a reference that names
+process, file and inode: memory of a process that has ended, or of one that has taken its pid, is refused.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ MADV_POPULATE_WRITE = 23
 """Since Linux 5.14; Python has no name for it."""
 
 
-class Handle(msgspec.Struct, frozen=True, array_like=True):
+class ArenaReference(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     """How a process of the same host finds an arena."""
 
     process: ProcessName
@@ -36,7 +36,7 @@ class Handle(msgspec.Struct, frozen=True, array_like=True):
     host_blocks: int
 
 
-class Parts(msgspec.Struct, frozen=True):
+class ArenaParts(msgspec.Struct, frozen=True):
     """Where an arena's parts begin, in bytes."""
 
     host_at: int
@@ -44,17 +44,17 @@ class Parts(msgspec.Struct, frozen=True):
     size: int
 
 
-def parts(block_bytes: int, device_blocks: int, host_blocks: int) -> Parts:
+def parts(block_bytes: int, device_blocks: int, host_blocks: int) -> ArenaParts:
     host_at = _page_up(device_blocks * block_bytes)
     scratch_at = host_at + _page_up(host_blocks * block_bytes)
-    return Parts(host_at, scratch_at, scratch_at + SCRATCH_BYTES)
+    return ArenaParts(host_at, scratch_at, scratch_at + SCRATCH_BYTES)
 
 
 def _page_up(size: int) -> int:
     return -(-size // PAGE_BYTES) * PAGE_BYTES
 
 
-class Mapping:
+class MappedArena:
     """An arena's parts, as this process sees them."""
 
     def __init__(self, fd: int, block_bytes: int, device_blocks: int, host_blocks: int) -> None:
@@ -80,7 +80,7 @@ def fault_in(mapped: mmap.mmap, array: Bytes) -> int:
     return ctypes.get_errno() if done else 0
 
 
-class Arena(Mapping):
+class Arena(MappedArena):
     """Made by the worker that owns it, before its engine and its carrier; both get it handed in.
 
     `device` and `host` are `Mapped`; `arena.device.array` is uint8 [device_blocks * block_bytes], C-contiguous, for the
@@ -97,8 +97,13 @@ class Arena(Mapping):
         except BaseException:
             os.close(self._fd)
             raise
-        self.handle = Handle(
-            this_process(), self._fd, os.fstat(self._fd).st_ino, block_bytes, device_blocks, host_blocks
+        self.reference = ArenaReference(
+            process=this_process(),
+            fd=self._fd,
+            inode=os.fstat(self._fd).st_ino,
+            block_bytes=block_bytes,
+            device_blocks=device_blocks,
+            host_blocks=host_blocks,
         )
 
     def _have_all(self) -> None:
@@ -118,16 +123,16 @@ class Arena(Mapping):
             self._fd = -1
 
 
-def attach(handle: Handle) -> Mapping:
+def attach(reference: ArenaReference) -> MappedArena:
     """Another process's arena; its pages come as they are touched. Raises PeerError if it is not there (any more)."""
-    with _opened(handle) as fd:
-        return Mapping(fd, handle.block_bytes, handle.device_blocks, handle.host_blocks)
+    with _opened(reference) as fd:
+        return MappedArena(fd, reference.block_bytes, reference.device_blocks, reference.host_blocks)
 
 
-def attach_scratch(handle: Handle) -> Bytes:
+def attach_scratch(reference: ArenaReference) -> Bytes:
     """Map an arena's scratch alone, faulted in. Raises PeerError."""
-    with _opened(handle) as fd:
-        at = parts(handle.block_bytes, handle.device_blocks, handle.host_blocks).scratch_at
+    with _opened(reference) as fd:
+        at = parts(reference.block_bytes, reference.device_blocks, reference.host_blocks).scratch_at
         mapped = mmap.mmap(fd, SCRATCH_BYTES, offset=at)
     scratch = np.frombuffer(mapped, np.uint8)
     fault_in(mapped, scratch)  # where it can't, pages come as they are touched
@@ -135,16 +140,16 @@ def attach_scratch(handle: Handle) -> Bytes:
 
 
 @contextlib.contextmanager
-def _opened(handle: Handle) -> Iterator[int]:
-    process = handle.process
+def _opened(reference: ArenaReference) -> Iterator[int]:
+    process = reference.process
     try:
-        fd = os.open(f"/proc/{process.pid}/fd/{handle.fd}", os.O_RDWR | os.O_CLOEXEC)
+        fd = os.open(f"/proc/{process.pid}/fd/{reference.fd}", os.O_RDWR | os.O_CLOEXEC)
     except OSError as error:
         raise PeerError(f"memory of process {process.pid} can't be opened: {error.strerror}") from error
     try:
-        size = parts(handle.block_bytes, handle.device_blocks, handle.host_blocks).size
+        size = parts(reference.block_bytes, reference.device_blocks, reference.host_blocks).size
         found = os.fstat(fd)
-        if start_ticks(process.pid) != process.started or (found.st_ino, found.st_size) != (handle.inode, size):
+        if start_ticks(process.pid) != process.started or (found.st_ino, found.st_size) != (reference.inode, size):
             raise PeerError(f"process {process.pid} is not the one whose memory was meant")
         yield fd
     except (OSError, ValueError) as error:

@@ -15,12 +15,11 @@ from pathlib import Path
 from jedlik.core.errors import ConfigError
 from jedlik.core.ids import BlockId
 from jedlik.core.moves import Cause, StoredRun, Tier
-from jedlik.transfer.abreast import Abreast
 from jedlik.transfer.checksum import slot_checksum
+from jedlik.transfer.parallel import Parallel
 from jedlik.transfer.private import private_folder
-from jedlik.transfer.slot_file import SlotFile
-from jedlik.transfer.slot_log import SlotLog
-from jedlik.transfer.slots import Header, Record, SlotTable, Survivors, read_records, survivors
+from jedlik.transfer.slot_files import SlotFile, SlotLog
+from jedlik.transfer.slots import SlotRecord, SlotTable, StoreHeader, Survivors, read_records, survivors
 from jedlik.transfer.store import Buffer, Done, Stop
 
 SLOTS_FILE, LOG_FILE = "blocks.slots", "blocks.log"
@@ -49,7 +48,7 @@ class FileStore:
         self._slots = slots
         self._sync_s = sync_s
         self._depth = depth
-        self._header = Header(block_bytes, fingerprint, secrets.randbits(64))
+        self._header = StoreHeader(block_bytes, fingerprint, secrets.randbits(64))
         self._file = SlotFile(folder / SLOTS_FILE, slots, block_bytes)
         self._closing = threading.Event()
         self._unsynced = False
@@ -65,7 +64,7 @@ class FileStore:
             self._file.close()
             raise ConfigError(f"can't use {self._folder} for KV blocks: {error.strerror}") from error
         self._generations = itertools.count(left.next_generation)
-        self._abreast = Abreast(self._depth, "disk")
+        self._parallel = Parallel(self._depth, "disk")
         self._tidying = threading.Thread(target=self._tidy_often, name="jedlik-disk-sync")
         self._tidying.start()
         return left.runs
@@ -96,10 +95,12 @@ class FileStore:
                 checksums[at] = slot_checksum(buffers[at], ids[at], generations[at])
             return self._file.put(slots[first], buffers[first:end])
 
-        pieces, cause = self._abreast.run(len(ranges), put, stop)
+        pieces, cause = self._parallel.run(len(ranges), put, stop)
         done = ranges[pieces - 1][1] if pieces else 0
         size, parents = self._header.block_bytes, [parent, *ids]
-        written = [Record(slots[at], size, generations[at], ids[at], parents[at], checksums[at]) for at in range(done)]
+        written = [
+            SlotRecord(slots[at], size, generations[at], ids[at], parents[at], checksums[at]) for at in range(done)
+        ]
         self._log.append(b"".join([self._table.put(record) for record in written]))
         self._unsynced = True
         return done, cause
@@ -124,7 +125,7 @@ class FileStore:
                 verified[piece] += 1
             return ""
 
-        pieces, cause = self._abreast.run(len(ranges), get, stop)
+        pieces, cause = self._parallel.run(len(ranges), get, stop)
         if pieces == len(ranges):
             return len(records), unfit
         return ranges[pieces][0] + verified[pieces], cause
@@ -132,7 +133,7 @@ class FileStore:
     def close(self) -> None:
         self._closing.set()
         self._tidying.join()
-        self._abreast.close()
+        self._parallel.close()
         self._tidy()
         self._log.close()
         self._file.close()
@@ -142,9 +143,9 @@ class FileStore:
         if not len(slots) == len(ids) == len(buffers) or any(buffer.nbytes != size for buffer in buffers):
             raise ValueError(f"{len(slots)} slots, {len(ids)} ids, {len(buffers)} buffers, or one is not {size} bytes")
 
-    def _records(self, slots: Sequence[int], ids: Sequence[BlockId]) -> tuple[list[Record], Cause]:
+    def _records(self, slots: Sequence[int], ids: Sequence[BlockId]) -> tuple[list[SlotRecord], Cause]:
         """Of the first slots that hold what they should, and why the next one does not."""
-        records: list[Record] = []
+        records: list[SlotRecord] = []
         for slot, block in zip(slots, ids, strict=True):
             record = self._table.get(slot)
             if record is None:
@@ -154,13 +155,13 @@ class FileStore:
             records.append(record)
         return records, ""
 
-    def _forget(self, records: Sequence[Record]) -> None:
+    def _forget(self, records: Sequence[SlotRecord]) -> None:
         """Slots whose data is not what was written, unless they were written again meanwhile."""
         bad = [record for record in records if self._table.get(record.slot) == record]
         gone = [record._replace(generation=next(self._generations), kept=False) for record in bad]
         self._log.append(b"".join([self._table.put(record) for record in gone]))
 
-    def _found(self, found: Header | None) -> Survivors:
+    def _found(self, found: StoreHeader | None) -> Survivors:
         """What is kept from before, if it is of our kind; else everything begins anew. Raises OSError."""
         mine = self._header
         ours = found is not None and (found.block_bytes, found.fingerprint) == (mine.block_bytes, mine.fingerprint)
@@ -178,7 +179,7 @@ class FileStore:
             self.notes.append(f"{self._folder}: {left.orphans} blocks dropped whose beginnings are not there")
         return left
 
-    def _begin(self, found: Header | None, ours: bool) -> None:
+    def _begin(self, found: StoreHeader | None, ours: bool) -> None:
         log = self._folder / LOG_FILE
         if ours or (found is None and log.exists()):
             self.notes.append(
@@ -189,7 +190,7 @@ class FileStore:
                 f"{self._folder}: kept blocks are of another model, cluster key or block layout; empty now "
                 "(a folder for each keeps them apart)"
             )
-        self._header = Header(self._header.block_bytes, self._header.fingerprint, secrets.randbits(64))
+        self._header = StoreHeader(self._header.block_bytes, self._header.fingerprint, secrets.randbits(64))
         self._log = SlotLog(log, self._header, self._slots)
         self._file.begin(self._header)
 

@@ -18,7 +18,7 @@ class Nic(msgspec.Struct, frozen=True, array_like=True):
     speed_mbit_s: int | None
 
 
-class Gpu(msgspec.Struct, frozen=True, array_like=True):
+class HostGpu(msgspec.Struct, frozen=True, array_like=True):
     name: str
     numa_node: int | None
     nvlink_peers: tuple[int, ...]
@@ -35,7 +35,7 @@ class HostFacts(msgspec.Struct, frozen=True, array_like=True):
     namespaces: tuple[str, ...]
     """Of `NAMESPACES`, as the kernel numbers them."""
     nics: tuple[Nic, ...]
-    gpus: tuple[Gpu, ...]
+    gpus: tuple[HostGpu, ...]
 
 
 def local_facts() -> HostFacts:
@@ -77,7 +77,7 @@ def _number(path: Path) -> int | None:
     return value if value >= 0 else None
 
 
-def _gpus() -> tuple[Gpu, ...]:
+def _gpus() -> tuple[HostGpu, ...]:
     try:
         nvml: Any = importlib.import_module("pynvml")
         nvml.nvmlInit()
@@ -90,13 +90,13 @@ def _gpus() -> tuple[Gpu, ...]:
         nvml.nvmlShutdown()
 
 
-def _gpu(nvml: Any, device: Any, devices: list[Any]) -> Gpu:
+def _gpu(nvml: Any, device: Any, devices: list[Any]) -> HostGpu:
     name = nvml.nvmlDeviceGetName(device)
     bus = nvml.nvmlDeviceGetPciInfo(device).busId
     bus = (bus.decode() if isinstance(bus, bytes) else bus).lower()
     numa = _number(Path("/sys/bus/pci/devices") / bus[-12:] / "numa_node")
     peers = tuple(i for i, other in enumerate(devices) if other is not device and _linked(nvml, device, other))
-    return Gpu(name.decode() if isinstance(name, bytes) else name, numa, peers)
+    return HostGpu(name.decode() if isinstance(name, bytes) else name, numa, peers)
 
 
 def _linked(nvml: Any, device: Any, other: Any) -> bool:

@@ -1,86 +1,88 @@
-"""What agents say to each other, and the stream they say it on: msgpack by schema, then raw bytes where announced.
+"""The messages that agents send to each other, as msgpack by schema.
 
-A frame is `length (4 bytes, big endian) | msgpack`. Nothing received is executed or allocated before it was checked.
-Every connection begins with Hello and Welcome (or Refused); whoever connected asks, the other side answers in order.
+Every connection begins with AgentHello and Welcome (or Refused). The agent that connected asks; the other side answers
+in order. `transfer/connection` frames the messages and sends blocks as raw bytes where a message announces them.
 """
 
-import socket
-import struct
-from typing import Literal, TypeVar
+from typing import Literal
 
 import msgspec
 
-from jedlik.core.errors import PeerError
 from jedlik.core.ids import Handle as Ticket
 from jedlik.core.ids import WorkerId
 from jedlik.core.moves import Cause, PathCosts
-from jedlik.transfer.arena import Handle
+from jedlik.transfer.arena import ArenaReference
 from jedlik.transfer.hosts import HostFacts
 from jedlik.transfer.processes import ProcessName
 
 SCHEMA = 1
-MAX_MESSAGE_BYTES = 4 << 20
-MAX_PARTS = 512
-"""Buffers of one system call (the kernel takes 1024)."""
 MemoryTier = Literal["device", "host"]
 
 
-class NixlCard(msgspec.Struct, frozen=True, array_like=True):
-    """How to reach an arena through NIXL."""
+class NixlCard(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+    """What a peer needs to reach an arena through NIXL."""
 
     name: str
     metadata: bytes
     backend: str
     device_at: int
-    """Address of the first device block in the owner's process."""
+    """The address of the first device block in the owner's process."""
     host_at: int
 
 
-class Card(msgspec.Struct, frozen=True, array_like=True):
-    """Who an agent is and what memory it has."""
+class AgentCard(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+    """An agent's identity, and the memory that it has."""
 
-    schema: int
+    schema: int = SCHEMA
     worker: WorkerId
     process: ProcessName
     block_bytes: int
     device_blocks: int
     host_blocks: int
-    arena: Handle | None = None
-    """Where processes of its host may map it."""
+    arena: ArenaReference | None = None
+    """The arena that processes of the same host may map; None: it is not shared."""
     nixl: NixlCard | None = None
 
 
-class Hello(msgspec.Struct, frozen=True, tag="hello"):
-    card: Card
+class AgentHello(msgspec.Struct, frozen=True, tag="hello"):
+    """The first message of the agent that connects."""
+
+    card: AgentCard
     to: WorkerId
-    """Whom the sender believes to talk to."""
+    """The worker that the sender believes to talk to."""
     use: Literal["control", "data", "look"]
-    """look: from somebody who has no blocks and only asks what ways there are."""
+    """The connection's use; look: the sender has no blocks and only asks for the costs of transports."""
 
 
 class Welcome(msgspec.Struct, frozen=True, tag="welcome"):
-    card: Card
+    """The answer to a hello that is accepted."""
+
+    card: AgentCard
     stopped: list[Ticket]
-    """Tickets for which the sender of this takes no writes of the other."""
+    """Tickets for which the sender of this message takes no writes of the other agent."""
 
 
 class Refused(msgspec.Struct, frozen=True, tag="refused"):
+    """The answer to a hello that is not accepted."""
+
     cause: Cause
     reason: str
 
 
-class Stop(msgspec.Struct, frozen=True, tag="stop"):
-    """Write no more for these tickets; say Stopped when that is certain."""
+class StopWriting(msgspec.Struct, frozen=True, tag="stop"):
+    """Write no more for these tickets; answer WritesStopped when that is certain."""
 
     tickets: list[Ticket]
 
 
-class Stopped(msgspec.Struct, frozen=True, tag="stopped"):
+class WritesStopped(msgspec.Struct, frozen=True, tag="stopped"):
+    """The answer to StopWriting: nothing more is written for these tickets."""
+
     tickets: list[Ticket]
 
 
 class Put(msgspec.Struct, frozen=True, tag="put"):
-    """These blocks follow (`summed`)."""
+    """Blocks to be written follow this message, checksummed (`connection.send_blocks`)."""
 
     ticket: Ticket
     tier: MemoryTier
@@ -88,127 +90,49 @@ class Put(msgspec.Struct, frozen=True, tag="put"):
 
 
 class Landed(msgspec.Struct, frozen=True, tag="landed"):
-    """Answer to Put."""
+    """The answer to Put and to TrialPut."""
 
     blocks: int
-    """How many of the first are in place, verified."""
+    """How many of the first blocks are in place, verified."""
     cause: Cause = ""
 
 
 class Get(msgspec.Struct, frozen=True, tag="get"):
+    """Send these blocks."""
+
     tier: MemoryTier
     blocks: list[int]
 
 
 class Sent(msgspec.Struct, frozen=True, tag="sent"):
-    """Answer to Get; the blocks follow (`summed`)."""
+    """The answer to Get: the blocks follow, checksummed (`connection.send_blocks`)."""
 
 
-class Trial(msgspec.Struct, frozen=True, tag="trial"):
-    """So many blocks of so many bytes follow (`summed`), to be thrown away: measures a path. Answered by Landed."""
+class TrialPut(msgspec.Struct, frozen=True, tag="trial"):
+    """Blocks that measure a transport follow, checksummed; the receiver discards them and answers Landed."""
 
     parts: int
     part_bytes: int
 
 
 class Look(msgspec.Struct, frozen=True, tag="look"):
-    """What does moving cost, and where is this?"""
+    """Tell what transfers cost and where you run; answered by AgentReport."""
 
 
-class Link(msgspec.Struct, frozen=True, array_like=True):
-    """One way of an agent's."""
+class TransportCosts(msgspec.Struct, frozen=True, array_like=True):
+    """The costs of one of an agent's transports."""
 
     to: str
-    """A worker; "": itself."""
+    """The worker at the other end; "": the transport is between tiers of the agent's own worker."""
     costs: PathCosts
 
 
-class Links(msgspec.Struct, frozen=True, tag="links"):
-    """Answer to Look."""
+class AgentReport(msgspec.Struct, frozen=True, tag="links"):
+    """The answer to Look."""
 
     facts: HostFacts
-    links: list[Link]
+    transports: list[TransportCosts]
 
 
-ToAgent = Hello | Stop | Put | Get | Trial | Look
-FromAgent = Welcome | Refused | Stopped | Landed | Sent | Links
-
-M = TypeVar("M")
-_length = struct.Struct(">I")
-_encoder = msgspec.msgpack.Encoder()
-_to_agent: msgspec.msgpack.Decoder[ToAgent] = msgspec.msgpack.Decoder(ToAgent)
-_from_agent: msgspec.msgpack.Decoder[FromAgent] = msgspec.msgpack.Decoder(FromAgent)
-
-
-class Wire:
-    """One connected stream socket. Blocking; `cut` from another thread ends whatever waits."""
-
-    def __init__(self, sock: socket.socket) -> None:
-        self.sock = sock
-
-    def send(self, message: ToAgent | FromAgent) -> None:
-        """Raises PeerError."""
-        body = _encoder.encode(message)
-        self.send_bytes(memoryview(_length.pack(len(body)) + body))
-
-    def send_bytes(self, *views: memoryview) -> None:
-        """One after the other. Raises PeerError."""
-        waiting = list(views)
-        try:
-            while waiting:
-                waiting = _rest(waiting, self.sock.sendmsg(waiting[:MAX_PARTS]))
-        except OSError as error:
-            raise PeerError(f"connection lost: {error.strerror or error}") from error
-
-    def receive_request(self) -> ToAgent:
-        """Raises PeerError, also at the end of the stream."""
-        return self._decode(_to_agent)
-
-    def receive_answer(self) -> FromAgent:
-        """Raises PeerError, also at the end of the stream."""
-        return self._decode(_from_agent)
-
-    def receive_into(self, *views: memoryview) -> None:
-        """Fill them, one after the other. Raises PeerError."""
-        waiting = list(views)
-        try:
-            while waiting:
-                some = waiting[:MAX_PARTS]
-                count = self.sock.recvmsg_into(some, 0, socket.MSG_WAITALL)[0]
-                if not count:
-                    raise PeerError("connection closed by the peer")
-                waiting = _rest(waiting, count)
-        except OSError as error:
-            raise PeerError(f"connection lost: {error.strerror or error}") from error
-
-    def cut(self) -> None:
-        """End both directions; the owner of the wire closes it."""
-        try:
-            self.sock.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass  # the peer was first
-
-    def close(self) -> None:
-        self.sock.close()
-
-    def _decode(self, decoder: "msgspec.msgpack.Decoder[M]") -> M:
-        head = bytearray(_length.size)
-        self.receive_into(memoryview(head))
-        (size,) = _length.unpack(head)
-        if size > MAX_MESSAGE_BYTES:
-            raise PeerError(f"message of {size} bytes; at most {MAX_MESSAGE_BYTES} are accepted")
-        body = bytearray(size)
-        self.receive_into(memoryview(body))
-        try:
-            return decoder.decode(body)
-        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-            raise PeerError(f"bad message from another agent: {error}") from error
-
-
-def _rest(buffers: list[memoryview], count: int) -> list[memoryview]:
-    """What is left after so many bytes."""
-    for at, buffer in enumerate(buffers):
-        if count < len(buffer):
-            return [buffer[count:], *buffers[at + 1 :]]
-        count -= len(buffer)
-    return []
+ToAgent = AgentHello | StopWriting | Put | Get | TrialPut | Look
+FromAgent = Welcome | Refused | WritesStopped | Landed | Sent | AgentReport

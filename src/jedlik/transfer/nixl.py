@@ -22,7 +22,7 @@ from jedlik.core.errors import PeerError
 from jedlik.core.ids import Handle as Ticket
 from jedlik.core.ids import WorkerId
 from jedlik.transfer.arena import Arena, parts
-from jedlik.transfer.messages import Card, MemoryTier, NixlCard
+from jedlik.transfer.messages import AgentCard, MemoryTier, NixlCard
 from jedlik.transfer.region import Mapped, Region
 from jedlik.transfer.store import Done, Stop
 
@@ -51,7 +51,13 @@ class NixlEngine:
         )
         self.scratch_at = arena.scratch.ctypes.data
         metadata = agent.get_agent_metadata()
-        self.card = NixlCard(agent.name, metadata, BACKEND, arena.device.address, arena.host.address)
+        self.card = NixlCard(
+            name=agent.name,
+            metadata=metadata,
+            backend=BACKEND,
+            device_at=arena.device.address,
+            host_at=arena.host.address,
+        )
 
     def first_index(self, region: Region) -> int | None:
         """Where a region's blocks begin among the prepared ones; None: it is not registered."""
@@ -60,7 +66,7 @@ class NixlEngine:
         return self._arena.device.blocks if region is self._arena.host else None
 
     def close(self) -> None:
-        """After every route."""
+        """Release everything, after every transport is closed."""
         self.blocks.release()
         self.agent.deregister_memory(self._registered, backends=[BACKEND])
 
@@ -115,13 +121,13 @@ def _descriptors(starts: Any, size: int) -> Any:
     return np.stack([starts, np.full_like(starts, size), np.zeros_like(starts)], axis=1)
 
 
-class NixlRoute:
-    """A `Route`."""
+class NixlTransport:
+    """A `Transport` through NIXL."""
 
     path = "nixl"
     slice_bytes = 64 << 20
 
-    def __init__(self, engine: NixlEngine, theirs: Card, dead: Callable[[], bool]) -> None:
+    def __init__(self, engine: NixlEngine, theirs: AgentCard, dead: Callable[[], bool]) -> None:
         """Connects. Raises PeerError."""
         if theirs.nixl is None or theirs.nixl.backend != BACKEND:
             raise PeerError("the peer has no NIXL that we can talk to")
@@ -150,12 +156,12 @@ class NixlRoute:
         ticket: Ticket,
         stop: Stop,
     ) -> Done:
-        return self._blocks_moved("WRITE", source, source_blocks, tier, target_blocks)
+        return self._transfer("WRITE", source, source_blocks, tier, target_blocks)
 
     def pull(
         self, tier: MemoryTier, source_blocks: Sequence[int], target: Region, target_blocks: Sequence[int], stop: Stop
     ) -> Done:
-        return self._blocks_moved("READ", target, target_blocks, tier, source_blocks)
+        return self._transfer("READ", target, target_blocks, tier, source_blocks)
 
     def trial(self, count: int, part_bytes: int) -> float:
         """Into the scratch of the peer's arena."""
@@ -194,7 +200,7 @@ class NixlRoute:
                 blocks.release()
             self._engine.agent.remove_remote_agent(self._card.name)
 
-    def _blocks_moved(
+    def _transfer(
         self, operation: str, region: Region, ours: Sequence[int], tier: MemoryTier, theirs: Sequence[int]
     ) -> Done:
         first = self._engine.first_index(region)

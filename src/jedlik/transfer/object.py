@@ -4,17 +4,23 @@ What is not there, damaged, or another block's is a miss with its cause. Nothing
 bucket's lifecycle rules. Whoever may write the bucket can serve KV to everybody who reads it; checksums are no defence.
 """
 
+import os
+import re
+import struct
 import threading
 import time
 from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from jedlik.core.errors import ConfigError
 from jedlik.core.ids import BlockId
 from jedlik.core.moves import Cause, StoredRun, Tier
-from jedlik.transfer.abreast import Abreast
-from jedlik.transfer.bucket import bucket_errors, cause_of, open_bucket, told
-from jedlik.transfer.object_format import HEADER_BYTES, folder_of, key_of, pack, read_key, unpack_into
+from jedlik.transfer.checksum import CHECKSUM_BYTES, Bytes, data_checksum
+from jedlik.transfer.parallel import Parallel
+from jedlik.transfer.private import private_folder
 from jedlik.transfer.slots import chained
 from jedlik.transfer.store import Buffer, Done, Stop
 
@@ -28,6 +34,13 @@ MOST_LISTED = 200_000
 LONGEST_LISTING_S = 10.0
 """Nor does it look for longer than this, a page of 1000 more or less."""
 _PAGE = 1000
+VERSION = 1
+_MAGIC = b"jedlikOB"
+_ROOT = "root"
+_CLAIM = struct.Struct("<8sIIQ16s16s")
+HEADER_BYTES = _CLAIM.size + CHECKSUM_BYTES
+_ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
+_RETRIES = 2
 
 
 def object_store(url: str, block_bytes: int, fingerprint: bytes) -> "ObjectStore":
@@ -66,11 +79,11 @@ class ObjectStore:
             found, all_of_them = self._listed(self._folder, self._most)
         except self._errors as error:
             raise ConfigError(
-                f"kv_object: can't list {self._bucket!r}: {told(error)}; check the bucket's name, the region "
+                f"kv_object: can't list {self._bucket!r}: {describe(error)}; check the bucket's name, the region "
                 "(AWS_REGION), the endpoint (AWS_ENDPOINT_URL) and the credentials"
             ) from None
         self._parents = found
-        self._abreast = Abreast(self._depth, "object")
+        self._parallel = Parallel(self._depth, "object")
         if not all_of_them:
             self.notes.append(f"kv_object: {len(found)} blocks listed; there may be more in the bucket, not known here")
         return [StoredRun(found[run[0]], run, []) for run in chained(dict(sorted(found.items())))]
@@ -97,7 +110,7 @@ class ObjectStore:
             self._remember(ids[at], parents[at])
             return ""
 
-        return self._abreast.run(len(ids), put, stop)
+        return self._parallel.run(len(ids), put, stop)
 
     def read(self, slots: Sequence[int], ids: Sequence[BlockId], buffers: Sequence[Buffer], stop: Stop) -> Done:
         import obstore
@@ -115,10 +128,10 @@ class ObjectStore:
                 return cause_of(error)
             return unpack_into(whole, ids[at], parent, buffers[at])
 
-        return self._abreast.run(len(ids), get, stop)
+        return self._parallel.run(len(ids), get, stop)
 
     def close(self) -> None:
-        self._abreast.close()
+        self._parallel.close()
 
     def _check(self, ids: Sequence[BlockId], buffers: Sequence[Buffer]) -> None:
         if len(ids) != len(buffers) or any(buffer.nbytes != self._block_bytes for buffer in buffers):
@@ -159,3 +172,105 @@ class ObjectStore:
                 if len(found) == most:
                     return found, False
         return found, True
+
+
+def folder_of(fingerprint: bytes) -> str:
+    """Where all blocks of one kind are."""
+    return f"jedlik-kv-{VERSION}-{fingerprint.hex()}"
+
+
+def key_of(folder: str, block: BlockId, parent: BlockId | None) -> str:
+    return f"{folder}/{block.hex()}/{_ROOT if parent is None else parent.hex()}"
+
+
+def read_key(key: str) -> tuple[BlockId, BlockId | None] | None:
+    """A block and its parent; None: this names no block. Whatever precedes the last two parts does not matter."""
+    parts = key.split("/")[-2:]
+    try:
+        block, parent = bytes.fromhex(parts[0]), None if parts[-1] == _ROOT else bytes.fromhex(parts[-1])
+    except ValueError:
+        return None
+    if len(parts) != 2 or len(block) != 16 or (parent is not None and len(parent) != 16):
+        return None
+    return BlockId(block), None if parent is None else BlockId(parent)
+
+
+def pack(block: BlockId, parent: BlockId | None, data: Bytes) -> bytes:
+    """The whole object."""
+    claim = _claim(block, parent, len(data))
+    return b"".join((claim, data_checksum(data, claim), data))
+
+
+def unpack_into(found: memoryview, block: BlockId, parent: BlockId | None, buffer: memoryview) -> Cause:
+    """Verifies that the object is `block`, as long as `buffer`, and copies it there; nothing where it is not."""
+    if len(found) != HEADER_BYTES + buffer.nbytes:
+        return "corrupt"
+    claim, checksum, data = found[: _CLAIM.size], found[_CLAIM.size : HEADER_BYTES], found[HEADER_BYTES:]
+    if data_checksum(data, bytes(claim)) != checksum:
+        return "corrupt"
+    if claim != _claim(block, parent, buffer.nbytes):
+        return "stale"
+    buffer[:] = data
+    return ""
+
+
+def _claim(block: BlockId, parent: BlockId | None, size: int) -> bytes:
+    return _CLAIM.pack(_MAGIC, VERSION, 0 if parent is None else 1, size, block, parent or bytes(16))
+
+
+def open_bucket(url: str, timeout_s: float) -> "Bucket":
+    """Of s3://bucket/prefix, file:///path, or memory:/// (this process' own). Nothing is asked of a server yet.
+
+    No request takes longer than `timeout_s`, repetitions included twice that. Raises ConfigError.
+    """
+    try:
+        from obstore import store
+    except ImportError as error:
+        raise ConfigError("object storage needs an extra package: pip install 'jedlik[object]'") from error
+    parts = urlsplit(url)
+    if parts.username or parts.password or parts.query:
+        raise ConfigError("kv_object: no credentials or options in the URL; set AWS_ACCESS_KEY_ID and so on instead")
+    if parts.scheme == "memory":
+        return store.MemoryStore()
+    if parts.scheme == "file":
+        return store.LocalStore(_folder(url, parts.netloc, parts.path))
+    if parts.scheme != "s3" or not parts.netloc:
+        raise ConfigError(f"kv_object: {url} is neither s3://bucket/prefix nor file:///path")
+    plain = any(os.environ.get(name, "").startswith("http://") for name in _ENDPOINTS)
+    wait = timedelta(seconds=timeout_s)
+    errors: tuple[type[Exception], ...] = (*bucket_errors(), ValueError)
+    try:
+        return store.S3Store.from_url(
+            url,
+            client_options={"timeout": wait, "connect_timeout": min(wait, timedelta(seconds=2)), "allow_http": plain},
+            retry_config={"max_retries": _RETRIES, "retry_timeout": wait},
+        )
+    except errors as error:
+        raise ConfigError(f"kv_object: {url}: {describe(error)}") from None
+
+
+def _folder(url: str, host: str, path: str) -> Path:
+    if host or not path.startswith("/") or path == "/":
+        raise ConfigError(f"kv_object: {url} names no folder: write file:///path")
+    folder = Path(path)
+    return folder if folder.is_dir() else private_folder(folder)
+
+
+def bucket_errors() -> tuple[type[Exception], ...]:
+    """What a bucket raises for what happens in the world."""
+    from obstore.exceptions import BaseError
+
+    return BaseError, OSError
+
+
+def describe(error: Exception) -> str:
+    """What kind of error it is, and the HTTP status if there is one; never what the server claim."""
+    kind = {"GenericError": "no answer, or an error of the server"}.get(type(error).__name__, type(error).__name__)
+    status = re.search(r"status[^0-9]{0,20}([45]\d\d)\b", str(error))
+    return f"{kind} (HTTP {status[1]})" if status else kind
+
+
+def cause_of(error: Exception) -> Cause:
+    if isinstance(error, FileNotFoundError) or type(error).__name__ == "NotFoundError":
+        return "missing"
+    return "gone" if type(error).__name__ == "GenericError" else "failed"

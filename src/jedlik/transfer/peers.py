@@ -1,176 +1,141 @@
-"""Other workers' agents: a control connection to each, the ways to it, the moves that wait for it, and its death.
+"""Other workers' agents: a control connection to each, the transfers that wait for it, and its death.
 
-Dead is only what certainly is: the process has ended (seen by pid and start time), or `met` said so. A peer that merely
-does not answer keeps its moves until their deadlines, and its revocations until it has answered or is dead.
+A peer is dead only where that is certain: its process has ended (seen by pid and start time), or `met` said so. A peer
+that merely does not answer keeps its transfers until their deadlines, and its revocations until it has answered or is
+dead.
 """
 
 import contextlib
 import os
 import select
 import threading
-from typing import Protocol
+from collections.abc import Callable
 
 from jedlik.core.errors import Bug, PeerError
 from jedlik.core.ids import Handle as Ticket
 from jedlik.core.ids import WorkerId
-from jedlik.core.moves import Cause, Revoked
-from jedlik.transfer.dial import NotWelcome, dial
-from jedlik.transfer.gates import Gates
-from jedlik.transfer.lanes import Lane
-from jedlik.transfer.ledger import Job, Ledger
-from jedlik.transfer.messages import Card, Hello, MemoryTier, Stop, Stopped, Welcome, Wire
-from jedlik.transfer.processes import Pulse
-from jedlik.transfer.region import Region
-from jedlik.transfer.route import Route
-from jedlik.transfer.ways import PeerWork, Ways
+from jedlik.core.moves import Cause, PathsMeasured, Revoked
+from jedlik.transfer.connection import AgentConnection, NotWelcome, dial
+from jedlik.transfer.inflight import Transfer, TransferQueue
+from jedlik.transfer.messages import AgentCard, AgentHello, MemoryTier, StopWriting, Welcome, WritesStopped
+from jedlik.transfer.operations import PeerExchange
+from jedlik.transfer.processes import ProcessWatch
+from jedlik.transfer.transports import AgentState, PeerTransports
 
 RETRY_S = (0.02, 0.05, 0.1, 0.25, 0.5, 1.0)
-"""Waits between attempts to connect; the last one again and again."""
-PRUNE_JOBS = 64
+"""The waits between attempts to connect; the last one again and again."""
+PRUNE_TRANSFERS = 64
 
 
-class Ours:
-    """What peers need of this agent."""
+class PeerAgent:
+    """The agent of one incarnation of another worker."""
 
-    def __init__(
-        self,
-        card: Card,
-        key: bytes,
-        ledger: Ledger,
-        gates: Gates,
-        calls: "Calls",
-    ) -> None:
-        self.card = card
-        self.key = key
-        self.ledger = ledger
-        self.gates = gates
-        self.calls = calls
-
-
-class Calls(Protocol):
-    """What a peer asks its agent to do, on the peer's thread."""
-
-    def routes(self, peer: "Peer") -> list[Route]:
-        """The ways to a peer that has just welcomed us, best guess first."""
-
-    def welcomed(self, peer: "Peer") -> None:
-        """We are connected (again)."""
-
-    def ended(self, peer: "Peer") -> None:
-        """It is dead."""
-
-
-class Peer:
-    """One incarnation of another worker."""
-
-    def __init__(self, worker: WorkerId, ours: Ours) -> None:
+    def __init__(self, worker: WorkerId, state: AgentState, on_end: Callable[[WorkerId], None]) -> None:
+        """`on_end` is called on this peer's thread when it is dead."""
         self.worker = worker
-        self.address: str | None = None
-        self.card: Card | None = None
-        """Once it has welcomed us."""
-        self.ways = Ways(worker, ours.ledger, self.dead)
-        self._ours = ours
+        self.transports = PeerTransports(worker, state, self.dead)
+        self._state = state
+        self._in_flight = state.in_flight
+        self._on_end = on_end
         self._lock = threading.Lock()
-        self._pulse: Pulse | None = None
-        self._ended = self._told_dead = self._closing = False
+        self._process: ProcessWatch | None = None
+        self._ended = self._reported_dead = self._closing = self._measured = False
         self._refused: Cause = ""
-        self._parked: list[tuple[Job, PeerWork]] = []
-        self._jobs: dict[int, Job] = {}
-        self._prune_at = PRUNE_JOBS
+        self._parked: list[tuple[Transfer, PeerExchange]] = []
+        self._transfers: dict[int, Transfer] = {}
+        self._prune_at = PRUNE_TRANSFERS
         self._revoked: list[list[Ticket]] = []
-        self._wire: Wire | None = None
+        self._connection: AgentConnection | None = None
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._lane = Lane(f"to-{worker}", 1, ours.ledger)
+        self._queue = TransferQueue(f"to-{worker}", 1, state.in_flight)
         self._thread = threading.Thread(target=self._run, name=f"jedlik-peer-{worker}", daemon=True)
         self._thread.start()
 
     def met(self, address: str | None) -> None:
-        """Where it listens; None: it has ended."""
+        """Learn where the agent listens; None: its process has ended."""
         with self._lock:
             if address is None:
-                self._told_dead = True
-                wire = self._wire
-                if wire is not None:
-                    wire.cut()
+                self._reported_dead = True
+                if self._connection is not None:
+                    self._connection.cut()
             else:
-                self.address = address
+                self.transports.address = address
         self._wake()
 
-    def heard(self, card: Card) -> None:
-        """It connected to us: which process it is."""
+    def heard(self, card: AgentCard) -> None:
+        """Learn from the agent's card which process it is."""
         with self._lock:
-            if self._pulse is None:
-                self._pulse = Pulse(card.process)
+            if self._process is None:
+                self._process = ProcessWatch(card.process)
         self._wake()
 
     def dead(self) -> bool:
-        """For certain."""
-        pulse = self._pulse
-        return self._told_dead or self._ended or (pulse is not None and pulse.dead())
+        """Return whether the peer has certainly ended."""
+        process = self._process
+        return self._reported_dead or self._ended or (process is not None and process.dead())
 
-    def submit(self, job: Job, memory: Region, tier: MemoryTier, *, pushing: bool) -> None:
-        """Carry it as soon as there is a way. Returns at once."""
-        work = PeerWork(self.ways, memory, tier, pushing=pushing)
+    def submit(self, transfer: Transfer, operation: PeerExchange, *, pushing: bool) -> None:
+        """Carry a transfer as soon as there is a transport. Returns at once."""
         with self._lock:
             if self._ended or self._refused:
-                self._ours.ledger.stop(job, self._refused or "gone")
+                self._in_flight.stop(transfer, self._refused or "gone")
                 return
-            if pushing and job.move.ticket in self.ways.stopped:
-                self._ours.ledger.stop(job, "stale")
+            if pushing and transfer.move.ticket in self.transports.stopped:
+                self._in_flight.stop(transfer, "stale")
                 return
-            self._jobs[job.number] = job
-            if len(self._jobs) > self._prune_at:
+            self._transfers[transfer.number] = transfer
+            if len(self._transfers) > self._prune_at:
                 self._prune()
-            if not self.ways.routes:
-                self._parked.append((job, work))
+            if not self.transports.open:
+                self._parked.append((transfer, operation))
                 return
-        self._lane.put(job, work)
+        self._queue.put(transfer, operation)
 
     def _prune(self) -> None:
-        """Forget what has ended. Now and then, so that it costs little however much waits."""
-        self._jobs = {number: known for number, known in self._jobs.items() if not known.over.is_set()}
-        self._parked = [(known, its) for known, its in self._parked if not known.over.is_set()]
-        self._prune_at = 2 * len(self._jobs) + PRUNE_JOBS
+        """Forget the transfers that have ended. Done now and then, so that it costs little however many wait."""
+        self._transfers = {number: known for number, known in self._transfers.items() if not known.ended.is_set()}
+        self._parked = [(known, its) for known, its in self._parked if not known.ended.is_set()]
+        self._prune_at = 2 * len(self._transfers) + PRUNE_TRANSFERS
 
     def revoke(self, tickets: list[Ticket]) -> None:
-        """Tell `Revoked` once it has stopped writing for these, or is dead."""
+        """Report `Revoked` once the peer has stopped writing for these tickets, or is dead."""
         with self._lock:
             self._revoked.append(tickets)
         self._wake()
 
     def stop_writing(self, tickets: list[Ticket]) -> None:
-        """It asks us to. Returns when it is certain."""
+        """Write no more for these tickets of the peer's. Returns when that is certain."""
         with self._lock:
-            self.ways.stopped.update(tickets)
-            concerned = [job for job in self._jobs.values() if job.move.ticket in self.ways.stopped]
-        for job in concerned:
-            self._ours.ledger.stop(job, "stale")
-        for job in concerned:
-            job.over.wait()
+            self.transports.stopped.update(tickets)
+            concerned = [t for t in self._transfers.values() if t.move.ticket in self.transports.stopped]
+        for transfer in concerned:
+            self._in_flight.stop(transfer, "stale")
+        for transfer in concerned:
+            transfer.ended.wait()
 
     def close(self) -> None:
-        """Stop; `join` waits."""
+        """Stop; `join` waits for it."""
         self._closing = True
-        self.ways.close()
-        self._lane.close()
+        self.transports.close()
+        self._queue.close()
         with self._lock:
-            if self._wire is not None:
-                self._wire.cut()
+            if self._connection is not None:
+                self._connection.cut()
         self._wake()
 
     def join(self) -> None:
-        self._lane.join()
+        self._queue.join()
         self._thread.join()
-        self._let_go()
+        self._close_descriptors()
 
-    def _let_go(self) -> None:
-        """Close the descriptors: nobody waits for anything any more."""
+    def _close_descriptors(self) -> None:
+        """Nobody waits for anything any more."""
         with self._lock:
             if self._wake_fd >= 0:
                 os.close(self._wake_fd)
                 self._wake_fd = -1
-        if self._pulse is not None:
-            self._pulse.close()
+        if self._process is not None:
+            self._process.close()
 
     def _wake(self) -> None:
         with self._lock, contextlib.suppress(OSError):
@@ -183,7 +148,7 @@ class Peer:
             if self.dead():
                 self._end()
                 return
-            if self.address is None or self._refused:
+            if self.transports.address is None or self._refused:
                 self._wait(None)
                 continue
             try:
@@ -196,89 +161,120 @@ class Peer:
                     self._wait(RETRY_S[min(attempts, len(RETRY_S) - 1)])
                     attempts += 1
 
-    def _connect(self) -> Wire:
-        if self.address is None:
+    def _connect(self) -> AgentConnection:
+        if self.transports.address is None:
             raise Bug("a peer without an address is not connected to")
-        wire, welcome = dial(self.address, self._ours.key, Hello(self._ours.card, self.worker, "control"))
+        hello = AgentHello(self._state.card, self.worker, "control")
+        connection, welcome = dial(self.transports.address, self._state.options.key, hello)
         with self._lock:
-            self._wire = wire
-            self.ways.stopped.update(welcome.stopped)
+            self._connection = connection
+            self.transports.stopped.update(welcome.stopped)
         self._welcomed(welcome)
-        return wire
+        return connection
 
     def _welcomed(self, welcome: Welcome) -> None:
-        """Make the ways to it, once, and let go what waited for them."""
+        """Make and measure the transports to the peer, once, and queue the transfers that waited for them."""
         self.heard(welcome.card)
-        if not self.ways.routes:
-            self.card = card = welcome.card
-            self.ways.blocks = {"device": card.device_blocks, "host": card.host_blocks}
-            routes = self._ours.calls.routes(self)
+        if not self.transports.open:
+            found = self.transports.connect(welcome.card)
             with self._lock:
-                self.ways.routes = routes
+                self.transports.open = found
                 parked, self._parked = self._parked, []
-            for job, work in parked:
-                self._lane.put(job, work)
-        self._ours.calls.welcomed(self)
+            for transfer, operation in parked:
+                self._queue.put(transfer, operation)
+        if self._state.options.probe and not self._measured:
+            self._measured = True
+            self._in_flight.report(PathsMeasured(self.transports.measure()))
 
-    def _talk(self, wire: Wire) -> None:
+    def _talk(self, connection: AgentConnection) -> None:
         """Ask what is to be asked, until the connection or the peer ends."""
         try:
             while not self._closing and not self.dead():
                 if self._revoked:
-                    self._ask_to_stop(wire)
+                    self._ask_to_stop(connection)
                 else:
-                    self._wait(None, wire)
+                    self._wait(None, connection)
         finally:
             with self._lock:
-                self._wire = None
-            wire.close()
+                self._connection = None
+            connection.close()
 
-    def _ask_to_stop(self, wire: Wire) -> None:
+    def _ask_to_stop(self, connection: AgentConnection) -> None:
         tickets = self._revoked[0]
-        wire.send(Stop(tickets))
-        answer = wire.receive_answer()
-        if not isinstance(answer, Stopped):
-            raise PeerError(f"{type(answer).__name__} in answer to Stop")
+        connection.send(StopWriting(tickets))
+        answer = connection.receive_answer()
+        if not isinstance(answer, WritesStopped):
+            raise PeerError(f"{type(answer).__name__} in answer to StopWriting")
         with self._lock:
             self._revoked.pop(0)
-        self._ours.ledger.say(Revoked(self.worker, tickets))
+        self._in_flight.report(Revoked(self.worker, tickets))
 
-    def _wait(self, timeout_s: float | None, wire: Wire | None = None) -> None:
-        """Until something happens. Raises PeerError when the wire ends."""
+    def _wait(self, timeout_s: float | None, connection: AgentConnection | None = None) -> None:
+        """Wait until something happens. Raises PeerError when the connection ends."""
         poll = select.poll()
         poll.register(self._wake_fd, select.POLLIN)
-        pulse = self._pulse
-        if pulse is not None and pulse.fileno() >= 0:
-            poll.register(pulse.fileno(), select.POLLIN)
-        if wire is not None:
-            poll.register(wire.sock, select.POLLIN)
+        process = self._process
+        if process is not None and process.fileno() >= 0:
+            poll.register(process.fileno(), select.POLLIN)
+        if connection is not None:
+            poll.register(connection.sock, select.POLLIN)
         ready = [fd for fd, _ in poll.poll(None if timeout_s is None else timeout_s * 1000)]
         if self._wake_fd in ready:
             with contextlib.suppress(BlockingIOError):
                 os.eventfd_read(self._wake_fd)
-        if wire is not None and wire.sock.fileno() in ready:
+        if connection is not None and connection.sock.fileno() in ready:
             raise PeerError("the peer closed its control connection")
 
     def _refuse(self, cause: Cause) -> None:
-        """Another incarnation is at its address, or its blocks are not like ours. It may live all the same."""
+        """Another incarnation is at the peer's address, or its blocks are not like ours. It may live all the same."""
         with self._lock:
             self._refused = cause or "failed"
             parked, self._parked = self._parked, []
-        for job, _ in parked:
-            self._ours.ledger.stop(job, self._refused)
+        for transfer, _ in parked:
+            self._in_flight.stop(transfer, self._refused)
 
     def _end(self) -> None:
-        """It is dead."""
-        self._ours.gates.of(self.worker).shut()
+        """The peer is dead."""
+        self._state.fences.of(self.worker).shut()
         with self._lock:
             self._ended = True
             parked, self._parked = self._parked, []
             revoked, self._revoked = self._revoked, []
-        self.ways.close()
-        self._lane.finish()
-        for job, _ in parked:
-            self._ours.ledger.stop(job, "gone")
+        self.transports.close()
+        self._queue.finish()
+        for transfer, _ in parked:
+            self._in_flight.stop(transfer, "gone")
         for tickets in revoked:
-            self._ours.ledger.say(Revoked(self.worker, tickets))
-        self._ours.calls.ended(self)
-        self._let_go()
+            self._in_flight.report(Revoked(self.worker, tickets))
+        self._on_end(self.worker)
+        self._close_descriptors()
+
+
+class Peers:
+    """The agents of all other workers that this agent has heard of."""
+
+    def __init__(self, state: AgentState, on_end: Callable[[WorkerId], None]) -> None:
+        """`on_end` is called on the thread of a peer that is dead."""
+        self._state = state
+        self._on_end = on_end
+        self._lock = threading.Lock()
+        self._peers: dict[WorkerId, PeerAgent] = {}
+
+    def of(self, worker: WorkerId) -> PeerAgent:
+        """Return the agent of a worker; made at the first call."""
+        with self._lock:
+            if worker not in self._peers:
+                self._peers[worker] = PeerAgent(worker, self._state, self._on_end)
+            return self._peers[worker]
+
+    def all(self) -> list[PeerAgent]:
+        """Return every peer's agent."""
+        with self._lock:
+            return list(self._peers.values())
+
+    def submit(self, transfer: Transfer, worker: WorkerId, memory_tier: str, peer_tier: MemoryTier) -> None:
+        """Carry a transfer to or from a peer's memory. Returns at once."""
+        peer, pushing = self.of(worker), transfer.move.target.worker == worker
+        memory = self._state.memory[memory_tier]
+        operation = PeerExchange(peer.transports, self._state.in_flight, memory, peer_tier, pushing=pushing)
+        peer.submit(transfer, operation, pushing=pushing)

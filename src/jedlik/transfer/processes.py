@@ -39,7 +39,7 @@ def this_process() -> ProcessName:
     return ProcessName(host_name(), os.getpid(), start_ticks(os.getpid()) or 0)
 
 
-class Pulse:
+class ProcessWatch:
     """Tells whether a process of this host has ended. Costs one system call to ask."""
 
     def __init__(self, process: ProcessName) -> None:

@@ -16,6 +16,8 @@ Bytes = NDArray[np.uint8]
 LETTING_GO_BYTES = 1 << 20
 """At least one copy in so many bytes is made without the interpreter's lock."""
 STAGING_BLOCKS = 16
+TOLERANCE = 0.05
+"""Of the mean magnitude: blocks whose mean difference is more than this hold something else."""
 
 _Memmove = Callable[[int, int, int], int]
 
@@ -26,7 +28,7 @@ def _memmove(library: ctypes.CDLL) -> _Memmove:
     return function
 
 
-def given_back(size_bytes: int) -> Bytes:
+def trial_memory(size_bytes: int) -> Bytes:
     """Memory full of ones for a trial. It goes back to the kernel when let go: an allocator would keep it by thread."""
     array = np.frombuffer(mmap.mmap(-1, max(size_bytes, 1)), np.uint8)[:size_bytes]
     array.fill(1)
@@ -122,7 +124,7 @@ class Copier:
 
     def __init__(self) -> None:
         self._free = _memmove(ctypes.CDLL(None))
-        self._held = _memmove(ctypes.PyDLL(None))
+        self._locked = _memmove(ctypes.PyDLL(None))
 
     def copy(self, source: Region, source_blocks: Sequence[int], target: Region, target_blocks: Sequence[int]) -> None:
         """The first to the first, and so on. Both of one block size; in one region, no block may be on both sides."""
@@ -139,13 +141,13 @@ class Copier:
     def _copy_mapped(
         self, source: Mapped, source_blocks: Sequence[int], target: Mapped, target_blocks: Sequence[int]
     ) -> None:
-        size, held_bytes = source.block_bytes, 0
+        size, locked_bytes = source.block_bytes, 0
         for first, to, count in paired_runs(source_blocks, target_blocks):
             length = count * size
-            held_bytes += length
-            move = self._held
-            if held_bytes >= LETTING_GO_BYTES:
-                move, held_bytes = self._free, 0
+            locked_bytes += length
+            move = self._locked
+            if locked_bytes >= LETTING_GO_BYTES:
+                move, locked_bytes = self._free, 0
             move(target.address + to * size, source.address + first * size, length)
 
     def _copy_staged(
@@ -165,3 +167,34 @@ def staging_buffers(count: int, block_bytes: int) -> list[memoryview]:
     skip = -raw.ctypes.data % 4096
     view = raw.data[skip:]
     return [view[i * stride : i * stride + block_bytes] for i in range(count)]
+
+
+def differing(region: Region, ones: Sequence[int], others: Sequence[int], dtype: str) -> int:
+    """How many of the pairs of blocks differ by more than rounding. Of a dtype unknown here: in any bit."""
+    size = region.block_bytes
+    buffers = [bytearray(size), bytearray(size)]
+    found = 0
+    for pair in zip(ones, others, strict=True):
+        region.read(pair, [memoryview(buffer) for buffer in buffers])
+        found += _differ(*(numbers(bytes(buffer), dtype) for buffer in buffers))
+    return found
+
+
+def numbers(data: bytes, dtype: str) -> NDArray[np.float32] | NDArray[np.uint8]:
+    """A block's values, [values]; bytes, where numpy has no such numbers."""
+    if dtype == "float32":
+        return np.frombuffer(data, np.float32)
+    if dtype == "float16":
+        return np.frombuffer(data, np.float16).astype(np.float32)
+    if dtype == "bfloat16":
+        return (np.frombuffer(data, np.uint16).astype(np.uint32) << 16).view(np.float32)
+    return np.frombuffer(data, np.uint8)
+
+
+def _differ(one: NDArray[np.float32] | NDArray[np.uint8], other: NDArray[np.float32] | NDArray[np.uint8]) -> bool:
+    if one.dtype == np.uint8:
+        return bool(np.any(one != other))
+    with np.errstate(invalid="ignore", over="ignore"):
+        distance = float(np.mean(np.abs(one.astype(np.float64) - other)))
+        scale = float(np.mean(np.abs(one.astype(np.float64))) + np.mean(np.abs(other.astype(np.float64)))) / 2
+    return not distance <= TOLERANCE * scale  # NaN differs from everything

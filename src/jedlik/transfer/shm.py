@@ -10,23 +10,23 @@ from collections.abc import Callable, Sequence
 
 from jedlik.core.errors import PeerError
 from jedlik.core.ids import Handle as Ticket
-from jedlik.transfer.arena import Handle, Mapping, attach, attach_scratch
+from jedlik.transfer.arena import ArenaReference, MappedArena, attach, attach_scratch
 from jedlik.transfer.messages import MemoryTier
-from jedlik.transfer.region import Copier, Mapped, Region, given_back
+from jedlik.transfer.region import Copier, Mapped, Region, trial_memory
 from jedlik.transfer.store import Done, Stop
 
 
-class ShmRoute:
-    """A `Route`."""
+class ShmTransport:
+    """A `Transport` through the peer's mapped arena."""
 
     path = "shm"
     slice_bytes = 16 << 20
 
-    def __init__(self, handle: Handle, dead: Callable[[], bool], copier: Copier) -> None:
+    def __init__(self, reference: ArenaReference, dead: Callable[[], bool], copier: Copier) -> None:
         """`dead` says whether the peer has ended. Raises PeerError where its arena can't be mapped."""
-        attach_scratch(handle)
-        self._handle = handle
-        self._mapping: Mapping | None = None
+        attach_scratch(reference)
+        self._reference = reference
+        self._mapping: MappedArena | None = None
         self._closed = False
         self._dead = dead
         self._copier = copier
@@ -60,8 +60,8 @@ class ShmRoute:
         if self._closed:
             raise PeerError("the peer has gone")
         with self._lock:
-            scratch = Mapped(attach_scratch(self._handle)[: count * part_bytes], part_bytes)
-            ours = Mapped(given_back(count * part_bytes), part_bytes)
+            scratch = Mapped(attach_scratch(self._reference)[: count * part_bytes], part_bytes)
+            ours = Mapped(trial_memory(count * part_bytes), part_bytes)
             indices = list(range(count))
             # Every other part first, so that no two neighbours are copied as one.
             order = indices[::2] + indices[1::2]
@@ -79,7 +79,7 @@ class ShmRoute:
             if self._closed:
                 return None
             try:
-                mapping = self._mapping = self._mapping or attach(self._handle)
+                mapping = self._mapping = self._mapping or attach(self._reference)
             except PeerError:
                 return None
             return mapping.device if tier == "device" else mapping.host

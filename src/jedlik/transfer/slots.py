@@ -1,8 +1,8 @@
 """The disk tier's formats, and what is left of a store after a crash: pure functions of the bytes found.
 
-Two files begin with one `Header`: the slots themselves, and a log of `Record`s, one for each block that was written or
-found bad. Every record stands for itself: its checksum tells torn and damaged ones, and among those of a slot the
-highest generation counts, wherever it stands in the log.
+Two files begin with one `StoreHeader`: the slots themselves, and a log of `SlotRecord`s, one for each block that was
+written or found bad. Every record stands for itself: its checksum tells torn and damaged ones, and among those of a
+slot the highest generation counts, wherever it stands in the log.
 """
 
 import struct
@@ -41,7 +41,7 @@ def slots_in(size_bytes: int, block_bytes: int) -> int:
     return max(0, (size_bytes - DATA_START - log_bytes) // (slot_bytes(block_bytes) + 3 * RECORD_BYTES))
 
 
-class Header(msgspec.Struct, frozen=True):
+class StoreHeader(msgspec.Struct, frozen=True):
     """What both files begin with. `epoch` is drawn when the store is made: it ties the log to its slots."""
 
     block_bytes: int
@@ -55,17 +55,17 @@ class Header(msgspec.Struct, frozen=True):
         return (body + record_check(body, 0).to_bytes(8, "little")).ljust(RECORD_BYTES, b"\0")
 
 
-def read_header(found: bytes) -> Header | None:
+def read_header(found: bytes) -> StoreHeader | None:
     """None: this is no header, or a damaged one, or of another version."""
     if len(found) < _HEADER.size:
         return None
     magic, version, _, block_bytes, fingerprint, epoch, check = _HEADER.unpack_from(found)
     if magic != _MAGIC or version != VERSION or check != record_check(found[: _HEADER.size - 8], 0):
         return None
-    return Header(block_bytes, fingerprint, epoch)
+    return StoreHeader(block_bytes, fingerprint, epoch)
 
 
-class Record(NamedTuple):
+class SlotRecord(NamedTuple):
     """What a slot holds since write number `generation` of this store. `kept` False: nothing that can be read."""
 
     slot: int
@@ -77,17 +77,17 @@ class Record(NamedTuple):
     kept: bool = True
 
 
-def pack_record(record: Record, epoch: int) -> bytes:
+def pack_record(record: SlotRecord, epoch: int) -> bytes:
     slot, length, generation, block, parent, checksum, kept = record
     flags = (_KEPT if kept else 0) | (0 if parent is None else _PARENT)
     body = _FIELDS.pack(slot, length, generation, block, parent or bytes(16), checksum, flags)
     return body + record_check(body, epoch).to_bytes(8, "little")
 
 
-def unpack_record(packed: bytes | bytearray, at: int = 0) -> Record:
+def unpack_record(packed: bytes | bytearray, at: int = 0) -> SlotRecord:
     """Of bytes whose checksum is known to be right."""
     slot, length, generation, block, parent, checksum, flags, _ = _RECORD.unpack_from(packed, at)
-    return Record(
+    return SlotRecord(
         slot,
         length,
         generation,
@@ -98,7 +98,7 @@ def unpack_record(packed: bytes | bytearray, at: int = 0) -> Record:
     )
 
 
-def read_records(log: bytes, epoch: int) -> Iterator[Record]:
+def read_records(log: bytes, epoch: int) -> Iterator[SlotRecord]:
     """The records in a log (its header excluded) that are whole."""
     for at in range(0, len(log) - RECORD_BYTES + 1, RECORD_BYTES):
         body = log[at : at + _FIELDS.size]
@@ -111,23 +111,23 @@ class Survivors(NamedTuple):
 
     runs: list[StoredRun]
     """Parents before children."""
-    records: list[Record]
+    records: list[SlotRecord]
     """Of the blocks in `runs`."""
     next_generation: int
     orphans: int
     """Blocks dropped because a block before them in their chain is not there."""
 
 
-def survivors(records: Iterable[Record], slots: int, block_bytes: int) -> Survivors:
+def survivors(records: Iterable[SlotRecord], slots: int, block_bytes: int) -> Survivors:
     """What is left: the newest record of each slot, the newest slot of each block, and of these whole chains only."""
-    newest: dict[int, Record] = {}
+    newest: dict[int, SlotRecord] = {}
     highest = 0
     for record in records:
         highest = max(highest, record.generation)
         known = newest.get(record.slot)
         if known is None or known.generation < record.generation:
             newest[record.slot] = record
-    blocks: dict[BlockId, Record] = {}
+    blocks: dict[BlockId, SlotRecord] = {}
     for record in sorted(newest.values(), key=lambda r: r.generation):
         if record.kept and record.slot < slots and record.length == block_bytes:
             blocks[record.id] = record
@@ -157,14 +157,14 @@ def chained(parents: dict[BlockId, BlockId | None]) -> Iterator[list[BlockId]]:
 class SlotTable:
     """What each slot holds, as packed records: 80 bytes a slot. Safe to use from several threads, slot by slot."""
 
-    def __init__(self, slots: int, records: Iterable[Record], epoch: int) -> None:
+    def __init__(self, slots: int, records: Iterable[SlotRecord], epoch: int) -> None:
         self._rows = bytearray(slots * RECORD_BYTES)
         self._slots = slots
         self._epoch = epoch
         for record in records:
             self.put(record)
 
-    def put(self, record: Record) -> bytes:
+    def put(self, record: SlotRecord) -> bytes:
         """Returns it as the log wants it. A record that is not kept empties the slot."""
         packed = pack_record(record, self._epoch)
         self._set(record.slot, packed if record.kept else bytes(RECORD_BYTES))
@@ -173,7 +173,7 @@ class SlotTable:
     def clear(self, slot: int) -> None:
         self._set(slot, bytes(RECORD_BYTES))
 
-    def get(self, slot: int) -> Record | None:
+    def get(self, slot: int) -> SlotRecord | None:
         at = self._at(slot)
         record = unpack_record(self._rows, at)
         return record if record.kept else None

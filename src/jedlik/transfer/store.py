@@ -21,7 +21,7 @@ Done = tuple[int, Cause]
 """How many of the first blocks are done, and why not all: ("" exactly if all are)."""
 
 
-class Store(Protocol):
+class BlockStore(Protocol):
     """A tier's slots. One owner per folder or bucket prefix, where it needs one, is the store's own business."""
 
     kind: Tier

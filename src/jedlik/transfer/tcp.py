@@ -11,11 +11,17 @@ from collections.abc import Callable, Sequence
 from jedlik.core.errors import PeerError
 from jedlik.core.ids import Handle as Ticket
 from jedlik.core.moves import Cause
-from jedlik.transfer.dial import NobodyListens, NotWelcome
-from jedlik.transfer.messages import MAX_PARTS, Get, Landed, MemoryTier, Put, Sent, Trial, Wire
-from jedlik.transfer.region import Region, given_back, staging_buffers
+from jedlik.transfer.connection import (
+    MAX_PARTS,
+    AgentConnection,
+    NobodyListens,
+    NotWelcome,
+    receive_blocks,
+    send_blocks,
+)
+from jedlik.transfer.messages import Get, Landed, MemoryTier, Put, Sent, TrialPut
+from jedlik.transfer.region import Region, staging_buffers, trial_memory
 from jedlik.transfer.store import Done, Stop
-from jedlik.transfer.summed import receive_blocks, send_blocks
 
 FRAME_BYTES = 8 << 20
 """Of blocks in one message: they are verified and answered together."""
@@ -24,18 +30,18 @@ WINDOW = 6
 REDIAL_S = 0.2
 
 
-class TcpRoute:
-    """A `Route`."""
+class TcpTransport:
+    """A `Transport` over a stream socket."""
 
     path = "tcp"
     slice_bytes = 1 << 40
 
-    def __init__(self, dial: Callable[[], Wire], ended: Callable[[], bool]) -> None:
+    def __init__(self, dial: Callable[[], AgentConnection], ended: Callable[[], bool]) -> None:
         """`dial` makes a stream that was welcomed; `ended` says whether the peer has, for certain."""
         self._dial = dial
         self._ended = ended
         self._lock = threading.Lock()
-        self._wire: Wire | None = None
+        self._connection: AgentConnection | None = None
         self._closed = threading.Event()
 
     def push(
@@ -47,12 +53,12 @@ class TcpRoute:
         ticket: Ticket,
         stop: Stop,
     ) -> Done:
-        def ask(wire: Wire, first: int, end: int) -> None:
-            wire.send(Put(ticket, tier, list(target_blocks[first:end])))
-            send_blocks(wire, outgoing(source, source_blocks[first:end]))
+        def ask(connection: AgentConnection, first: int, end: int) -> None:
+            connection.send(Put(ticket, tier, list(target_blocks[first:end])))
+            send_blocks(connection, views_to_send(source, source_blocks[first:end]))
 
-        def take(wire: Wire, first: int, end: int) -> Done:
-            answer = wire.receive_answer()
+        def take(connection: AgentConnection, first: int, end: int) -> Done:
+            answer = connection.receive_answer()
             if not isinstance(answer, Landed):
                 raise PeerError(f"{type(answer).__name__} in answer to Put")
             return answer.blocks, answer.cause
@@ -62,26 +68,26 @@ class TcpRoute:
     def pull(
         self, tier: MemoryTier, source_blocks: Sequence[int], target: Region, target_blocks: Sequence[int], stop: Stop
     ) -> Done:
-        def ask(wire: Wire, first: int, end: int) -> None:
-            wire.send(Get(tier, list(source_blocks[first:end])))
+        def ask(connection: AgentConnection, first: int, end: int) -> None:
+            connection.send(Get(tier, list(source_blocks[first:end])))
 
-        def take(wire: Wire, first: int, end: int) -> Done:
-            answer = wire.receive_answer()
+        def take(connection: AgentConnection, first: int, end: int) -> Done:
+            answer = connection.receive_answer()
             if not isinstance(answer, Sent):
                 raise PeerError(f"{type(answer).__name__} in answer to Get")
-            return incoming(wire, target, target_blocks[first:end])
+            return receive_into_region(connection, target, target_blocks[first:end])
 
         return self._exchange(len(source_blocks), target.block_bytes, ask, take, stop)
 
     def trial(self, count: int, part_bytes: int) -> float:
-        payload = [given_back(part_bytes).data] * count
+        payload = [trial_memory(part_bytes).data] * count
         with self._lock:
-            wire = self._connected()
+            connection = self._connected()
             began_s = time.perf_counter()
             try:
-                wire.send(Trial(count, part_bytes))
-                send_blocks(wire, payload)
-                wire.receive_answer()
+                connection.send(TrialPut(count, part_bytes))
+                send_blocks(connection, payload)
+                connection.receive_answer()
             except PeerError:
                 self._drop()
                 raise
@@ -89,9 +95,9 @@ class TcpRoute:
 
     def close(self) -> None:
         self._closed.set()
-        wire = self._wire
-        if wire is not None:
-            wire.cut()
+        connection = self._connection
+        if connection is not None:
+            connection.cut()
         with self._lock:  # whoever was inside comes out now
             self._drop()
 
@@ -99,8 +105,8 @@ class TcpRoute:
         self,
         blocks: int,
         block_bytes: int,
-        ask: Callable[[Wire, int, int], None],
-        take: Callable[[Wire, int, int], Done],
+        ask: Callable[[AgentConnection, int, int], None],
+        take: Callable[[AgentConnection, int, int], Done],
         stop: Stop,
     ) -> Done:
         with self._lock:
@@ -114,17 +120,17 @@ class TcpRoute:
                 self._settle()
                 return count[0], "gone"
 
-    def _connected(self) -> Wire:
-        if self._wire is None and not self._closed.is_set():
-            self._wire = self._dial()
-        if self._wire is None or self._closed.is_set():
-            raise NobodyListens("the route is closed")
-        return self._wire
+    def _connected(self) -> AgentConnection:
+        if self._connection is None and not self._closed.is_set():
+            self._connection = self._dial()
+        if self._connection is None or self._closed.is_set():
+            raise NobodyListens("the transport is closed")
+        return self._connection
 
     def _drop(self) -> None:
-        wire, self._wire = self._wire, None
-        if wire is not None:
-            wire.close()
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
 
     def _settle(self) -> None:
         """Wait until nothing of the broken stream can land any more."""
@@ -144,11 +150,11 @@ def _frames(blocks: int, block_bytes: int) -> list[tuple[int, int]]:
 
 
 def _windowed(
-    wire: Wire,
+    connection: AgentConnection,
     count: list[int],
     frames: list[tuple[int, int]],
-    ask: Callable[[Wire, int, int], None],
-    take: Callable[[Wire, int, int], Done],
+    ask: Callable[[AgentConnection, int, int], None],
+    take: Callable[[AgentConnection, int, int], Done],
     stop: Stop,
 ) -> Done:
     """Ask for frame after frame with a few of them unanswered; `count[0]`: blocks that are there, in a row."""
@@ -156,11 +162,11 @@ def _windowed(
     asked = taken = 0
     while taken < asked or (asked < len(frames) and not cause and not stop()):
         if asked < len(frames) and asked - taken < WINDOW and not cause and not stop():
-            ask(wire, *frames[asked])
+            ask(connection, *frames[asked])
             asked += 1
             continue
         first, end = frames[taken]
-        done, why = take(wire, first, end)
+        done, why = take(connection, first, end)
         taken += 1
         if not cause:
             count[0] = first + done
@@ -168,7 +174,7 @@ def _windowed(
     return count[0], cause or ("" if taken == len(frames) else "cancelled")
 
 
-def outgoing(source: Region, blocks: Sequence[int]) -> list[memoryview]:
+def views_to_send(source: Region, blocks: Sequence[int]) -> list[memoryview]:
     """The blocks' bytes, to be sent."""
     if source.mapped is not None:
         return source.mapped.views(blocks)
@@ -177,11 +183,11 @@ def outgoing(source: Region, blocks: Sequence[int]) -> list[memoryview]:
     return staging
 
 
-def incoming(wire: Wire, target: Region, blocks: Sequence[int]) -> Done:
+def receive_into_region(connection: AgentConnection, target: Region, blocks: Sequence[int]) -> Done:
     """Receive blocks into their places; how many of the first are what was sent. Raises PeerError."""
     if target.mapped is not None:
-        return receive_blocks(wire, target.mapped.views(blocks))
+        return receive_blocks(connection, target.mapped.views(blocks))
     staging = staging_buffers(len(blocks), target.block_bytes)
-    done, cause = receive_blocks(wire, staging)
+    done, cause = receive_blocks(connection, staging)
     target.write(blocks[:done], staging[:done])
     return done, cause

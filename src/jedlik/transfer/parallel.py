@@ -15,7 +15,7 @@ Piece = Callable[[int], Cause]
 """Does piece i; says why it could not."""
 
 
-class Abreast:
+class Parallel:
     """`depth` pieces at a time for one caller; several callers share the helping threads."""
 
     def __init__(self, depth: int, name: str) -> None:
@@ -24,7 +24,7 @@ class Abreast:
 
     def run(self, pieces: int, piece: Piece, stop: Stop) -> Done:
         """How many of the first pieces are done, and why not all. No piece begins after one before it failed."""
-        job = _Job(pieces, piece, stop)
+        job = _Pieces(pieces, piece, stop)
         helping = [self._pool.submit(job.work) for _ in range(min(self._depth, pieces) - 1)]
         try:
             job.work()
@@ -44,7 +44,7 @@ def _ended(future: "Future[None]") -> BaseException | None:
     return None if future.cancel() else future.exception()
 
 
-class _Job:
+class _Pieces:
     def __init__(self, pieces: int, piece: Piece, stop: Stop) -> None:
         self.first_bad = pieces
         self.cause: Cause = ""

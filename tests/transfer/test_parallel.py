@@ -10,17 +10,17 @@ from hypothesis import strategies as st
 from kept_blocks import never
 
 from jedlik.core.moves import Cause
-from jedlik.transfer.abreast import Abreast
+from jedlik.transfer.parallel import Parallel
 
 
 @pytest.fixture
-def abreast(no_threads_left: None) -> Iterator[Abreast]:
-    made = Abreast(4, "test")
+def abreast(no_threads_left: None) -> Iterator[Parallel]:
+    made = Parallel(4, "test")
     yield made
     made.close()
 
 
-def test_nothing_to_do(abreast: Abreast) -> None:
+def test_nothing_to_do(abreast: Parallel) -> None:
     assert abreast.run(0, lambda _: "failed", never) == (0, "")
 
 
@@ -39,13 +39,13 @@ def test_the_first_that_fails_counts(pieces: int, bad: set[int], seed: int) -> N
 
     first = min((number for number in bad if number < pieces), default=pieces)
     cause = "" if first == pieces else ("corrupt" if first % 2 else "failed")
-    abreast = Abreast(4, "test")
+    abreast = Parallel(4, "test")
     assert abreast.run(pieces, piece, never) == (first, cause)
     abreast.close()
     assert done >= set(range(first))
 
 
-def test_as_many_at_a_time_as_promised(abreast: Abreast) -> None:
+def test_as_many_at_a_time_as_promised(abreast: Parallel) -> None:
     meet = threading.Barrier(4, timeout=60)
 
     def piece(_: int) -> Cause:
@@ -55,7 +55,7 @@ def test_as_many_at_a_time_as_promised(abreast: Abreast) -> None:
     assert abreast.run(8, piece, never) == (8, "")
 
 
-def test_stopped(abreast: Abreast) -> None:
+def test_stopped(abreast: Parallel) -> None:
     begun = [0]
 
     def piece(number: int) -> Cause:
@@ -67,7 +67,7 @@ def test_stopped(abreast: Abreast) -> None:
     assert 8 <= told[0] < 1000
 
 
-def test_a_bug_in_a_piece_is_raised_after_all_have_ended(abreast: Abreast) -> None:
+def test_a_bug_in_a_piece_is_raised_after_all_have_ended(abreast: Parallel) -> None:
     running: set[int] = set()
 
     def piece(number: int) -> Cause:
@@ -85,7 +85,7 @@ def test_a_bug_in_a_piece_is_raised_after_all_have_ended(abreast: Abreast) -> No
         assert running == set()
 
 
-def test_callers_do_not_wait_for_each_others_helpers(abreast: Abreast) -> None:
+def test_callers_do_not_wait_for_each_others_helpers(abreast: Parallel) -> None:
     """With every helper busy for another caller, a caller does its pieces itself."""
     inside, leave = threading.Semaphore(0), threading.Event()
 

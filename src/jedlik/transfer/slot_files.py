@@ -18,12 +18,22 @@ import numpy as np
 from jedlik.core.errors import ConfigError
 from jedlik.core.moves import Cause
 from jedlik.transfer.private import open_private
-from jedlik.transfer.slots import DATA_START, PAGE_BYTES, RECORD_BYTES, Header, read_header, slot_bytes
+from jedlik.transfer.slots import (
+    DATA_START,
+    PAGE_BYTES,
+    RECORD_BYTES,
+    SPARE_RECORDS,
+    SlotTable,
+    StoreHeader,
+    read_header,
+    slot_bytes,
+)
 from jedlik.transfer.store import Buffer
 
 TOGETHER_BYTES = 1 << 20
 """Adjacent slots are joined up to this size: what a disk needs to be at its best."""
 TOGETHER_SLOTS = 512
+_CHUNK_ROWS = 4096
 _GONE = frozenset({errno.ENODEV, errno.ENXIO, errno.ESTALE, errno.EROFS, errno.ENOTCONN, errno.ESHUTDOWN})
 
 
@@ -52,7 +62,7 @@ class SlotFile:
         self._data = -1
         self._bounce = threading.local()
 
-    def open(self) -> Header | None:
+    def open(self) -> StoreHeader | None:
         """Takes possession and the room. Returns the header found, if there is one that can be read.
 
         Raises ConfigError where another process owns it, there is no room or no permission.
@@ -71,7 +81,7 @@ class SlotFile:
             raise
         return found
 
-    def begin(self, header: Header) -> None:
+    def begin(self, header: StoreHeader) -> None:
         """Whatever is in the slots now belongs to nobody. Raises OSError."""
         os.pwrite(self._plain, header.packed().ljust(PAGE_BYTES, b"\0"), 0)
 
@@ -174,3 +184,103 @@ class SlotFile:
         page = self._page()
         page[: self._block_bytes] = buffer
         return page
+
+
+class SlotLog:
+    """At `path`, of the store with this header. `load` or nothing, then `rewrite`, then the rest."""
+
+    def __init__(self, path: Path, header: StoreHeader, slots: int) -> None:
+        self._path = path
+        self._header = header
+        self._most = 2 * slots + SPARE_RECORDS
+        self._log = -1
+        self._records = 0
+        self._behind = False
+        self._unsynced = False
+        self._lock = threading.Lock()
+
+    def load(self) -> bytes | None:
+        """The records as they lie there; None: there is no log of this store. Raises OSError."""
+        try:
+            with open(open_private(self._path, os.O_RDONLY), "rb") as file:
+                found = file.read()
+        except FileNotFoundError:
+            return None
+        return found[RECORD_BYTES:] if read_header(found[:RECORD_BYTES]) == self._header else None
+
+    def append(self, records: bytes) -> None:
+        """Whole records. What can't be written is lost until the next rewrite."""
+        with self._lock:
+            if self._behind:
+                return
+            try:
+                written = os.write(self._log, records)
+            except OSError:
+                written = 0
+            self._records += len(records) // RECORD_BYTES
+            self._behind = written != len(records)
+            self._unsynced = True
+
+    def tidy(self, table: SlotTable) -> None:
+        """What was appended is on the disk afterwards, and the log no longer than it should be. Raises OSError."""
+        if self._behind or self._records > self._most:
+            self.rewrite(table)
+        elif self._unsynced:
+            self._unsynced = False
+            os.fdatasync(self._log)
+
+    def rewrite(self, table: SlotTable) -> None:
+        """A new log with what the table holds, in the old one's place. Raises OSError, and then the old one is kept.
+
+        Others append to the new one meanwhile: which record of a slot counts does not depend on their order.
+        """
+        temporary = self._path.with_suffix(".new")
+        log = open_private(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND)
+        with self._lock:
+            old, self._log = self._log, log
+            old_records, self._records = self._records, 0
+            self._behind, self._unsynced = False, False
+            try:
+                _write_all(log, self._header.packed())
+            except OSError:
+                self._back(old, old_records)
+                raise
+        try:
+            self._copy(log, table)
+            os.fdatasync(log)
+            os.replace(temporary, self._path)
+        except OSError:
+            with self._lock:
+                self._back(old, old_records)
+            raise
+        if old >= 0:
+            os.close(old)
+
+    def close(self) -> None:
+        if self._log >= 0:
+            os.close(self._log)
+        self._log = -1
+
+    def _back(self, old: int, records: int) -> None:
+        os.close(self._log)
+        self._path.with_suffix(".new").unlink(missing_ok=True)
+        self._log, self._records, self._behind = old, records, True
+
+    def _copy(self, log: int, table: SlotTable) -> None:
+        rows: list[bytes] = []
+        count = 0
+        for row in table.rows():
+            rows.append(row)
+            count += 1
+            if len(rows) == _CHUNK_ROWS:
+                _write_all(log, b"".join(rows))
+                rows.clear()
+        _write_all(log, b"".join(rows))
+        with self._lock:
+            self._records += count
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    """One write, so that it is whole among others' appends. Raises OSError."""
+    if os.write(descriptor, data) != len(data):
+        raise OSError(errno.ENOSPC, "no space left for the log of KV blocks")
