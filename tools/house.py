@@ -46,7 +46,7 @@ TRANSFER_METAPHORS = words("ways way gates gate lanes lane ledger meeting")
 PENDING = words(
     """
     cli core engines fleet frontend kv live models moving net nodes perf planning profiles routing scheduling sim
-    telemetry transfer
+    telemetry
     """
 )
 """Packages that the rules of language and calls do not hold for yet."""

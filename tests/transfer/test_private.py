@@ -56,7 +56,7 @@ def test_what_is_no_key_is_refused(tmp_path: Path, text: bytes) -> None:
 def test_a_key_behind_a_link_is_refused(tmp_path: Path) -> None:
     cluster_key(tmp_path / "a")
     (tmp_path / KEY_FILE).symlink_to(tmp_path / "a" / KEY_FILE)
-    with pytest.raises(ConfigError, match="can't keep the cluster key"):
+    with pytest.raises(ConfigError, match="cluster key"):
         cluster_key(tmp_path)
 
 

@@ -19,7 +19,7 @@ from jedlik.transfer.slots import (
     read_records,
     slot_bytes,
     slots_in,
-    survivors,
+    survivors_of,
 )
 
 IDS = st.binary(min_size=16, max_size=16).map(BlockId)
@@ -77,27 +77,27 @@ def kept(slot: int, generation: int, block: BlockId, parent: BlockId | None, siz
 
 def test_the_newest_record_of_a_slot_counts_wherever_it_stands() -> None:
     a, b = names(2)
-    found = survivors([kept(3, 9, b, None), kept(3, 2, a, None)], 4, 4096)
+    found = survivors_of([kept(3, 9, b, None), kept(3, 2, a, None)], 4, 4096)
     assert [(run.parent, run.ids, run.slots) for run in found.runs] == [(None, [b], [3])]
     assert found.next_generation == 10
 
 
 def test_a_block_in_two_slots_is_where_it_was_written_last() -> None:
     (a,) = names(1)
-    assert survivors([kept(0, 1, a, None), kept(1, 2, a, None)], 4, 4096).runs[0].slots == [1]
+    assert survivors_of([kept(0, 1, a, None), kept(1, 2, a, None)], 4, 4096).runs[0].slots == [1]
 
 
 def test_a_forgotten_slot_is_empty_and_its_children_are_orphans() -> None:
     a, b, c = names(3)
     chain = [kept(0, 1, a, None), kept(1, 2, b, a), kept(2, 3, c, b)]
-    found = survivors([*chain, chain[1]._replace(generation=4, kept=False)], 4, 4096)
+    found = survivors_of([*chain, chain[1]._replace(generation=4, readable=False)], 4, 4096)
     assert [run.ids for run in found.runs] == [[a]]
     assert found.orphans == 1
 
 
 def test_other_lengths_and_slots_beyond_the_file_are_dropped() -> None:
     a, b = names(2)
-    assert survivors([kept(4, 1, a, None), kept(0, 2, b, None, size=8192)], 4, 4096).runs == []
+    assert survivors_of([kept(4, 1, a, None), kept(0, 2, b, None, size=8192)], 4, 4096).runs == []
 
 
 def test_chains_fork_into_runs_parents_first() -> None:
@@ -123,7 +123,7 @@ def test_what_survives_is_closed_and_complete(seed: int) -> None:
         return block in there and (parent is None or whole(parent))
 
     rng.shuffle(log)
-    found = survivors(log, 20, 4096)
+    found = survivors_of(log, 20, 4096)
     seen: list[BlockId] = []
     for run in found.runs:
         assert run.parent is None or run.parent in seen
@@ -143,7 +143,7 @@ def test_the_table_keeps_what_slots_hold() -> None:
     assert list(read_records(b"".join(table.rows()), 7)) == [kept(0, 1, a, None), kept(3, 2, b, a)]
     assert list(table.rows())[1] == row
     table.clear(0)
-    table.put(kept(3, 3, b, a)._replace(kept=False))
+    table.put(kept(3, 3, b, a)._replace(readable=False))
     assert (table.get(0), table.get(3), list(table.rows())) == (None, None, [])
     for beyond in (-1, 4):
         with pytest.raises(IndexError):

@@ -1,8 +1,13 @@
-"""A worker's memory for blocks: one region of shared memory, faulted in at start, that peers of the host can map.
+"""The arena: a worker's memory for blocks, one region of shared memory that peers of the host can map.
 
-Three parts, each at a multiple of PAGE_BYTES: `device` (the engine's cache where that is host memory), `host` (the host
-tier), and a scratch that only probes use. A peer maps it, when a move first needs it, by a reference that names
-process, file and inode: memory of a process that has ended, or of one that has taken its pid, is refused.
+        0            host_at         scratch_at    size        (each at a multiple of PAGE_BYTES)
+        | device     | host          | scratch     |
+          the engine's  the host tier   for trials of
+          cache                         transports
+
+The device part is empty where the engine's cache is a GPU's. All pages are faulted in at start. A
+peer maps the arena, when a transfer first needs it, by a reference that names process, file and inode: memory of a
+process that has ended, or of one that has taken its pid, is refused.
 """
 
 import contextlib
@@ -22,11 +27,11 @@ from jedlik.transfer.region import Bytes, Mapped
 PAGE_BYTES = mmap.ALLOCATIONGRANULARITY
 SCRATCH_BYTES = 8 << 20
 MADV_POPULATE_WRITE = 23
-"""Since Linux 5.14; Python has no name for it."""
+"""The advice that faults pages in, since Linux 5.14; Python has no name for it."""
 
 
 class ArenaReference(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
-    """How a process of the same host finds an arena."""
+    """The address of an arena, for processes of the same host."""
 
     process: ProcessName
     fd: int
@@ -37,7 +42,7 @@ class ArenaReference(msgspec.Struct, frozen=True, array_like=True, kw_only=True)
 
 
 class ArenaParts(msgspec.Struct, frozen=True):
-    """Where an arena's parts begin, in bytes."""
+    """The offsets at which an arena's parts begin, in bytes."""
 
     host_at: int
     scratch_at: int
@@ -45,6 +50,7 @@ class ArenaParts(msgspec.Struct, frozen=True):
 
 
 def parts(block_bytes: int, device_blocks: int, host_blocks: int) -> ArenaParts:
+    """Return the layout of an arena with so many blocks."""
     host_at = _page_up(device_blocks * block_bytes)
     scratch_at = host_at + _page_up(host_blocks * block_bytes)
     return ArenaParts(host_at, scratch_at, scratch_at + SCRATCH_BYTES)
@@ -68,9 +74,9 @@ class MappedArena:
 
 
 def fault_in(mapped: mmap.mmap, array: Bytes) -> int:
-    """Have every page here now, not in the middle of a step; 0, or why the kernel could not.
+    """Fault in every page now, not in the middle of a step; return 0, or the kernel's error number.
 
-    By libc, because Python's own `madvise` would stop every other thread meanwhile.
+    The call goes through libc, because Python's own `madvise` would stop every other thread meanwhile.
     """
     with contextlib.suppress(OSError):
         mapped.madvise(mmap.MADV_HUGEPAGE)
@@ -81,14 +87,14 @@ def fault_in(mapped: mmap.mmap, array: Bytes) -> int:
 
 
 class Arena(MappedArena):
-    """Made by the worker that owns it, before its engine and its carrier; both get it handed in.
+    """The owner's arena, made before the worker's engine and its agent; both get it handed in.
 
     `device` and `host` are `Mapped`; `arena.device.array` is uint8 [device_blocks * block_bytes], C-contiguous, for the
     engine to view as [device_blocks, ...]. Give device_blocks=0 where the engine's cache is a GPU's.
     """
 
     def __init__(self, block_bytes: int, device_blocks: int, host_blocks: int = 0) -> None:
-        """Zeroed. Raises ConfigError where memory is short."""
+        """Reserve the memory, zeroed. Raises ConfigError where memory is short."""
         self._fd = os.memfd_create("jedlik-kv", os.MFD_CLOEXEC)
         try:
             os.ftruncate(self._fd, parts(block_bytes, device_blocks, host_blocks).size)
@@ -112,19 +118,19 @@ class Arena(MappedArena):
             self.whole[::PAGE_BYTES] = 0
         elif why:
             raise ConfigError(
-                f"{len(self.whole) >> 20} MiB of memory for KV blocks can't be had: {os.strerror(why)}; "
+                f"{len(self.whole) >> 20} MiB of memory for KV blocks can't be reserved: {os.strerror(why)}; "
                 "lower --kv-cache-bytes or --kv-host-bytes"
             )
 
     def close(self) -> None:
-        """Peers can't map it any more. The memory goes when the last view of it does."""
+        """Let no peer map the arena any more. The memory goes when the last view of it does."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
 
 
 def attach(reference: ArenaReference) -> MappedArena:
-    """Another process's arena; its pages come as they are touched. Raises PeerError if it is not there (any more)."""
+    """Map another process's arena; its pages come as they are touched. Raises PeerError if it is not there."""
     with _opened(reference) as fd:
         return MappedArena(fd, reference.block_bytes, reference.device_blocks, reference.host_blocks)
 

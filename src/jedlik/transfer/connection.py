@@ -67,7 +67,6 @@ class AgentConnection:
         self.sock = sock
 
     def send(self, message: ToAgent | FromAgent) -> None:
-        """Send one message."""
         body = _encoder.encode(message)
         self.send_bytes(memoryview(_length.pack(len(body)) + body))
 

@@ -1,8 +1,8 @@
 """The disk tier: blocks in slots of one file per worker, found again after a restart or a crash.
 
-Every read is verified: identity and checksum; what does not match is a miss with its cause, and forgotten. Nothing
-waits for the disk to be safe: what a crash loses is computed again. What is there after a crash is told by the log of
-slots; whether its data is whole is told by the first read.
+Every read is verified: identity and checksum; a block that does not match is a miss with its cause, and forgotten.
+Nothing waits for the disk to be safe: what a crash loses is computed again. After a crash the log of slots says which
+blocks there are; the first read of each says whether its data is whole.
 """
 
 import itertools
@@ -19,20 +19,20 @@ from jedlik.transfer.checksum import slot_checksum
 from jedlik.transfer.parallel import Parallel
 from jedlik.transfer.private import private_folder
 from jedlik.transfer.slot_files import SlotFile, SlotLog
-from jedlik.transfer.slots import SlotRecord, SlotTable, StoreHeader, Survivors, read_records, survivors
+from jedlik.transfer.slots import SlotRecord, SlotTable, StoreHeader, Survivors, read_records, survivors_of
 from jedlik.transfer.store import Buffer, Done, Stop
 
 SLOTS_FILE, LOG_FILE = "blocks.slots", "blocks.log"
 DEPTH = 8
 SYNC_S = 5.0
-"""What was written is made safe this often, beside the path."""
+"""Written blocks are synced to the disk this often, on a thread of its own."""
 
 
 class FileStore:
-    """In a folder of its own: `slots` slots (numbered from 0) of blocks of `block_bytes`.
+    """A `BlockStore` in a folder of its own: `slots` slots (numbered from 0) of blocks of `block_bytes`.
 
-    `fingerprint` (see `checksum.fingerprint`) says what blocks mean: a folder of another one is begun anew, which
-    `notes` tells. `depth` is how many reads or writes one call has at the disk at a time.
+    `fingerprint` (see `checksum.fingerprint`) says what blocks mean: a folder of another one is begun anew, and `notes`
+    says so. `depth` is how many reads or writes one call has at the disk at a time.
     """
 
     kind: Tier = "disk"
@@ -43,7 +43,7 @@ class FileStore:
         if slots < 1 or block_bytes < 1:
             raise ConfigError(f"{folder}: no room for a single KV block of {block_bytes} bytes; allow more disk")
         self.notes: list[str] = []
-        """What the operator should know about how it went, in sentences."""
+        """Notices for the operator about how `open` went, in sentences."""
         self._folder = folder
         self._slots = slots
         self._sync_s = sync_s
@@ -57,21 +57,21 @@ class FileStore:
         private_folder(self._folder)
         found = self._file.open()
         try:
-            left = self._found(found)
-            self._table = SlotTable(self._slots, left.records, self._header.epoch)
+            survivors = self._found(found)
+            self._table = SlotTable(self._slots, survivors.records, self._header.epoch)
             self._log.rewrite(self._table)
         except OSError as error:
             self._file.close()
             raise ConfigError(f"can't use {self._folder} for KV blocks: {error.strerror}") from error
-        self._generations = itertools.count(left.next_generation)
+        self._generations = itertools.count(survivors.next_generation)
         self._parallel = Parallel(self._depth, "disk")
         self._tidying = threading.Thread(target=self._tidy_often, name="jedlik-disk-sync")
         self._tidying.start()
-        return left.runs
+        return survivors.runs
 
     @property
     def direct(self) -> bool:
-        """Whether the page cache is passed by; known after `open`."""
+        """Whether the page cache is bypassed; known after `open`."""
         return self._file.direct
 
     def write(
@@ -144,7 +144,7 @@ class FileStore:
             raise ValueError(f"{len(slots)} slots, {len(ids)} ids, {len(buffers)} buffers, or one is not {size} bytes")
 
     def _records(self, slots: Sequence[int], ids: Sequence[BlockId]) -> tuple[list[SlotRecord], Cause]:
-        """Of the first slots that hold what they should, and why the next one does not."""
+        """Return the records of the first slots that hold what they should, and why the next one does not."""
         records: list[SlotRecord] = []
         for slot, block in zip(slots, ids, strict=True):
             record = self._table.get(slot)
@@ -156,13 +156,13 @@ class FileStore:
         return records, ""
 
     def _forget(self, records: Sequence[SlotRecord]) -> None:
-        """Slots whose data is not what was written, unless they were written again meanwhile."""
+        """Empty slots whose data is not what was written, unless they were written again meanwhile."""
         bad = [record for record in records if self._table.get(record.slot) == record]
-        gone = [record._replace(generation=next(self._generations), kept=False) for record in bad]
+        gone = [record._replace(generation=next(self._generations), readable=False) for record in bad]
         self._log.append(b"".join([self._table.put(record) for record in gone]))
 
     def _found(self, found: StoreHeader | None) -> Survivors:
-        """What is kept from before, if it is of our kind; else everything begins anew. Raises OSError."""
+        """Return what is there from before, if it is of our kind; else begin everything anew. Raises OSError."""
         mine = self._header
         ours = found is not None and (found.block_bytes, found.fingerprint) == (mine.block_bytes, mine.fingerprint)
         if found is not None and ours:
@@ -174,21 +174,23 @@ class FileStore:
         if log is None:
             self._begin(found, ours)
             return Survivors([], [], 1, 0)
-        left = survivors(read_records(log, self._header.epoch), self._slots, self._header.block_bytes)
-        if left.orphans:
-            self.notes.append(f"{self._folder}: {left.orphans} blocks dropped whose beginnings are not there")
-        return left
+        found_blocks = survivors_of(read_records(log, self._header.epoch), self._slots, self._header.block_bytes)
+        if found_blocks.orphans:
+            self.notes.append(
+                f"{self._folder}: {found_blocks.orphans} blocks dropped: a block before them in their chain is missing"
+            )
+        return found_blocks
 
     def _begin(self, found: StoreHeader | None, ours: bool) -> None:
         log = self._folder / LOG_FILE
         if ours or (found is None and log.exists()):
             self.notes.append(
-                f"{self._folder}: what was kept can't be read any more (damaged, or another version); empty now"
+                f"{self._folder}: the stored blocks can't be read (damaged, or another version); now it is empty"
             )
         elif found is not None:
             self.notes.append(
-                f"{self._folder}: kept blocks are of another model, cluster key or block layout; empty now "
-                "(a folder for each keeps them apart)"
+                f"{self._folder}: the stored blocks are of another model, cluster key or block layout; the folder is "
+                "empty now (use a folder for each)"
             )
         self._header = StoreHeader(self._header.block_bytes, self._header.fingerprint, secrets.randbits(64))
         self._log = SlotLog(log, self._header, self._slots)
@@ -199,7 +201,7 @@ class FileStore:
             self._tidy()
 
     def _tidy(self) -> None:
-        """Data before the records that promise it."""
+        """Sync data before the records that promise it."""
         try:
             if self._unsynced:
                 self._unsynced = False

@@ -1,4 +1,4 @@
-"""Where this process runs: what decides which ways to others there can be, and how far they are."""
+"""Facts about the host of this process, which decide the transports to others and their distances."""
 
 import importlib
 import os
@@ -22,26 +22,26 @@ class HostGpu(msgspec.Struct, frozen=True, array_like=True):
     name: str
     numa_node: int | None
     nvlink_peers: tuple[int, ...]
-    """Indices of GPUs of this host that NVLink reaches."""
+    """The indices of GPUs of this host that NVLink connects to this one."""
 
 
-class HostFacts(msgspec.Struct, frozen=True, array_like=True):
-    """Of one process."""
+class HostFacts(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+    """The facts about the host of one process."""
 
     host: str
-    """Equal for processes that can open each other's memory."""
+    """A name that is equal for processes that can open each other's memory."""
     numa_nodes: tuple[int, ...]
-    """That this process may run on."""
+    """The NUMA nodes that this process may run on."""
     namespaces: tuple[str, ...]
-    """Of `NAMESPACES`, as the kernel numbers them."""
+    """The namespaces of the process, one for each of `NAMESPACES`, as the kernel numbers them."""
     nics: tuple[Nic, ...]
     gpus: tuple[HostGpu, ...]
 
 
 def local_facts() -> HostFacts:
-    """Read from /sys, /proc and NVML; what is not there is None or missing."""
+    """Read the facts from /sys, /proc and NVML; what is not there is None or missing."""
     namespaces = tuple(os.readlink(f"/proc/self/ns/{name}") for name in NAMESPACES)
-    return HostFacts(host_name(), _numa_nodes(), namespaces, _nics(), _gpus())
+    return HostFacts(host=host_name(), numa_nodes=_numa_nodes(), namespaces=namespaces, nics=_nics(), gpus=_gpus())
 
 
 def _numa_nodes() -> tuple[int, ...]:
@@ -54,7 +54,7 @@ def _numa_nodes() -> tuple[int, ...]:
 
 
 def _cpus(text: str) -> set[int]:
-    """`0-3,8` as numbers."""
+    """Return the numbers in a list like `0-3,8`."""
     ranges = [part.partition("-") for part in text.strip().split(",") if part]
     return {cpu for first, _, last in ranges for cpu in range(int(first), int(last or first) + 1)}
 
@@ -81,7 +81,7 @@ def _gpus() -> tuple[HostGpu, ...]:
     try:
         nvml: Any = importlib.import_module("pynvml")
         nvml.nvmlInit()
-    except Exception:  # no library, or a library without a driver: then there are no GPUs that it could tell of
+    except Exception:  # no library, or a library without a driver: then there are no GPUs that we could know of
         return ()
     try:
         devices = [nvml.nvmlDeviceGetHandleByIndex(i) for i in range(nvml.nvmlDeviceGetCount())]

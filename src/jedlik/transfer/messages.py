@@ -20,7 +20,7 @@ MemoryTier = Literal["device", "host"]
 
 
 class NixlCard(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
-    """What a peer needs to reach an arena through NIXL."""
+    """The address of an arena, for peers that reach it through NIXL."""
 
     name: str
     metadata: bytes
@@ -93,12 +93,12 @@ class Landed(msgspec.Struct, frozen=True, tag="landed"):
     """The answer to Put and to TrialPut."""
 
     blocks: int
-    """How many of the first blocks are in place, verified."""
+    """The number of the first blocks that are in place, verified."""
     cause: Cause = ""
 
 
 class Get(msgspec.Struct, frozen=True, tag="get"):
-    """Send these blocks."""
+    """Send these blocks of your memory."""
 
     tier: MemoryTier
     blocks: list[int]

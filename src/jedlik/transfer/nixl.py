@@ -1,8 +1,9 @@
-"""To a peer through NIXL: what moves blocks by RDMA where there is such a network, and by UCX's other ways elsewhere.
+"""The transport `nixl`: moves blocks by RDMA where there is such a network, and by UCX's other means elsewhere.
 
-Optional: `pip install --no-deps nixl-cu12` (its metadata asks for a CUDA torch that it does not need). Whether it works
-is found out by loading it, never from its list of plugins. Only memory of the host is registered so far, not a GPU's.
-Calls block (on one host UCX copies inside the call) and belong on threads; errors are exceptions here, never states.
+NIXL is optional: `pip install --no-deps nixl-cu12` (its metadata asks for a CUDA torch that it does not need). Whether
+it works is found out by loading it, never from its list of plugins. Only memory of the host is registered so far, not a
+GPU's. Calls block (on one host UCX copies inside the call) and belong on threads; errors are exceptions here, never
+states.
 """
 
 import contextlib
@@ -29,10 +30,13 @@ from jedlik.transfer.store import Done, Stop
 BACKEND = "UCX"
 MODULES = ("nixl_cu13._api", "nixl_cu12._api")
 PROGRESS_TICK_US = 100_000
-"""Its progress thread waits for events; this is how often it looks anyway. Its own default, 0, takes a whole core."""
+"""The period at which NIXL's progress thread looks for events anyway. Its own default, 0, takes a whole core."""
 LONGEST_NAP_S = 0.001
 INFINIBAND = Path("/sys/class/infiniband")
-"""Where there is none, UCX is told not to look: beside the system's libnl its module crashes the process at exit."""
+"""The kernel's folder of InfiniBand devices.
+
+Where there is none, UCX must not look for them: beside the system's libnl its module crashes the process at exit.
+"""
 _constructing = threading.Lock()
 
 
@@ -60,7 +64,7 @@ class NixlEngine:
         )
 
     def first_index(self, region: Region) -> int | None:
-        """Where a region's blocks begin among the prepared ones; None: it is not registered."""
+        """Return the index of a region's first block among the prepared ones; None: the region is not registered."""
         if region is self._arena.device:
             return 0
         return self._arena.device.blocks if region is self._arena.host else None
@@ -72,7 +76,7 @@ class NixlEngine:
 
 
 def open_engine(worker: WorkerId, arena: Arena) -> tuple[NixlEngine | None, str]:
-    """NIXL where it works here, and why not where it does not. Its agent's name is never used again."""
+    """Return NIXL where it works here, and the reason where it does not. Its agent's name is never used again."""
     why = "not installed"
     for name in MODULES:
         try:
@@ -111,7 +115,7 @@ def _patient(settings: Any) -> Any:
 
 
 def block_list(block_bytes: int, *regions: Mapped) -> Any:
-    """Descriptors [blocks, 3]: address, length, device; the regions' blocks one behind the other."""
+    """Return descriptors [blocks, 3] (address, length, device) of the regions' blocks, one after the other."""
     starts = np.concatenate([its.address + block_bytes * np.arange(its.blocks, dtype=np.uint64) for its in regions])
     return _descriptors(starts, block_bytes)
 
@@ -128,7 +132,7 @@ class NixlTransport:
     slice_bytes = 64 << 20
 
     def __init__(self, engine: NixlEngine, theirs: AgentCard, dead: Callable[[], bool]) -> None:
-        """Connects. Raises PeerError."""
+        """Connect to the peer. Raises PeerError."""
         if theirs.nixl is None or theirs.nixl.backend != BACKEND:
             raise PeerError("the peer has no NIXL that we can talk to")
         self._engine, self._theirs, self._dead = engine, theirs, dead
@@ -137,7 +141,7 @@ class NixlTransport:
         self._closing = False
         self._blocks: Any = None
         self.why = ""
-        """What NIXL said when something failed last."""
+        """The error that NIXL raised last."""
         size, device, host = theirs.block_bytes, theirs.device_blocks, theirs.host_blocks
         self._scratch_at = self._card.device_at + parts(size, device, host).scratch_at
         starts = [self._card.device_at + size * np.arange(device), self._card.host_at + size * np.arange(host)]
@@ -164,7 +168,7 @@ class NixlTransport:
         return self._transfer("READ", target, target_blocks, tier, source_blocks)
 
     def trial(self, count: int, part_bytes: int) -> float:
-        """Into the scratch of the peer's arena."""
+        """Write into the scratch of the peer's arena."""
         agent, starts = self._engine.agent, part_bytes * np.arange(count)
         try:
             local = agent.get_xfer_descs(_descriptors(self._engine.scratch_at + starts, part_bytes), "DRAM")
@@ -185,7 +189,7 @@ class NixlTransport:
             self._disconnect()
 
     def _connect(self) -> None:
-        """Where it isn't. Raises what NIXL raises."""
+        """Connect where that isn't done. Raises what NIXL raises."""
         agent = self._engine.agent
         if self._blocks is None:
             agent.add_remote_agent(self._card.metadata)
@@ -193,9 +197,9 @@ class NixlTransport:
             self._blocks = agent.prep_xfer_dlist(self._card.name, self._list, "DRAM", backends=[BACKEND])
 
     def _disconnect(self) -> None:
-        """What went wrong may have broken the connection: the next call makes another one."""
+        """An error may have broken the connection: the next call makes another one."""
         blocks, self._blocks = self._blocks, None
-        with contextlib.suppress(Exception):  # where the peer has gone there is nothing to be told
+        with contextlib.suppress(Exception):  # where the peer has gone nothing needs an answer
             if blocks is not None:
                 blocks.release()
             self._engine.agent.remove_remote_agent(self._card.name)
@@ -230,7 +234,7 @@ class NixlTransport:
         return (0, "gone") if self._dead() else (len(ours), "")
 
     def _carry(self, handle: Any) -> None:
-        """Until it has ended. Raises what NIXL raises, or PeerError when the peer has died meanwhile."""
+        """Wait until the transfer has ended. Raises what NIXL raises, or PeerError when the peer has died meanwhile."""
         agent, nap_s = self._engine.agent, 20e-6
         try:
             state = agent.transfer(handle)
@@ -244,4 +248,4 @@ class NixlTransport:
             with contextlib.suppress(Exception):  # not while it can't be cancelled; released with the agent then
                 handle.release()
         if state != "DONE":
-            raise PeerError(f"NIXL says {state}")
+            raise PeerError(f"NIXL ended in state {state}")

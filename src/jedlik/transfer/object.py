@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 DEPTH = 16
 TIMEOUT_S = 5.0
 MOST_LISTED = 200_000
-"""Blocks that `open` looks at: what a bucket holds beyond is not known to this worker until it writes it itself."""
+"""The number of blocks that `open` lists; this worker knows no further blocks until it writes them itself."""
 LONGEST_LISTING_S = 10.0
-"""Nor does it look for longer than this, a page of 1000 more or less."""
+"""The time limit of the listing, one page of 1000 more or less."""
 _PAGE = 1000
 VERSION = 1
 _MAGIC = b"jedlikOB"
@@ -44,12 +44,12 @@ _RETRIES = 2
 
 
 def object_store(url: str, block_bytes: int, fingerprint: bytes) -> "ObjectStore":
-    """For a URL as in the configuration (kv_object). Raises ConfigError."""
+    """Return the store of a URL as in the configuration (kv_object). Raises ConfigError."""
     return ObjectStore(open_bucket(url, TIMEOUT_S), block_bytes, fingerprint)
 
 
 class ObjectStore:
-    """In a bucket, among others' objects. `depth` is how many requests one call has under way at a time."""
+    """A `BlockStore` in a bucket, among others' objects. One call has `depth` requests under way at a time."""
 
     kind: Tier = "object"
 
@@ -63,7 +63,7 @@ class ObjectStore:
         longest_listing_s: float = LONGEST_LISTING_S,
     ) -> None:
         self.notes: list[str] = []
-        """What the operator should know about how it went, in sentences."""
+        """Notices for the operator about how `open` went, in sentences."""
         self._bucket = bucket
         self._block_bytes = block_bytes
         self._folder = folder_of(fingerprint)
@@ -138,7 +138,7 @@ class ObjectStore:
             raise ValueError(f"{len(ids)} ids, {len(buffers)} buffers, or one is not {self._block_bytes} bytes")
 
     def _parent_of(self, block: BlockId) -> BlockId | None:
-        """What a name of an object needs beside its id. Raises FileNotFoundError and what the bucket raises."""
+        """Return a block's parent, which its object's name has. Raises FileNotFoundError and the bucket's errors."""
         with self._lock:
             if block in self._parents:
                 return self._parents[block]
@@ -149,14 +149,14 @@ class ObjectStore:
         return found[block]
 
     def _remember(self, block: BlockId, parent: BlockId | None) -> None:
-        """Bounded: the one known longest is forgotten, and asked for when it is needed."""
+        """Note a block's parent. The one known longest is forgotten, and asked for when it is needed."""
         with self._lock:
             self._parents[block] = parent
             if len(self._parents) > self._most:
                 del self._parents[next(iter(self._parents))]
 
     def _listed(self, prefix: str, most: int) -> tuple[dict[BlockId, BlockId | None], bool]:
-        """Blocks and their parents, and whether nothing was left out."""
+        """Return blocks and their parents, and whether nothing was omitted."""
         import obstore
 
         found: dict[BlockId, BlockId | None] = {}
@@ -175,16 +175,17 @@ class ObjectStore:
 
 
 def folder_of(fingerprint: bytes) -> str:
-    """Where all blocks of one kind are."""
+    """Return the folder of all blocks of one kind."""
     return f"jedlik-kv-{VERSION}-{fingerprint.hex()}"
 
 
 def key_of(folder: str, block: BlockId, parent: BlockId | None) -> str:
+    """Return the name of a block's object."""
     return f"{folder}/{block.hex()}/{_ROOT if parent is None else parent.hex()}"
 
 
 def read_key(key: str) -> tuple[BlockId, BlockId | None] | None:
-    """A block and its parent; None: this names no block. Whatever precedes the last two parts does not matter."""
+    """Return the block and the parent that an object's name holds in its last two parts; None: it names no block."""
     parts = key.split("/")[-2:]
     try:
         block, parent = bytes.fromhex(parts[0]), None if parts[-1] == _ROOT else bytes.fromhex(parts[-1])
@@ -196,13 +197,13 @@ def read_key(key: str) -> tuple[BlockId, BlockId | None] | None:
 
 
 def pack(block: BlockId, parent: BlockId | None, data: Bytes) -> bytes:
-    """The whole object."""
+    """Return the object that holds a block."""
     claim = _claim(block, parent, len(data))
     return b"".join((claim, data_checksum(data, claim), data))
 
 
 def unpack_into(found: memoryview, block: BlockId, parent: BlockId | None, buffer: memoryview) -> Cause:
-    """Verifies that the object is `block`, as long as `buffer`, and copies it there; nothing where it is not."""
+    """Copy an object's data to the buffer if the object is this block and as long as the buffer; else say why not."""
     if len(found) != HEADER_BYTES + buffer.nbytes:
         return "corrupt"
     claim, checksum, data = found[: _CLAIM.size], found[_CLAIM.size : HEADER_BYTES], found[HEADER_BYTES:]
@@ -219,9 +220,9 @@ def _claim(block: BlockId, parent: BlockId | None, size: int) -> bytes:
 
 
 def open_bucket(url: str, timeout_s: float) -> "Bucket":
-    """Of s3://bucket/prefix, file:///path, or memory:/// (this process' own). Nothing is asked of a server yet.
+    """Open s3://bucket/prefix, file:///path, or memory:/// (this process' own). No server is asked anything yet.
 
-    No request takes longer than `timeout_s`, repetitions included twice that. Raises ConfigError.
+    No request takes longer than `timeout_s`, or twice that with its repetitions. Raises ConfigError.
     """
     try:
         from obstore import store
@@ -257,20 +258,21 @@ def _folder(url: str, host: str, path: str) -> Path:
 
 
 def bucket_errors() -> tuple[type[Exception], ...]:
-    """What a bucket raises for what happens in the world."""
+    """Return the exceptions that a bucket raises for what happens in the world."""
     from obstore.exceptions import BaseError
 
     return BaseError, OSError
 
 
 def describe(error: Exception) -> str:
-    """What kind of error it is, and the HTTP status if there is one; never what the server claim."""
+    """Return the kind of an error, and the HTTP status if there is one; never the server's message."""
     kind = {"GenericError": "no answer, or an error of the server"}.get(type(error).__name__, type(error).__name__)
     status = re.search(r"status[^0-9]{0,20}([45]\d\d)\b", str(error))
     return f"{kind} (HTTP {status[1]})" if status else kind
 
 
 def cause_of(error: Exception) -> Cause:
+    """Return the cause that a bucket's error stands for."""
     if isinstance(error, FileNotFoundError) or type(error).__name__ == "NotFoundError":
         return "missing"
     return "gone" if type(error).__name__ == "GenericError" else "failed"

@@ -1,6 +1,4 @@
-"""How transfers are carried out: copies inside one worker, reads and writes of its stores, pushes to and pulls from
-peers.
-"""
+"""The operations that carry out transfers: local copies, store reads and writes, pushes to and pulls from peers."""
 
 from collections.abc import Sequence
 

@@ -1,6 +1,6 @@
-"""Queue depth for stores: pieces of one read or write done several abreast, by a few threads and the caller's own.
+"""Queue depth for stores: the pieces of one read or write, done in parallel by a few threads and the caller's own.
 
-Promises that nothing is touched after `run` returns or raises, and that pieces begin in order. Decides nothing.
+Nothing is touched after `run` returns or raises, and pieces begin in order.
 """
 
 import itertools
@@ -12,7 +12,7 @@ from jedlik.core.moves import Cause
 from jedlik.transfer.store import Done, Stop
 
 Piece = Callable[[int], Cause]
-"""Does piece i; says why it could not."""
+"""A call that does piece i and returns why it could not."""
 
 
 class Parallel:
@@ -23,7 +23,7 @@ class Parallel:
         self._pool = ThreadPoolExecutor(max(1, depth - 1), thread_name_prefix=f"jedlik-{name}")
 
     def run(self, pieces: int, piece: Piece, stop: Stop) -> Done:
-        """How many of the first pieces are done, and why not all. No piece begins after one before it failed."""
+        """Do pieces; return how many of the first are done, and why not all. None begins after one before it failed."""
         job = _Pieces(pieces, piece, stop)
         helping = [self._pool.submit(job.work) for _ in range(min(self._depth, pieces) - 1)]
         try:
@@ -40,7 +40,7 @@ class Parallel:
 
 
 def _ended(future: "Future[None]") -> BaseException | None:
-    """Waits for it, unless it never began."""
+    """Wait for a future, unless it never began; return what it raised."""
     return None if future.cancel() else future.exception()
 
 

@@ -1,7 +1,7 @@
 """Folders and files that only this user may read, and the cluster key that outlives a server beside the KV it names.
 
-Event logs, configurations with keys and KV blocks hold what users wrote, or secrets: folders are 0700, files 0600
-whatever the umask, symbolic links are not followed, and what belongs to another user is refused.
+Event logs, configurations with keys and KV blocks hold users' texts, or secrets: folders are 0700, files 0600 whatever
+the umask, symbolic links are not followed, and files of another user are refused.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ KEY_BYTES = 32
 
 
 def private_folder(folder: Path) -> Path:
-    """Made where missing, closed to other users where it is not. Raises ConfigError."""
+    """Make a folder where it is missing, and close it to other users where it is not. Raises ConfigError."""
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         found = folder.stat(follow_symlinks=False)
@@ -29,12 +29,12 @@ def private_folder(folder: Path) -> Path:
         if stat.S_IMODE(found.st_mode) != 0o700:
             folder.chmod(0o700)
     except OSError as error:
-        raise ConfigError(f"no folder can be had at {folder}: {error.strerror}; choose another place") from error
+        raise ConfigError(f"the folder {folder} can't be used: {error.strerror}; choose another place") from error
     return folder
 
 
 def open_private(path: Path, flags: int) -> int:
-    """A file descriptor; a file that is made or written is 0600. Raises OSError."""
+    """Open a file and return its descriptor; a file that is made or written is 0600. Raises OSError."""
     descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     if flags & (os.O_WRONLY | os.O_RDWR):
         _close_to_others(descriptor)
@@ -42,7 +42,7 @@ def open_private(path: Path, flags: int) -> int:
 
 
 def write_private(path: Path, data: bytes) -> None:
-    """Whole or not there, and 0600 also where there was a file with another mode. Raises OSError."""
+    """Write a file as a whole or not at all; it is 0600 also where one with another mode was. Raises OSError."""
     mine = _beside(path)
     try:
         with open(open_private(mine, os.O_WRONLY | os.O_CREAT | os.O_EXCL), "wb") as file:
@@ -54,8 +54,9 @@ def write_private(path: Path, data: bytes) -> None:
 
 
 def close_folder(folder: Path, ours: Callable[[str], bool]) -> None:
-    """A folder that somebody chose: made 0700 where missing. What is ours in it is closed to others, and so is the
-    folder where nothing else is in it: one that others use (/tmp) stays open. Raises OSError.
+    """Make a folder that a user chose 0700 where it is missing; close our files in it to others where it is not.
+
+    The folder is closed too if all files in it are ours: one that others use (/tmp) stays open. Raises OSError.
     """
     if not folder.is_dir():
         folder.mkdir(mode=0o700, parents=True)
@@ -71,10 +72,10 @@ def close_folder(folder: Path, ours: Callable[[str], bool]) -> None:
 
 
 def cluster_key(folder: Path) -> bytes:
-    """The key in `folder`/cluster.key, 32 bytes; drawn and kept there where there is none yet.
+    """Return the key in `folder`/cluster.key, 32 bytes; it is drawn and written where there is none yet.
 
     A server that starts with the key of the one before finds that one's blocks again. Raises ConfigError where others
-    can read it, or it is none.
+    can read the file, or it holds no key.
     """
     path = folder / KEY_FILE
     try:
@@ -85,16 +86,16 @@ def cluster_key(folder: Path) -> bytes:
             found = os.fstat(file.fileno())
             text = file.read(2 * KEY_BYTES + 2)
     except OSError as error:
-        raise ConfigError(f"can't keep the cluster key in {path}: {error.strerror}") from error
+        raise ConfigError(f"can't read or write the cluster key in {path}: {error.strerror}") from error
     if found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) & 0o077:
         raise ConfigError(
-            f"{path} can be read by other users, who could then tell prompts from KV: chmod 600, your own"
+            f"{path} can be read by other users, who could then infer prompts from KV: chmod 600, and make it your own"
         )
     return _parsed(path, text)
 
 
 def _draw(path: Path) -> None:
-    """Whole or not there, and never over one that another server drew meanwhile."""
+    """Write a key as a whole or not at all, and never over one that another server drew meanwhile."""
     mine = _beside(path)
     with open(open_private(mine, os.O_WRONLY | os.O_CREAT | os.O_EXCL), "wb") as file:
         file.write(secrets.token_hex(KEY_BYTES).encode() + b"\n")
@@ -108,7 +109,7 @@ def _draw(path: Path) -> None:
 
 
 def _beside(path: Path) -> Path:
-    """A name that nobody else has."""
+    """Return a path beside this one that no other process uses."""
     return path.with_name(f"{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
 
 
@@ -125,6 +126,6 @@ def _parsed(path: Path, text: bytes) -> bytes:
         key = b""
     if len(key) != KEY_BYTES:
         raise ConfigError(
-            f"{path} holds no cluster key of {KEY_BYTES} bytes in hex: remove it (kept blocks go with it)"
+            f"{path} holds no cluster key of {KEY_BYTES} bytes in hex: remove it (the stored blocks become useless)"
         )
     return key

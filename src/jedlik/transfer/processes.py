@@ -1,6 +1,6 @@
-"""Which process is meant, and whether it has ended for certain: pid and start time together, never a pid alone.
+"""The identity of processes, and whether one has certainly ended: pid and start time together, never a pid alone.
 
-Says nothing about processes that hang: those may still write.
+A process that hangs has not ended: it may still write.
 """
 
 import contextlib
@@ -17,17 +17,20 @@ class ProcessName(msgspec.Struct, frozen=True, array_like=True):
     host: str
     pid: int
     started: int
-    """In clock ticks since boot."""
+    """The start time, in clock ticks since boot."""
 
 
 def host_name() -> str:
-    """Same for processes that can open each other's memory: one boot of one machine, one pid namespace."""
+    """Return a name that is the same for processes of one boot of one machine and one pid namespace.
+
+    Such processes can open each other's memory.
+    """
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     return f"{boot}/{os.stat('/proc/self/ns/pid').st_ino}"
 
 
 def start_ticks(pid: int) -> int | None:
-    """When a process started, None if it is dead (a zombie is dead)."""
+    """Return when a process started, None if it is dead (a zombie is dead)."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
     except OSError:
@@ -36,11 +39,12 @@ def start_ticks(pid: int) -> int | None:
 
 
 def this_process() -> ProcessName:
+    """Return the identity of the calling process."""
     return ProcessName(host_name(), os.getpid(), start_ticks(os.getpid()) or 0)
 
 
 class ProcessWatch:
-    """Tells whether a process of this host has ended. Costs one system call to ask."""
+    """A watch on one process of this host. To ask whether it has ended costs one system call."""
 
     def __init__(self, process: ProcessName) -> None:
         self._here = process.host == host_name()
@@ -50,11 +54,11 @@ class ProcessWatch:
             self._watch(process)
 
     def fileno(self) -> int:
-        """Readable once it has ended; -1: nothing to wait for."""
+        """Return a descriptor that is readable once the process has ended; -1: there is none to wait for."""
         return self._fd
 
     def dead(self) -> bool:
-        """Certain that it has ended. Of processes of other hosts: never."""
+        """Return whether the process has certainly ended. Of processes of other hosts this is never known."""
         if self._here and not self._dead and self._fd >= 0:
             poll = select.poll()  # one for all threads would not do: they must not use it at once
             poll.register(self._fd, select.POLLIN)

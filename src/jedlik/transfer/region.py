@@ -14,10 +14,13 @@ from numpy.typing import NDArray
 
 Bytes = NDArray[np.uint8]
 LETTING_GO_BYTES = 1 << 20
-"""At least one copy in so many bytes is made without the interpreter's lock."""
+"""A copy without the interpreter's lock is made at least once in so many bytes."""
 STAGING_BLOCKS = 16
 TOLERANCE = 0.05
-"""Of the mean magnitude: blocks whose mean difference is more than this hold something else."""
+"""Blocks whose mean difference is more than this share of the mean magnitude hold something else.
+
+Two ways to compute one prefix differ in the last bits.
+"""
 
 _Memmove = Callable[[int, int, int], int]
 
@@ -29,7 +32,7 @@ def _memmove(library: ctypes.CDLL) -> _Memmove:
 
 
 def trial_memory(size_bytes: int) -> Bytes:
-    """Memory full of ones for a trial. It goes back to the kernel when let go: an allocator would keep it by thread."""
+    """Return memory full of ones for a trial. The kernel gets it back at once; an allocator would keep it by thread."""
     array = np.frombuffer(mmap.mmap(-1, max(size_bytes, 1)), np.uint8)[:size_bytes]
     array.fill(1)
     return array
@@ -46,7 +49,7 @@ class Region(Protocol):
 
     @property
     def mapped(self) -> "Mapped | None":
-        """Where the host can address it; None: only `read` and `write` reach it."""
+        """The region where the host can address it; None: only `read` and `write` access it."""
 
     def read(self, blocks: Sequence[int], into: Sequence[memoryview]) -> None:
         """Copy blocks out. Returns when the bytes are there."""
@@ -73,12 +76,12 @@ class Mapped:
         return self
 
     def views(self, blocks: Sequence[int]) -> list[memoryview]:
-        """One per block, writable."""
+        """Return one writable view per block."""
         size, view = self.block_bytes, self._view
         return [view[at * size : (at + 1) * size] for at in blocks]
 
     def run_views(self, blocks: Sequence[int]) -> list[memoryview]:
-        """The same bytes in the same order, neighbours joined."""
+        """Return views of the same bytes in the same order, with neighbours joined."""
         size, view = self.block_bytes, self._view
         return [view[first * size : (first + count) * size] for first, count in neighbours(blocks)]
 
@@ -92,7 +95,7 @@ class Mapped:
 
 
 def neighbours(blocks: Sequence[int]) -> list[tuple[int, int]]:
-    """Maximal runs of consecutive indices, in order: (first, how many)."""
+    """Return maximal runs of consecutive indices, in order: (first, how many)."""
     runs: list[tuple[int, int]] = []
     first = last = -2
     for block in blocks:
@@ -108,7 +111,7 @@ def neighbours(blocks: Sequence[int]) -> list[tuple[int, int]]:
 
 
 def paired_runs(sources: Sequence[int], targets: Sequence[int]) -> list[tuple[int, int, int]]:
-    """Maximal runs that are consecutive on both sides: (source, target, how many)."""
+    """Return maximal runs that are consecutive on both sides: (source, target, how many)."""
     runs: list[tuple[int, int, int]] = []
     begin = 0
     for i in range(1, len(sources) + 1):
@@ -127,7 +130,7 @@ class Copier:
         self._locked = _memmove(ctypes.PyDLL(None))
 
     def copy(self, source: Region, source_blocks: Sequence[int], target: Region, target_blocks: Sequence[int]) -> None:
-        """The first to the first, and so on. Both of one block size; in one region, no block may be on both sides."""
+        """Copy the first block to the first, and so on. In one region, no block may be on both sides."""
         origin, destination = source.mapped, target.mapped
         if origin is not None and destination is not None:
             self._copy_mapped(origin, source_blocks, destination, target_blocks)
@@ -161,7 +164,7 @@ class Copier:
 
 
 def staging_buffers(count: int, block_bytes: int) -> list[memoryview]:
-    """Buffers of one block each; every one begins at a multiple of 4096."""
+    """Return buffers of one block each; every one begins at a multiple of 4096."""
     stride = -(-block_bytes // 4096) * 4096
     raw = np.empty(count * stride + 4096, np.uint8)
     skip = -raw.ctypes.data % 4096
@@ -170,7 +173,7 @@ def staging_buffers(count: int, block_bytes: int) -> list[memoryview]:
 
 
 def differing(region: Region, ones: Sequence[int], others: Sequence[int], dtype: str) -> int:
-    """How many of the pairs of blocks differ by more than rounding. Of a dtype unknown here: in any bit."""
+    """Return how many pairs of blocks differ by more than rounding; in any bit where the dtype is unknown here."""
     size = region.block_bytes
     buffers = [bytearray(size), bytearray(size)]
     found = 0
@@ -181,7 +184,7 @@ def differing(region: Region, ones: Sequence[int], others: Sequence[int], dtype:
 
 
 def numbers(data: bytes, dtype: str) -> NDArray[np.float32] | NDArray[np.uint8]:
-    """A block's values, [values]; bytes, where numpy has no such numbers."""
+    """Return a block's values, [values]; its bytes where numpy has no such numbers."""
     if dtype == "float32":
         return np.frombuffer(data, np.float32)
     if dtype == "float16":

@@ -1,7 +1,7 @@
-"""To a peer of this host: its arena is mapped here when blocks first go there, and they are copied straight into place.
+"""The transport `shm`, to a peer of this host: its arena is mapped here, and blocks are copied straight into place.
 
-The peer takes no part. It is looked after each call whether it still lives: bytes put into a dead worker's memory harm
-nobody and have not arrived.
+The arena is mapped when blocks first go there. The peer takes no part. Each call ends by looking whether the peer still
+lives: bytes written into a dead worker's memory harm nobody and have not arrived.
 """
 
 import threading

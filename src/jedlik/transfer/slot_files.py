@@ -1,7 +1,12 @@
-"""The disk tier's slots: one preallocated file, one owner, read and written past the page cache where that is allowed.
+"""The disk tier's two files: the slots, and a log of what they hold.
 
-Adjacent slots go in one system call. Memory that O_DIRECT can't take goes through an aligned buffer of the thread's.
-Says what the file system answered, never raises for it after `open`. Knows nothing of what slots hold.
+The slots are one preallocated file of one owner, read and written past the page cache where that is allowed. Adjacent
+slots go in one system call. Memory that O_DIRECT can't take goes through an aligned buffer of the thread's. After
+`open`, errors of the file system are answers, not exceptions.
+
+The log is appended to after the data is there, and rewritten when it is long. Nothing on the path waits for the disk:
+`SlotLog.tidy` is for a thread that has time. A log that can't be written (no room) is behind, which costs blocks at the
+next start and nothing now; it catches up by being rewritten from the table.
 """
 
 import ctypes
@@ -31,29 +36,31 @@ from jedlik.transfer.slots import (
 from jedlik.transfer.store import Buffer
 
 TOGETHER_BYTES = 1 << 20
-"""Adjacent slots are joined up to this size: what a disk needs to be at its best."""
+"""Adjacent slots are joined up to this size, at which a disk is at its best."""
 TOGETHER_SLOTS = 512
 _CHUNK_ROWS = 4096
 _GONE = frozenset({errno.ENODEV, errno.ENXIO, errno.ESTALE, errno.EROFS, errno.ENOTCONN, errno.ESHUTDOWN})
 
 
 def cause_of(error: OSError) -> Cause:
+    """Return the cause that an error of the file system stands for."""
     return "gone" if error.errno in _GONE else "failed"
 
 
 def address_of(buffer: Buffer) -> int:
+    """Return the address of a buffer's first byte."""
     if buffer.readonly:
         return int(np.frombuffer(buffer, np.uint8).__array_interface__["data"][0])
     return ctypes.addressof(ctypes.c_char.from_buffer(buffer))
 
 
 class SlotFile:
-    """Of `slots` slots of `block_bytes` each at `path`. `open` first, `close` last."""
+    """The file at `path` with `slots` slots of `block_bytes` each. Call `open` first, `close` last."""
 
     def __init__(self, path: Path, slots: int, block_bytes: int) -> None:
         self.path = path
         self.direct = False
-        """Whether the page cache is passed by; known after `open`."""
+        """Whether the page cache is bypassed; known after `open`."""
         self._block_bytes = block_bytes
         self._slot_bytes = slot_bytes(block_bytes)
         self.size_bytes = DATA_START + slots * self._slot_bytes
@@ -63,7 +70,7 @@ class SlotFile:
         self._bounce = threading.local()
 
     def open(self) -> StoreHeader | None:
-        """Takes possession and the room. Returns the header found, if there is one that can be read.
+        """Take possession of the file and reserve its room; return the header found, if one can be read.
 
         Raises ConfigError where another process owns it, there is no room or no permission.
         """
@@ -82,11 +89,11 @@ class SlotFile:
         return found
 
     def begin(self, header: StoreHeader) -> None:
-        """Whatever is in the slots now belongs to nobody. Raises OSError."""
+        """Write a header: whatever is in the slots now belongs to nobody. Raises OSError."""
         os.pwrite(self._plain, header.packed().ljust(PAGE_BYTES, b"\0"), 0)
 
     def joined(self, slots: Sequence[int], buffers: Sequence[Buffer]) -> list[tuple[int, int]]:
-        """Ranges of positions (first, end) that `put` and `get` take at once: slots in a row, memory that fits."""
+        """Return ranges of positions (first, end) for one `put` or `get` each: slots in a row, memory that fits."""
         most = min(TOGETHER_SLOTS, TOGETHER_BYTES // self._slot_bytes) if self._whole else 1
         ranges: list[tuple[int, int]] = []
         first = 0
@@ -98,7 +105,7 @@ class SlotFile:
         return ranges if slots else []
 
     def put(self, slot: int, buffers: Sequence[Buffer]) -> Cause:
-        """Writes the buffers to slots in a row."""
+        """Write the buffers to slots in a row."""
         at, size = DATA_START + slot * self._slot_bytes, len(buffers) * self._block_bytes
         try:
             if not self._fits(buffers[0]):
@@ -109,7 +116,7 @@ class SlotFile:
         return "" if written == size else "failed"
 
     def get(self, slot: int, buffers: Sequence[Buffer]) -> Cause:
-        """Fills the buffers from slots in a row. A file that has become too short is "corrupt"."""
+        """Fill the buffers from slots in a row. A file that has become too short is "corrupt"."""
         at, size = DATA_START + slot * self._slot_bytes, len(buffers) * self._block_bytes
         try:
             if self._fits(buffers[0]):
@@ -123,11 +130,11 @@ class SlotFile:
         return ""
 
     def sync(self) -> None:
-        """Raises OSError."""
+        """Wait until written slots are on the disk. Raises OSError."""
         os.fdatasync(self._data)
 
     def close(self) -> None:
-        """Gives up possession."""
+        """Give up possession of the file."""
         for descriptor in {self._data, self._plain} - {-1}:
             os.close(descriptor)
         self._data = self._plain = -1
@@ -139,14 +146,14 @@ class SlotFile:
             raise ConfigError(f"{self.path} is in use by another jedlik process: give each server a folder") from error
 
     def _reserve(self) -> None:
-        """Room for all slots now, so that it can't run out later; what is there from before stays."""
+        """Reserve room for all slots now, so that it can't run out later; what is there from before stays."""
         try:
             os.ftruncate(self._plain, self.size_bytes)
             os.posix_fallocate(self._plain, 0, self.size_bytes)
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
                 raise
-            os.ftruncate(self._plain, 0)  # what could be had is of no use to us, and the disk is full for everybody
+            os.ftruncate(self._plain, 0)  # a part is of no use to us, and the disk is full for everybody
             room = os.statvfs(self.path)
             free = room.f_bavail * room.f_frsize
             raise ConfigError(
@@ -155,7 +162,7 @@ class SlotFile:
             ) from error
 
     def _open_direct(self) -> int:
-        """One that passes the page cache by, if a read shows that the file system does that; else the plain one."""
+        """Return a descriptor that bypasses the page cache, if a read shows that it can; else the plain one."""
         descriptor = -1
         try:
             descriptor = open_private(self.path, os.O_RDWR | os.O_DIRECT)
@@ -187,7 +194,7 @@ class SlotFile:
 
 
 class SlotLog:
-    """At `path`, of the store with this header. `load` or nothing, then `rewrite`, then the rest."""
+    """The log at `path` of the store with this header. Call `load` or nothing, then `rewrite`, then the rest."""
 
     def __init__(self, path: Path, header: StoreHeader, slots: int) -> None:
         self._path = path
@@ -200,7 +207,7 @@ class SlotLog:
         self._lock = threading.Lock()
 
     def load(self) -> bytes | None:
-        """The records as they lie there; None: there is no log of this store. Raises OSError."""
+        """Return the records as they lie there; None: there is no log of this store. Raises OSError."""
         try:
             with open(open_private(self._path, os.O_RDONLY), "rb") as file:
                 found = file.read()
@@ -209,7 +216,7 @@ class SlotLog:
         return found[RECORD_BYTES:] if read_header(found[:RECORD_BYTES]) == self._header else None
 
     def append(self, records: bytes) -> None:
-        """Whole records. What can't be written is lost until the next rewrite."""
+        """Append whole records. Those that can't be written are lost until the next rewrite."""
         with self._lock:
             if self._behind:
                 return
@@ -222,7 +229,7 @@ class SlotLog:
             self._unsynced = True
 
     def tidy(self, table: SlotTable) -> None:
-        """What was appended is on the disk afterwards, and the log no longer than it should be. Raises OSError."""
+        """Wait until appended records are on the disk, and shorten a log that is too long. Raises OSError."""
         if self._behind or self._records > self._most:
             self.rewrite(table)
         elif self._unsynced:
@@ -230,7 +237,7 @@ class SlotLog:
             os.fdatasync(self._log)
 
     def rewrite(self, table: SlotTable) -> None:
-        """A new log with what the table holds, in the old one's place. Raises OSError, and then the old one is kept.
+        """Replace the log by a new one with the table's records. Raises OSError, and then the old one stays.
 
         Others append to the new one meanwhile: which record of a slot counts does not depend on their order.
         """
@@ -281,6 +288,6 @@ class SlotLog:
 
 
 def _write_all(descriptor: int, data: bytes) -> None:
-    """One write, so that it is whole among others' appends. Raises OSError."""
+    """Write all bytes in one call, so that they are whole among others' appends. Raises OSError."""
     if os.write(descriptor, data) != len(data):
         raise OSError(errno.ENOSPC, "no space left for the log of KV blocks")

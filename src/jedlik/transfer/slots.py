@@ -1,7 +1,7 @@
-"""The disk tier's formats, and what is left of a store after a crash: pure functions of the bytes found.
+"""The disk tier's formats, and what remains of a store after a crash: pure functions of the bytes found.
 
 Two files begin with one `StoreHeader`: the slots themselves, and a log of `SlotRecord`s, one for each block that was
-written or found bad. Every record stands for itself: its checksum tells torn and damaged ones, and among those of a
+written or found bad. Every record stands for itself: its checksum shows torn and damaged ones, and among those of a
 slot the highest generation counts, wherever it stands in the log.
 """
 
@@ -16,9 +16,9 @@ from jedlik.core.moves import StoredRun
 from jedlik.transfer.checksum import FINGERPRINT_BYTES, record_check
 
 PAGE_BYTES = 4096
-"""What O_DIRECT wants sizes, offsets and addresses to be multiples of."""
+"""Sizes, offsets and addresses are multiples of this, as O_DIRECT requires."""
 DATA_START = 64 << 10
-"""Where slot 0 begins; the header is before it."""
+"""The offset of slot 0 in its file; the header is before it."""
 SPARE_RECORDS = 1024
 """A log is rewritten when it has this many records beyond two for each slot; the new one has at most one for each."""
 VERSION = 1
@@ -27,36 +27,36 @@ _HEADER = struct.Struct(f"<8sIIQ{FINGERPRINT_BYTES}sQQ")
 _RECORD = struct.Struct("<IIQ16s16s16sQQ")
 _FIELDS = struct.Struct("<IIQ16s16s16sQ")
 RECORD_BYTES = _RECORD.size
-_KEPT, _PARENT = 1, 2
+_READABLE, _PARENT = 1, 2
 
 
 def slot_bytes(block_bytes: int) -> int:
-    """What a block takes on disk: whole pages."""
+    """Return the bytes that a block takes on disk: whole pages."""
     return -(-block_bytes // PAGE_BYTES) * PAGE_BYTES
 
 
 def slots_in(size_bytes: int, block_bytes: int) -> int:
-    """How many slots a budget of `size_bytes` holds, the log at its longest included; may be 0."""
+    """Return the number of slots in a budget of `size_bytes`, the log at its longest included; may be 0."""
     log_bytes = (1 + SPARE_RECORDS) * RECORD_BYTES
     return max(0, (size_bytes - DATA_START - log_bytes) // (slot_bytes(block_bytes) + 3 * RECORD_BYTES))
 
 
 class StoreHeader(msgspec.Struct, frozen=True):
-    """What both files begin with. `epoch` is drawn when the store is made: it ties the log to its slots."""
+    """The beginning of both files. `epoch` is drawn when the store is made: it ties the log to its slots."""
 
     block_bytes: int
     fingerprint: bytes
     epoch: int
 
     def packed(self) -> bytes:
-        """RECORD_BYTES long, so that the log's records are evenly spaced."""
-        told = (_MAGIC, VERSION, 0, self.block_bytes, self.fingerprint, self.epoch)
-        body = _HEADER.pack(*told, 0)[:-8]
+        """Return the header as RECORD_BYTES bytes, so that the log's records are evenly spaced."""
+        fields = (_MAGIC, VERSION, 0, self.block_bytes, self.fingerprint, self.epoch)
+        body = _HEADER.pack(*fields, 0)[:-8]
         return (body + record_check(body, 0).to_bytes(8, "little")).ljust(RECORD_BYTES, b"\0")
 
 
 def read_header(found: bytes) -> StoreHeader | None:
-    """None: this is no header, or a damaged one, or of another version."""
+    """Return the header in some bytes; None: there is none, or it is damaged or of another version."""
     if len(found) < _HEADER.size:
         return None
     magic, version, _, block_bytes, fingerprint, epoch, check = _HEADER.unpack_from(found)
@@ -66,7 +66,7 @@ def read_header(found: bytes) -> StoreHeader | None:
 
 
 class SlotRecord(NamedTuple):
-    """What a slot holds since write number `generation` of this store. `kept` False: nothing that can be read."""
+    """The contents of a slot since write number `generation` of this store; not `readable`: it holds no block."""
 
     slot: int
     length: int
@@ -74,32 +74,33 @@ class SlotRecord(NamedTuple):
     id: BlockId
     parent: BlockId | None
     checksum: bytes
-    kept: bool = True
+    readable: bool = True
 
 
 def pack_record(record: SlotRecord, epoch: int) -> bytes:
-    slot, length, generation, block, parent, checksum, kept = record
-    flags = (_KEPT if kept else 0) | (0 if parent is None else _PARENT)
-    body = _FIELDS.pack(slot, length, generation, block, parent or bytes(16), checksum, flags)
+    """Return a record as its RECORD_BYTES bytes in the file of this epoch."""
+    flags = (_READABLE if record.readable else 0) | (0 if record.parent is None else _PARENT)
+    identity = (record.id, record.parent or bytes(16), record.checksum)
+    body = _FIELDS.pack(record.slot, record.length, record.generation, *identity, flags)
     return body + record_check(body, epoch).to_bytes(8, "little")
 
 
 def unpack_record(packed: bytes | bytearray, at: int = 0) -> SlotRecord:
-    """Of bytes whose checksum is known to be right."""
+    """Return the record in bytes whose checksum is known to be right."""
     slot, length, generation, block, parent, checksum, flags, _ = _RECORD.unpack_from(packed, at)
     return SlotRecord(
-        slot,
-        length,
-        generation,
-        BlockId(block),
-        BlockId(parent) if flags & _PARENT else None,
-        checksum,
-        flags & _KEPT > 0,
+        slot=slot,
+        length=length,
+        generation=generation,
+        id=BlockId(block),
+        parent=BlockId(parent) if flags & _PARENT else None,
+        checksum=checksum,
+        readable=flags & _READABLE > 0,
     )
 
 
 def read_records(log: bytes, epoch: int) -> Iterator[SlotRecord]:
-    """The records in a log (its header excluded) that are whole."""
+    """Yield the records in a log (its header excluded) that are whole."""
     for at in range(0, len(log) - RECORD_BYTES + 1, RECORD_BYTES):
         body = log[at : at + _FIELDS.size]
         if record_check(body, epoch) == int.from_bytes(log[at + _FIELDS.size : at + RECORD_BYTES], "little"):
@@ -107,19 +108,19 @@ def read_records(log: bytes, epoch: int) -> Iterator[SlotRecord]:
 
 
 class Survivors(NamedTuple):
-    """What a log says is still there."""
+    """The blocks that are still there according to a log."""
 
     runs: list[StoredRun]
-    """Parents before children."""
+    """Runs of blocks, parents before children."""
     records: list[SlotRecord]
-    """Of the blocks in `runs`."""
+    """The records of the blocks in `runs`."""
     next_generation: int
     orphans: int
-    """Blocks dropped because a block before them in their chain is not there."""
+    """The number of blocks dropped because a block before them in their chain is not there."""
 
 
-def survivors(records: Iterable[SlotRecord], slots: int, block_bytes: int) -> Survivors:
-    """What is left: the newest record of each slot, the newest slot of each block, and of these whole chains only."""
+def survivors_of(records: Iterable[SlotRecord], slots: int, block_bytes: int) -> Survivors:
+    """Return what remains: the newest record of each slot, the newest slot of each block, and of these whole chains."""
     newest: dict[int, SlotRecord] = {}
     highest = 0
     for record in records:
@@ -129,18 +130,18 @@ def survivors(records: Iterable[SlotRecord], slots: int, block_bytes: int) -> Su
             newest[record.slot] = record
     blocks: dict[BlockId, SlotRecord] = {}
     for record in sorted(newest.values(), key=lambda r: r.generation):
-        if record.kept and record.slot < slots and record.length == block_bytes:
+        if record.readable and record.slot < slots and record.length == block_bytes:
             blocks[record.id] = record
     runs = list(chained({block: record.parent for block, record in blocks.items()}))
-    kept = [blocks[block] for run in runs for block in run]
+    chosen = [blocks[block] for run in runs for block in run]
     found = [StoredRun(blocks[run[0]].parent, run, [blocks[block].slot for block in run]) for run in runs]
-    return Survivors(found, kept, highest + 1, len(blocks) - len(kept))
+    return Survivors(found, chosen, highest + 1, len(blocks) - len(chosen))
 
 
 def chained(parents: dict[BlockId, BlockId | None]) -> Iterator[list[BlockId]]:
-    """Blocks in rows, as long as chains don't fork, parents first; without those that hang on nothing.
+    """Yield runs of blocks, as long as chains don't fork, parents first; without blocks whose parent is not there.
 
-    `parents` says what precedes each block (None: nothing does).
+    `parents` holds the block before each block (None: it begins a chain).
     """
     children: dict[BlockId | None, list[BlockId]] = {}
     for block, parent in parents.items():
@@ -155,7 +156,7 @@ def chained(parents: dict[BlockId, BlockId | None]) -> Iterator[list[BlockId]]:
 
 
 class SlotTable:
-    """What each slot holds, as packed records: 80 bytes a slot. Safe to use from several threads, slot by slot."""
+    """The contents of each slot, as packed records: 80 bytes a slot. Safe to use from several threads, slot by slot."""
 
     def __init__(self, slots: int, records: Iterable[SlotRecord], epoch: int) -> None:
         self._rows = bytearray(slots * RECORD_BYTES)
@@ -165,9 +166,9 @@ class SlotTable:
             self.put(record)
 
     def put(self, record: SlotRecord) -> bytes:
-        """Returns it as the log wants it. A record that is not kept empties the slot."""
+        """Set a slot's record, and return it packed for the log. A record that is not readable empties the slot."""
         packed = pack_record(record, self._epoch)
-        self._set(record.slot, packed if record.kept else bytes(RECORD_BYTES))
+        self._set(record.slot, packed if record.readable else bytes(RECORD_BYTES))
         return packed
 
     def clear(self, slot: int) -> None:
@@ -176,10 +177,10 @@ class SlotTable:
     def get(self, slot: int) -> SlotRecord | None:
         at = self._at(slot)
         record = unpack_record(self._rows, at)
-        return record if record.kept else None
+        return record if record.readable else None
 
     def rows(self) -> Iterator[bytes]:
-        """The packed records of slots that hold something."""
+        """Yield the packed records of slots that hold a block."""
         empty = bytes(RECORD_BYTES)
         for at in range(0, len(self._rows), RECORD_BYTES):
             row = bytes(self._rows[at : at + RECORD_BYTES])

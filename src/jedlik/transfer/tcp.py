@@ -1,7 +1,7 @@
-"""To a peer by stream socket: blocks are sent from where they lie and received where they belong, each with a checksum.
+"""The transport `tcp`, to a peer by stream socket: blocks go from their places to their places, each with a checksum.
 
-One stream per peer. Where it breaks, a call returns only once it is certain that nothing of it lands any more: the peer
-has welcomed a new stream (it ends the old one first), nobody listens there, or the peer has ended.
+There is one connection per peer. Where it breaks, a call returns only once it is certain that nothing of it lands any
+more: the peer has welcomed a new connection (it ends the old one first), nobody listens there, or the peer has ended.
 """
 
 import threading
@@ -24,9 +24,9 @@ from jedlik.transfer.region import Region, staging_buffers, trial_memory
 from jedlik.transfer.store import Done, Stop
 
 FRAME_BYTES = 8 << 20
-"""Of blocks in one message: they are verified and answered together."""
+"""The bytes of blocks in one message: they are verified and answered together."""
 WINDOW = 6
-"""Messages sent and not yet answered."""
+"""The number of messages sent and not yet answered."""
 REDIAL_S = 0.2
 
 

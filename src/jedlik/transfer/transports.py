@@ -84,7 +84,7 @@ class Transport(Protocol):
 
 
 class AgentOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """How an agent listens, and reaches others."""
+    """Options of an agent: how it listens, and by which transports it reaches others."""
 
     listen: str
     """`unix:PATH` in a private directory, or `tcp:HOST:PORT` (port 0: any)."""
@@ -97,7 +97,7 @@ class AgentOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AgentState:
-    """What the parts of one agent share."""
+    """The state that the parts of one agent share."""
 
     def __init__(
         self,
@@ -151,7 +151,7 @@ class PeerTransports:
         return found
 
     def measure(self) -> list[PathCosts]:
-        """Measure every transport."""
+        """Measure every transport by trials."""
         measured = []
         for transport in self.open:
             costs = probe(transport.path, transport.trial)
