@@ -62,7 +62,7 @@ def test_a_key_behind_a_link_is_refused(tmp_path: Path) -> None:
 
 def test_a_file_is_no_folder(tmp_path: Path) -> None:
     (tmp_path / "w").write_bytes(b"")
-    with pytest.raises(ConfigError, match="no folder can be had"):
+    with pytest.raises(ConfigError, match="can't be used"):
         private_folder(tmp_path / "w")
 
 
