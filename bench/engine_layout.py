@@ -15,7 +15,7 @@ import torch
 
 from jedlik.core.protocol import Layout
 from jedlik.engines.torch.attention import LayerCall
-from jedlik.engines.torch.batch import Batch
+from jedlik.engines.torch.batch import TokenBatch
 from jedlik.engines.torch.pool import KvPool, allocate, block_bytes
 from jedlik.engines.torch.rows import NativeRows, native_rows
 
@@ -35,13 +35,13 @@ def layer_first(pool: KvPool) -> KvPool:
     return other
 
 
-def batch_of(count: int, context: int, blocks: int) -> Batch:
+def batch_of(count: int, context: int, blocks: int) -> TokenBatch:
     """`count` decodes at position `context`, blocks in random order."""
     per_lane = context // BLOCK + 1
     order = np.random.default_rng(0).permutation(np.arange(1, blocks, dtype=np.int32))[: count * per_lane]
     tables = order.reshape(count, per_lane)
     rows, none = np.arange(count, dtype=np.int32), np.zeros(0, np.int64)
-    return Batch(
+    return TokenBatch(
         ids=np.zeros(count, np.int64), positions=np.full(count, context), tables=tables, spans=[], rows=rows,
         slot_block=tables[:, context // BLOCK].astype(np.int64), slot_offset=np.full(count, context % BLOCK),
         row_lane=rows, row_length=np.full(count, context + 1, np.int32), sampled=none, sampled_lane=none,
@@ -49,7 +49,7 @@ def batch_of(count: int, context: int, blocks: int) -> Batch:
     )  # fmt: skip
 
 
-def step_s(rows: NativeRows, pool: KvPool, batch: Batch, call: LayerCall, out: torch.Tensor) -> float:
+def step_s(rows: NativeRows, pool: KvPool, batch: TokenBatch, call: LayerCall, out: torch.Tensor) -> float:
     """Seconds per layer, over all layers of one step."""
     began = time.perf_counter()
     for layer in range(pool.layout.layers):

@@ -22,7 +22,7 @@ from jedlik.core.requests import Sampling
 from jedlik.core.step import Chunk, Open, Step
 from jedlik.core.tokens import pack
 from jedlik.engines.torch.attention import Paged
-from jedlik.engines.torch.batch import Batch, Span
+from jedlik.engines.torch.batch import Span, TokenBatch
 from jedlik.engines.torch.engine import TorchEngine
 from jedlik.engines.torch.options import EngineOptions
 from jedlik.engines.torch.pool import allocate, block_bytes
@@ -83,7 +83,7 @@ def engine_decode(bench: Bench, count: int, steps: int, sampling: Sampling) -> F
     return figure
 
 
-def forward(bench: Bench, batch: Batch, keep: torch.Tensor) -> torch.Tensor:
+def forward(bench: Bench, batch: TokenBatch, keep: torch.Tensor) -> torch.Tensor:
     runner: Any = bench.engine._runner
     logits: torch.Tensor = runner._model(
         input_ids=torch.from_numpy(batch.ids)[None], position_ids=torch.from_numpy(batch.positions)[None],
@@ -92,16 +92,17 @@ def forward(bench: Bench, batch: Batch, keep: torch.Tensor) -> torch.Tensor:
     return logits
 
 
-def bare_batch(lanes: int, per_lane: int, length: int) -> Batch:
+def bare_batch(lanes: int, per_lane: int, length: int) -> TokenBatch:
     """`lanes` sequences that decode at position `length`, or (lanes = 0) one that prefills `length` tokens."""
     count = lanes or length
     position = np.full(lanes, length) if lanes else np.arange(length)
     lane = np.arange(lanes) if lanes else np.zeros(length, np.int64)
     tables = np.arange(1, 1 + max(lanes, 1) * per_lane, dtype=np.int32).reshape(max(lanes, 1), per_lane)
     rows = np.arange(lanes, dtype=np.int32)
-    return Batch(
+    spans = [] if lanes else [Span(first=0, length=length, start=0, lane=0)]
+    return TokenBatch(
         ids=np.full(count, 11), positions=position, slot_block=tables[lane, position // BLOCK].astype(np.int64),
-        slot_offset=position % BLOCK, tables=tables, spans=[] if lanes else [Span(0, length, 0, 0)], rows=rows,
+        slot_offset=position % BLOCK, tables=tables, spans=spans, rows=rows,
         row_lane=rows, row_length=(position[: len(rows)] + 1).astype(np.int32), sampled=np.zeros(0, np.int64),
         sampled_lane=np.zeros(0, np.int64), prompt_spans=[],
     )  # fmt: skip
@@ -124,7 +125,7 @@ def bare_decode(bench: Bench, count: int, steps: int) -> Figure:
     def work() -> int:
         batch = bare_batch(count, bench.per_lane, CONTEXT)
         for i in range(steps):
-            batch.placed = None
+            batch.indices = None
             batch.positions[:] = CONTEXT + i
             batch.slot_block[:] = batch.tables[:, (CONTEXT + i) // BLOCK]
             batch.slot_offset[:] = (CONTEXT + i) % BLOCK

@@ -18,7 +18,7 @@ from jedlik.core.step import Chunk, Open, Step
 from jedlik.core.tokens import pack
 from jedlik.engines.torch import native
 from jedlik.engines.torch.attention import LayerCall, Paged, Rows, fixed_rows, torch_rows
-from jedlik.engines.torch.batch import Batch, build
+from jedlik.engines.torch.batch import TokenBatch, build
 from jedlik.engines.torch.lanes import Lanes
 from jedlik.engines.torch.pool import KvPool, allocate, block_bytes
 from jedlik.engines.torch.rows import TOLERANCE, native_rows
@@ -26,7 +26,7 @@ from jedlik.engines.torch.rows import TOLERANCE, native_rows
 DTYPES = ["float32", "bfloat16"]
 
 
-def setting(layout: Layout, rng: random.Random) -> tuple[KvPool, Batch]:
+def setting(layout: Layout, rng: random.Random) -> tuple[KvPool, TokenBatch]:
     """Three lanes: one decodes, one prefills a later chunk, one a first chunk; blocks scattered, pool full of noise."""
     lanes = Lanes(4, 128, layout.block_size)
     blocks = list(range(1, 60))
@@ -44,7 +44,7 @@ def setting(layout: Layout, rng: random.Random) -> tuple[KvPool, Batch]:
     return pool, batch
 
 
-def by_definition(pool: KvPool, batch: Batch, call: LayerCall) -> torch.Tensor:
+def by_definition(pool: KvPool, batch: TokenBatch, call: LayerCall) -> torch.Tensor:
     """softmax(cap(q k scale)) v for each token over its own positions, in float64, after all writes."""
     out = torch.zeros(call.query.shape, dtype=torch.float64)
     by_token = {s.first + i: (s.lane, s.start + i + 1) for s in batch.spans for i in range(s.length)}

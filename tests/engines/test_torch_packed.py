@@ -11,9 +11,9 @@ from torch.nn import functional
 from torch_driving import CACHE
 
 from jedlik.engines.torch import panels, weights
-from jedlik.engines.torch.fixed import FixedShapes, blocked_linear
 from jedlik.engines.torch.options import EngineOptions
 from jedlik.engines.torch.packed import PackedLinear, pack
+from jedlik.engines.torch.runner import FixedShapes, blocked_linear
 from jedlik.models import tiny
 
 

@@ -11,9 +11,8 @@ from jedlik.core.requests import Sampling
 from jedlik.core.step import Open, TokenLogprobs
 from jedlik.core.tokens import pack
 from jedlik.engines.torch import nucleus
-from jedlik.engines.torch.draw import uniform
-from jedlik.engines.torch.nucleus import Limits, probabilities
-from jedlik.engines.torch.sampler import Sampler
+from jedlik.engines.torch.nucleus import SamplingLimits, probabilities
+from jedlik.engines.torch.sampler import Sampler, uniform
 
 VOCAB = 64
 
@@ -36,9 +35,13 @@ def draw(
     return tokens.tolist(), told
 
 
-def limits(temperature: float = 1.0, min_p: float = 0.0, top_k: int = 0, top_p: float = 1.0, rows: int = 1) -> Limits:
+def limits(
+    temperature: float = 1.0, min_p: float = 0.0, top_k: int = 0, top_p: float = 1.0, rows: int = 1
+) -> SamplingLimits:
     heat, floor, share = (torch.full((rows,), x, dtype=torch.float64) for x in (temperature, min_p, top_p))
-    return Limits(heat, floor, torch.full((rows,), top_k), share, min_p > 0, True)
+    return SamplingLimits(
+        temperature=heat, min_p=floor, top_k=torch.full((rows,), top_k), top_p=share, any_min_p=min_p > 0, any_top=True
+    )
 
 
 def expected(logits: list[float], temperature: float, min_p: float, top_k: int, top_p: float) -> list[float]:

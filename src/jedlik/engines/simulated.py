@@ -1,10 +1,10 @@
-"""An engine without a model: the step contract in real time, with step times from `perf` and drawn-up tokens.
+"""An engine without a model: the step contract in real time, with step times from `perf` and made-up tokens.
 
-Promises: steps end in order, each after its modelled time divided by `speedup` (at the loop's next turn where that is
-too short to sleep; never inside `submit`); a token is a function of (seed, choice, output position), so it survives
+Steps end in order, each after its modelled time divided by `speedup` (at the loop's next turn where that is
+too short to sleep; never inside `submit`). A token is a function of (seed, choice, output position), so it survives
 batching, preemption and migration; stop tokens are not drawn before min_tokens. That token has probability 1, so
 temperature, top_p, top_k, min_p and penalties are honoured by changing nothing; logit_bias and logprobs are refused.
-Used to measure everything around an engine.
+The engine serves to measure everything around an engine.
 """
 
 import asyncio
@@ -32,14 +32,14 @@ CAPABILITIES = Capabilities(
 DEFAULT_COSTS = StepCosts(
     base_s=0.012, prefill_token_s=0.0009, prefill_pair_s=4e-8, decode_sequence_s=0.0015, context_token_s=4e-7
 )
-"""About a 135M model on one core; a profile replaces it."""
+"""Step costs of about a 135M model on one core; a profile replaces them."""
 INSTANT_S = 2e-5
-"""Sleeping for less than this takes longer than it says: the step ends at the loop's next turn."""
+"""A step shorter than this ends at the loop's next turn: a sleep would take longer than asked for."""
 MASK = (1 << 64) - 1
 
 
 def mix(seed: int) -> int:
-    """One round of splitmix64: 64 bits that look drawn."""
+    """Return one round of splitmix64: 64 bits that look random."""
     z = (seed + 0x9E3779B97F4A7C15) & MASK
     z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & MASK
     z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & MASK
@@ -47,7 +47,7 @@ def mix(seed: int) -> int:
 
 
 class _Text:
-    """One lane: where its token stream begins and how far it is."""
+    """The token stream of one lane: where it begins and how far it is."""
 
     __slots__ = ("banned", "banned_until", "position", "start")
 
@@ -58,7 +58,7 @@ class _Text:
 
 
 class TokenSource:
-    """The text of every lane. `tokens`: the ids that may be drawn, plain ones only."""
+    """The made-up text of every lane. `tokens`: the ids that may be drawn, plain ones only."""
 
     def __init__(self, tokens: Sequence[int]) -> None:
         if not tokens:
@@ -76,7 +76,7 @@ class TokenSource:
             self._lanes[opened.lane] = _Text(opened)
 
     def draw(self, lanes: list[Lane]) -> list[int]:
-        """The next token of each lane, appended to its history."""
+        """Draw the next token of each lane and append it to the lane's history."""
         texts, tokens, size, drawn = self._lanes, self._tokens, len(self._tokens), []
         for lane in lanes:
             text = texts[lane]
@@ -100,7 +100,7 @@ class TokenSource:
 
 
 class SimulatedEngine:
-    """Runs on the event loop that is current at `start`; one owner, one thread."""
+    """The simulated engine. It runs on the event loop that is current at `start`; one owner, one thread."""
 
     def __init__(self, model: StepModel, speedup: float, tokens: Sequence[int]) -> None:
         self._model, self._speedup = model, speedup
@@ -109,36 +109,36 @@ class SimulatedEngine:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._on_done: Callable[[StepDone], None] | None = None
         self._timer: asyncio.Handle | None = None
-        self._came_s: deque[float] = deque()
-        """When each of those was submitted."""
+        self._submitted_s: deque[float] = deque()
+        """The time at which each queued step was submitted."""
         self._began_s = self._due_s = 0.0
-        """Of the step that runs."""
+        """The beginning and the end of the step that runs."""
 
     def start(self, on_done: Callable[[StepDone], None]) -> None:
-        """Steps may come; `on_done` is called on the loop, never inside `submit`."""
+        """Accept steps from now on; `on_done` is called on the loop, never inside `submit`."""
         self._loop, self._on_done = asyncio.get_running_loop(), on_done
 
     def submit(self, step: Step) -> None:
-        """Run this step behind those already submitted."""
+        """Run a step behind those already submitted."""
         if self._loop is None:
             raise Bug("submit before start")
         self._queue.append(step)
-        self._came_s.append(self._loop.time())
+        self._submitted_s.append(self._loop.time())
         if self._timer is None:
             self._run()
 
     def close(self) -> None:
-        """Forget all steps; nothing is called any more."""
+        """Forget all steps; `on_done` is called no more."""
         if self._timer is not None:
             self._timer.cancel()
         self._timer = self._on_done = None
         self._queue.clear()
-        self._came_s.clear()
+        self._submitted_s.clear()
 
     def _run(self) -> None:
         assert self._loop is not None
         # engines don't wait for our timers: one that fires late must not delay a step that was there in time
-        self._began_s = max(self._due_s, self._came_s.popleft())
+        self._began_s = max(self._due_s, self._submitted_s.popleft())
         self._due_s = self._began_s + self._model.step_s(shape_of(self._queue[0])) / self._speedup
         if self._due_s - self._loop.time() < INSTANT_S:
             self._timer = self._loop.call_soon(self._end)
@@ -155,4 +155,5 @@ class SimulatedEngine:
         if self._queue:
             self._run()
         if self._on_done is not None:
-            self._on_done(StepDone(step.step_id, lanes, self._source.draw(lanes), elapsed_s))
+            tokens = self._source.draw(lanes)
+            self._on_done(StepDone(step_id=step.step_id, lanes=lanes, tokens=tokens, elapsed_s=elapsed_s))

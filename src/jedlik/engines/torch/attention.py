@@ -1,4 +1,4 @@
-"""Paged attention: what Hugging Face's model code calls instead of its own.
+"""Paged attention, which Hugging Face's model code calls instead of its own.
 
 Registered once under `NAME` with transformers; the batch and the pool come down to it as keyword `paged` of the model's
 forward. No mask function is registered under that name, so the model builds no mask. All new keys and values of a layer
@@ -13,17 +13,17 @@ import torch
 from torch.nn import functional
 
 from jedlik.core.errors import Bug
-from jedlik.engines.torch.batch import Batch, Placed, Span
+from jedlik.engines.torch.batch import DeviceIndices, Span, TokenBatch
 from jedlik.engines.torch.lanes import Ints, Longs
 from jedlik.engines.torch.pool import KvPool
 
 NAME = "jedlik_paged"
 GATHER_BYTES = 256 << 20
-"""Plain PyTorch rows are attended in groups whose gathered keys take at most this much."""
+"""Rows in plain PyTorch are attended in groups whose gathered keys take at most this many bytes."""
 
 
-class Shape(Protocol):
-    """What of a layer's attention matters here."""
+class AttentionLayer(Protocol):
+    """The part of a model's attention module that matters here."""
 
     layer_idx: int
 
@@ -31,13 +31,13 @@ class Shape(Protocol):
 class Paged:
     """One step's attention over one pool. `rows` attends single tokens, spans are attended here."""
 
-    def __init__(self, pool: KvPool, batch: Batch, rows: "Rows") -> None:
+    def __init__(self, pool: KvPool, batch: TokenBatch, rows: "Rows") -> None:
         self.pool = pool
         self.batch = batch
         self.rows = rows
 
     def attend(self, layer: int, call: "LayerCall") -> torch.Tensor:
-        """[tokens, heads, head_dim]."""
+        """Attend one layer's new tokens; returns [tokens, heads, head_dim]."""
         out = torch.empty(call.query.shape, dtype=call.query.dtype, device=call.query.device)
         self.rows(self.pool, self.batch, layer, call, out)
         for span in self.batch.spans:
@@ -56,12 +56,12 @@ class LayerCall:
         self.softcap: float | None = None
 
 
-Rows = Callable[[KvPool, Batch, int, LayerCall, torch.Tensor], None]
-"""Writes the layer's new keys and values into the pool, then attends the batch's rows into the last argument."""
+Rows = Callable[[KvPool, TokenBatch, int, LayerCall, torch.Tensor], None]
+"""A function that writes the layer's new keys and values into the pool, then attends rows into its last argument."""
 
 
 def forward(  # noqa: PLR0913 - transformers' interface, not ours
-    module: Shape,
+    module: AttentionLayer,
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
@@ -74,7 +74,7 @@ def forward(  # noqa: PLR0913 - transformers' interface, not ours
     s_aux: torch.Tensor | None = None,
     **_: object,
 ) -> tuple[torch.Tensor, None]:
-    """transformers' attention interface: `[1, heads, tokens, head_dim]` in, `[1, tokens, heads, head_dim]` out."""
+    """Fulfil transformers' interface: `[1, heads, tokens, head_dim]` in, `[1, tokens, heads, head_dim]` out."""
     if paged is None:
         raise Bug("the model's code does not hand our `paged` keyword down to its attention")
     if s_aux is not None or query.shape[0] != 1:
@@ -90,21 +90,23 @@ def _rows_first(x: torch.Tensor) -> torch.Tensor:
     return x if x.stride(-1) == 1 else x.contiguous()
 
 
-def fixed_rows(pool: KvPool, batch: Batch, layer: int, call: LayerCall, out: torch.Tensor) -> None:
-    """As `torch_rows`, with a rectangle that is always the same, so that a row's sums are always taken alike."""
+def fixed_rows(pool: KvPool, batch: TokenBatch, layer: int, call: LayerCall, out: torch.Tensor) -> None:
+    """Attend like `torch_rows`, with a rectangle that is always the same, so that a row's sums are taken alike."""
     torch_rows(pool, batch, layer, call, out, fixed=True)
 
 
-def torch_rows(pool: KvPool, batch: Batch, layer: int, call: LayerCall, out: torch.Tensor, fixed: bool = False) -> None:
-    """Plain PyTorch, any device: write by slot, then gather each row's blocks into a rectangle."""
-    if batch.placed is None:
-        batch.placed = _placed(batch, pool.layout.block_size, call.query.device, fixed)
-    placed = batch.placed
-    pool.keys[layer].index_put_(placed.slots, call.key)
-    pool.values[layer].index_put_(placed.slots, call.value)
+def torch_rows(
+    pool: KvPool, batch: TokenBatch, layer: int, call: LayerCall, out: torch.Tensor, fixed: bool = False
+) -> None:
+    """Attend in plain PyTorch on any device: write by slot, then gather each row's blocks into a rectangle."""
+    if batch.indices is None:
+        batch.indices = _indices(batch, pool.layout.block_size, call.query.device, fixed)
+    indices = batch.indices
+    pool.keys[layer].index_put_(indices.slots, call.key)
+    pool.values[layer].index_put_(indices.slots, call.value)
     if not len(batch.rows):
         return
-    rows, tables, lengths = placed.rows, placed.tables, placed.lengths
+    rows, tables, lengths = indices.rows, indices.tables, indices.lengths
     gathered_bytes = tables.shape[1] * pool.layout.block_size * call.key.shape[1] * call.key.shape[2] * 4
     at_once = 1 if fixed else max(1, GATHER_BYTES // gathered_bytes)
     for at in range(0, len(rows), at_once):
@@ -112,15 +114,15 @@ def torch_rows(pool: KvPool, batch: Batch, layer: int, call: LayerCall, out: tor
         out[rows[some]] = _gathered(pool, layer, call, call.query[rows[some]], (tables[some], lengths[some]))
 
 
-def _placed(batch: Batch, block_size: int, device: torch.device, fixed: bool) -> Placed:
-    """A step's indices on `device`. `fixed`: whole tables, however short the rows are."""
+def _indices(batch: TokenBatch, block_size: int, device: torch.device, fixed: bool) -> DeviceIndices:
+    """Return a step's indices on `device`. `fixed`: whole tables, however short the rows are."""
 
     def put(values: Longs | Ints) -> torch.Tensor:
         return torch.from_numpy(values).to(device, torch.int64)
 
     longest = int(batch.row_length.max(initial=0))
     blocks = batch.tables.shape[1] if fixed else -(-longest // block_size)
-    return Placed(
+    return DeviceIndices(
         slots=(put(batch.slot_block), put(batch.slot_offset)),
         rows=put(batch.rows),
         tables=put(batch.tables[batch.row_lane, :blocks]),
@@ -142,7 +144,7 @@ def _gathered(
     return _product(grouped, key, value, seen[:, None, None, :], call).flatten(1, 2)
 
 
-def _span(pool: KvPool, batch: Batch, layer: int, call: LayerCall, span: Span) -> torch.Tensor:
+def _span(pool: KvPool, batch: TokenBatch, layer: int, call: LayerCall, span: Span) -> torch.Tensor:
     """Attend a run of one sequence's tokens over its context and itself: [length, heads, head_dim]."""
     part = slice(span.first, span.first + span.length)
     if span.start == 0:
@@ -164,7 +166,7 @@ def _span(pool: KvPool, batch: Batch, layer: int, call: LayerCall, span: Span) -
 
 
 def _mask(span: Span, window: int | None, device: torch.device) -> torch.Tensor:
-    """Which keys each token of a span sees: [length, start + length]."""
+    """Return which keys each token of a span sees: [length, start + length]."""
     mask = span.masks.get(window)
     if mask is None:
         query = torch.arange(span.start, span.start + span.length, device=device)[:, None]
@@ -189,7 +191,7 @@ def _product(
 
 @functools.cache
 def register() -> str:
-    """Make the name known to transformers, once; returns it."""
+    """Make the attention's name known to transformers, once; return it."""
     from transformers import AttentionInterface
 
     AttentionInterface.register(NAME, forward)

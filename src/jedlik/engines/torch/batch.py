@@ -17,55 +17,55 @@ ROWS_BELOW = 4
 """Chunks up to this many tokens are rows, not spans."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Span:
-    """Tokens first ... first + length - 1 of the step: positions start ... of one lane."""
+    """A run of one lane's tokens: first ... first + length - 1 of the step, at positions start ... of the lane."""
 
     first: int
     length: int
     start: int
     lane: int
     masks: dict[int | None, torch.Tensor] = field(default_factory=dict)
-    """By sliding window; made at the first layer that needs one."""
+    """The masks by sliding window; each is made at the first layer that needs it."""
 
 
-@dataclass(slots=True)
-class Batch:
-    """One forward pass. Arrays over the step's tokens unless said otherwise."""
+@dataclass(slots=True, kw_only=True)
+class TokenBatch:
+    """The input of one forward pass: arrays over the step's tokens, unless a field says otherwise."""
 
     ids: Longs
     positions: Longs
     slot_block: Longs
     slot_offset: Longs
     tables: Ints
-    """All lanes' tables, shared with `Lanes`: valid during the step."""
+    """The tables of all lanes, shared with `Lanes`: valid during the step."""
     spans: list[Span]
     rows: Ints
-    """Which tokens are rows; the next two go with it."""
+    """The tokens that are rows; `row_lane` and `row_length` have one entry for each of them."""
     row_lane: Ints
     row_length: Ints
-    """Keys a row sees, its own included."""
+    """The number of keys that a row sees, its own included."""
     sampled: Longs
-    """Token (of the step) whose logits each sampling lane draws from."""
+    """The tokens (of the step) whose logits the sampling lanes draw from."""
     sampled_lane: Longs
     prompt_spans: list[tuple[Lane, int, int, int]]
     """(lane, first token, count, position) of tokens whose next prompt token's log-probability is asked for."""
-    placed: "Placed | None" = None
-    """Made by the first layer that attends in plain PyTorch."""
+    indices: "DeviceIndices | None" = None
+    """The indices on the model's device; made by the first layer that attends in plain PyTorch."""
 
 
 @dataclass(slots=True)
-class Placed:
-    """Indices on the model's device: copied once a step, not once a layer."""
+class DeviceIndices:
+    """A step's indices on the model's device: copied once a step, not once a layer."""
 
     slots: tuple[torch.Tensor, torch.Tensor]
     rows: torch.Tensor
     tables: torch.Tensor
-    """Of the rows, [rows, blocks]."""
+    """The tables of the rows, [rows, blocks]."""
     lengths: torch.Tensor
 
 
-def build(step: Step, lanes: Lanes, wants_prompt: frozenset[Lane], rows_below: int = ROWS_BELOW) -> Batch:
+def build(step: Step, lanes: Lanes, wants_prompt: frozenset[Lane], rows_below: int = ROWS_BELOW) -> TokenBatch:
     """Lay out a step. `rows_below`: chunks up to this length become rows."""
     decodes = np.asarray(step.decodes, np.int64)
     prefilled = sum(chunk.length for chunk in step.prefills)
@@ -85,7 +85,7 @@ def build(step: Step, lanes: Lanes, wants_prompt: frozenset[Lane], rows_below: i
     spans, short, sampled, sampled_lane, prompts = _places(step.prefills, lanes, wants_prompt, rows_below)
     tail = np.arange(prefilled, total)
     rows = np.concatenate((*short, tail)) if short else tail
-    return Batch(
+    return TokenBatch(
         ids=ids,
         positions=positions,
         slot_block=lanes.tables[lane_of, positions // lanes.block_size].astype(np.int64),
@@ -105,7 +105,7 @@ Places = tuple[list[Span], list[Longs], list[int], list[int], list[tuple[Lane, i
 
 
 def _places(prefills: list[Chunk], lanes: Lanes, wants_prompt: frozenset[Lane], rows_below: int) -> Places:
-    """Where chunks lie, which of their tokens are rows, which sample, which tell prompt log-probabilities."""
+    """Return where chunks lie, which of their tokens are rows, and which are sampled or asked about."""
     spans: list[Span] = []
     short: list[Longs] = []
     sampled: list[int] = []
@@ -114,7 +114,7 @@ def _places(prefills: list[Chunk], lanes: Lanes, wants_prompt: frozenset[Lane], 
     at = 0
     for chunk in prefills:
         if chunk.length > rows_below:
-            spans.append(Span(at, chunk.length, chunk.start, chunk.lane))
+            spans.append(Span(first=at, length=chunk.length, start=chunk.start, lane=chunk.lane))
         else:
             short.append(np.arange(at, at + chunk.length))
         if chunk.sample:

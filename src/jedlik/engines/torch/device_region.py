@@ -9,14 +9,14 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-LANES = 2
-"""Copies under way at a time: one each way."""
+STREAMS = 2
+"""The number of copies under way at a time: one each way."""
 STAGING_BYTES = 16 << 20
-"""Pinned memory of a lane, at least one block."""
+"""The pinned memory of one stream; it holds at least one block."""
 
 
-class _Lane:
-    """Pinned memory, and a stream that fills or empties it."""
+class _CopyStream:
+    """A CUDA stream, and the pinned memory that it fills or empties."""
 
     def __init__(self, blocks: int, block_bytes: int, device: torch.device) -> None:
         cuda = device.type == "cuda"
@@ -26,7 +26,7 @@ class _Lane:
 
 
 class DeviceRegion:
-    """Blocks of `block_bytes` in `cache`, a flat uint8 tensor; on a CPU only for tests of this."""
+    """Blocks of `block_bytes` in `cache`, a flat uint8 tensor; on a CPU only for tests of this class."""
 
     mapped = None
 
@@ -35,53 +35,53 @@ class DeviceRegion:
         self.blocks = cache.numel() // block_bytes
         self._cache = cache[: self.blocks * block_bytes].view(self.blocks, block_bytes)
         self._at_once = max(1, STAGING_BYTES // block_bytes)
-        self._lanes: queue.SimpleQueue[_Lane] = queue.SimpleQueue()
-        for _ in range(LANES):
-            self._lanes.put(_Lane(self._at_once, block_bytes, cache.device))
+        self._streams: queue.SimpleQueue[_CopyStream] = queue.SimpleQueue()
+        for _ in range(STREAMS):
+            self._streams.put(_CopyStream(self._at_once, block_bytes, cache.device))
 
     def read(self, blocks: Sequence[int], into: Sequence[memoryview]) -> None:
         """Copy blocks out. Returns when the bytes are there."""
-        size, lane = self.block_bytes, self._lanes.get()
+        size, staging = self.block_bytes, self._streams.get()
         try:
             for at in range(0, len(blocks), self._at_once):
                 some = blocks[at : at + self._at_once]
-                self._copy(lane, some, out=True)
+                self._copy(staging, some, out=True)
                 for number, target in enumerate(into[at : at + len(some)]):
-                    target[:] = lane.view[number * size : (number + 1) * size]
+                    target[:] = staging.view[number * size : (number + 1) * size]
         finally:
-            self._lanes.put(lane)
+            self._streams.put(staging)
 
     def write(self, blocks: Sequence[int], out_of: Sequence[memoryview]) -> None:
         """Copy blocks in. Returns when the bytes are there."""
-        size, lane = self.block_bytes, self._lanes.get()
+        size, staging = self.block_bytes, self._streams.get()
         try:
             for at in range(0, len(blocks), self._at_once):
                 some = blocks[at : at + self._at_once]
                 for number, source in enumerate(out_of[at : at + len(some)]):
-                    lane.view[number * size : (number + 1) * size] = source
-                self._copy(lane, some, out=False)
+                    staging.view[number * size : (number + 1) * size] = source
+                self._copy(staging, some, out=False)
         finally:
-            self._lanes.put(lane)
+            self._streams.put(staging)
 
-    def _copy(self, lane: _Lane, blocks: Sequence[int], *, out: bool) -> None:
-        """Between the cache and the lane's first blocks; whole when this returns."""
-        if lane.stream is None:
-            self._queue(lane, blocks, out=out)
+    def _copy(self, staging: _CopyStream, blocks: Sequence[int], *, out: bool) -> None:
+        """Copy between the cache and the first staged blocks; whole when this returns."""
+        if staging.stream is None:
+            self._queue(staging, blocks, out=out)
             return
-        with torch.cuda.stream(lane.stream):
-            lane.stream.wait_stream(torch.cuda.default_stream(self._cache.device))
-            self._queue(lane, blocks, out=out)
-        lane.stream.synchronize()
+        with torch.cuda.stream(staging.stream):
+            staging.stream.wait_stream(torch.cuda.default_stream(self._cache.device))
+            self._queue(staging, blocks, out=out)
+        staging.stream.synchronize()
 
-    def _queue(self, lane: _Lane, blocks: Sequence[int], *, out: bool) -> None:
+    def _queue(self, staging: _CopyStream, blocks: Sequence[int], *, out: bool) -> None:
         for first, at, count in _runs(blocks):
-            device, host = self._cache[first : first + count], lane.staged[at : at + count]
+            device, host = self._cache[first : first + count], staging.staged[at : at + count]
             source, target = (device, host) if out else (host, device)
             target.copy_(source, non_blocking=True)
 
 
 def _runs(blocks: Sequence[int]) -> Iterator[tuple[int, int, int]]:
-    """Neighbours in the cache, copied in one go: (first block, where in the list, how many)."""
+    """Yield neighbours in the cache, copied together: (first block, position in the list, how many)."""
     begin = 0
     for at in range(1, len(blocks) + 1):
         if at == len(blocks) or blocks[at] != blocks[at - 1] + 1:

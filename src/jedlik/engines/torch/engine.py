@@ -1,7 +1,7 @@
-"""The engine as a worker drives it: load once, then steps in order on a thread of its own.
+"""The PyTorch engine as a worker drives it: load once, then steps in order on a thread of its own.
 
-`submit` never blocks; `on_done` is called from the engine's thread. A step that raises is told as `StepDone.error`,
-and so is every later one.
+`submit` never blocks; `on_done` is called from the engine's thread. A step that raises is reported as
+`StepDone.error`, and so is every later one.
 """
 
 import queue
@@ -17,12 +17,11 @@ from jedlik.core.protocol import Layout
 from jedlik.core.step import Step, StepDone
 from jedlik.engines.torch import weights
 from jedlik.engines.torch.attention import Rows, fixed_rows, torch_rows
-from jedlik.engines.torch.fixed import FixedShapes
 from jedlik.engines.torch.lanes import Lanes
 from jedlik.engines.torch.options import EngineFacts, EngineOptions, capabilities, dtype_of
 from jedlik.engines.torch.pool import KvPool
 from jedlik.engines.torch.rows import native_rows
-from jedlik.engines.torch.runner import Runner
+from jedlik.engines.torch.runner import FixedShapes, Runner
 from jedlik.engines.torch.sampler import Sampler
 
 OnDone = Callable[[StepDone], None]
@@ -30,7 +29,10 @@ Buffer = torch.Tensor | bytearray | memoryview
 
 
 class TorchEngine:
-    """Fulfils the step contract (core/step). `run` for who has a thread, `start`/`submit` for who wants one."""
+    """The PyTorch engine; it fulfils the step contract (core/step).
+
+    Callers with a thread of their own use `run`; the others use `start` and `submit`.
+    """
 
     def __init__(
         self, path: Path, options: EngineOptions, buffer: Callable[[Layout, str], Buffer],
@@ -63,11 +65,11 @@ class TorchEngine:
         self._failed: str | None = None
 
     def run(self, step: Step) -> StepDone:
-        """One step, here and now. Raises whatever goes wrong; the engine is of no use afterwards."""
+        """Run one step on the caller's thread. Raises whatever goes wrong; the engine is of no use afterwards."""
         return self._runner.run(step)
 
     def start(self, on_done: OnDone) -> None:
-        """Start the engine's thread; once."""
+        """Start the engine's thread, once; `on_done` is called on it."""
         if self._thread is not None:
             raise Bug("engine started twice")
         self._thread = threading.Thread(target=self._work, args=(on_done,), name="engine")
@@ -78,7 +80,7 @@ class TorchEngine:
         self._steps.put(step)
 
     def close(self) -> None:
-        """Finish what was submitted, end the thread."""
+        """Finish the submitted steps and end the thread."""
         if self._thread is not None:
             self._steps.put(None)
             self._thread.join()
@@ -96,20 +98,20 @@ class TorchEngine:
         if self._failed is None:
             try:
                 return self._runner.run(step)
-            except Exception as error:  # told to the worker, which ends every sequence and is restarted
+            except Exception as error:  # reported to the worker, which ends every sequence and is restarted
                 self._failed = f"{type(error).__name__}: {error}"
-        return StepDone(step.step_id, [], [], 0.0, error=self._failed)
+        return StepDone(step_id=step.step_id, lanes=[], tokens=[], elapsed_s=0.0, error=self._failed)
 
 
 def device_of(device: str) -> str:
-    """What `auto` means here. Raises ConfigError if CUDA is asked for and not there."""
+    """Return the device that a setting stands for here. Raises ConfigError if CUDA is asked for and not there."""
     if device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("--device cuda: PyTorch sees no GPU; use --device cpu, or install a CUDA build of torch")
     return "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
 
 
-def _rows(options: EngineOptions, device: str, loaded: weights.Loaded) -> tuple[Rows, Literal["native", "torch"]]:
-    """How single tokens attend: compiled where possible."""
+def _rows(options: EngineOptions, device: str, loaded: weights.LoadedModel) -> tuple[Rows, Literal["native", "torch"]]:
+    """Return the function by which single tokens attend: compiled where possible."""
     if device == "cpu" and options.native:
         native = native_rows(Path(options.cache_dir), loaded.layout, loaded.heads, options.threads)
         if native is not None:

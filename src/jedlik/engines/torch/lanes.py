@@ -1,4 +1,4 @@
-"""What the engine remembers of each lane: token history, block table, length. Arrays that live as long as the engine.
+"""The engine's state of each lane: token history, block table, length, in arrays that live as long as the engine.
 
 A step changes a few entries; nothing is rebuilt. Rows of closed lanes keep stale content that nobody reads.
 """
@@ -37,7 +37,7 @@ class Lanes:
         ids = np.frombuffer(opened.prompt + opened.output, np.uint32)
         if self._open[lane] or len(ids) > self.history.shape[1]:
             room = self.history.shape[1]
-            raise Bug(f"lane {lane}: open={self._open[lane]}, {len(ids)} tokens given, room for {room}")
+            raise Bug(f"lane {lane}: open={self._open[lane]}, {len(ids)} tokens, room for {room}")
         self._open[lane] = True
         self.history[lane, : len(ids)] = ids
         self.length[lane] = len(ids)
@@ -46,13 +46,13 @@ class Lanes:
         self._blocks[lane] = 0
 
     def close(self, lane: Lane) -> None:
-        """Give a lane back. Raises Bug if it is not open."""
+        """Close a lane. Raises Bug if it is not open."""
         if not self._open[lane]:
             raise Bug(f"lane {lane} closed but not open")
         self._open[lane] = False
 
     def extend(self, lane: Lane, blocks: Sequence[BlockIndex]) -> None:
-        """Append blocks to a table."""
+        """Append blocks to a lane's table."""
         at = self._blocks[lane]
         if not self._open[lane] or at + len(blocks) > self.tables.shape[1]:
             raise Bug(f"lane {lane}: table of {at} blocks can't take {len(blocks)} more (open={self._open[lane]})")
@@ -60,16 +60,16 @@ class Lanes:
         self._blocks[lane] = at + len(blocks)
 
     def append(self, lanes: Longs, tokens: Longs) -> None:
-        """One new token for each of several different lanes."""
+        """Append one new token to each of several different lanes."""
         self.history[lanes, self.length[lanes]] = tokens
         self.length[lanes] += 1
 
     def output_length(self, lanes: Longs) -> Longs:
-        """Output tokens so far: the output position that comes next."""
+        """Return the number of output tokens so far, which is the output position that comes next."""
         return self.length[lanes] - self.prompt_length[lanes]
 
     def check(self) -> None:
-        """Tables hold as many blocks as they say, histories at least their prompts."""
+        """Assert that tables hold as many blocks as they say, and histories at least their prompts."""
         for lane, is_open in enumerate(self._open):
             if is_open:
                 assert self.length[lane] >= self.prompt_length[lane] > 0

@@ -1,4 +1,4 @@
-"""Log-probabilities of tokens that are there, with their rank and the most likely alternatives."""
+"""Log-probabilities of drawn or given tokens, with their rank and the most likely alternatives."""
 
 from collections.abc import Sequence
 
@@ -8,16 +8,16 @@ from jedlik.core.step import TokenLogprobs
 from jedlik.engines.torch.lanes import Longs
 
 ROWS_AT_ONCE = 64
-"""Bounds the float32 copies: 64 rows of 262,144 tokens are 67 MB."""
+"""The number of rows in one float32 copy of logits: 64 rows of 262,144 tokens are 67 MB."""
 
 
 def of_rows(logits: torch.Tensor, tokens: Longs, wanted: Sequence[int]) -> list[TokenLogprobs]:
-    """For each row of `logits` [rows, vocab] the token that is there and the `wanted[i]` most likely ones."""
-    told: list[TokenLogprobs] = []
+    """Return for each row of `logits` [rows, vocab] its token's entry and the `wanted[i]` most likely ones."""
+    found: list[TokenLogprobs] = []
     for at in range(0, len(tokens), ROWS_AT_ONCE):
         some = slice(at, at + ROWS_AT_ONCE)
-        told += _of_rows(logits[some], tokens[some], wanted[at : at + ROWS_AT_ONCE])
-    return told
+        found += _of_rows(logits[some], tokens[some], wanted[at : at + ROWS_AT_ONCE])
+    return found
 
 
 def _of_rows(logits: torch.Tensor, tokens: Longs, wanted: Sequence[int]) -> list[TokenLogprobs]:

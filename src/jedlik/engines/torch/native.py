@@ -1,4 +1,4 @@
-"""CPU kernels: compiled by gcc at first use, kept in a cache folder, loaded by ctypes.
+"""CPU kernels: compiled by gcc at first use, stored in a cache folder, loaded by ctypes.
 
 No compiler, a failed build or a wrong result means None: the engine then attends in plain PyTorch. The file's name is a
 digest of source, flags and CPU, so a home directory shared by different machines is safe; it is built aside and
@@ -28,8 +28,8 @@ _PER_LAYER = ("q", "k_new", "v_new", "k", "v", "out")
 _STRIDES = ("q_row", "q_head", "kn_row", "kn_head", "vn_row", "vn_head", "window")
 
 
-class Call(ctypes.Structure):
-    """The kernel's argument; see kernel.c, whose struct this mirrors."""
+class KernelCall(ctypes.Structure):
+    """The argument of the attention kernel; it mirrors the struct in kernel.c."""
 
     _fields_ = [
         *((name, ctypes.c_void_p) for name in _POINTERS),
@@ -41,22 +41,22 @@ class Call(ctypes.Structure):
     ]
 
 
-Attend = Callable[[Call], None]
+Attend = Callable[[KernelCall], None]
 
 
 def load(cache_dir: Path, dtype: str) -> Attend | None:
-    """The compiled `attend` for "float32" or "bfloat16", or None where it can't be had."""
+    """Return the compiled `attend` for "float32" or "bfloat16", or None where it can't be compiled."""
     made = library(SOURCE, cache_dir) if dtype in ("float32", "bfloat16") else None
     if made is None:
         return None
     attend = made.attend_f32 if dtype == "float32" else made.attend_bf16
-    attend.argtypes = [ctypes.POINTER(Call)]
+    attend.argtypes = [ctypes.POINTER(KernelCall)]
     attend.restype = None
     return lambda call: attend(ctypes.byref(call))
 
 
 def library(source: Path, cache_dir: Path) -> ctypes.CDLL | None:
-    """A C file as a loaded library, or None where that can't be had."""
+    """Return a C file as a loaded library, or None where it can't be compiled."""
     if os.uname().sysname != "Linux":
         return None
     try:
@@ -66,7 +66,7 @@ def library(source: Path, cache_dir: Path) -> ctypes.CDLL | None:
 
 
 def _build(source: Path, cache_dir: Path) -> Path:
-    """Path of the compiled kernel; builds it if it is not there. Raises OSError or SubprocessError."""
+    """Return the path of the compiled kernel, built if it is not there. Raises OSError or SubprocessError."""
     flags = next((line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("flags")), "")
     name = hashlib.blake2b(source.read_bytes() + " ".join(FLAGS).encode() + flags.encode(), digest_size=8).hexdigest()
     target = cache_dir / f"{source.stem}-{name}.so"

@@ -1,8 +1,8 @@
-"""Which tokens may be drawn: temperature, min_p, top_k, top_p over a batch of logits, in this order.
+"""The limits on what may be drawn: temperature, min_p, top_k, top_p over a batch of logits, in this order.
 
-A limit becomes a threshold on the scaled logits, and ties at the threshold are all kept, so the outcome doesn't depend
-on how a sort orders equals. Most nuclei are small: the largest `FEW` logits decide, and only rows
-where those don't reach top_p look at `MORE` times as many.
+A limit becomes a threshold on the scaled logits, and all ties at the threshold stay, so the outcome doesn't depend on
+how a sort orders equals. Most nuclei are small: the largest `FEW` logits decide, and only rows where those don't sum up
+to top_p look at `MORE` times as many.
 """
 
 from dataclasses import dataclass
@@ -13,9 +13,9 @@ import torch
 FEW, MORE = 256, 16
 
 
-@dataclass(slots=True)
-class Limits:
-    """Per row, float64 or int64 on the logits' device; neutral values mean no limit."""
+@dataclass(slots=True, kw_only=True)
+class SamplingLimits:
+    """The limits of each row, float64 or int64 on the logits' device; neutral values mean no limit."""
 
     temperature: torch.Tensor
     min_p: torch.Tensor
@@ -25,15 +25,20 @@ class Limits:
     any_top: bool
     """Whether some row has a top_k or top_p at all."""
 
-    def rows(self, which: torch.Tensor) -> "Limits":
-        """Of some rows only."""
-        columns = (column[which] for column in (self.temperature, self.min_p, self.top_k, self.top_p))
-        temperature, min_p, top_k, top_p = columns
-        return Limits(temperature, min_p, top_k, top_p, self.any_min_p, self.any_top)
+    def rows(self, which: torch.Tensor) -> "SamplingLimits":
+        """Return the limits of some rows only."""
+        return SamplingLimits(
+            temperature=self.temperature[which],
+            min_p=self.min_p[which],
+            top_k=self.top_k[which],
+            top_p=self.top_p[which],
+            any_min_p=self.any_min_p,
+            any_top=self.any_top,
+        )
 
 
-def probabilities(logits: torch.Tensor, limits: Limits) -> torch.Tensor:
-    """Distribution of each row, [rows, vocab] float32; tokens outside the limits have exactly 0."""
+def probabilities(logits: torch.Tensor, limits: SamplingLimits) -> torch.Tensor:
+    """Return the distribution of each row, [rows, vocab] float32; tokens outside the limits have exactly 0."""
     # Shifted first: at a tiny temperature the largest stays 0 and the rest go to -inf, never to infinity.
     scaled = (logits - logits.amax(-1, keepdim=True)) / limits.temperature[:, None].float()
     if limits.any_min_p:
@@ -45,8 +50,8 @@ def probabilities(logits: torch.Tensor, limits: Limits) -> torch.Tensor:
     return scaled.softmax(-1)
 
 
-def _threshold(scaled: torch.Tensor, limits: Limits, few: int) -> torch.Tensor:
-    """The smallest scaled logit that top_k and top_p keep, [rows, 1]."""
+def _threshold(scaled: torch.Tensor, limits: SamplingLimits, few: int) -> torch.Tensor:
+    """Return the smallest scaled logit within top_k and top_p, [rows, 1]."""
     vocab = scaled.shape[-1]
     count = min(vocab, few)
     top = scaled.topk(count).values if count < vocab else _sorted(scaled)
@@ -57,8 +62,8 @@ def _threshold(scaled: torch.Tensor, limits: Limits, few: int) -> torch.Tensor:
     weight = scaled.exp().masked_fill_(scaled < kth, 0.0).sum(-1, keepdim=True, dtype=torch.float64)
     share = top.exp().masked_fill_(top < kth, 0.0).double() / weight
     before = share.cumsum(-1) - share
-    kept = (before < limits.top_p[:, None]).sum(-1, keepdim=True).clamp(min=1)
-    nucleus = top.gather(1, kept - 1)
+    count_within = (before < limits.top_p[:, None]).sum(-1, keepdim=True).clamp(min=1)
+    nucleus = top.gather(1, count_within - 1)
     nucleus = torch.where(limits.top_p[:, None] >= 1.0, float("-inf"), nucleus)
     result = torch.maximum(kth, nucleus)
     if count == vocab:
@@ -71,7 +76,7 @@ def _threshold(scaled: torch.Tensor, limits: Limits, few: int) -> torch.Tensor:
 
 
 def _sorted(scaled: torch.Tensor) -> torch.Tensor:
-    """Each row, largest first."""
+    """Return each row sorted, largest first."""
     if scaled.device.type == "cpu":  # numpy sorts with vector instructions
         return torch.from_numpy(-np.sort(-scaled.numpy()))
     return scaled.sort(-1, descending=True).values

@@ -1,4 +1,4 @@
-"""What a PyTorch engine is told at start, and what it tells about itself. Imports no torch: a gateway may read this."""
+"""The options of a PyTorch engine, and its facts once it is loaded. This module imports no torch."""
 
 from pathlib import Path
 from typing import Literal
@@ -18,45 +18,45 @@ TAKES_EFFECT = frozenset(
 
 
 class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """How to run a model. Sizes in tokens or counts."""
+    """The options by which an engine runs a model. Sizes are tokens or counts."""
 
     cache_dir: str
-    """Where the compiled CPU kernel is kept."""
+    """The folder of the compiled CPU kernels."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     dtype: Literal["auto", "bfloat16", "float32"] = "auto"
     block_size: int = 16
     max_sequences: int = 64
     max_model_len: int = 2048
-    """Prompt plus output."""
+    """The largest number of tokens in a sequence, prompt plus output."""
     threads: int = 1
-    """Compute threads on a CPU."""
+    """The number of compute threads on a CPU."""
     deterministic: bool = False
-    """Fixed shapes: a sequence's tokens don't depend on what else is in the batch, bit for bit. Slower."""
+    """Use fixed shapes: a sequence's tokens don't depend on the rest of the batch, bit for bit. Slower."""
     native: bool = True
-    """On a CPU: use the compiled attention kernel and packed weights where they can be had."""
+    """Use the compiled attention kernel and packed weights on a CPU, where they work."""
 
 
 class EngineFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """What a worker's card needs to know of a loaded engine."""
+    """The facts about a loaded engine that a worker's card needs."""
 
     layout: Layout
     total_blocks: int
-    """The padding block 0 included."""
+    """The number of blocks, the padding block 0 included."""
     vocab_size: int
     device: str
     attention: Literal["native", "torch"]
-    """The compiled kernel, or plain PyTorch."""
+    """The attention in use: the compiled kernel, or plain PyTorch."""
     parameters: int
     capabilities: Capabilities
 
 
 def capabilities(deterministic: bool) -> Capabilities:
-    """What requests may ask of this engine."""
+    """Return what requests may ask of this engine."""
     return Capabilities(sampling=TAKES_EFFECT, max_logprobs=MAX_LOGPROBS, deterministic=deterministic)
 
 
 def fast_bfloat16() -> bool:
-    """Whether this CPU multiplies bfloat16 natively (AVX512-BF16 or AMX); elsewhere float32 is faster."""
+    """Return whether this CPU multiplies bfloat16 natively (AVX512-BF16 or AMX); elsewhere float32 is faster."""
     try:
         flags = Path("/proc/cpuinfo").read_text()
     except OSError:
@@ -65,7 +65,7 @@ def fast_bfloat16() -> bool:
 
 
 def dtype_of(dtype: str, device: str) -> Literal["bfloat16", "float32"]:
-    """What `auto` means on a device ("cpu" or "cuda")."""
+    """Return the dtype that a setting stands for on a device ("cpu" or "cuda")."""
     if dtype == "auto":
         return "bfloat16" if device == "cuda" or fast_bfloat16() else "float32"
     return "float32" if dtype == "float32" else "bfloat16"

@@ -1,9 +1,10 @@
-"""Linear layers whose weights are laid out once, at load, the way the CPU's matrix kernels want them.
+"""Linear layers whose weights are laid out once, at load, as the CPU's matrix kernels need them.
 
 PyTorch's plain `linear` on a CPU hands oneDNN row-major weights, and small batches then pay for a slow path or a
 rearrangement at every call; packed once, decode steps of a small model run about 1.5 to 2 times faster
-(bench/engine_speed.py). Uses the operators torch.compile itself emits for frozen weights; where they are missing or
-disagree, layers stay as they are. bfloat16 goes to our own kernel where the CPU has the instructions (`panels`).
+(bench/engine_speed.py). The layers use the operators torch.compile itself emits for frozen weights; where they are
+missing or disagree, layers stay as they are. bfloat16 goes to our own kernel where the CPU has the instructions
+(`panels`).
 """
 
 from pathlib import Path
@@ -15,7 +16,7 @@ from torch.nn import functional
 from jedlik.engines.torch import panels
 
 ROWS = 32
-"""Batch size the layout is chosen for; any may be used."""
+"""The batch size that the layout is chosen for; any may be used."""
 
 
 class PackedLinear(nn.Module):
@@ -28,15 +29,16 @@ class PackedLinear(nn.Module):
         self.bias = plain.bias
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """As nn.Linear: [..., in_features] to [..., out_features]."""
+        """Compute what nn.Linear computes: [..., in_features] to [..., out_features]."""
         done: torch.Tensor = torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, "none", [], "")
         return done
 
 
 def pack(model: nn.Module, cache_dir: Path, threads: int) -> int:
-    """Replace a model's linear layers in place; returns how many. 0 where packing can't be had.
+    """Replace a model's linear layers in place; return how many were replaced, 0 where packing does not work.
 
-    One after the other: each plain layer goes before the next is packed, so that memory is taken once, not twice.
+    They are replaced one after the other: each plain layer goes before the next is packed, so that memory is taken
+    once, not twice.
     """
     plain = [
         (parent, name)
@@ -56,7 +58,7 @@ def pack(model: nn.Module, cache_dir: Path, threads: int) -> int:
 
 
 def _works() -> bool:
-    """The operators exist and give what `linear` gives."""
+    """Return whether the operators exist and give what `linear` gives."""
     if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return False
     plain = nn.Linear(48, 64)

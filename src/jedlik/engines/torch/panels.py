@@ -16,10 +16,10 @@ from jedlik.engines.torch.native import library
 
 SOURCE = Path(__file__).with_name("linear.c")
 OUTPUTS = 32
-"""Per panel."""
+"""The number of outputs in a panel."""
 
 Kernel = Callable[[int, int, int, int, int, int, int, int, int], None]
-"""Pointers, sizes and threads as linear.c takes them."""
+"""The compiled function: pointers, sizes and threads as linear.c takes them."""
 
 
 class PanelLinear(nn.Module):
@@ -33,22 +33,19 @@ class PanelLinear(nn.Module):
         self._fixed = (self.panels.data_ptr(), self.bias.data_ptr())
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """As nn.Linear: [..., in_features] to [..., out_features]."""
+        """Compute what nn.Linear computes: [..., in_features] to [..., out_features]."""
         rows = x.reshape(-1, self.in_features)
         if rows.stride(-1) != 1:
             rows = rows.contiguous()
         count = rows.shape[0]
         out = torch.empty((*x.shape[:-1], self.out_features), dtype=x.dtype)
-        weight, bias = self._fixed
-        self._kernel(
-            rows.data_ptr(), rows.stride(0), weight, bias, out.data_ptr(), count, self.out_features,
-            self.in_features // 2, self._threads,
-        )  # fmt: skip
+        sizes = (count, self.out_features, self.in_features // 2, self._threads)
+        self._kernel(rows.data_ptr(), rows.stride(0), *self._fixed, out.data_ptr(), *sizes)
         return out
 
 
 def _panels(weight: torch.Tensor) -> torch.Tensor:
-    """[outputs, inputs] to [panels, input pairs, 32, 2]; outputs that fill up the last panel are 0."""
+    """Lay out [outputs, inputs] as [panels, input pairs, 32, 2]; outputs that fill up the last panel are 0."""
     outputs, inputs = weight.shape
     panels = -(-outputs // OUTPUTS)
     filled = functional.pad(weight, (0, 0, 0, panels * OUTPUTS - outputs))
@@ -64,12 +61,12 @@ def _padded(plain: nn.Linear) -> torch.Tensor:
 
 
 def fits(plain: nn.Linear) -> bool:
-    """Whether a layer can be laid out in panels."""
+    """Return whether a layer can be laid out in panels."""
     return plain.weight.dtype == torch.bfloat16 and plain.in_features % 2 == 0
 
 
 def load(cache_dir: Path) -> Kernel | None:
-    """The compiled kernel, or None where it can't be had or is wrong."""
+    """Return the compiled kernel, or None where it can't be compiled or is wrong."""
     made = library(SOURCE, cache_dir)
     kernel = getattr(made, "linear_bf16", None)  # compiled to nothing for a CPU without AVX512-BF16
     if kernel is None:
@@ -82,7 +79,10 @@ def load(cache_dir: Path) -> Kernel | None:
 
 @torch.inference_mode()
 def _agrees(kernel: Kernel) -> bool:
-    """It gives what float32 gives, rounded: more rows than a tile, outputs that don't fill a panel, a bias."""
+    """Return whether the kernel gives what float32 gives, rounded.
+
+    The case has more rows than a tile, outputs that don't fill a panel, and a bias.
+    """
     plain = nn.Linear(64, 48).bfloat16()
     x = torch.linspace(-1, 1, 29 * 64).view(29, 64).bfloat16()
     want = functional.linear(x.float(), plain.weight.float(), plain.bias.float())

@@ -1,4 +1,4 @@
-"""What changes a lane's logits before anything is drawn: bias, penalties, banned tokens.
+"""The changes to a lane's logits before anything is drawn: bias, penalties, banned tokens.
 
 Counts of tokens exist only for lanes that ask for a penalty; they are rebuilt from the history when a lane opens, so
 they survive preemption and migration.
@@ -33,7 +33,7 @@ class Edits:
             self._seen = torch.from_numpy(prompt + output > 0).to(device)
 
     def append(self, token: int) -> None:
-        """The lane's output has grown."""
+        """Note that the lane's output has grown by a token."""
         if self._count is not None and self._seen is not None:
             self._count[token] += 1
             self._seen[token] = True
@@ -53,7 +53,7 @@ class Edits:
 
 
 def edits(opened: Open, vocab_size: int, device: str) -> Edits | None:
-    """What a lane's request changes, None if nothing."""
+    """Return the changes that a lane's request asks for; None if there are none."""
     sampling = opened.sampling
     if _penalises(sampling) or sampling.logit_bias or (opened.banned_until > 0 and opened.banned):
         return Edits(opened, vocab_size, device)

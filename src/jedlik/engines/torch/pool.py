@@ -1,4 +1,4 @@
-"""The KV cache as the engine sees it: a view of a buffer that somebody else owns.
+"""The engine's KV cache: a view of a buffer that the caller owns.
 
 Block first: `[blocks, layers, 2, block_size, kv_heads, head_dim]`, so that one block is one byte range, whatever reads
 or moves it. Block 0 is padding: reads of it are masked, writes to it are lost.
@@ -16,13 +16,13 @@ DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32, "float16": torch
 
 
 def block_bytes(layout: Layout) -> int:
-    """Size of one block."""
+    """Return the size of one block."""
     values = layout.layers * 2 * layout.block_size * layout.kv_heads * layout.head_dim
     return values * DTYPES[layout.dtype].itemsize
 
 
 def allocate(size_bytes: int, device: str) -> torch.Tensor:
-    """Zeroed memory for a pool: for who has no arena. On a CPU in huge pages where the kernel has them.
+    """Return zeroed memory for a pool, where there is no arena. On a CPU it has huge pages if the kernel has them.
 
     A sequence's blocks lie all over the pool; with small pages every one of them costs an address translation.
     """
@@ -47,5 +47,5 @@ class KvPool:
         shape = (self.total_blocks, layout.layers, 2, layout.block_size, layout.kv_heads, layout.head_dim)
         self.blocks = flat[: self.total_blocks * size].view(DTYPES[layout.dtype]).view(shape)
         self.keys = [self.blocks[:, layer, 0] for layer in range(layout.layers)]
-        """Per layer: [blocks, block_size, kv_heads, head_dim], strided."""
+        """The keys of each layer: [blocks, block_size, kv_heads, head_dim], strided."""
         self.values = [self.blocks[:, layer, 1] for layer in range(layout.layers)]

@@ -1,4 +1,4 @@
-"""Attention of single rows by the compiled kernel, with a check of its results before it is trusted."""
+"""Attention of single rows by the compiled kernel, with a check of its results before it is used."""
 
 from pathlib import Path
 
@@ -8,22 +8,22 @@ import torch
 from jedlik.core.protocol import Layout
 from jedlik.engines.torch import native
 from jedlik.engines.torch.attention import LayerCall, torch_rows
-from jedlik.engines.torch.batch import Batch
+from jedlik.engines.torch.batch import TokenBatch
 from jedlik.engines.torch.pool import KvPool, allocate, block_bytes
 
 TOLERANCE = {"float32": 2e-5, "bfloat16": 2e-2}
 
 
 class NativeRows:
-    """Fulfils `attention.Rows`. The argument block is kept and refilled: a call costs a few microseconds."""
+    """An `attention.Rows` by the compiled kernel. Its argument is reused: a call costs a few microseconds."""
 
     def __init__(self, attend: native.Attend, heads: int, threads: int) -> None:
         self._attend = attend
-        self._call = native.Call(heads=heads, threads=threads)
-        self._batch: Batch | None = None
+        self._call = native.KernelCall(heads=heads, threads=threads)
+        self._batch: TokenBatch | None = None
         self._pool: KvPool | None = None
 
-    def __call__(self, pool: KvPool, batch: Batch, layer: int, call: LayerCall, out: torch.Tensor) -> None:
+    def __call__(self, pool: KvPool, batch: TokenBatch, layer: int, call: LayerCall, out: torch.Tensor) -> None:
         """Write new keys and values, attend the batch's rows into `out` (contiguous)."""
         to = self._call
         if pool is not self._pool:
@@ -44,8 +44,8 @@ class NativeRows:
         to.kv_heads, to.head_dim, to.block_size = layout.kv_heads, layout.head_dim, layout.block_size
         to.block_stride, to.token_stride, to.head_stride, _ = pool.keys[0].stride()
 
-    def _take_batch(self, batch: Batch) -> None:
-        # The batch is kept, so what these addresses point to stays alive.
+    def _take_batch(self, batch: TokenBatch) -> None:
+        # We hold the batch, so what these addresses point to stays alive.
         self._batch, to = batch, self._call
         to.tables, to.table_stride = batch.tables.ctypes.data, batch.tables.strides[0] // 4
         to.row, to.lane, to.length = batch.rows.ctypes.data, batch.row_lane.ctypes.data, batch.row_length.ctypes.data
@@ -54,7 +54,7 @@ class NativeRows:
 
 
 def native_rows(cache_dir: Path, layout: Layout, heads: int, threads: int) -> NativeRows | None:
-    """The compiled kernel for this layout, if it can be had and agrees with plain PyTorch on a small case."""
+    """Return the compiled kernel for a layout, if it works and agrees with plain PyTorch on a small case."""
     attend = native.load(cache_dir, layout.dtype)
     if attend is None:
         return None
@@ -65,7 +65,7 @@ def native_rows(cache_dir: Path, layout: Layout, heads: int, threads: int) -> Na
 def _agrees(rows: NativeRows, layout: Layout, heads: int) -> bool:
     small = Layout(layout.dtype, 1, layout.kv_heads, layout.head_dim, layout.block_size)
     lengths = np.array([1, 2 * layout.block_size + 3], np.int32)
-    batch = Batch(
+    batch = TokenBatch(
         ids=np.zeros(2, np.int64),
         positions=lengths.astype(np.int64) - 1,
         slot_block=np.array([1, 4]),
