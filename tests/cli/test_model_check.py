@@ -148,7 +148,7 @@ def test_names_of_the_hub_are_told_from_paths(name: str, says: str) -> None:
 
 def test_a_name_that_leads_nowhere_is_refused(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "gone")
-    with pytest.raises(ConfigError, match="link to what is not there"):
+    with pytest.raises(ConfigError, match="link to a missing file"):
         resolve(str(tmp_path / "link"))
 
 

@@ -1,4 +1,4 @@
-"""The folder where models are kept, and how something gets into it: whole or not at all, by one process at a time."""
+"""The cache folder of models. What gets into it gets there as a whole or not at all, by one process at a time."""
 
 import fcntl
 import os
@@ -11,7 +11,7 @@ from typing import IO
 
 
 def home() -> Path:
-    """$JEDLIK_HOME, else ~/.cache/jedlik. Not created here."""
+    """Return the cache folder: $JEDLIK_HOME, else ~/.cache/jedlik. It is not created here."""
     named = os.environ.get("JEDLIK_HOME")
     return Path(named) if named else Path.home() / ".cache" / "jedlik"
 
@@ -25,7 +25,7 @@ def locked(path: Path) -> Iterator[None]:
         with open(lock, "w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             if not _is(lock, file):
-                continue  # who had the lock before has removed it, and somebody may hold another one
+                continue  # the holder before has removed it, and another process may hold a new one
             try:
                 yield
             finally:
@@ -34,7 +34,7 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def _is(path: Path, file: IO[str]) -> bool:
-    """Whether an open file is the one that a path leads to."""
+    """Return whether an open file is the one that a path leads to."""
     try:
         return os.path.samestat(path.stat(), os.fstat(file.fileno()))
     except FileNotFoundError:
@@ -42,7 +42,7 @@ def _is(path: Path, file: IO[str]) -> bool:
 
 
 def published(target: Path, make: Callable[[Path], None]) -> Path:
-    """`target`, made by `make(folder)` in a folder beside it and renamed if it is not there yet.
+    """Make `target`, if it is not there yet, by `make(folder)` in a folder beside it that is then renamed.
 
     A run that was killed leaves at most a folder named `.making-*`, which the next removes. Raises what `make` does.
     """
@@ -52,8 +52,8 @@ def published(target: Path, make: Callable[[Path], None]) -> Path:
         if target.exists():  # another process was first
             return target
         prefix = f".making-{target.name}-"
-        for left in target.parent.glob(prefix + "*"):
-            shutil.rmtree(left)
+        for unfinished in target.parent.glob(prefix + "*"):
+            shutil.rmtree(unfinished)
         with tempfile.TemporaryDirectory(prefix=prefix, dir=target.parent) as aside:
             made = Path(aside) / "whole"
             made.mkdir()

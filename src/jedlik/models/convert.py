@@ -1,4 +1,4 @@
-"""GGUF to a Hugging Face directory, in a process of its own: the caller imports no torch and gets the memory back.
+"""Converts GGUF to a Hugging Face directory, in a process of its own: the caller imports no torch, its memory stays.
 
 Run as `python -m jedlik.models.convert FILE.gguf FOLDER`.
 """
@@ -23,9 +23,9 @@ def run_child(module: str, arguments: list[str], text: str, report: Report) -> N
     report(Progress("convert", f"{text} (once; about a minute per 100 million parameters)"))
     done = subprocess.run([sys.executable, "-m", module, *arguments], capture_output=True, text=True)
     if done.returncode != 0:
-        said = (done.stderr.strip().splitlines() or ["nothing said"])[-1]
-        remedy = "; install it with: pip install 'jedlik[torch]'" if "ModuleNotFoundError" in said else ""
-        raise ConfigError(f"{text} failed (exit {done.returncode}): {said}{remedy}")
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        remedy = "; install it with: pip install 'jedlik[torch]'" if "ModuleNotFoundError" in last else ""
+        raise ConfigError(f"{text} failed (exit {done.returncode}): {last}{remedy}")
 
 
 def _main(gguf: Path, folder: Path) -> None:
@@ -58,5 +58,5 @@ if __name__ == "__main__":
         _main(Path(sys.argv[1]), Path(sys.argv[2]))
     except ConfigError as error:
         sys.exit(str(error))
-    except Exception as error:  # told in one line; the file is somebody else's
+    except Exception as error:  # reported in one line; the file is not ours
         sys.exit(f"{type(error).__name__}: {' '.join(str(error).split())}")

@@ -1,6 +1,6 @@
-"""From what a user names to a model directory that is ready: a directory, a GGUF file or an alias.
+"""Resolves the model that a user names to a directory that is ready: a directory, a GGUF file or an alias.
 
-What has to be fetched or converted is done once, into the cache; a run that was interrupted goes on from the last
+Whatever has to be fetched or converted is done once, into the cache; a run that was interrupted goes on from the last
 finished part. No torch is imported here.
 """
 
@@ -23,35 +23,35 @@ from jedlik.models.progress import Progress, Report, silent
 from jedlik.models.reading import unreadable
 
 CONVERSION = 2
-"""Raised whenever a conversion gives other files than before."""
+"""The version of conversions, raised whenever one gives other files than before."""
 HUB_ID = re.compile(
     r"(?:hf://|(?:https://)?(?:huggingface\.co|hf\.co)/)?(\w[\w.-]*/\w[\w.-]*)(?:[:@][^ ]*|/tree/.*|/)?"
 )
-"""ORG/NAME, maybe as an address or with a revision."""
+"""A model of the Hugging Face hub: ORG/NAME, possibly as an address or with a revision."""
 FILES = (".gguf", ".safetensors", ".bin", ".json")
 
 
 class ModelFiles(msgspec.Struct, frozen=True):
-    """A Hugging Face model directory."""
+    """A Hugging Face model directory, and the model's name."""
 
     path: Path
     name: str
-    """What clients call it if nobody says otherwise: the alias, else the directory's or file's name."""
+    """The model's name for clients by default: the alias, else the directory's or file's name."""
 
 
-class Known(msgspec.Struct, frozen=True):
+class KnownModel(msgspec.Struct, frozen=True, kw_only=True):
     """One line of `jedlik model list`."""
 
     name: str
     about: str
     download_bytes: int
-    """Still to be downloaded; 0 if nothing is."""
+    """The bytes that are still to be downloaded; 0 if none are."""
     cached: bool
     path: Path
 
 
 def resolve(model: str, report: Report = silent) -> ModelFiles:
-    """The directory of a model, made if need be. Raises ConfigError with a remedy."""
+    """Return the directory of a model, made if need be. Raises ConfigError with a remedy."""
     found = locate(model)
     if isinstance(found, Alias):
         return ModelFiles(_from_alias(found, report), found.name)
@@ -62,7 +62,7 @@ def resolve(model: str, report: Report = silent) -> ModelFiles:
 
 
 def locate(model: str) -> Path | Alias:
-    """What a user means: a directory, a GGUF file or an alias; nothing is read but names. Raises ConfigError."""
+    """Find what a user names: a directory, a GGUF file or an alias; only names are read. Raises ConfigError."""
     path = Path(model).expanduser()
     try:
         if path.is_dir() or path.is_file():
@@ -71,7 +71,7 @@ def locate(model: str) -> Path | Alias:
     except OSError as error:  # a folder on the way may not be entered, or a name is too long
         raise unreadable(path, error) from None
     if found:
-        raise ConfigError(f"{model} is neither a directory nor a file, or a link to what is not there")
+        raise ConfigError(f"{model} is neither a directory nor a file, or it is a link to a missing file")
     hub = HUB_ID.fullmatch(model)
     if hub is not None and path.suffix not in FILES:
         raise ConfigError(_not_from_the_hub(model, hub[1]))
@@ -81,7 +81,7 @@ def locate(model: str) -> Path | Alias:
 
 
 def _not_from_the_hub(model: str, hub_id: str) -> str:
-    """What to say of a name that is one of the Hugging Face hub."""
+    """Return the message for a name that is one of the Hugging Face hub."""
     name = hub_id.rpartition("/")[2]
     plain = name.lower().replace("-", "")
     same = [alias.name for alias in ALIASES if alias.packages and plain.startswith(alias.name.replace("-", ""))]
@@ -92,13 +92,14 @@ def _not_from_the_hub(model: str, hub_id: str) -> str:
     )
 
 
-def list_models() -> list[Known]:
-    """Every alias, and whether it is in the cache."""
+def list_models() -> list[KnownModel]:
+    """List every alias, and whether it is in the cache."""
     known = []
     for alias in ALIASES:
         path = _place(alias)
         size = 0 if path.exists() else sum(package.size_bytes for package in alias.packages)
-        known.append(Known(alias.name, alias.about, size, path.exists(), path))
+        cached = path.exists()
+        known.append(KnownModel(name=alias.name, about=alias.about, download_bytes=size, cached=cached, path=path))
     return known
 
 
@@ -107,7 +108,7 @@ def _place(alias: Alias) -> Path:
 
 
 def shelf() -> Path:
-    """Where model directories stand: apart from those that an older release converted differently."""
+    """Return the folder of model directories, apart from those that an older release converted differently."""
     return home() / "models" / f"v{CONVERSION}"
 
 
@@ -129,7 +130,7 @@ def _from_alias(alias: Alias, report: Report) -> Path:
 
 
 def _recommend(folder: Path, values: Mapping[str, object], report: Report) -> None:
-    """Add to a directory of the cache how tokens should be drawn; what an older release made lacks it."""
+    """Add the recommended sampling to a directory of the cache; those that an older release made lack it."""
     try:
         complete(folder, values)
     except OSError as error:

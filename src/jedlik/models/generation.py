@@ -1,4 +1,4 @@
-"""How a model's author wants tokens to be drawn where a request says nothing: `generation_config.json`.
+"""The sampling that a model's author recommends where a request has none: `generation_config.json`.
 
 The keys are those that vLLM and SGLang read; the rest of the file (`do_sample`, `max_length`, beams) is not read.
 """
@@ -19,17 +19,17 @@ READ: dict[str, tuple[float, float, bool]] = {
     "top_k": (-1.0, LARGEST, True),
     "max_new_tokens": (1.0, LARGEST, True),
 }
-"""What is read: the least, the largest, and whether it must be whole."""
+"""The values that are read: the smallest, the largest, and whether it must be a whole number."""
 
 
 def read(folder: Path) -> Defaults:
-    """The defaults in a model directory; neutral ones where there is no such file. Raises ConfigError."""
+    """Return the defaults in a model directory; neutral ones where there is no such file. Raises ConfigError."""
     path = folder / FILE
     return parsed(json_object(path), str(path)) if path.exists() else OPENAI
 
 
 def parsed(values: Mapping[str, object], where: str) -> Defaults:
-    """The defaults in the values of a `generation_config.json`; null stands for nothing. Raises ConfigError."""
+    """Return the defaults in the values of a `generation_config.json`; null stands for nothing. Raises ConfigError."""
     found = {
         name: _number(values[name], f"{where}: {name}", *READ[name]) for name in READ if values.get(name) is not None
     }
@@ -38,7 +38,7 @@ def parsed(values: Mapping[str, object], where: str) -> Defaults:
 
 
 def complete(folder: Path, recommended: Mapping[str, object]) -> None:
-    """Add what is recommended for a model to its file, where the file does not say otherwise. Raises OSError."""
+    """Add recommended values to a model's file, where the file has none of its own. Raises OSError."""
     path = folder / FILE
     written = json_object(path) if path.exists() else {}
     wanted = {**recommended, **written}

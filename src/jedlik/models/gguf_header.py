@@ -1,6 +1,6 @@
-"""What a GGUF file says of itself, by its header alone: architecture, tokenizer, tensors, and whether it is whole.
+"""Reads the header of a GGUF file: architecture, tokenizer, tensors, and whether it is whole.
 
-A file is magic, version, counts, keys with values, tensors with types and places, then their data (GGUF 2 and 3).
+A file is magic, version, counts, keys with values, tensors with types and offsets, then their data (GGUF 2 and 3).
 """
 
 import math
@@ -25,9 +25,9 @@ TYPES: dict[int, tuple[int, int]] = {
     19: (256, 50), 20: (32, 18), 21: (256, 110), 22: (256, 82), 23: (256, 136), 29: (256, 56), 30: (1, 2),
     34: (256, 54), 35: (256, 66), 39: (32, 17), 40: (64, 36),
 }  # fmt: skip
-"""Types of tensors that can be converted, by number: so many values in so many bytes."""
+"""The types of tensors that can be converted, by number: so many values in so many bytes."""
 SPELT = {"qwen2moe": "qwen2_moe", "qwen3moe": "qwen3_moe", "gpt-oss": "gpt_oss", "minimax-m2": "minimax_m2"}
-"""Architectures that transformers spells in another way."""
+"""The architectures that transformers spells in another way."""
 
 SAMPLING = {
     "general.sampling.temp": "temperature",
@@ -42,17 +42,19 @@ class _Ends(Exception):
     """The file ends before its header does."""
 
 
-class Header(NamedTuple):
+class GgufHeader(NamedTuple):
+    """The parts of a GGUF file's header that matter here."""
+
     values: dict[str, object]
-    """Numbers and texts; arrays are left out."""
+    """The numbers and texts by key; arrays are omitted."""
     types: set[int]
     """The types of the file's tensors."""
     size: int
-    """The size of the whole file in bytes, as the header has it."""
+    """The size of the whole file in bytes, according to the header."""
 
 
-def check(path: Path) -> Header:
-    """The header. Raises ConfigError for a file that can't be converted to a model directory."""
+def check(path: Path) -> GgufHeader:
+    """Return a file's header. Raises ConfigError for a file that can't be converted to a model directory."""
     found = read(path)
     size = path.stat().st_size
     if size < found.size:
@@ -79,22 +81,22 @@ def check(path: Path) -> Header:
     return found
 
 
-def sampling(found: Header) -> dict[str, object]:
-    """What the file recommends, as `generation_config.json` has it."""
+def sampling(found: GgufHeader) -> dict[str, object]:
+    """Return the sampling that a file recommends, as in `generation_config.json`."""
     read = {SAMPLING[name]: value for name, value in found.values.items() if name in SAMPLING}
     return {name: round(value, 6) if isinstance(value, float) else value for name, value in read.items()}
 
 
 def unknown_rule(path: Path, rule: str) -> str:
-    """What to say of a tokenizer whose ids would be wrong."""
+    """Return the message for a tokenizer whose ids would be wrong."""
     return (
         f"{path.name} splits text by the rule {rule!r}, which is not known here: its token ids would be wrong. "
         "Serve the model's Hugging Face directory instead"
     )
 
 
-def read(path: Path) -> Header:
-    """Raises ConfigError for what is no GGUF file, or ends in the middle of its header."""
+def read(path: Path) -> GgufHeader:
+    """Read a header. Raises ConfigError for what is no GGUF file, or ends in the middle of its header."""
     try:
         with open(path, "rb") as file:
             first = file.read(64)
@@ -119,7 +121,7 @@ class _Reader:
         self._path = path
         self._at = len(MAGIC)
 
-    def header(self) -> Header:
+    def header(self) -> GgufHeader:
         version = self._number("I")
         if version not in VERSIONS:
             raise ConfigError(f"{self._path} is GGUF version {version}; versions 2 and 3, little endian, can be read")
@@ -133,10 +135,10 @@ class _Reader:
         step = alignment if isinstance(alignment, int) and alignment > 0 else ALIGNMENT
         data_at = -(-self._at // step) * step
         size = data_at + max(end for _, end in found) if found else self._at
-        return Header(values, {kind for kind, _ in found}, size)
+        return GgufHeader(values, {kind for kind, _ in found}, size)
 
     def _tensor(self) -> tuple[int, int]:
-        """(type, end of its data)."""
+        """Read a tensor's entry: (type, end of its data)."""
         self._text()
         shape = [int(self._number("Q")) for _ in range(int(self._number("I")))]
         kind, begins = int(self._number("I")), int(self._number("Q"))

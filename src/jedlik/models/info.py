@@ -1,7 +1,7 @@
-"""What a model directory says of itself, read without torch: shapes, context length, end tokens, revision.
+"""Reads a model directory's numbers without torch: shapes, context length, end tokens, revision.
 
-The revision is what KV caches are divided by: a digest of configuration, weights and dtype. Weights are hashed in full,
-once; the result is kept beside the cache, by path, size and time of change.
+The revision divides KV caches: a digest of configuration, weights and dtype. Weights are hashed in full, once; the
+result is stored beside the cache, by path, size and time of change.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ from jedlik.models.reading import json_object
 
 _CHUNK_BYTES = 8 << 20
 MOST = 1 << 31
-"""No count in a config.json is larger."""
+"""The largest count that a config.json may have."""
 
 
 class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,14 +32,14 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     head_dim: int
     vocab_size: int
     context_length: int
-    """Tokens, prompt plus output."""
+    """The largest number of tokens, prompt plus output."""
     eos_token_ids: tuple[int, ...]
-    """From generation_config.json and config.json, ascending."""
+    """The end tokens in generation_config.json and config.json, ascending."""
     weight_bytes: int
 
 
 def knows_chat(path: Path) -> bool:
-    """Whether a model directory has a chat template; without one it can only complete."""
+    """Return whether a model directory has a chat template; without one it can only complete."""
     config = path / "tokenizer_config.json"
     return (path / "chat_template.jinja").exists() or (config.exists() and b'"chat_template"' in config.read_bytes())
 
@@ -93,17 +93,17 @@ def _architecture(file: Path, config: dict[str, Any]) -> str:
 
 
 def layout(info: ModelInfo, dtype: str, block_size: int) -> Layout:
-    """The shape of one KV block of this model."""
+    """Return the shape of one KV block of a model."""
     return Layout(dtype, info.layers, info.kv_heads, info.head_dim, block_size)
 
 
 def block_bytes(shape: Layout) -> int:
-    """Size of one KV block."""
+    """Return the size of one KV block."""
     return shape.block_bytes
 
 
 def revision(path: Path, dtype: str) -> str:
-    """Digest of configuration, weights and dtype, 32 hex digits."""
+    """Return the digest of configuration, weights and dtype, 32 hex digits."""
     digest = hashlib.blake2b(digest_size=16)
     for part in (dtype.encode(), (path / "config.json").read_bytes()):
         digest.update(len(part).to_bytes(8, "little") + part)
@@ -125,7 +125,7 @@ def _eos(path: Path, config: dict[str, Any]) -> tuple[int, ...]:
 
 
 def _hashed(file: Path) -> bytes:
-    """Digest of a file's whole content; remembered as long as path, size and change time stay."""
+    """Return the digest of a file's whole content; remembered as long as path, size and change time stay."""
     stat = file.stat()
     key = f"{file.resolve()}|{stat.st_size}|{stat.st_mtime_ns}|{stat.st_ino}".encode()
     memory = home() / "digests" / hashlib.blake2b(key, digest_size=16).hexdigest()

@@ -1,6 +1,6 @@
 """The models that the installed transformers can load, read from its source, because importing it takes seconds.
 
-None stands for "not known": transformers is not installed, or its source looks otherwise. Then loading a model tells.
+None stands for "not known": transformers is not installed, or its source looks otherwise. Then only loading shows it.
 """
 
 import ast
@@ -12,16 +12,16 @@ from pathlib import Path
 CAUSAL = ("models/auto/modeling_auto.py", "MODEL_FOR_CAUSAL_LM_MAPPING_NAMES")
 GGUF = ("integrations/ggml.py", "GGUF_CONFIG_MAPPING")
 NO_MODELS = frozenset({"general", "tokenizer"})
-"""Keys of the GGUF table that stand for no architecture."""
+"""The keys of the GGUF table that stand for no architecture."""
 
 
 def release() -> str:
-    """The installed one, for messages."""
+    """Return the installed transformers' name and version, for messages."""
     return f"transformers {version('transformers')}"
 
 
 def causal_models() -> dict[str, str] | None:
-    """The class of each `model_type` that generates text."""
+    """Return the class of each `model_type` that generates text."""
     value = _assigned(*CAUSAL)
     pairs = value.args[0] if isinstance(value, ast.Call) and value.args else None
     try:
@@ -31,7 +31,7 @@ def causal_models() -> dict[str, str] | None:
 
 
 def gguf_architectures() -> frozenset[str] | None:
-    """The architectures of GGUF files that are converted, in transformers' spelling."""
+    """Return the architectures of GGUF files that are converted, in transformers' spelling."""
     value = _assigned(*GGUF)
     if not isinstance(value, ast.Dict):
         return None
@@ -40,7 +40,7 @@ def gguf_architectures() -> frozenset[str] | None:
 
 @cache
 def _assigned(file: str, name: str) -> ast.expr | None:
-    """What a module of transformers assigns to a name."""
+    """Return what a module of transformers assigns to a name."""
     spec = importlib.util.find_spec("transformers")
     if spec is None or spec.origin is None:
         return None

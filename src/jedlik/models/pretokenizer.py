@@ -1,4 +1,4 @@
-"""How GGUF names the rule that splits text before BPE, and the same rule in a tokenizer.json.
+"""The rules that split text before BPE, by GGUF's names, as in a tokenizer.json.
 
 A GGUF file has only a name (`tokenizer.ggml.pre`); transformers 5.23 ignores it and always takes GPT-2's
 rule, which gives other ids than the model was trained with (SmolLM2: wherever a digit meets white space). The rules are
@@ -18,7 +18,7 @@ MARKS_AND_SPACE = r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 
 
 def _split(digits: str) -> Rule:
-    """The family of GPT-4's rule: contractions in any case, digits grouped, line ends kept together."""
+    """Return a rule of GPT-4's family: contractions in any case, digits grouped, line ends kept together."""
     pattern = rf"(?i:'s|'t|'re|'ve|'m|'ll|'d)|{LETTERS}|{digits}|{MARKS_AND_SPACE}"
     return {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
 

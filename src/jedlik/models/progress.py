@@ -1,4 +1,4 @@
-"""What a caller is told while a model is fetched: enough for a bar, a line of text, or nothing."""
+"""Reports while a model is fetched: enough for a bar, a line of text, or nothing."""
 
 from collections.abc import Callable
 from typing import Literal
@@ -7,17 +7,17 @@ import msgspec
 
 
 class Progress(msgspec.Struct, frozen=True):
-    """One report. The first of a stage says in `text` what is about to happen, with sizes."""
+    """One report. The first of a stage has in `text` what is about to happen, with sizes."""
 
     stage: Literal["download", "unpack", "convert", "ready"]
     text: str
     done_bytes: int = 0
     total_bytes: int = 0
-    """0: unknown."""
+    """The bytes in all; 0: not known."""
 
 
 Report = Callable[[Progress], None]
 
 
 def silent(_: Progress) -> None:
-    """For who does not want to know."""
+    """Ignore a report of progress."""

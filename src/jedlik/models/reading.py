@@ -10,7 +10,7 @@ LFS_POINTER = b"version https://git-lfs"
 
 
 def json_object(path: Path) -> dict[str, Any]:
-    """The JSON object in a file. Raises ConfigError."""
+    """Return the JSON object in a file. Raises ConfigError."""
     raw = content(path)
     try:
         value = json.loads(raw)
@@ -22,7 +22,7 @@ def json_object(path: Path) -> dict[str, Any]:
 
 
 def text(path: Path) -> str:
-    """The text in a file. Raises ConfigError."""
+    """Return the text in a file. Raises ConfigError."""
     try:
         return content(path).decode()
     except UnicodeDecodeError as error:
@@ -30,7 +30,7 @@ def text(path: Path) -> str:
 
 
 def content(path: Path) -> bytes:
-    """All of a file. Raises ConfigError."""
+    """Return the bytes of a file. Raises ConfigError."""
     try:
         raw = path.read_bytes()
     except OSError as error:
@@ -40,13 +40,13 @@ def content(path: Path) -> bytes:
 
 
 def refuse_pointer(path: Path, beginning: bytes) -> None:
-    """Raises ConfigError if a file only stands for the one that Git LFS would fetch."""
+    """Raise ConfigError if a file only stands for the one that Git LFS would fetch."""
     if beginning.startswith(LFS_POINTER):
         raise ConfigError(f"{path} is a Git LFS pointer, not the file itself: fetch it with `git lfs pull`")
 
 
 def unreadable(path: Path, error: OSError) -> ConfigError:
-    """What to say of a file that can't be read."""
+    """Return the error for a file that can't be read."""
     if isinstance(error, FileNotFoundError):
         what = "is a link to a file that is not there" if path.is_symlink() else "is not there"
         return ConfigError(f"{path} {what}: copy the whole model directory")
@@ -56,7 +56,7 @@ def unreadable(path: Path, error: OSError) -> ConfigError:
 
 
 def cut_short(path: Path, size: int, whole: int) -> ConfigError:
-    """What to say of a file that lacks its end; sizes in bytes."""
+    """Return the error for a file that lacks its end; sizes in bytes."""
     has, needs = f"{size / 1e6:.1f} MB", f"{whole / 1e6:.1f} MB"
     how_much = f"{has} of {needs}" if has != needs else f"{size} of {whole} bytes"
     return ConfigError(f"{path} ends after {how_much}: copy it again")

@@ -1,4 +1,4 @@
-"""What safetensors files hold, by their headers alone: names, types and shapes, and whether each file is whole.
+"""Reads the headers of safetensors files: names, types and shapes, and whether each file is whole.
 
 A file is the length of its header (8 bytes, little endian), the header as JSON, and the tensors one after another.
 """
@@ -22,12 +22,14 @@ AGAIN = "copy it again"
 
 
 class Tensor(NamedTuple):
+    """A tensor in a file: its type and its shape."""
+
     dtype: str
     shape: tuple[int, ...]
 
 
 def files(folder: Path) -> list[Path]:
-    """The files that hold a model's weights, as transformers would choose them; none where there are none."""
+    """Return the files of a model's weights, as transformers would choose them; empty where there are none."""
     if (folder / WHOLE).exists() or (folder / WHOLE).is_symlink():
         return [folder / WHOLE]
     if not (folder / INDEX).exists():
@@ -36,7 +38,7 @@ def files(folder: Path) -> list[Path]:
 
 
 def tensors(folder: Path) -> dict[str, Tensor]:
-    """All tensors of a model by name. Raises ConfigError for a file that is missing, cut short or damaged."""
+    """Return all tensors of a model by name. Raises ConfigError for a file that is missing, cut short or damaged."""
     found: dict[str, Tensor] = {}
     for path in files(folder):
         found |= header(path)
@@ -49,7 +51,7 @@ def tensors(folder: Path) -> dict[str, Tensor]:
 
 
 def header(path: Path) -> dict[str, Tensor]:
-    """The tensors of one file. Raises ConfigError."""
+    """Return the tensors of one file. Raises ConfigError."""
     try:
         with open(path, "rb") as file:
             size = os.fstat(file.fileno()).st_size
@@ -73,7 +75,7 @@ def header(path: Path) -> dict[str, Tensor]:
 
 
 def _parsed(path: Path, raw: bytes) -> tuple[dict[str, Tensor], int]:
-    """The tensors in a header, and how many bytes follow it."""
+    """Return the tensors in a header, and how many bytes follow it."""
     found: dict[str, Tensor] = {}
     end = 0
     try:
@@ -93,7 +95,7 @@ def _parsed(path: Path, raw: bytes) -> tuple[dict[str, Tensor], int]:
 
 
 def _index(folder: Path) -> dict[str, str]:
-    """The file of each tensor."""
+    """Return the file of each tensor."""
     path = folder / INDEX
     names = json_object(path).get("weight_map")
     if not isinstance(names, dict) or not all(isinstance(file, str) for file in names.values()):

@@ -15,7 +15,7 @@ from jedlik.models import tiny_tokenizer
 LAYERS, HIDDEN, HEADS, KV_HEADS, HEAD_DIM, MIDDLE, CONTEXT = 2, 64, 4, 2, 16, 128, 2048
 SEED = 1861
 SPREAD = 0.3
-"""Standard deviation of the weights: large enough that greedy text is not one token repeated."""
+"""The standard deviation of the weights: large enough that greedy text is not one token repeated."""
 
 CONFIG: dict[str, object] = {
     "architectures": ["LlamaForCausalLM"], "model_type": "llama", "dtype": "float32",
@@ -63,7 +63,7 @@ def _values(words: np.random.Philox, shape: tuple[int, ...]) -> npt.NDArray[np.f
 
 
 def safetensors(tensors: dict[str, npt.NDArray[np.float32]]) -> bytes:
-    """A safetensors file: length of header (8 bytes, little endian) | JSON header | data."""
+    """Return a safetensors file: length of header (8 bytes, little endian) | JSON header | data."""
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
     at = 0
     for name, value in tensors.items():

@@ -55,14 +55,14 @@ def write(folder: Path) -> None:
 
 
 def byte_alphabet() -> list[str]:
-    """One printable character per byte, in byte order: the alphabet that byte-level BPE files are written in."""
+    """Return one printable character per byte, in byte order: the alphabet of byte-level BPE files."""
     printable = {*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)}
     others = iter(range(256, 512))
     return [chr(byte) if byte in printable else chr(next(others)) for byte in range(256)]
 
 
 def learn(text: str, count: int, alphabet: list[str]) -> list[tuple[str, str]]:
-    """The `count` merges that byte-pair encoding takes from a text, most frequent pair first, ties in string order."""
+    """Return the `count` merges that byte-pair encoding takes from a text, most frequent first, ties by string."""
     words = Counter(" " + word for word in text.split())
     pieces = {word: [alphabet[byte] for byte in word.encode()] for word in words}
     merges: list[tuple[str, str]] = []

@@ -25,22 +25,22 @@ DTYPES = {"-bf16": "bfloat16", "-fp8": "fp8", "-fp4": "fp4"}
 
 
 def names() -> list[str]:
-    """Of all shipped profiles, in order."""
+    """Return the names of all shipped profiles, in order."""
     return sorted(_shipped())
 
 
 def models() -> list[str]:
-    """Whose shapes are shipped, for rooflines."""
+    """Return the models whose shapes are shipped, for rooflines."""
     return sorted(_shapes())
 
 
 def gpus() -> list[str]:
-    """Whose constants are shipped, for rooflines."""
+    """Return the GPUs whose constants are shipped, for rooflines."""
     return sorted(_gpus())
 
 
 def lookup(name: str) -> Profile:
-    """A shipped profile, a roofline or a profile's file. Raises ConfigError with the nearest names."""
+    """Return a shipped profile, a roofline or a file's profile. Raises ConfigError with the nearest names."""
     if name.startswith(ROOFLINE):
         return _roofline(name)
     if name in _shipped():
@@ -56,7 +56,7 @@ def lookup(name: str) -> Profile:
 
 
 def _instead(name: str) -> str:
-    """A roofline for what has no profile, where one can be computed."""
+    """Return a hint at the roofline for a name without profile, where one can be computed."""
     try:
         _roofline(ROOFLINE + name)
     except ConfigError:
@@ -80,7 +80,7 @@ def _roofline(name: str) -> Profile:
 
 
 def _shape(model: str, name: str) -> ModelShape:
-    """From the catalogue or a config.json; a suffix says how wide weights are, where not as published."""
+    """Return a model's shape; a suffix of its name is the dtype of its weights, where not as published."""
     if found := _resolve(model):
         return shape(*found, None, name)
     for suffix, dtype in DTYPES.items():
@@ -93,7 +93,7 @@ def _shape(model: str, name: str) -> ModelShape:
 
 
 def _resolve(model: str) -> tuple[str, dict[str, object]] | None:
-    """Name and configuration of a model, if it is one."""
+    """Return name and configuration of a model; None: there is no such model."""
     if model in _shapes():
         return model, _shapes()[model]
     path = Path(model).expanduser()

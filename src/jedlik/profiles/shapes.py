@@ -1,4 +1,7 @@
-"""From a Hugging Face config.json to the numbers a roofline needs: dense, mixture of experts, latent attention."""
+"""Reads the numbers that a roofline needs from a Hugging Face config.json.
+
+The models may be dense, mixtures of experts, and have latent attention.
+"""
 
 from collections.abc import Mapping
 
@@ -12,7 +15,7 @@ EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):
-    """What is read of a config.json; the rest is ignored."""
+    """The keys of a config.json that are read; the rest is ignored."""
 
     hidden_size: int
     num_hidden_layers: int
@@ -35,12 +38,12 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     v_head_dim: int = 0
     quantization_config: dict[str, object] | None = None
     kv_dtype: str | None = None
-    """Ours: what the catalogue says of a model whose cache is not as wide as its weights suggest."""
+    """The dtype of the KV cache, where it is not as wide as the weights suggest; a key of our catalogue."""
 
 
-class _Attention(msgspec.Struct, frozen=True):
+class _Attention(msgspec.Struct, frozen=True, kw_only=True):
     parameters: int
-    """Of one layer."""
+    """The parameters of one layer."""
     kv_heads: int
     kv_values: int
     query_dim: int
@@ -48,7 +51,7 @@ class _Attention(msgspec.Struct, frozen=True):
 
 
 def shape(name: str, config: Mapping[str, object], dtype: str | None, where: str) -> ModelShape:
-    """The shape of a model. `dtype`: of its weights, where not the config's own. Raises ConfigError."""
+    """Return the shape of a model. `dtype`: that of its weights, where not the config's own. Raises ConfigError."""
     read = _config(config, where)
     attention = _latent(read) if read.kv_lora_rank else _grouped(read)
     expert = 3 * read.hidden_size * (read.moe_intermediate_size or read.intermediate_size)
@@ -98,7 +101,9 @@ def _grouped(read: Config) -> _Attention:
     dim = read.head_dim or read.hidden_size // read.num_attention_heads
     kv_heads = read.num_key_value_heads or read.num_attention_heads
     parameters = 2 * read.hidden_size * dim * (read.num_attention_heads + kv_heads)
-    return _Attention(parameters, kv_heads, 2 * kv_heads * dim, dim, 0)
+    return _Attention(
+        parameters=parameters, kv_heads=kv_heads, kv_values=2 * kv_heads * dim, query_dim=dim, latent_dim=0
+    )
 
 
 def _latent(read: Config) -> _Attention:
@@ -111,7 +116,13 @@ def _latent(read: Config) -> _Attention:
     up = rank * heads * (read.qk_nope_head_dim + read.v_head_dim)
     out = heads * read.v_head_dim * read.hidden_size
     parameters = query + down + up + out
-    return _Attention(parameters, 1, rank + rotated, (key + read.v_head_dim) // 2, (2 * rank + rotated) // 2)
+    return _Attention(
+        parameters=parameters,
+        kv_heads=1,
+        kv_values=rank + rotated,
+        query_dim=(key + read.v_head_dim) // 2,
+        latent_dim=(2 * rank + rotated) // 2,
+    )
 
 
 def _dtype(read: Config, where: str) -> str:
