@@ -1,68 +1,24 @@
-"""The worker protocol, whatever computes: one suite for the simulated and the torch worker."""
+"""The worker protocol (docs/protocol.md), whatever computes: one suite for every worker that listens on a socket.
+
+Each test is a gateway of its own, and a tenant of its own: it finds no block of another test's prompts in the cache.
+"""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 
-import msgspec
 import pytest
-from conforming import GATEWAY, Conforming, Maker
+from conversation import Conversation, connected
+from workers import KINDS, Served, started
 
-from jedlik.core.events import Drain, GatewayLost, Woken
 from jedlik.core.ids import Handle
-from jedlik.core.protocol import RUN_AHEAD_TOKENS, Ack, Cancel, Card, Load, Resync, Snapshot, State, Submit
+from jedlik.core.protocol import RUN_AHEAD_TOKENS, Ack, Cancel, Facts, Goodbye, Resync, Snapshot, State, Submit
 from jedlik.core.requests import Sampling, Stopping
-from jedlik.perf.model import LinearModel
-from worker_world import make_card, make_submit
+from worker_world import make_submit
 
 PROMPT = [20 + i for i in range(40)]
 GREEDY = Sampling(temperature=0.0, seed=5)
-BLOCK_SIZE = 8
-
-
-def simulated(_: Path) -> Maker:
-    from jedlik.engines.simulated import CAPABILITIES, DEFAULT_COSTS, SimulatedEngine
-
-    card = make_card(total_blocks=80, block_size=BLOCK_SIZE, max_model_len=256)
-    card = msgspec.structs.replace(card, capabilities=CAPABILITIES)
-    return lambda: (SimulatedEngine(LinearModel(DEFAULT_COSTS), 1e6, range(100, 200)), card)
-
-
-def torch(folder: Path) -> Maker:
-    pytest.importorskip("torch", reason="the torch extra is not installed")
-    from jedlik.engines.torch.engine import TorchEngine
-    from jedlik.engines.torch.options import EngineOptions
-    from jedlik.engines.torch.pool import allocate
-    from jedlik.models import tiny
-
-    model = folder / "model"
-    if not model.exists():
-        model.mkdir()
-        tiny.write(model)
-    options = EngineOptions(
-        cache_dir=str(folder / "kernels"),
-        device="cpu",
-        dtype="float32",
-        block_size=BLOCK_SIZE,
-        max_sequences=8,
-        max_model_len=256,
-        deterministic=True,
-        native=False,
-    )
-
-    def make() -> tuple[TorchEngine, Card]:
-        engine = TorchEngine(model, options, lambda _, device: allocate(1 << 20, device))
-        facts = engine.facts
-        card = make_card(total_blocks=min(facts.total_blocks, 80), block_size=BLOCK_SIZE, max_model_len=256)
-        card = msgspec.structs.replace(
-            card, layout=facts.layout, vocab_size=facts.vocab_size, eos_token_ids=(), capabilities=facts.capabilities
-        )
-        return engine, card
-
-    return make
-
-
-MAKERS: dict[str, Callable[[Path], Maker]] = {"simulated": simulated, "torch": torch}
+Talk = Callable[[Conversation], Coroutine[object, object, None]]
 
 
 @pytest.fixture(scope="module")
@@ -70,63 +26,81 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("conformance")
 
 
-@pytest.fixture(params=sorted(MAKERS))
-def worker_under_test(request: pytest.FixtureRequest, folder: Path) -> Maker:
-    """Makes a fresh engine and its card at every call."""
-    return MAKERS[request.param](folder)
+@pytest.fixture(scope="module", params=KINDS)
+def worker(request: pytest.FixtureRequest, folder: Path) -> Iterator[Served]:
+    """A worker that all tests of this module share."""
+    with started(request.param, folder) as made:
+        yield made
 
 
-def converse(
-    maker: Maker, talk: Callable[[Conforming], Coroutine[object, object, None]], run_ahead: bool = True
-) -> None:
-    async def main() -> None:
-        worker = Conforming(maker, run_ahead)
+@pytest.fixture(params=KINDS)
+def leaving(request: pytest.FixtureRequest, folder: Path) -> Iterator[Served]:
+    """A worker of the test's own, which the test may drain."""
+    with started(request.param, folder) as made:
+        yield made
+
+
+@pytest.fixture
+def tenant(request: pytest.FixtureRequest) -> str:
+    return str(request.node.name)
+
+
+@pytest.fixture
+def converse(worker: Served, tenant: str) -> Callable[[Talk], None]:
+    """Run a conversation with the worker."""
+
+    async def main(talk: Talk) -> None:
+        conversation = await connected(worker.address, f"{tenant}@1")
         try:
-            await talk(worker)
+            await talk(conversation)
         finally:
-            worker.close()
+            await conversation.close()
 
-    asyncio.run(main())
-
-
-def ask(handle: int, prompt: list[int] | None = None, tokens: int = 12, **more: object) -> Submit:
-    stopping = more.pop("stopping", None) or Stopping(max_tokens=tokens, ignore_eos=True)
-    return make_submit(handle, prompt or PROMPT, sampling=GREEDY, stopping=stopping, **more)  # type: ignore[arg-type]
+    return lambda talk: asyncio.run(main(talk))
 
 
-def test_a_connection_begins_with_state_load_and_snapshot(worker_under_test: Maker) -> None:
-    async def talk(worker: Conforming) -> None:
-        assert [type(m) for m in worker.heard[:3]] == [State, Load, Snapshot]
+@pytest.fixture
+def ask(tenant: str) -> Callable[..., Submit]:
+    def make(handle: int, prompt: list[int] | None = None, tokens: int = 12, **more: object) -> Submit:
+        stopping = more.pop("stopping", None) or Stopping(max_tokens=tokens, ignore_eos=True)
+        whose = f"{tenant}{more.pop('tenant', '')}"
+        return make_submit(handle, prompt or PROMPT, sampling=GREEDY, stopping=stopping, tenant=whose, **more)  # type: ignore[arg-type]
+
+    return make
+
+
+Converse = Callable[[Talk], None]
+Ask = Callable[..., Submit]
+
+
+def test_a_connection_begins_with_card_state_load_and_snapshot(converse: Converse) -> None:
+    async def talk(worker: Conversation) -> None:  # `connected` has checked the order
         assert worker.view.complete
-        assert worker.heard[0] == State(1)
+        assert worker.of(State) == [State(1)]
 
-    converse(worker_under_test, talk)
+    converse(talk)
 
 
-@pytest.mark.parametrize("run_ahead", [True, False])
-def test_an_answer_does_not_depend_on_its_neighbours(worker_under_test: Maker, run_ahead: bool) -> None:
-    alone: dict[int, list[int]] = {}
+def test_an_answer_does_not_depend_on_its_neighbours(converse: Converse, ask: Ask) -> None:
     prompts = {h: [*PROMPT[: 5 * h], 60 + h] for h in range(1, 7)}
 
-    async def one_by_one(worker: Conforming) -> None:
+    async def talk(worker: Conversation) -> None:
         for handle, prompt in prompts.items():
-            alone[handle] = await worker.answer(ask(handle, prompt))
-            assert len(alone[handle]) == 12
+            await worker.answer(ask(handle, prompt))
+            assert len(worker.tokens[handle]) == 12
             assert worker.finished[handle].reason == "length"
-
-    async def together(worker: Conforming) -> None:
+        assert worker.largest_batch == 1
         for handle, prompt in prompts.items():
-            worker.say(ask(handle, prompt))
-        await worker.until(lambda: len(worker.finished) == len(prompts))
-        assert worker.tokens == alone
-        assert max(len(s.decodes) for s in worker.steps) > 1
+            worker.say(ask(10 + handle, prompt, tenant="together"))
+        await worker.until(lambda: len(worker.finished) == 2 * len(prompts))
+        assert [worker.tokens[10 + handle] for handle in prompts] == [worker.tokens[handle] for handle in prompts]
+        assert worker.largest_batch > 1
 
-    converse(worker_under_test, one_by_one)
-    converse(worker_under_test, together, run_ahead)
+    converse(talk)
 
 
-def test_a_prefix_is_found_again_and_changes_nothing(worker_under_test: Maker) -> None:
-    async def talk(worker: Conforming) -> None:
+def test_a_prefix_is_found_again_and_changes_nothing(converse: Converse, ask: Ask) -> None:
+    async def talk(worker: Conversation) -> None:
         first = await worker.answer(ask(1))
         again = await worker.answer(ask(2))
         assert again == first
@@ -134,20 +108,20 @@ def test_a_prefix_is_found_again_and_changes_nothing(worker_under_test: Maker) -
         await worker.answer(ask(3, tenant="other"))
         assert worker.started[3].cached_tokens == 0
 
-    converse(worker_under_test, talk)
+    converse(talk)
 
 
-def test_an_attempt_goes_on_where_the_last_one_stopped(worker_under_test: Maker) -> None:
-    async def talk(worker: Conforming) -> None:
+def test_an_attempt_goes_on_where_the_last_one_stopped(converse: Converse, ask: Ask) -> None:
+    async def talk(worker: Conversation) -> None:
         whole = await worker.answer(ask(1))
         rest = await worker.answer(ask(2, output=whole[:5], attempt=2))
         assert rest == whole[5:]
 
-    converse(worker_under_test, talk)
+    converse(talk)
 
 
-def test_a_stop_token_ends_the_answer(worker_under_test: Maker) -> None:
-    async def talk(worker: Conforming) -> None:
+def test_a_stop_token_ends_the_answer(converse: Converse, ask: Ask) -> None:
+    async def talk(worker: Conversation) -> None:
         whole = await worker.answer(ask(1))
         stop = whole[6]
         stopping = Stopping(max_tokens=12, ignore_eos=True, stop_token_ids=(stop,))
@@ -159,11 +133,11 @@ def test_a_stop_token_ends_the_answer(worker_under_test: Maker) -> None:
         assert len(longer) >= 10 or worker.finished[3].reason == "length"
         assert stop not in longer[:9]
 
-    converse(worker_under_test, talk)
+    converse(talk)
 
 
-def test_without_acknowledgement_it_pauses(worker_under_test: Maker) -> None:
-    async def talk(worker: Conforming) -> None:
+def test_without_acknowledgement_it_pauses(converse: Converse, ask: Ask) -> None:
+    async def talk(worker: Conversation) -> None:
         worker.auto_ack = False
         worker.say(ask(1, tokens=100))
         await worker.until(lambda: len(worker.tokens.get(1, [])) == RUN_AHEAD_TOKENS)
@@ -175,75 +149,107 @@ def test_without_acknowledgement_it_pauses(worker_under_test: Maker) -> None:
         await worker.until(lambda: 1 in worker.finished)
         assert len(worker.tokens[1]) == 100
 
-    converse(worker_under_test, talk)
+    converse(talk)
 
 
-def test_cancel_and_newer_attempts_end_quietly(worker_under_test: Maker) -> None:
-    async def talk(worker: Conforming) -> None:
+def test_cancel_and_newer_attempts_end_quietly(converse: Converse, ask: Ask, tenant: str) -> None:
+    async def talk(worker: Conversation) -> None:
         worker.say(ask(1, tokens=200))
-        worker.say(ask(2, tokens=200, request_id="r"))
+        worker.say(ask(2, tokens=200, request_id=f"{tenant} r"))
         await worker.until(lambda: {1, 2} <= set(worker.tokens))
         worker.say(Cancel([Handle(1)]))
-        counted = len(worker.tokens[1])
-        worker.say(ask(3, tokens=5, request_id="r", attempt=2))
-        await worker.until(lambda: 3 in worker.finished)
-        assert set(worker.finished) == {3}
-        assert len(worker.tokens[1]) == counted
+        worker.say(ask(3, tokens=5, request_id=f"{tenant} r", attempt=2))
+        await worker.until(lambda: 3 in worker.finished)  # what was under way when these were said has come before
+        counted = {handle: len(worker.tokens[handle]) for handle in (1, 2)}
+        await worker.answer(ask(4, tokens=5))
+        assert set(worker.finished) == {3, 4}
+        assert {handle: len(worker.tokens[handle]) for handle in (1, 2)} == counted
 
-    converse(worker_under_test, talk)
+    converse(talk)
 
 
-def test_memory_runs_short_and_nothing_is_lost(worker_under_test: Maker) -> None:
+def test_memory_runs_short_and_nothing_is_lost(converse: Converse, ask: Ask) -> None:
     prompts = {h: [h * 3 + i for i in range(30)] for h in range(1, 9)}
 
-    async def talk(worker: Conforming) -> None:
+    async def talk(worker: Conversation) -> None:
+        if worker.card.total_blocks * worker.card.layout.block_size >= len(prompts) * 150:
+            pytest.skip("this worker has memory for all of it")
+        before = worker.load.preemptions
         for handle, prompt in prompts.items():
             worker.say(ask(handle, prompt, tokens=120))
         await worker.until(lambda: len(worker.finished) == len(prompts))
         assert {len(t) for t in worker.tokens.values()} == {120}
-        worker.event(Woken())
-        loads = [m for m in worker.heard if isinstance(m, Load)]
-        assert loads[-1].preemptions > 0
+        await worker.until(lambda: worker.load.preemptions > before)
         lonely = await worker.answer(ask(20, prompts[5], tokens=120))
         assert lonely == worker.tokens[5]
 
-    converse(worker_under_test, talk)
+    converse(talk)
 
 
-def test_a_resync_equals_what_the_deltas_said(worker_under_test: Maker) -> None:
-    async def talk(worker: Conforming) -> None:
+def test_a_resync_equals_what_the_deltas_said(converse: Converse, ask: Ask) -> None:
+    async def talk(worker: Conversation) -> None:
         for handle in range(1, 5):
             await worker.answer(ask(handle, [handle * 10 + i for i in range(30)]))
+        await worker.until(lambda: worker.load.running == 0)
+        assert worker.of(Facts)
         before = dict(worker.view.keys)
         assert before
-        said = len(worker.heard)
+        snapshots = len(worker.of(Snapshot))
         worker.say(Resync())
-        assert any(isinstance(message, Snapshot) for message in worker.heard[said:])
+        await worker.until(lambda: len(worker.of(Snapshot)) > snapshots and worker.view.complete)
         assert worker.view.keys == before
 
-    converse(worker_under_test, talk)
+    converse(talk)
 
 
-def test_what_is_refused_says_why(worker_under_test: Maker) -> None:
-    async def talk(worker: Conforming) -> None:
-        await worker.answer(ask(1, [1] * 300))
+def test_what_is_refused_says_why(converse: Converse, ask: Ask) -> None:
+    async def talk(worker: Conversation) -> None:
+        await worker.answer(ask(1, [1] * (worker.card.max_model_len + 44)))
         await worker.answer(ask(2, [worker.card.vocab_size]))
-        worker.event(Drain())
-        await worker.answer(ask(3))
-        faults = [worker.finished[h].fault for h in (1, 2, 3)]
-        assert [f.kind for f in faults if f] == ["invalid", "invalid", "unavailable"]
-        assert worker.drained
+        faults = [worker.finished[h].fault for h in (1, 2)]
+        assert [f.kind for f in faults if f] == ["invalid", "invalid"]
 
-    converse(worker_under_test, talk)
+    converse(talk)
 
 
-def test_a_lost_gateway_frees_everything(worker_under_test: Maker) -> None:
-    async def talk(worker: Conforming) -> None:
-        worker.say(ask(1, tokens=200))
-        await worker.until(lambda: 1 in worker.tokens)
-        worker.event(GatewayLost(GATEWAY))
-        worker.event(Drain())
-        await worker.until(lambda: worker.drained)
-        assert not worker.finished
+def test_a_worker_that_drains_finishes_what_runs_and_refuses_the_rest(leaving: Served, ask: Ask) -> None:
+    async def main() -> None:
+        worker = await connected(leaving.address, "g@1")
+        worker.auto_ack = False
+        worker.say(ask(1, tokens=100))
+        await worker.until(lambda: len(worker.tokens.get(1, [])) == RUN_AHEAD_TOKENS)  # it pauses, and so it runs
+        leaving.drain()
+        await worker.until(lambda: any(s.draining for s in worker.of(State) if isinstance(s, State)))
+        await worker.answer(ask(2))
+        fault = worker.finished[2].fault
+        assert fault is not None
+        assert fault.kind == "unavailable"
+        worker.auto_ack = True
+        worker.say(Ack([Handle(1)], [RUN_AHEAD_TOKENS]))
+        await worker.until(lambda: worker.ended)
+        assert len(worker.tokens[1]) == 100
+        assert worker.finished[1].reason == "length"
+        await worker.close()
 
-    converse(worker_under_test, talk)
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("says_goodbye", [True, False])
+def test_a_gateway_that_leaves_frees_everything(worker: Served, ask: Ask, tenant: str, says_goodbye: bool) -> None:
+    async def main() -> None:
+        stays = await connected(worker.address, f"{tenant} stays@1")
+        leaves = await connected(worker.address, f"{tenant} leaves@1")
+        leaves.auto_ack = False
+        leaves.say(ask(1, tokens=200))
+        await leaves.until(lambda: len(leaves.tokens.get(1, [])) == RUN_AHEAD_TOKENS)
+        await stays.until(lambda: stays.load.held_blocks > 0)
+        if says_goodbye:
+            leaves.say(Goodbye())
+            await stays.until(lambda: stays.load.held_blocks == 0)
+        await leaves.close()
+        await stays.until(lambda: (stays.load.held_blocks, stays.load.running, stays.load.waiting) == (0, 0, 0))
+        assert not leaves.finished
+        assert len(await stays.answer(ask(2))) == 12
+        await stays.close()
+
+    asyncio.run(main())
