@@ -224,8 +224,7 @@ def test_a_worker_that_drains_finishes_what_runs_and_refuses_the_rest(leaving: S
         fault = worker.finished[2].fault
         assert fault is not None
         assert fault.kind == "unavailable"
-        worker.auto_ack = True
-        worker.say(Ack([Handle(1)], [RUN_AHEAD_TOKENS]))
+        worker.say(Ack([Handle(1)], [RUN_AHEAD_TOKENS]))  # enough for the rest
         await worker.until(lambda: worker.ended)
         assert len(worker.tokens[1]) == 100
         assert worker.finished[1].reason == "length"

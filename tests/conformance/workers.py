@@ -5,6 +5,7 @@ The suite needs a worker with a block size of 8 and room for 256 tokens in a seq
 """
 
 import asyncio
+import contextlib
 import os
 import shutil
 import signal
@@ -14,7 +15,6 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -82,7 +82,7 @@ class LiveWorker:
         self._loop.call_soon_threadsafe(self._draining.set)
 
     def close(self) -> None:
-        if self._thread.is_alive():
+        with contextlib.suppress(RuntimeError):  # it has drained, and its loop is closed
             self._loop.call_soon_threadsafe(self._closing.set)
         self._thread.join(START_S)
         shutil.rmtree(self._folder)
@@ -118,7 +118,7 @@ class ProcessWorker:
         self._run = make(None, os.getpid())
         config = ServeConfig(
             model=str(model),
-            engine=engine,  # type: ignore[arg-type]
+            engine=engine,
             workers=1,
             device="cpu",
             dtype="float32",
@@ -254,7 +254,7 @@ KINDS = (
 )
 
 
-@contextmanager
+@contextlib.contextmanager
 def started(kind: str, folder: Path) -> "Iterator[Served]":
     """A worker of a kind, for as long as the context is entered."""
     worker = _started(kind, folder)

@@ -18,8 +18,10 @@ import msgspec
 
 from jedlik import __version__
 from jedlik.cli import model_check
+from jedlik.cli.engines import kind_of
 from jedlik.cli.listening import remedy
 from jedlik.cli.sizing import available_bytes
+from jedlik.core.config import ServeConfig
 from jedlik.core.errors import ConfigError
 from jedlik.models import gguf_header
 from jedlik.models.cache import home
@@ -28,11 +30,6 @@ from jedlik.models.files import list_models, locate
 
 GIB = 1 << 30
 NEEDED_DISK_BYTES, NEEDED_MEMORY_BYTES = 1 * GIB, 1 * GIB
-
-
-NO_TORCH = (
-    "pip install 'jedlik[torch]' (without a GPU first: pip install torch==2.13.0); --engine simulated works without"
-)
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -72,11 +69,12 @@ def system() -> Finding:
 
 
 def packages() -> Iterator[Finding]:
-    for name in ("torch", "transformers", "safetensors"):
+    kind = kind_of(ServeConfig(model=""))
+    for name in kind.packages:
         try:
             yield Finding("ok", f"{name} {version(name)}")
         except PackageNotFoundError:
-            yield Finding("failed", f"{name} is not installed", NO_TORCH)
+            yield Finding("failed", f"{name} is not installed", kind.remedy)
 
 
 def memory(free_bytes: int) -> Finding:

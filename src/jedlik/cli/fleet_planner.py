@@ -21,7 +21,7 @@ def make_planner(config: ServeConfig, places: Sequence[Place], initial: Counts) 
 def _model(config: ServeConfig) -> LinearModel | None:
     if config.profile is None or config.planner.acts == "off":
         return None
-    from jedlik.cli.engines import profiled_costs  # brings numpy
+    from jedlik.cli.engines import profiled_costs
 
     costs = profiled_costs(config)
     return None if costs is None else LinearModel(costs)

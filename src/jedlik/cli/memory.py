@@ -8,16 +8,13 @@ from pathlib import Path
 
 import msgspec
 
-from jedlik.cli.places import on_gpu
+from jedlik.cli.engines import kind_of
 from jedlik.cli.sizing import LEAST_BYTES, MOST_SHARE, available_bytes, host_share, sizes
 from jedlik.cli.units import shown
 from jedlik.core.config import ServeConfig
 from jedlik.core.errors import ConfigError
-from jedlik.engines.torch.options import dtype_of
 from jedlik.models import info, safetensors
 
-TORCH_BYTES, CUDA_BYTES, SIMULATED_BYTES = 450 << 20, 1 << 30, 70 << 20
-"""A worker's process, with the engine it imports and what a step needs."""
 SERVER_BYTES = 200 << 20
 """Supervisor and gateway."""
 HEAD, EMBEDDINGS = "lm_head.weight", "embed_tokens.weight"
@@ -48,10 +45,10 @@ def prepare(config: ServeConfig, path: Path) -> tuple[int | None, str]:
 
     Raises ConfigError with a remedy, where the server does not fit, or a cache is too small to serve.
     """
-    gpu, free = on_gpu(config), available_bytes()
+    kind, free = kind_of(config), available_bytes()
+    gpu, dtype = kind.on_gpu(config), kind.memory(config).dtype
     model = info.read(path)
-    dtype = "bfloat16" if config.engine == "simulated" else dtype_of(config.dtype, "cuda" if gpu else "cpu")
-    takes = reckoned(config, 0 if gpu else weight_bytes(path, dtype), free, gpu=gpu)
+    takes = reckoned(config, 0 if gpu else weight_bytes(path, dtype), free)
     layout = info.layout(model, dtype, config.worker.block_size)
     if config.kv_cache_bytes or takes.cache:
         sizes(config, layout, model.context_length, takes.cache)
@@ -72,13 +69,14 @@ def weight_bytes(path: Path, dtype: str) -> int:
     return numbers * ITEM_BYTES[dtype]
 
 
-def reckoned(config: ServeConfig, weights: int, free: int, *, gpu: bool) -> Takes:
+def reckoned(config: ServeConfig, weights: int, free: int) -> Takes:
     """The memory of all workers. A cache of no set size is a share of what is free, and of what the rest leaves."""
-    workers = config.most_workers
-    if config.engine == "simulated":  # its blocks hold nothing
-        return Takes(workers, SIMULATED_BYTES, 0, 0, 0)
-    bare = Takes(workers, CUDA_BYTES if gpu else TORCH_BYTES, weights, 0, config.kv_host_bytes or 0)
-    if gpu:
+    workers, kind = config.most_workers, kind_of(config)
+    needs = kind.memory(config)
+    if not needs.holds_data:
+        return Takes(workers, needs.process_bytes, 0, 0, 0)
+    bare = Takes(workers, needs.process_bytes, weights, 0, config.kv_host_bytes or 0)
+    if kind.on_gpu(config):
         return bare
     left = int((free - bare.total) * MOST_SHARE / max(workers, 1))
     return msgspec.structs.replace(bare, cache=config.kv_cache_bytes or min(host_share(free), max(left, LEAST_BYTES)))

@@ -1,6 +1,6 @@
 """Whether a model can be served at all: one check for `jedlik doctor` and `jedlik serve`.
 
-`jedlik serve` has it in a process of its own (`python -m jedlik.cli.model_check FOLDER ENGINE DEFAULTS`), so that its
+`jedlik serve` has it in a process of its own (`python -m jedlik.cli.model_check FOLDER WEIGHTS DEFAULTS`), so that its
 supervisor stays small: reading a large tokenizer takes hundreds of MB.
 """
 
@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+from jedlik.cli.engines import kind_of
 from jedlik.core.config import ServeConfig
 from jedlik.core.errors import Bug, ConfigError, RequestError
 from jedlik.models import check
@@ -19,20 +20,23 @@ EXIT_WRONG = 2
 QUESTION = ({"role": "user", "content": "Hello!"},)
 
 
-def examine(path: Path, engine: str = "torch", generation_config: str = "vendor") -> ModelInfo:
-    """What a model directory says of itself. Raises ConfigError with the first reason why it can't be served."""
+def examine(path: Path, weights: bool = True, generation_config: str = "vendor") -> ModelInfo:
+    """Return the numbers of a model directory. Raises ConfigError with the first reason why it can't be served.
+
+    `weights`: an engine will load them.
+    """
     try:
-        return _examined(path, engine, generation_config)
+        return _examined(path, weights, generation_config)
     except ConfigError as error:
         if path.parent != shelf():
             raise
         raise ConfigError(f"{error} (jedlik made {path}: remove that folder, and it is made again)") from None
 
 
-def _examined(path: Path, engine: str, generation_config: str) -> ModelInfo:
+def _examined(path: Path, weights: bool, generation_config: str) -> ModelInfo:
     from jedlik.frontend.text.model import load_tokenizer
 
-    model = check.check(path, weights=engine == "torch", vendor=generation_config == "vendor")
+    model = check.check(path, weights=weights, vendor=generation_config == "vendor")
     tokenizer, _ = load_tokenizer(path)
     ids = tokenizer.get_vocab(with_added_tokens=False).values()
     if not ids:
@@ -48,7 +52,8 @@ def _examined(path: Path, engine: str, generation_config: str) -> ModelInfo:
 
 def examine_apart(path: Path, config: ServeConfig) -> None:
     """The same for a server, in a process of its own. Raises ConfigError."""
-    command = [sys.executable, "-m", "jedlik.cli.model_check", str(path), config.engine, config.generation_config]
+    weights = "weights" if kind_of(config).loads_weights else "no-weights"
+    command = [sys.executable, "-m", "jedlik.cli.model_check", str(path), weights, config.generation_config]
     done = subprocess.run(command, capture_output=True, text=True, start_new_session=True)
     if done.returncode == EXIT_WRONG:
         raise ConfigError(done.stdout.strip())
@@ -75,7 +80,7 @@ def _chats(path: Path) -> None:
 
 if __name__ == "__main__":
     try:
-        examine(Path(sys.argv[1]), sys.argv[2], sys.argv[3])
+        examine(Path(sys.argv[1]), sys.argv[2] == "weights", sys.argv[3])
     except ConfigError as error:
         print(error)
         sys.exit(EXIT_WRONG)

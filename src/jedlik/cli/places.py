@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from jedlik.cli.engines import kind_of
 from jedlik.core.config import ServeConfig
 from jedlik.core.errors import ConfigError
 from jedlik.core.plans import Place
@@ -48,7 +49,7 @@ def spots(config: ServeConfig) -> list[Spot]:
             Spot(Place(name=f"worker-{number}", path=(host,), role=role if split else None))
             for number, role in enumerate(config.roles)
         ]
-    if on_gpu(config):
+    if kind_of(config).on_gpu(config):
         return on_gpus(config.most_workers, gpus(), host)
     return on_cpus(config.most_workers, numa_nodes(), host)
 
@@ -73,13 +74,6 @@ def on_gpus(most: int, found: Sequence[Gpu], host: str) -> list[Spot]:
         place = Place(name=f"worker-{number}", gpus=1.0, path=(host, *node, f"gpu{gpu.device}"))
         made.append(Spot(place, device=gpu.device))
     return made
-
-
-def on_gpu(config: ServeConfig) -> bool:
-    """Whether workers compute on GPUs; the supervisor imports no engine that could tell."""
-    if config.engine != "torch" or config.device == "cpu":
-        return False
-    return config.device == "cuda" or Path("/proc/driver/nvidia").exists()
 
 
 def gpus() -> list[Gpu]:

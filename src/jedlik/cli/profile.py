@@ -78,7 +78,7 @@ def of_engine(fetch: Callable[[], ModelFiles], wanted: Wanted) -> None:
         profile,
         model=files.name,
         device=hello.device,
-        backend="torch",
+        backend=config.engine,
         gpus=int(hello.device != "cpu"),
         kv_bytes_per_token=hello.kv_bytes_per_token,
         kv_tokens=hello.kv_tokens,

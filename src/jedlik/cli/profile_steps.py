@@ -161,11 +161,9 @@ def middle(points: list[Point]) -> Point:
     return Point(shape, statistics.median(point.elapsed_s for point in points))
 
 
-def hello(card: Card) -> Hello:
+def hello(card: Card, device: str) -> Hello:
     """What a parent has to know of an engine."""
     size, block = card.layout.block_size, block_bytes(card.layout)
-    words = card.engine.split()
-    device = words[1] if len(words) > 1 else "cpu"
     return Hello(card.engine, device, card.max_model_len, (card.total_blocks - 1) * size, block // size)
 
 
@@ -178,7 +176,7 @@ def serve(asks: TextIO, answers: TextIO, told: ProcessConfig) -> None:
 
     try:
         loaded = load(told, lambda _: None)
-        say(Told(hello=hello(loaded.card)))
+        say(Told(hello=hello(loaded.card, loaded.device)))
         bench: Bench | None = None
         for line in asks:
             ask = msgspec.json.decode(line, type=Ask)

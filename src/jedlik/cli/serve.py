@@ -5,7 +5,6 @@ Imports neither torch nor anything of the gateway: it must be up at once and sta
 
 import asyncio
 import contextlib
-import importlib.util
 import os
 import secrets
 from collections.abc import Callable
@@ -15,13 +14,13 @@ import setproctitle
 
 from jedlik.cli import children, event_log, left, memory, tiers
 from jedlik.cli.children import Server
+from jedlik.cli.engines import check_installed, profiled_costs
 from jedlik.cli.listening import bind, refused
 from jedlik.cli.model_check import examine_apart
 from jedlik.cli.places import spots
 from jedlik.cli.policies import policies_of
 from jedlik.cli.supervisor import Start, supervise
 from jedlik.core.config import ServeConfig
-from jedlik.core.errors import ConfigError
 from jedlik.live.descriptors import raise_limit
 from jedlik.live.rundir import RunDir, make
 from jedlik.models.files import ModelFiles
@@ -37,13 +36,10 @@ def serve(config: ServeConfig, resolve: Callable[[], ModelFiles], say: Say) -> b
     """
     setproctitle.setproctitle("jedlik: supervisor")
     raise_limit()
-    if config.engine == "torch" and importlib.util.find_spec("torch") is None:
-        raise ConfigError("torch is not installed: pip install 'jedlik[torch]', or try --engine simulated")
+    check_installed(config)
     policies_of(config.gateway)  # the processes make their own: a wrong name must not wait for them
     if config.profile is not None:
-        from jedlik.cli.engines import profiled_costs  # brings numpy
-
-        profiled_costs(config)
+        profiled_costs(config)  # a wrong name must not wait for the workers
     event_log.prepare(config)
     for line in tiers.prepare(config):
         say(line)

@@ -14,6 +14,7 @@ import yaml
 
 from jedlik.cli import fleet as fleets
 from jedlik.cli import reach, tiers, values
+from jedlik.cli.engines import kind_of
 from jedlik.cli.fields import Field, fields
 from jedlik.core.config import FleetConfig, ServeConfig
 from jedlik.core.errors import ConfigError
@@ -142,6 +143,7 @@ def convert(field: Field, value: Value) -> object:
 
 def check(config: ServeConfig) -> None:
     """What no field can say alone. Raises ConfigError."""
+    kind_of(config)
     tiers.check(config)
     reach.check(config)
     if not config.roles and config.planner.acts != "on":

@@ -4,7 +4,7 @@ import asyncio
 import os
 import sys
 
-from jedlik.cli.engines import Loaded, Status, load, profiled_costs
+from jedlik.cli.engines import LoadedEngine, Status, kind_of, load, profiled_costs
 from jedlik.cli.event_log import make_worker, worker_log
 from jedlik.cli.process import ProcessConfig, run
 from jedlik.cli.tiers import stores
@@ -20,6 +20,8 @@ from jedlik.transfer.agent import Agent, AgentOptions
 
 async def work(told: ProcessConfig, log: Log, stop: asyncio.Event) -> None:
     """Load, serve until told to stop, drain."""
+    if kind_of(told.config).schedules_itself:
+        raise Bug(f"{told.config.engine} schedules itself: its worker is an adapter, not this process")
     loaded = await _load(told, stop)
     card, costs = loaded.card, profiled_costs(told.config)
     node, recorder = make_worker(told, card, costs), worker_log(told, card, costs)
@@ -53,7 +55,7 @@ async def work(told: ProcessConfig, log: Log, stop: asyncio.Event) -> None:
         raise results[0]
 
 
-async def _load(told: ProcessConfig, stop: asyncio.Event) -> Loaded:
+async def _load(told: ProcessConfig, stop: asyncio.Event) -> LoadedEngine:
     """The engine, loaded beside the loop: a signal meanwhile ends the process at once, there is nothing to lose."""
     loading = asyncio.create_task(asyncio.to_thread(load, told, _status(told)))
     stopping = asyncio.create_task(stop.wait())
@@ -69,7 +71,7 @@ def data_name(told: ProcessConfig) -> str:
     return f"{told.id}.data"
 
 
-def _agent(told: ProcessConfig, loaded: Loaded, log: Log) -> Agent:
+def _agent(told: ProcessConfig, loaded: LoadedEngine, log: Log) -> Agent:
     """What carries this worker's blocks, with the stores that its card names as tiers."""
     options = AgentOptions(listen=f"unix:{told.run.socket(data_name(told))}", key=told.cluster_key)
 
@@ -77,7 +79,7 @@ def _agent(told: ProcessConfig, loaded: Loaded, log: Log) -> Agent:
         log.line("blocks", problem=text)
 
     kept = stores(told.config, told.name, loaded.card, loaded.arena.block_bytes)
-    return Agent(loaded.card.worker, loaded.arena, options, kept, loaded.device, complain)
+    return Agent(loaded.card.worker, loaded.arena, options, kept, loaded.cache, complain)
 
 
 def _status(told: ProcessConfig) -> Status:

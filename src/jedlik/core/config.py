@@ -20,7 +20,6 @@ Factor = Annotated[float, Meta(gt=0)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 Device = Literal["auto", "cpu", "cuda"]
 Dtype = Literal["auto", "bfloat16", "float32"]
-EngineKind = Literal["torch", "simulated"]
 Role = Literal["prefill", "decode", "both"]
 """What a worker admits: prompts to prefill for others, requests to decode, or both. May change while it runs."""
 DEFAULT_WORKERS = 2
@@ -193,8 +192,8 @@ class ServeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Workers that only prefill, for others."""
     decode: Workers = 0
     """Workers that decode; whether they also prefill a prompt is decided for each, by what is faster."""
-    engine: EngineKind = "torch"
-    """What computes: PyTorch, or a stand-in that only takes the time."""
+    engine: str = "torch"
+    """The engine of workers: torch (PyTorch), or simulated (it computes nothing and takes the time of steps)."""
     host: str = "127.0.0.1"
     """The address to listen on."""
     port: Annotated[int, Meta(ge=0, le=65535)] = 8000
