@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from report_runs import outcome, run
 
 from jedlik.sim.outcome import Sample
+from jedlik.sim.report.charts import SHADES, cells
 from jedlik.sim.report.columns import columns
-from jedlik.sim.report.heat import SHADES, cells
 from jedlik.sim.report.series import MOST_ROWS, Bins, bins_for, cdf, fleet, percentiles, rates, shares
 from jedlik.sim.report.svg import across, log_ticks, number_ticks, path, time_ticks, upward
 

@@ -1,1 +1,1 @@
-"""What a simulation showed: numbers, a table for the terminal, a page for the browser."""
+"""The report of a simulation: numbers, a table for the terminal, a page for the browser."""

@@ -14,20 +14,20 @@ Indices = npt.NDArray[np.int64]
 
 
 class Slo(NamedTuple):
-    """What counts as good; None: no such limit."""
+    """The limits within which an answer is good; None: there is no such limit."""
 
     ttft_s: float | None = None
     itl_s: float | None = None
 
 
-class Columns(NamedTuple):
-    """By request, in the order of the run's outcomes."""
+class RequestColumns(NamedTuple):
+    """The requests of a run, in the order of its outcomes."""
 
     arrived_s: Floats
     ttft_s: Floats
-    """NaN: no token came."""
+    """The time to the first token; NaN: no token came."""
     itl_s: Floats
-    """NaN: fewer than two tokens came."""
+    """The mean time between tokens; NaN: fewer than two tokens came."""
     ended_s: Floats
     prompt_tokens: Floats
     cached_tokens: Floats
@@ -38,7 +38,7 @@ class Columns(NamedTuple):
     shed: Flags
 
     def good(self, slo: Slo) -> Flags:
-        """Ended well within both limits; an answer of one token has no ITL and keeps that limit."""
+        """Return which requests ended well within both limits; an answer of one token has no ITL and is within it."""
         good = self.ok.copy()
         if slo.ttft_s is not None:
             good &= self.ttft_s <= slo.ttft_s
@@ -47,7 +47,9 @@ class Columns(NamedTuple):
         return good
 
 
-def columns(outcomes: list[Outcome]) -> Columns:
+def columns(outcomes: list[Outcome]) -> RequestColumns:
+    """Return outcomes as columns."""
+
     def floats(of: Callable[[Outcome], float | None]) -> Floats:
         return np.array([of(outcome) for outcome in outcomes], dtype=np.float64)
 
@@ -57,16 +59,16 @@ def columns(outcomes: list[Outcome]) -> Columns:
     def flags(of: Callable[[Outcome], bool]) -> Flags:
         return np.array([of(outcome) for outcome in outcomes], dtype=np.bool_)
 
-    return Columns(
-        floats(lambda o: o.arrived_s),
-        floats(lambda o: o.ttft_s),
-        floats(lambda o: o.itl_s),
-        floats(lambda o: o.ended_s),
-        floats(lambda o: o.prompt_tokens),
-        floats(lambda o: o.cached_tokens),
-        floats(lambda o: o.output_tokens),
-        integers(lambda o: o.worker),
-        integers(lambda o: o.attempts),
-        flags(lambda o: o.ok),
-        flags(lambda o: o.outcome == "overloaded"),
+    return RequestColumns(
+        arrived_s=floats(lambda o: o.arrived_s),
+        ttft_s=floats(lambda o: o.ttft_s),
+        itl_s=floats(lambda o: o.itl_s),
+        ended_s=floats(lambda o: o.ended_s),
+        prompt_tokens=floats(lambda o: o.prompt_tokens),
+        cached_tokens=floats(lambda o: o.cached_tokens),
+        output_tokens=floats(lambda o: o.output_tokens),
+        worker=integers(lambda o: o.worker),
+        attempts=integers(lambda o: o.attempts),
+        ok=flags(lambda o: o.ok),
+        shed=flags(lambda o: o.outcome == "overloaded"),
     )

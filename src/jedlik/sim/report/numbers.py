@@ -1,7 +1,8 @@
-"""The figures of a run: what `--json` holds and the table shows. Keys are documented in docs/simulator.md.
+"""The figures of a run, for `--json` and for the table. Keys are documented in docs/simulator.md.
 
 Latencies, hit rate and rates of answers are over requests that ended well; goodput is over all that were offered, so
-what was shed, failed or unfinished is missed. Percentiles interpolate linearly. Nothing to measure is null, not zero.
+requests that were shed, failed or unfinished count as missed. Percentiles interpolate linearly. Where there is nothing
+to measure the figure is null, not zero.
 """
 
 from collections.abc import Mapping
@@ -14,22 +15,22 @@ from jedlik.core.facts import Planned
 from jedlik.core.sums import float_sum
 from jedlik.sim.choices import Asked
 from jedlik.sim.outcome import Action, Run
-from jedlik.sim.report.columns import Columns, Flags, Floats, Indices, Slo, columns
-from jedlik.sim.report.kept import promises, ratio
-from jedlik.sim.report.moving import HandOffs, RoleRow, TierRow, hand_offs, roles, tiers
+from jedlik.sim.report.attainment import attainment_of, ratio
+from jedlik.sim.report.columns import Flags, Floats, Indices, RequestColumns, Slo, columns
+from jedlik.sim.report.transfers import HandOffs, RoleRow, TierRow, hand_offs, roles, tiers
 
 
 class Failures(msgspec.Struct, frozen=True):
-    """How often a policy was asked for a worker, and how often it failed, so that the default chose."""
+    """The choices of a policy, and those in which it failed, so that the default chose."""
 
     choices: int
     failures: int
     causes: dict[str, int]
-    """What it raised, and how often."""
+    """The errors that the policy raised, and how often."""
 
 
 class Spread(msgspec.Struct, frozen=True):
-    """Of a quantity over requests, seconds."""
+    """The mean and the percentiles of a quantity over requests, seconds."""
 
     mean: float | None
     p50: float | None
@@ -46,7 +47,7 @@ class Happened(msgspec.Struct, frozen=True):
     detail: str
 
 
-class Decided(msgspec.Struct, frozen=True):
+class Decided(msgspec.Struct, frozen=True, kw_only=True):
     """A planner's decision and its reasons, with their keys."""
 
     at_s: float
@@ -57,24 +58,24 @@ class Decided(msgspec.Struct, frozen=True):
     done: list[str]
     why: str
     reasons: dict[str, float | None]
-    """By name and unit."""
+    """The planner's reasons, by name and unit."""
 
 
-class WorkerRow(msgspec.Struct, frozen=True):
-    """One worker's part."""
+class WorkerRow(msgspec.Struct, frozen=True, kw_only=True):
+    """The figures of one worker."""
 
     worker: str
     gpus: float
     answered: int
-    """Requests that ended well and got their first token here."""
+    """The requests that ended well and got their first token here."""
     hit_rate: float | None
     output_tokens: int
     ttft_p90_s: float | None
     running_mean: float | None
-    """Sequences in its batch, over the samples."""
+    """The mean number of sequences in the worker's batch, over the samples."""
     waiting_mean: float | None
     busy_share: float | None
-    """Of the samples: something was running."""
+    """The share of the samples in which something was running."""
 
 
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,49 +84,49 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     policy: str
     """The policy as it was asked for."""
     policy_failures: Failures | None
-    """null: it never failed."""
+    """The policy's failures; null: it never failed."""
     shadow_failures: Failures | None
     seed: int
     speed: float
     requests: int
-    """Offered."""
+    """The number of requests that were offered."""
     answered: int
-    """Ended well."""
+    """The number of requests that ended well."""
     failed: int
     shed: int
-    """Refused as overloaded (429)."""
+    """The number of requests that were refused as overloaded (429)."""
     unfinished: int
-    """Not ended when the run was cut."""
+    """The number of requests that had not ended when the run was cut."""
     slo_ttft_s: float | None
     slo_itl_s: float | None
     goodput: float | None
-    """Share of the offered requests that ended well within the SLOs; null without SLOs."""
+    """The share of the offered requests that ended well within the SLOs; null without SLOs."""
     slo_attainment: float | None
-    """As `goodput`, of the attainable requests only; null without SLOs."""
+    """The share of the attainable requests that ended well within the SLOs; null without SLOs."""
     attainable_share: float | None
-    """Of the offered requests, those whose prefill alone, on an idle worker with all cached that ever was, keeps
-    `slo_ttft_s`."""
+    """The share of the offered requests whose prefill alone, on an idle worker with all cached that ever was, would be
+    within `slo_ttft_s`."""
     worst_minute_attainment: float | None
-    """Over whole minutes, by arrival, with 10 attainable requests or more; null: there was none."""
+    """The lowest attainment of whole minutes, by arrival, with 10 attainable requests or more; null: there was none."""
     goodput_per_gpu_s: float | None
-    """Requests that ended well within the SLOs, per second of a GPU."""
+    """The number of requests that ended well within the SLOs, per second of a GPU."""
     ttft_s: Spread
     itl_s: Spread
     hit_rate: float | None
-    """Cached prompt tokens / prompt tokens."""
+    """The share of prompt tokens that were cached."""
     migrated: int
-    """Requests that needed more than one attempt."""
+    """The number of requests that needed more than one attempt."""
     duration_s: float
     requests_per_s: float | None
-    """Answered."""
+    """The number of answered requests per second."""
     output_tokens_per_s: float | None
     gpus: float
     gpu_hours: float
-    """Start-up and draining included."""
+    """The GPU hours, start-up and draining included."""
     cost: float | None
-    """`gpu_hours` times what one costs; null: not known."""
+    """The cost: `gpu_hours` times the price of one; null: not known."""
     planner: str | None
-    """null: nobody planned."""
+    """The planner's name; null: there was none."""
     planner_actions: int
     planner_action_list: list[Happened]
     decisions: list[Decided]
@@ -133,22 +134,22 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     action_list: list[Happened]
     simulated_requests_per_cpu_s: float | None
     times_real_time: float | None
-    """Simulated seconds per second of wall time."""
+    """The simulated seconds per second of wall time."""
     cpu_s: float
     wall_s: float
     events: int
     workers: list[WorkerRow]
     handoffs: HandOffs | None
-    """null: there were none."""
+    """The figures of hand-offs; null: there were none."""
     tiers: list[TierRow]
     roles: list[RoleRow]
 
 
 def summarise(run: Run, slo: Slo, policy: str, seed: int, gpu_hour_cost: float | None = None) -> Summary:
-    """The figures of a run."""
+    """Return the figures of a run."""
     data = columns(run.outcomes)
     ok = data.ok
-    kept = promises(run, data, slo)
+    attained = attainment_of(run, data, slo)
     orders = run.planning.actions if run.planning else []
     answered, shed, ended = int(ok.sum()), int(data.shed.sum()), len(run.outcomes)
     return Summary(
@@ -164,11 +165,11 @@ def summarise(run: Run, slo: Slo, policy: str, seed: int, gpu_hour_cost: float |
         unfinished=run.offered - ended,
         slo_ttft_s=slo.ttft_s,
         slo_itl_s=slo.itl_s,
-        goodput=kept.goodput,
-        slo_attainment=kept.attainment,
-        attainable_share=kept.attainable_share,
-        worst_minute_attainment=kept.worst_minute,
-        goodput_per_gpu_s=kept.per_gpu_s,
+        goodput=attained.goodput,
+        slo_attainment=attained.attainment,
+        attainable_share=attained.attainable_share,
+        worst_minute_attainment=attained.worst_minute,
+        goodput_per_gpu_s=attained.per_gpu_s,
         ttft_s=spread(data.ttft_s[ok]),
         itl_s=spread(data.itl_s[ok]),
         hit_rate=hit_rate(data, ok),
@@ -198,12 +199,12 @@ def summarise(run: Run, slo: Slo, policy: str, seed: int, gpu_hour_cost: float |
 
 
 def to_json(summary: Summary) -> bytes:
-    """As `--json` writes it: indented, with a newline at the end."""
+    """Return the figures as `--json` writes them: indented, with a newline at the end."""
     return msgspec.json.format(msgspec.json.encode(summary), indent=2) + b"\n"
 
 
 def spread(values: Floats) -> Spread:
-    """NaNs do not count."""
+    """Return the spread of values; NaNs do not count."""
     values = values[~np.isnan(values)]
     if not len(values):
         return Spread(None, None, None, None)
@@ -211,7 +212,7 @@ def spread(values: Floats) -> Spread:
     return Spread(float(values.mean()), p50, p90, p99)
 
 
-def hit_rate(data: Columns, of: Flags | Indices) -> float | None:
+def hit_rate(data: RequestColumns, of: Flags | Indices) -> float | None:
     return ratio(float(data.cached_tokens[of].sum()), float(data.prompt_tokens[of].sum()))
 
 
@@ -238,8 +239,8 @@ def _decided(fact: Planned) -> Decided:
     )
 
 
-def _rows(run: Run, data: Columns) -> list[WorkerRow]:
-    """One pass over requests, however many workers there are."""
+def _rows(run: Run, data: RequestColumns) -> list[WorkerRow]:
+    """Return the rows of all workers, in one pass over the requests."""
     running, waiting, busy = (np.zeros(len(run.workers)) for _ in range(3))
     for sample in run.samples:
         batch = np.array(sample.running)
@@ -255,15 +256,15 @@ def _rows(run: Run, data: Columns) -> list[WorkerRow]:
         here = indices[bounds[index] : bounds[index + 1]]
         rows.append(
             WorkerRow(
-                name,
-                run.gpus[index],
-                len(here),
-                hit_rate(data, here),
-                int(data.output_tokens[here].sum()),
-                spread(data.ttft_s[here]).p90,
-                ratio(float(running[index]), taken),
-                ratio(float(waiting[index]), taken),
-                ratio(float(busy[index]), taken),
+                worker=name,
+                gpus=run.gpus[index],
+                answered=len(here),
+                hit_rate=hit_rate(data, here),
+                output_tokens=int(data.output_tokens[here].sum()),
+                ttft_p90_s=spread(data.ttft_s[here]).p90,
+                running_mean=ratio(float(running[index]), taken),
+                waiting_mean=ratio(float(waiting[index]), taken),
+                busy_share=ratio(float(busy[index]), taken),
             )
         )
     return rows

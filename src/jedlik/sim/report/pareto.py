@@ -1,6 +1,6 @@
 """The plot of a sizing: tokens/s per GPU against tokens/s per user, for a browser and for a terminal; and its page.
 
-The line is the front; what misses the promise is crossed, what was simulated on a sample only is hollow.
+The line is the front. A fleet that misses the SLOs is crossed, one that was simulated on a sample only is hollow.
 """
 
 from collections.abc import Sequence
@@ -8,14 +8,13 @@ from html import escape
 
 import numpy as np
 
-from jedlik.sim.report.page import Rows, table, together
-from jedlik.sim.report.style import CSS
-from jedlik.sim.report.svg import WIDTH, Scale, across, axes, figure, line, number_ticks, upward
+from jedlik.sim.report.page import CSS, Rows, table, together
+from jedlik.sim.report.svg import WIDTH, Axis, across, axes, figure, line, number_ticks, upward
 from jedlik.sim.report.words import number, share
 from jedlik.sim.sizing_points import Point
 
 COLUMNS, LINES = 66, 15
-"""Of the terminal's plot, without its axes."""
+"""The size of the terminal's plot, without its axes."""
 MARGIN = 0.06
 RADIUS = 4.5
 LABEL_PX, LETTER_PX = 14, 6.0
@@ -28,7 +27,7 @@ MARKS = """
 
 
 def plot(points: Sequence[Point], front: Sequence[Point], best: Point | None) -> str:
-    """The figure."""
+    """Return the figure as SVG in HTML."""
     x, y = _scales(points)
     body = axes(x, y, number_ticks(x, 9), number_ticks(y), "tokens/s per user (of the median answer)")
     if front:
@@ -39,13 +38,13 @@ def plot(points: Sequence[Point], front: Sequence[Point], best: Point | None) ->
     if best is not None:
         body += f'<circle class="dot best" {_at(best, x, y)} r="{RADIUS + 4}"/>'
     body += _labels([*([best] if best else []), *front], x, y)
-    told = f"{len(points)} fleets, {len(front)} on the front"
+    about = f"{len(points)} fleets, {len(front)} on the front"
     keys = [("a", "all workers do both"), ("b", "prefill apart"), ("miss", "misses the SLOs"), ("best", "recommended")]
-    return figure("Output tokens/s per GPU", told, keys, body).replace("<figure>", '<figure class="wide">', 1)
+    return figure("Output tokens/s per GPU", about, keys, body).replace("<figure>", '<figure class="wide">', 1)
 
 
 def page(title: str, subtitle: str, figure_html: str, tiles: Rows, tables: Sequence[tuple[str, str]]) -> str:
-    """The whole file; `tables` are headings and what `table` made of them."""
+    """Return the whole file; `tables` are headings and tables as HTML."""
     shown = "".join(f'<div class="tile"><b>{escape(b)}</b><span>{together(what)}</span></div>' for b, what in tiles)
     below = "".join(f"<h2>{escape(head)}</h2>{body}\n" for head, body in tables)
     return (
@@ -63,7 +62,7 @@ def rows_table(heads: Sequence[str], rows: Sequence[Sequence[str]], words: bool 
 
 
 def terminal(points: Sequence[Point], front: Sequence[Point], best: Point | None) -> list[str]:
-    """The plot in text: lines of equal width, axes included."""
+    """Return the plot in text: lines of equal width, axes included."""
     x, y = _scales(points)
     grid = [[" "] * COLUMNS for _ in range(LINES)]
     on_front = {point.fleet for point in front}
@@ -83,7 +82,7 @@ def terminal(points: Sequence[Point], front: Sequence[Point], best: Point | None
 
 
 def sign(point: Point, on_front: bool, is_best: bool) -> str:
-    """One character."""
+    """Return the character that stands for a fleet."""
     if is_best:
         return "★"
     if not point.holds:
@@ -91,7 +90,7 @@ def sign(point: Point, on_front: bool, is_best: bool) -> str:
     return "●" if on_front else "○"
 
 
-def _scales(points: Sequence[Point]) -> tuple[Scale, Scale]:
+def _scales(points: Sequence[Point]) -> tuple[Axis, Axis]:
     xs = [point.tokens_per_s_user for point in points] or [0.0, 1.0]
     ys = [point.tokens_per_s_gpu for point in points] or [0.0, 1.0]
     room = MARGIN * (max(xs) - min(xs)) or 0.1 * max(xs) or 1.0
@@ -99,12 +98,12 @@ def _scales(points: Sequence[Point]) -> tuple[Scale, Scale]:
     return across(max(min(xs) - room, 0.0), max(xs) + room), upward(top)
 
 
-def _at(point: Point, x: Scale, y: Scale) -> str:
+def _at(point: Point, x: Axis, y: Axis) -> str:
     return f'cx="{x.at(point.tokens_per_s_user):.1f}" cy="{y.at(point.tokens_per_s_gpu):.1f}"'
 
 
-def _dot(point: Point, x: Scale, y: Scale) -> str:
-    """A circle, or a cross for what misses; to hover over."""
+def _dot(point: Point, x: Axis, y: Axis) -> str:
+    """Return a circle, or a cross for a fleet that misses, with its name to hover over."""
     style = "apart" if point.fleet.shape.apart else ""
     part = "" if point.part == "trace" else ", on a sample"
     title = (
@@ -121,8 +120,8 @@ def _dot(point: Point, x: Scale, y: Scale) -> str:
     return f'<path class="dot miss" d="{stroke}"><title>{escape(title)}</title></path>'
 
 
-def _labels(points: Sequence[Point], x: Scale, y: Scale) -> str:
-    """Names, the first ones first, where there is room for them."""
+def _labels(points: Sequence[Point], x: Axis, y: Axis) -> str:
+    """Return names, the first ones first, where there is room for them."""
     parts: list[str] = []
     taken: list[tuple[float, float, float]] = []
     for point in points:

@@ -1,4 +1,4 @@
-"""A run over time, in bins: as many points as a plot can show, however long the run and however large the fleet."""
+"""A run over time in bins, as many as a plot can show, however long the run and however large the fleet."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -28,19 +28,19 @@ class Bins(NamedTuple):
         return np.linspace(self.width_s / 2, self.duration_s - self.width_s / 2, self.number)
 
     def of(self, at_s: Floats) -> Indices:
-        """Which bin a time falls into."""
+        """Return the bin that each time falls into."""
         return np.clip((at_s / self.width_s).astype(np.int64), 0, self.number - 1)
 
 
-class Fleet(NamedTuple):
+class WorkerSeries(NamedTuple):
     """Samples in bins: rows are workers (or groups of neighbours, in large fleets), columns bins. NaN: no sample."""
 
     mean: Floats
     least: Floats
-    """Of any worker, by bin."""
+    """The least of any worker, by bin."""
     most: Floats
     total: Floats
-    """Mean over the bin's samples, of all workers together."""
+    """The mean over the bin's samples, of all workers together."""
     rows: list[str]
     workers: int
 
@@ -50,12 +50,12 @@ def bins_for(requests: int, duration_s: float) -> Bins:
 
 
 def sample_bins(run: Run) -> Bins:
-    """One per sample, where they are few."""
+    """Return bins of one sample each, where they are few."""
     return Bins(min(max(len(run.samples), 1), MOST_BINS), max(run.duration_s, 1e-9))
 
 
 def shares(bins: Bins, at_s: Floats, part: Floats | Flags, whole: Floats | None = None) -> Floats:
-    """Sum of `part` / sum of `whole` (default: the count), by bin; NaN where that is nothing."""
+    """Return the sum of `part` / sum of `whole` (default: the count), by bin; NaN where that is nothing."""
     where = bins.of(at_s)
     above = np.bincount(where, weights=part.astype(np.float64), minlength=bins.number)
     below = np.bincount(where, weights=whole, minlength=bins.number).astype(np.float64)
@@ -63,12 +63,12 @@ def shares(bins: Bins, at_s: Floats, part: Floats | Flags, whole: Floats | None 
 
 
 def rates(bins: Bins, at_s: Floats) -> Floats:
-    """Of events, per second."""
+    """Return the events per second, by bin."""
     return np.bincount(bins.of(at_s), minlength=bins.number).astype(np.float64) / bins.width_s
 
 
 def percentiles(bins: Bins, at_s: Floats, values: Floats, ranks: Sequence[float]) -> list[Floats]:
-    """By bin, one array per rank; NaN where nothing was."""
+    """Return percentiles by bin, one array per rank; NaN where there are no values."""
     where = bins.of(at_s)
     order = np.argsort(where, kind="stable")
     bounds = np.searchsorted(where[order], np.arange(bins.number + 1))
@@ -81,13 +81,13 @@ def percentiles(bins: Bins, at_s: Floats, values: Floats, ranks: Sequence[float]
 
 
 def cdf(values: Floats) -> tuple[Floats, Floats]:
-    """(value, share of values up to it), denser towards the tail."""
+    """Return values and the share of values up to each, denser towards the tail."""
     ranks = np.concatenate((np.linspace(0, 0.9, CDF_POINTS // 2), 1 - np.geomspace(0.1, 0.0005, CDF_POINTS // 2), [1]))
     return np.quantile(values, ranks), ranks
 
 
-def fleet(run: Run, bins: Bins, of: Callable[[Sample], list[int]]) -> Fleet:
-    """`of` is what is looked at: running, waiting. One sample is held at a time."""
+def fleet(run: Run, bins: Bins, of: Callable[[Sample], list[int]]) -> WorkerSeries:
+    """Return one quantity of all workers over time; `of` takes it from a sample (running, waiting)."""
     workers = len(run.workers)
     group = -(-workers // MOST_ROWS) if workers else 1
     starts = np.arange(0, workers, group)
@@ -104,7 +104,7 @@ def fleet(run: Run, bins: Bins, of: Callable[[Sample], list[int]]) -> Fleet:
     unseen = taken == 0
     taken[unseen], least[unseen], most[unseen] = np.nan, np.nan, np.nan
     rows = [_row(run.workers, int(start), int(size)) for start, size in zip(starts, sizes, strict=True)]
-    return Fleet(sums / taken / sizes[:, None], least, most, sums.sum(axis=0) / taken, rows, workers)
+    return WorkerSeries(sums / taken / sizes[:, None], least, most, sums.sum(axis=0) / taken, rows, workers)
 
 
 def _row(workers: list[str], start: int, size: int) -> str:

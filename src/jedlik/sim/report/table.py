@@ -4,8 +4,8 @@ from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
-from jedlik.sim.report.moving import ROLE_HEADS, RoleRow, role_cells, told
 from jedlik.sim.report.numbers import Failures, Spread, Summary, WorkerRow
+from jedlik.sim.report.transfers import ROLE_HEADS, RoleRow, role_cells, rows_of
 from jedlik.sim.report.words import moment, number, seconds, share
 
 WORKERS_SHOWN = 16
@@ -15,7 +15,7 @@ Row = tuple[str, str]
 
 
 def rendered(summary: Summary) -> RenderableType:
-    """Everything worth a look; fleets and lists of actions too long for it are in --json."""
+    """Return the tables; fleets and lists of actions too long for it are in --json."""
     parts: list[RenderableType] = [_pairs(overview(summary)), _latencies(summary)]
     if summary.roles:
         parts.append(_roles(summary.roles))
@@ -28,18 +28,18 @@ def rendered(summary: Summary) -> RenderableType:
 
 
 def overview(summary: Summary) -> list[Row]:
-    """The figures that are one number each, with their names."""
+    """Return the figures that are one number each, with their names."""
     offered = f"{number(summary.requests)} offered, {number(summary.answered)} answered"
     missed = ((summary.failed, "failed"), (summary.shed, "shed"), (summary.unfinished, "unfinished"))
     offered += "".join(f", {number(count)} {what}" for count, what in missed if count)
     rows = [("requests", offered)]
     if summary.goodput is not None:
         rows.append((f"goodput ({limits(summary)})", share(summary.goodput)))
-        rows += _kept(summary)
+        rows += _attained(summary)
     return [
         *rows,
         ("hit rate", share(summary.hit_rate)),
-        *told(summary.handoffs, summary.tiers),
+        *rows_of(summary.handoffs, summary.tiers),
         ("throughput", f"{number(summary.requests_per_s)} req/s, {number(summary.output_tokens_per_s)} tokens/s"),
         (
             "simulated",
@@ -53,40 +53,40 @@ def overview(summary: Summary) -> list[Row]:
     ]
 
 
-def _kept(summary: Summary) -> list[Row]:
-    """Where it says more than goodput does."""
+def _attained(summary: Summary) -> list[Row]:
+    """Return attainment, where it differs from goodput."""
     share_alone = summary.attainable_share
     rows = []
     if summary.planner is not None or (share_alone is not None and share_alone < 1):
         worst = f", {share(summary.worst_minute_attainment)} in the worst minute"
         rows.append(("attainment", share(summary.slo_attainment) + worst))
     if share_alone is not None and share_alone < 1:
-        rows.append(("attainable", f"{share(share_alone)} of the requests; the others are too long for anybody"))
+        rows.append(("attainable", f"{share(share_alone)} of the requests; the others are too long for any worker"))
     return rows
 
 
 def _planned(summary: Summary) -> list[Row]:
     if summary.planner is None:
         return []
-    told = f"{summary.planner}, {number(summary.planner_actions)} actions"
+    text = f"{summary.planner}, {number(summary.planner_actions)} actions"
     if summary.goodput_per_gpu_s is not None:
-        told += f", {number(summary.goodput_per_gpu_s)} good requests per GPU second"
-    return [("planner", told)] + ([] if summary.cost is None else [("cost", number(summary.cost))])
+        text += f", {number(summary.goodput_per_gpu_s)} good requests per GPU second"
+    return [("planner", text)] + ([] if summary.cost is None else [("cost", number(summary.cost))])
 
 
 def _failed(which: str, failures: Failures | None) -> list[Row]:
     if failures is None:
         return []
-    told = f"in {number(failures.failures)} of {number(failures.choices)} choices"
+    text = f"in {number(failures.failures)} of {number(failures.choices)} choices"
     causes = sorted(failures.causes.items(), key=lambda cause: (-cause[1], cause[0]))[:CAUSES_SHOWN]
-    told += "".join(f"; {number(count)} × {cause}" for cause, count in causes)
+    text += "".join(f"; {number(count)} × {cause}" for cause, count in causes)
     more = len(failures.causes) - len(causes)
-    told += f"; {more} other causes (--json)" if more else ""
-    return [(f"{which} failed", told)]
+    text += f"; {more} other causes (--json)" if more else ""
+    return [(f"{which} failed", text)]
 
 
 def limits(summary: Summary) -> str:
-    """TTFT ≤ 2 s, ITL ≤ 25 ms"""
+    """Return the SLOs for people, such as TTFT ≤ 2 s, ITL ≤ 25 ms."""
     pairs = (("TTFT", summary.slo_ttft_s), ("ITL", summary.slo_itl_s))
     return ", ".join(f"{name} ≤ {seconds(value)}" for name, value in pairs if value is not None)
 
@@ -115,7 +115,7 @@ def cells(spread: Spread) -> list[str]:
 
 
 def worker_cells(row: WorkerRow) -> list[str]:
-    """In the order of `WORKER_HEADS`."""
+    """Return the cells of a worker, in the order of `WORKER_HEADS`."""
     return [
         row.worker,
         number(row.answered),

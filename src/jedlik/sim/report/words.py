@@ -1,10 +1,10 @@
-"""Figures as people read them: three digits, units, and a dash where there is nothing."""
+"""Formats figures for people: three digits, units, and a dash where there is nothing."""
 
 NOTHING = "–"
 
 
 def seconds(value: float | None) -> str:
-    """12.3 ms, 1.23 s, 4 min 10 s."""
+    """Return a duration, such as 12.3 ms, 1.23 s or 4 min 10 s."""
     if value is None:
         return NOTHING
     if value >= 120:
@@ -15,7 +15,7 @@ def seconds(value: float | None) -> str:
 
 
 def moment(at_s: float) -> str:
-    """A time on the simulation's clock: 1:15:00.0 is an hour and a quarter."""
+    """Return a time on the simulation's clock: 1:15:00.0 is an hour and a quarter."""
     tenths = round(at_s * 10)
     minutes, rest = divmod(tenths, 600)
     hours, minutes = divmod(minutes, 60)
@@ -27,7 +27,7 @@ def share(value: float | None) -> str:
 
 
 def number(value: float | None) -> str:
-    """Three digits, thousands apart."""
+    """Return a number with three digits, thousands apart."""
     if value is None:
         return NOTHING
     size = abs(value)

@@ -1,4 +1,4 @@
-"""The figures of KV on the move: hand-offs, tiers, and how busy each role was.
+"""The figures of KV transfers: hand-offs, tiers, and how busy each role was.
 
 Keys are documented in docs/simulator.md.
 """
@@ -19,17 +19,17 @@ class HandOffs(msgspec.Struct, frozen=True, kw_only=True):
     """KV that came from other workers."""
 
     count: int
-    """That ended, well or not."""
+    """The hand-offs that ended, well or not."""
     remote_share: float | None
     """Prompt tokens whose KV came from another worker / prompt tokens."""
     tokens: int
-    """Whose KV came."""
+    """The prompt tokens whose KV came."""
     wanted_tokens: int
     fallbacks: dict[str, int]
-    """Hand-offs of which a part was computed by who decodes, by cause."""
+    """The hand-offs of which the decode worker computed a part, by cause."""
     bytes: int
     mean_s: float | None
-    """From asking to the last block, or to giving up."""
+    """The mean time from asking to the last block, or to giving up."""
 
 
 class TierRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,14 +37,14 @@ class TierRow(msgspec.Struct, frozen=True, kw_only=True):
 
     tier: str
     hit_tokens: int
-    """Whose KV was fetched."""
+    """The tokens whose KV was fetched."""
     wanted_tokens: int
     misses: dict[str, int]
-    """Tokens that were wanted and did not come, by cause."""
+    """The tokens that were wanted and did not come, by cause."""
     kept_tokens: int
-    """Copied to it."""
+    """The tokens that were copied to the tier."""
     refused: dict[str, int]
-    """Tokens that were not copied, by cause."""
+    """The tokens that were not copied, by cause."""
     in_bytes: int
     out_bytes: int
     fetch_mean_s: float | None
@@ -56,14 +56,14 @@ class RoleRow(msgspec.Struct, frozen=True, kw_only=True):
     role: str
     workers: int
     utilisation: float | None
-    """Share of the time in which their engines ran a step."""
+    """The share of the time in which their engines ran a step."""
     running_mean: float | None
-    """Sequences in one worker's batch, over the samples."""
+    """The mean number of sequences in one worker's batch, over the samples."""
     waiting_mean: float | None
 
 
 def hand_offs(run: Run) -> HandOffs | None:
-    """None: there were none."""
+    """Return the figures of hand-offs; None: there were none."""
     movement: Movement = run.movement
     if not movement.handoffs:
         return None
@@ -80,14 +80,14 @@ def hand_offs(run: Run) -> HandOffs | None:
 
 
 def tiers(run: Run) -> list[TierRow]:
-    """Those that were used, nearest first."""
+    """Return the figures of the tiers that were used, nearest first."""
     order = {name: at for at, name in enumerate(("host", "disk", "object"))}
     names = sorted(run.movement.tiers, key=lambda name: (order.get(name, len(order)), name))
     return [_tier(name, run.movement.tiers[name], run.block_size) for name in names]
 
 
 def roles(run: Run) -> list[RoleRow]:
-    """Empty where all workers do everything."""
+    """Return the figures of each role; empty where all workers do everything."""
     if set(run.roles) <= {"both"}:
         return []
     running = np.array([sample.running for sample in run.samples]).reshape(-1, len(run.workers))
@@ -111,8 +111,8 @@ def roles(run: Run) -> list[RoleRow]:
     return rows
 
 
-def told(handed: HandOffs | None, rows: list[TierRow]) -> list[Row]:
-    """For people: name and value."""
+def rows_of(handed: HandOffs | None, rows: list[TierRow]) -> list[Row]:
+    """Return the figures for people, as names and values."""
     found: list[Row] = []
     if handed is not None:
         text = f"{number(handed.count)} ({share(handed.remote_share)} of prompt tokens), {size(handed.bytes)}"
@@ -120,8 +120,8 @@ def told(handed: HandOffs | None, rows: list[TierRow]) -> list[Row]:
         found.append(("hand-offs", text + _counts("; computed here after all", handed.fallbacks)))
     for row in rows:
         hits = f"{number(row.hit_tokens)} of {number(row.wanted_tokens)} tokens came"
-        moved = f"{size(row.out_bytes)} out, {size(row.in_bytes)} in"
-        found.append((f"KV tier {row.tier}", f"{hits}, {moved}{_counts('; misses', row.misses)}"))
+        volume = f"{size(row.out_bytes)} out, {size(row.in_bytes)} in"
+        found.append((f"KV tier {row.tier}", f"{hits}, {volume}{_counts('; misses', row.misses)}"))
     return found
 
 
@@ -129,13 +129,13 @@ ROLE_HEADS = ("role", "workers", "busy", "batch", "queue")
 
 
 def role_cells(row: RoleRow) -> list[str]:
-    """In the order of `ROLE_HEADS`."""
+    """Return the cells of a role, in the order of `ROLE_HEADS`."""
     means = (number(row.running_mean), number(row.waiting_mean))
     return [row.role, number(row.workers), share(row.utilisation), *means]
 
 
 def size(size_bytes: int) -> str:
-    """12.3 GB"""
+    """Return a size for people, such as 12.3 GB."""
     for unit, name in UNITS:
         if size_bytes >= unit:
             return f"{number(size_bytes / unit)} {name}"

@@ -11,10 +11,10 @@ from jedlik.core.ids import RequestId, WorkerId
 from jedlik.sim.movement import Movement
 from jedlik.sim.outcome import Run, Sample
 from jedlik.sim.report.columns import Slo
-from jedlik.sim.report.moving import HandOffs, RoleRow, TierRow, size
 from jedlik.sim.report.numbers import Summary, summarise
 from jedlik.sim.report.page import page
 from jedlik.sim.report.table import rendered
+from jedlik.sim.report.transfers import HandOffs, RoleRow, TierRow, size
 
 P = WorkerId("p/0@1")
 R = RequestId("r")
