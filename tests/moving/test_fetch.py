@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from jedlik.core.moves import PathCosts
 from jedlik.core.protocol import StepCosts
-from jedlik.moving.fetch import LEAST_GAIN_S, LEAST_GAIN_SHARE, Depth, Part, plan
+from jedlik.moving.fetch_plan import LEAST_GAIN_S, LEAST_GAIN_SHARE, Depth, Part, plan
 from jedlik.perf.paths import Paths
 from jedlik.perf.step import prefill_s
 

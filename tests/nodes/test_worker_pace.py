@@ -3,11 +3,11 @@
 from jedlik.core.ids import Lane
 from jedlik.core.step import Chunk, StepDone
 from jedlik.nodes.worker.pace import Pace
-from jedlik.scheduling.plan import Plan
+from jedlik.scheduling.step_plan import StepPlan
 
 
-def plan(step_id: int, prefill_tokens: int, pairs: int = 0) -> Plan:
-    made = Plan(step_id, [])
+def plan(step_id: int, prefill_tokens: int, pairs: int = 0) -> StepPlan:
+    made = StepPlan(step_id, [])
     if prefill_tokens:
         made.prefills.append(Chunk(Lane(0), 0, prefill_tokens, False))
         made.prefill_tokens, made.pairs = prefill_tokens, pairs
@@ -16,7 +16,7 @@ def plan(step_id: int, prefill_tokens: int, pairs: int = 0) -> Plan:
     return made
 
 
-def ran(pace: Pace, step: Plan, elapsed_s: float) -> float | None:
+def ran(pace: Pace, step: StepPlan, elapsed_s: float) -> float | None:
     pace.launch(step, 0.0, behind=False)
     pace.ended(step, StepDone(step.step_id, [], [], elapsed_s), elapsed_s)
     return step.predicted_s

@@ -7,10 +7,9 @@ from hypothesis import strategies as st
 from jedlik.core.errors import Bug
 from jedlik.core.ids import BlockId
 from jedlik.core.requests import MOST_PRIORITY
-from jedlik.scheduling.budget import chunk_length
-from jedlik.scheduling.preempt import victim_of
-from jedlik.scheduling.queue import WaitingQueue
+from jedlik.scheduling.queue import WaitingQueue, victim_of
 from jedlik.scheduling.sequence import AGEING_S, MOVES, Phase, Sequence
+from jedlik.scheduling.step_plan import chunk_length
 from worker_world import GATEWAY, make_submit
 
 

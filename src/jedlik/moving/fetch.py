@@ -1,133 +1,216 @@
-"""Fetch or recompute: which of a prompt's blocks to bring from lower tiers, and which to compute, by arithmetic.
+"""Fetching from lower tiers: a sequence whose prompt is held there waits for its blocks instead of for its turn.
 
-Minimises the time until a prompt is prefilled: moving, behind what moves already, plus prefill of the rest. A part must
-earn more than it may lose: a share of the prefill that it saves, and a moment, count as nothing. So what is fetched is
-not slower than computing it, as far as costs are known. Not here: what tiers hold, carrying, deadlines.
+Promises: fetched only where that is expected to be faster than computing (`moving/fetch`); committed in order, and
+only what arrived whole; what fails or is late is a miss, and computed; blocks that a late load may still write to are
+nobody's until it has ended. What a tier could not give back is forgotten there.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from math import inf
-from typing import NamedTuple
 
+from jedlik.core.config import WorkerConfig
+from jedlik.core.effects import Note, WorkerEffect
+from jedlik.core.facts import Fetched
+from jedlik.core.ids import BlockIndex
+from jedlik.core.moves import DEVICE, CancelMove, Move, Moved
 from jedlik.core.protocol import StepCosts
-from jedlik.perf.paths import Paths
-from jedlik.perf.step import prefill_s
+from jedlik.kv.runs import Run
+from jedlik.moving.fetch_plan import Part, plan
+from jedlik.moving.moves import Moves
+from jedlik.moving.tiers import Store, Tiers
+from jedlik.moving.verify import Verifier
+from jedlik.scheduling.batch import Batch
+from jedlik.scheduling.booking import Booking
+from jedlik.scheduling.sequence import Sequence
 
-LEAST_GAIN_SHARE = 0.1
-"""Of the prefill that a part saves: counted as nothing."""
-LEAST_GAIN_S = 0.001
-"""And so much for each part."""
-ASSUMED_TOKENS_S = 30_000.0
-"""Where nobody knows what a step takes: an engine about as fast as they get, so that slow tiers are left alone."""
-ASSUMED_HOST_BYTE_S = 1 / 4e9
-"""Where nobody measured the path to host memory. Other tiers' paths are not used before something is known of them."""
-HOST = "host"
-
-
-class Depth(NamedTuple):
-    """A tier holds the chain's first `blocks`; `path` leads there."""
-
-    path: str
-    blocks: int
+BAD = ("corrupt", "stale", "missing")
+"""What such a load says of the tier: it does not hold what it was thought to."""
 
 
-class Part(NamedTuple):
-    """Blocks [first, last) of the chain, to be brought by `path`."""
+class Load:
+    """One part of one fetch: blocks [first, last) of the chain, from one tier."""
 
-    path: str
-    first: int
-    last: int
+    __slots__ = ("blocks", "came", "cause", "held", "move", "part", "store")
 
-
-def plan(  # noqa: PLR0913 - plain figures, from four owners
-    device_blocks: int,
-    depths: Sequence[Depth],
-    known_tokens: int,
-    block_size: int,
-    block_bytes: int,
-    costs: StepCosts | None,
-    paths: Paths,
-    now: float,
-    max_step_tokens: int,
-) -> list[Part]:
-    """What to bring, in chain order without gaps, beginning after what the device holds; empty: compute all.
-
-    `depths` are given nearest tier first; ties go to the nearer. The last token is always computed. Where step costs
-    are unknown (None) host memory is used, and a slower tier where it beats the fastest of engines.
-    """
-    most = (known_tokens - 1) // block_size
-    tiers = [
-        Depth(path, min(blocks, most))
-        for path, blocks in depths
-        if min(blocks, most) > device_blocks and paths.usable(path, now)
-    ]
-    if not tiers:
-        return []
-    tiers.sort(key=lambda tier: tier.blocks)  # stable: nearer first among equals
-    assumed = StepCosts(0.0, 1 / ASSUMED_TOKENS_S, 0.0, 0.0, 0.0)
-    prompt = Prompt(known_tokens, block_size, costs or assumed, max_step_tokens)
-    best, best_gain_s = list[Part](), 0.0
-    for parts in _ways(prompt, tiers, device_blocks):
-        gain_s = (1 - LEAST_GAIN_SHARE) * (prompt.prefill_s(device_blocks) - prompt.prefill_s(parts[-1].last))
-        for part in parts:
-            free = costs is None and part.path == HOST
-            gain_s -= LEAST_GAIN_S + (0.0 if free else _moving_s(paths, part, block_bytes))
-        if gain_s > best_gain_s:
-            best, best_gain_s = parts, gain_s
-    return best
+    def __init__(self, part: Part, store: Store, held: Run | None, blocks: list[BlockIndex]) -> None:
+        self.part, self.store, self.held, self.blocks = part, store, held, blocks
+        self.came = 0
+        self.cause: str | None = None
+        """None: under way."""
+        self.move = 0
 
 
-class Prompt(NamedTuple):
-    """What is to be prefilled, and what that takes."""
+class Fetch:
+    """One sequence's."""
 
-    known_tokens: int
-    block_size: int
-    costs: StepCosts
-    max_step_tokens: int
+    __slots__ = ("began_s", "due_s", "loads", "sequence")
 
-    def prefill_s(self, blocks: int) -> float:
-        """Of all after the first `blocks`."""
-        cached = blocks * self.block_size
-        return prefill_s(self.costs, self.known_tokens - cached, cached, self.max_step_tokens)
-
-    def cuts(self, first: int, last: int) -> Iterator[int]:
-        """Where a part that begins at `first` might best end, given a tier that holds the blocks before `last`.
-
-        Each block takes as long to move, and saves more prefill than the one before it: so either all or none are best,
-        but for what each step takes at least. For that, as little as saves one step, and as much as saves another.
-        """
-        yield last
-        fewest = self.steps(first) - 1, self.steps(last)
-        for cut in sorted(
-            {-(-(self.known_tokens - steps * self.max_step_tokens) // self.block_size) for steps in fewest}
-        ):
-            if first < cut < last:
-                yield cut
-
-    def steps(self, blocks: int) -> int:
-        """Of the prefill of all after the first `blocks`."""
-        return -(-(self.known_tokens - blocks * self.block_size) // self.max_step_tokens)
+    def __init__(self, sequence: Sequence, now: float, due_s: float) -> None:
+        self.sequence, self.began_s, self.due_s = sequence, now, due_s
+        self.loads: list[Load] = []
 
 
-def _ways(prompt: Prompt, tiers: Sequence[Depth], first: int) -> Iterator[list[Part]]:
-    """The ways worth looking at to bring blocks from `first` on: of each tier a part or nothing, shallow ones first."""
-    if not tiers:
-        return
-    (path, blocks), deeper = tiers[0], tiers[1:]
-    if blocks > first:
-        for cut in prompt.cuts(first, blocks):
-            part = Part(path, first, cut)
-            yield [part]
-            if cut == blocks:
-                for rest in _ways(prompt, deeper, cut):
-                    yield [part, *rest]
-    yield from _ways(prompt, deeper, first)
+class Fetches:
+    """Of one worker."""
 
+    def __init__(
+        self, config: WorkerConfig, batch: Batch, booking: Booking, tiers: Tiers, moves: Moves, verifier: Verifier
+    ) -> None:
+        self._batch, self._booking, self._tiers, self._moves = batch, booking, tiers, moves
+        self._verifier = verifier
+        self._pool, self._config = booking.pool, config
+        self._open: dict[int, Fetch] = {}
+        """By the sequence's number."""
+        self._loads: dict[int, Load] = {}
+        """Under way, by move; of fetches that were given up, too."""
+        self.due_s = inf
+        """Nothing is due before this."""
 
-def _moving_s(paths: Paths, part: Part, block_bytes: int) -> float:
-    """What a part takes to be brought, behind what moves on its path already."""
-    blocks = part.last - part.first
-    seconds = paths.seconds(part.path, blocks, blocks * block_bytes)
-    if seconds is not None:
-        return seconds
-    return blocks * block_bytes * ASSUMED_HOST_BYTE_S if part.path == HOST else inf
+    def begin(self, s: Sequence, costs: StepCosts | None, now: float, out: list[WorkerEffect]) -> bool:
+        """Fetch what a new sequence can have sooner than compute. False: nothing, or there is no room for it."""
+        parts = self._planned(s, costs, now)
+        found, held = self._pool.match(self._booking.names(s))
+        room = min(self._batch.room(), self._pool.available_blocks - (found - held))  # adopting takes from both
+        if not parts or room <= 0 or not self._batch.may_adopt(s):
+            return False
+        self._booking.open(s)
+        s.cached_tokens += self._booking.adopt(s)
+        fetch = self._open[s.number] = Fetch(s, now, now + self._config.load_deadline_s)
+        self.due_s = min(self.due_s, fetch.due_s)
+        self._batch.depart(s)
+        for path, first, last in parts:
+            count = min(last - first, room)
+            if count:
+                room -= count
+                self._load(fetch, Part(path, first, first + count), out)
+        return True
+
+    def ended(self, s: Sequence, out: list[WorkerEffect]) -> None:
+        """The sequence has ended: nobody waits for its blocks any more."""
+        fetch = self._open.pop(s.number, None)
+        if fetch is not None:
+            self._give_up(fetch, out)
+
+    def expire(self, now: float, out: list[WorkerEffect]) -> None:
+        """What is late is a miss."""
+        if now < self.due_s:
+            return
+        for fetch in [fetch for fetch in self._open.values() if fetch.due_s <= now]:
+            for load in fetch.loads:
+                if load.cause is None:
+                    self._tell(fetch, load, 0, "late", now, out)
+            self._give_up(fetch, out)
+            self._arrive(fetch)
+        self.due_s = min((fetch.due_s for fetch in self._open.values()), default=inf)
+
+    def _planned(self, s: Sequence, costs: StepCosts | None, now: float) -> list[Part]:
+        if s.reads_prompt or not len(self._tiers):
+            return []
+        names = self._booking.names(s)
+        return plan(
+            self._pool.match(names)[0],
+            self._tiers.depths(names),
+            s.known,
+            self._booking.block_size,
+            self._moves.block_bytes,
+            costs,
+            self._moves.paths,
+            now,
+            self._config.max_step_tokens,
+        )
+
+    def _load(self, fetch: Fetch, part: Part, out: list[WorkerEffect]) -> None:
+        s, store = fetch.sequence, self._tiers.named(part.path)
+        names = s.block_ids[: part.last]
+        held, slots = store.pool.share(None, names)
+        blocks = self._pool.take(part.last - part.first) or []
+        load = Load(part, store, held, blocks)
+        fetch.loads.append(load)
+        self._batch.reserved += len(blocks)
+        parent = names[part.first - 1] if part.first else None
+        move = Move(
+            0,
+            store.place,
+            store.slots(slots[part.first : part.last]),
+            DEVICE,
+            list(blocks),
+            names[part.first :],
+            parent,
+            max(0.0, fetch.due_s - fetch.began_s),
+        )
+
+        def moved(moved: Moved, now: float, out: list[WorkerEffect]) -> None:
+            del self._loads[load.move]
+            store.pool.release(load.held, [])
+            load.came, load.cause = moved.blocks, moved.cause or ""
+            if moved.cause in BAD:
+                store.pool.forget(names, part.first + moved.blocks)
+            if self._open.get(s.number) is fetch and not moved.cause and self._verifier.wants(store, s):
+                self._verifier.keep(s, store, names, part.first, load.blocks)
+                load.blocks, load.came, load.cause = [], 0, "shadow"
+                self._tell(fetch, load, 0, "shadow", now, out)
+                self._commit(fetch, out)
+            elif self._open.get(s.number) is fetch:
+                self._tell(fetch, load, moved.blocks, moved.cause, now, out)
+                self._commit(fetch, out)
+            else:
+                self._free(load)
+
+        load.move = self._moves.begin(move, moved, out)
+        self._loads[load.move] = load
+
+    def _commit(self, fetch: Fetch, out: list[WorkerEffect]) -> None:
+        """Hand over what has arrived, in order; the sequence goes on once nothing more can come."""
+        s, size = fetch.sequence, self._booking.block_size
+        while fetch.loads and fetch.loads[0].cause is not None:
+            load = fetch.loads.pop(0)
+            arrived, load.blocks = load.blocks[: load.came], load.blocks[load.came :]
+            self._batch.reserved -= len(arrived)
+            if arrived:
+                self._booking.land(s, arrived, (load.part.first + load.came) * size)
+                s.cached_tokens += load.came * size
+            self._free(load)
+            if load.cause:
+                self._give_up(fetch, out)
+        if not fetch.loads:
+            self._open.pop(s.number, None)
+            self._arrive(fetch)
+
+    def _give_up(self, fetch: Fetch, out: list[WorkerEffect]) -> None:
+        """What is under way still is nobody's; its blocks come back when it has ended."""
+        self._open.pop(fetch.sequence.number, None)
+        for load in fetch.loads:
+            if load.cause is None:
+                out.append(CancelMove(load.move))
+            else:
+                self._free(load)
+        fetch.loads = []
+
+    def _arrive(self, fetch: Fetch) -> None:
+        s = fetch.sequence
+        if s.number not in self._batch.arriving:
+            return
+        if s.number < 0:  # fetched ahead, for nobody yet
+            self._batch.end(s)
+        else:
+            self._batch.arrive(s)
+
+    def _free(self, load: Load) -> None:
+        self._batch.reserved -= len(load.blocks)
+        self._pool.release(None, load.blocks)
+        load.blocks = []
+
+    def _tell(self, fetch: Fetch, load: Load, blocks: int, cause: str, now: float, out: list[WorkerEffect]) -> None:
+        wanted = load.part.last - load.part.first
+        request_id = fetch.sequence.submit.request_id
+        out.append(Note(Fetched(request_id, load.store.tier, wanted, blocks, cause, now - fetch.began_s)))
+
+    def reserved(self) -> Iterator[list[BlockIndex]]:
+        """For checking: blocks that loads may write to, or that have arrived out of turn."""
+        yield from (load.blocks for load in self._loads.values())
+        for fetch in self._open.values():
+            yield from (load.blocks for load in fetch.loads if load.cause is not None)
+
+    def check(self) -> None:
+        assert all(f.sequence.number == number and f.loads for number, f in self._open.items())
+        assert all(f.due_s >= self.due_s for f in self._open.values())

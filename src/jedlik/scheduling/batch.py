@@ -16,12 +16,9 @@ from jedlik.core.step import Chunk, Open
 from jedlik.core.tokens import TOKEN_BYTES
 from jedlik.perf.step import chunk_pairs
 from jedlik.scheduling.booking import Booking
-from jedlik.scheduling.budget import chunk_length
-from jedlik.scheduling.leap import leap_steps
-from jedlik.scheduling.plan import Plan
-from jedlik.scheduling.preempt import victim_of
-from jedlik.scheduling.queue import WaitingQueue, last_in_line
+from jedlik.scheduling.queue import WaitingQueue, last_in_line, victim_of
 from jedlik.scheduling.sequence import Phase, Sequence
+from jedlik.scheduling.step_plan import StepPlan, chunk_length, leap_steps
 
 WATERMARK = 0.01
 """Share of the pool that admissions leave to running sequences, to grow into."""
@@ -68,12 +65,12 @@ class Batch:
         """Those can't be had: preempt instead."""
         self._steps = 0
 
-    def plan(self, now: float, admit: bool = True) -> Plan | None:
+    def plan(self, now: float, admit: bool = True) -> StepPlan | None:
         """The next step, or None if nobody can compute anything; without `admit` those who run only."""
         self._sweep()
         if not (self.decoding or self.prefilling or (admit and len(self.waiting))):
             return None
-        plan = Plan(self._steps + 1, self._closing)
+        plan = StepPlan(self._steps + 1, self._closing)
         self._closing = []
         self._lanes += plan.closed
         self._plan_decodes(plan)
@@ -223,7 +220,7 @@ class Batch:
 
     # --- leaps ---
 
-    def _extend(self, plan: Plan) -> None:
+    def _extend(self, plan: StepPlan) -> None:
         """Make a leap of a step that only decodes, if nothing else could be planned behind it."""
         if plan.prefills or plan.preempted or self._unsettled or len(plan.decoded) != self.running:
             return
@@ -236,22 +233,22 @@ class Batch:
             self._promised = min(most, self._booking.pool.available_blocks)
             self._stretch(plan, steps - 1)
 
-    def unplanned(self, plan: Plan) -> bool:
+    def unplanned(self, plan: StepPlan) -> bool:
         """Whether live would plan otherwise now than it did when this leap was planned."""
         return self._cramped or bool(self._unsettled) or self.waiting.peek() is not plan.head
 
-    def shorten(self, plan: Plan, steps: int) -> None:
+    def shorten(self, plan: StepPlan, steps: int) -> None:
         """Only so many steps of a leap are (or were) run."""
         self._promised, self._cramped = 0, False
         self._stretch(plan, steps - plan.repeat)
         plan.repeat = steps
 
-    def _stretch(self, plan: Plan, steps: int) -> None:
+    def _stretch(self, plan: StepPlan, steps: int) -> None:
         for s in plan.decoded:
             s.scheduled += steps
             s.expected += steps
 
-    def take_leap(self, plan: Plan) -> None:
+    def take_leap(self, plan: StepPlan) -> None:
         """A leap has ended: the blocks of all its steps but the first are taken now, in the order of stepping."""
         self._promised, self._cramped = 0, False
         for s in plan.decoded:
@@ -260,7 +257,7 @@ class Batch:
 
     # --- planning ---
 
-    def _plan_decodes(self, plan: Plan) -> None:
+    def _plan_decodes(self, plan: StepPlan) -> None:
         size, decodes, decoded, context = self._booking.block_size, plan.decodes, plan.decoded, 0
         for s in self.decoding:
             if s.expected >= s.stop_at:
@@ -278,14 +275,14 @@ class Batch:
             decoded.append(s)
         plan.context = context
 
-    def _plan_prefills(self, plan: Plan) -> None:
+    def _plan_prefills(self, plan: StepPlan) -> None:
         left = self._config.max_step_tokens - len(plan.decodes)
         for sequence in self.prefilling:
             if left <= 0:
                 break
             left -= self._plan_chunk(plan, sequence, left)
 
-    def _plan_chunk(self, plan: Plan, s: Sequence, budget: int) -> int:
+    def _plan_chunk(self, plan: StepPlan, s: Sequence, budget: int) -> int:
         if s.phase is not Phase.PREFILL:
             return 0
         gained = self._booking.adopt(s)
@@ -315,7 +312,7 @@ class Batch:
         self._booking.publish(s)
         return length
 
-    def _admit(self, plan: Plan, now: float) -> None:
+    def _admit(self, plan: StepPlan, now: float) -> None:
         left = self._config.max_step_tokens - len(plan.decodes) - plan.prefill_tokens
         while left > 0 and (s := self.waiting.peek()) is not None:
             if s.window_closed:
@@ -336,7 +333,7 @@ class Batch:
                 raise Bug(f"sequence {s.handle} was admitted without room for a single token")
             left -= chunk
 
-    def _oust_paused(self, plan: Plan) -> bool:
+    def _oust_paused(self, plan: StepPlan) -> bool:
         """Where nobody else can compute, whoever waits for an acknowledgement gives its place to the queue."""
         if plan.decodes or plan.prefills or self._unsettled or self._in_flight():
             return False
@@ -351,7 +348,7 @@ class Batch:
         plan.preempted += 1
         return True
 
-    def _open(self, plan: Plan, s: Sequence, now: float) -> None:
+    def _open(self, plan: StepPlan, s: Sequence, now: float) -> None:
         if not s.admitted:
             s.admitted, s.queued_s, s.due_s = True, now - s.arrived_s, None
         if s.reads_prompt:
@@ -391,14 +388,14 @@ class Batch:
         self.short = True
         return not (self.kept or self.arriving or self.reserved)
 
-    def _tell_table(self, plan: Plan, s: Sequence) -> None:
+    def _tell_table(self, plan: StepPlan, s: Sequence) -> None:
         if s.tabled < len(s.blocks):
             plan.tables.append((s.lane, s.blocks[s.tabled :]))
             s.tabled = len(s.blocks)
 
     # --- memory ---
 
-    def _room(self, s: Sequence, tokens: int, plan: Plan) -> int:
+    def _room(self, s: Sequence, tokens: int, plan: StepPlan) -> int:
         """Room in its table after growing towards `tokens`, preempting where no block is left; 0 if it must wait."""
         while True:
             room = self._booking.grow(s, tokens)

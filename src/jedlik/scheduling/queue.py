@@ -102,3 +102,9 @@ def last_in_line(sequences: Iterable[Sequence]) -> Sequence | None:
         return None
     tenant = max(everyone, key=lambda s: s.turn).submit.tenant
     return max((s for s in everyone if s.submit.tenant == tenant), key=lambda s: s.key)
+
+
+def victim_of(running: Iterable[Sequence]) -> Sequence | None:
+    """The one to preempt, None if nobody runs."""
+    candidates = [s for s in running if s.phase in (Phase.PREFILL, Phase.DECODE)]
+    return last_in_line([s for s in candidates if s.window_closed] or candidates)

@@ -12,7 +12,7 @@ from jedlik.core.ids import WorkerId
 from jedlik.core.plans import Cause
 from jedlik.core.sums import float_sum
 from jedlik.nodes.worker.node import WorkerNode
-from jedlik.scheduling.leap import LIVE, Leaps
+from jedlik.scheduling.step_plan import LIVE, Leaps
 from jedlik.sim.carrier import Carriers
 from jedlik.sim.heap import Heap
 from jedlik.sim.names import SharedNames

@@ -12,8 +12,8 @@ from jedlik.core.tokens import pack
 from jedlik.nodes.worker.peers import Peer
 from jedlik.scheduling.batch import Batch
 from jedlik.scheduling.booking import Booking
-from jedlik.scheduling.plan import Plan
 from jedlik.scheduling.sequence import Phase, Sequence
+from jedlik.scheduling.step_plan import StepPlan
 
 
 class Ending(NamedTuple):
@@ -30,7 +30,7 @@ class Answers:
     def __init__(self, peers: dict[GatewayId, Peer], batch: Batch, booking: Booking) -> None:
         self._peers, self._batch, self._booking = peers, batch, booking
 
-    def take(self, plan: Plan, done: StepDone) -> list[Ending]:
+    def take(self, plan: StepPlan, done: StepDone) -> list[Ending]:
         """A step has ended. Returns those that ended with it, in its order."""
         if done.logprobs or done.prompt_logprobs:
             self._take_logprobs(plan, done)
@@ -74,7 +74,7 @@ class Answers:
             elif phase is leaving and not s.in_flight:
                 self._batch.settle(s)
 
-    def _take_leap(self, plan: Plan, done: StepDone, endings: list[Ending]) -> None:
+    def _take_leap(self, plan: StepPlan, done: StepDone, endings: list[Ending]) -> None:
         """Several tokens in a row for each; nobody's stop token is among them."""
         self._batch.take_leap(plan)
         peers, steps, tokens = self._peers, done.steps, done.tokens
@@ -105,7 +105,7 @@ class Answers:
             self._peers[s.gateway].start(s)
             endings.append(Ending(s, "length"))
 
-    def _take_logprobs(self, plan: Plan, done: StepDone) -> None:
+    def _take_logprobs(self, plan: StepPlan, done: StepDone) -> None:
         for s in plan.chunked:
             if s.prompt_logprobs is not None and s.phase is not Phase.ENDED:
                 s.prompt_logprobs += done.prompt_logprobs.get(s.lane, [])

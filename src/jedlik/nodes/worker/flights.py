@@ -12,7 +12,7 @@ from jedlik.core.errors import Bug
 from jedlik.core.step import StepDone
 from jedlik.nodes.worker.pace import Pace
 from jedlik.scheduling.batch import Batch
-from jedlik.scheduling.plan import Plan
+from jedlik.scheduling.step_plan import StepPlan
 
 
 class Flights:
@@ -20,22 +20,22 @@ class Flights:
 
     def __init__(self, batch: Batch, pace: Pace, depth: int) -> None:
         self._batch, self._pace, self._depth = batch, pace, depth
-        self._plans: deque[Plan] = deque()
+        self._plans: deque[StepPlan] = deque()
         self._landed = False
         """A leap has just ended."""
 
-    def __iter__(self) -> Iterator[Plan]:
+    def __iter__(self) -> Iterator[StepPlan]:
         return iter(self._plans)
 
     def __len__(self) -> int:
         return len(self._plans)
 
     @property
-    def running(self) -> Plan | None:
+    def running(self) -> StepPlan | None:
         """The one that the engine works on."""
         return self._plans[0] if self._plans else None
 
-    def land(self, done: StepDone) -> Plan:
+    def land(self, done: StepDone) -> StepPlan:
         """The first has ended. Raises Bug if the answer is another's."""
         plan = self._plans.popleft() if self._plans else None
         if plan is None or plan.step_id != done.step_id:
@@ -70,7 +70,7 @@ class Flights:
             if len(plans) >= depth or not self._launch(self._batch.plan(now), now, out):
                 return
 
-    def _launch(self, plan: Plan | None, now: float, out: list[WorkerEffect]) -> bool:
+    def _launch(self, plan: StepPlan | None, now: float, out: list[WorkerEffect]) -> bool:
         if plan is None:
             return False
         self._pace.launch(plan, now, behind=bool(self._plans))
@@ -78,7 +78,7 @@ class Flights:
         out.append(RunStep(plan.step()))
         return True
 
-    def _end_leap(self, leap: Plan, now: float, out: list[WorkerEffect]) -> bool:
+    def _end_leap(self, leap: StepPlan, now: float, out: list[WorkerEffect]) -> bool:
         """End a leap if something came up. True if it has not begun: it is one step now, and planning goes on."""
         runs = len(self._plans) == 1
         if leap.interrupted or not (self._batch.unplanned(leap) or (runs and self._pace.late(leap, now))):

@@ -37,22 +37,20 @@ from jedlik.core.protocol import (
     Submit,
 )
 from jedlik.core.step import StepDone
+from jedlik.kv.cache_report import CacheReport
 from jedlik.kv.hashing import Names
 from jedlik.kv.pool import BlockPool
+from jedlik.moving.movement import Movement
+from jedlik.moving.outgoing import released
 from jedlik.nodes.worker.answers import Answers, Ending
 from jedlik.nodes.worker.flights import Flights
-from jedlik.nodes.worker.intake import Intake
-from jedlik.nodes.worker.load import load_of
-from jedlik.nodes.worker.movement import Movement
-from jedlik.nodes.worker.outgoing import refused
+from jedlik.nodes.worker.load import LoadTimes, load_of
 from jedlik.nodes.worker.pace import Pace
-from jedlik.nodes.worker.peers import Peer
-from jedlik.nodes.worker.reports import CacheReport, LoadTimes
+from jedlik.nodes.worker.peers import Intake, Peer
 from jedlik.scheduling.batch import Batch
 from jedlik.scheduling.booking import Booking
-from jedlik.scheduling.leap import LIVE, Leaps
-from jedlik.scheduling.plan import Plan
 from jedlik.scheduling.sequence import Phase, Sequence
+from jedlik.scheduling.step_plan import LIVE, Leaps, StepPlan
 
 
 class WorkerNode:
@@ -170,7 +168,7 @@ class WorkerNode:
     def _refuse(self, peer: Peer, submit: Submit, fault: Fault, out: list[WorkerEffect]) -> None:
         peer.refuse(submit.handle, fault)
         if submit.push is not None:
-            out.append(refused(peer, submit.handle))
+            out.append(released(peer.gateway, submit.handle))
 
     def _unwilling(self) -> Fault | None:
         return Fault("unavailable", "this worker is draining") if self._state.draining else None
@@ -238,7 +236,7 @@ class WorkerNode:
         peer.forget(s)
         self._end(s, now, out)
 
-    def _break(self, error: str, failed: Plan, now: float, out: list[WorkerEffect]) -> None:
+    def _break(self, error: str, failed: StepPlan, now: float, out: list[WorkerEffect]) -> None:
         """The engine is gone: everybody's answer ends, and the process should leave."""
         self._broken = True
         fault = Fault("internal", f"the engine failed: {error}")

@@ -5,7 +5,7 @@ from jedlik.core.step import StepDone
 from jedlik.perf.fit import Corrected, StepFit
 from jedlik.perf.model import decode_line, leap_s, steps_begun
 from jedlik.perf.step import StepShape, prefill_s, shape_s
-from jedlik.scheduling.plan import Plan
+from jedlik.scheduling.step_plan import StepPlan
 
 STEP_AVERAGE = 0.1
 """Weight of the newest step in the reported average."""
@@ -32,13 +32,13 @@ class Pace:
     def costs(self) -> StepCosts | None:
         return self._fit.costs
 
-    def launch(self, plan: Plan, now: float, behind: bool) -> None:
+    def launch(self, plan: StepPlan, now: float, behind: bool) -> None:
         """This step is handed over, `behind` another one or to an idle engine."""
         plan.predicted_s = self._predicted_s(plan)
         if not behind:
             self._began_s = now
 
-    def ended(self, plan: Plan, done: StepDone, now: float) -> None:
+    def ended(self, plan: StepPlan, done: StepDone, now: float) -> None:
         """It is done; the next one, if there is one, has begun."""
         steps, shape, elapsed_s, weight = done.steps, plan.shape, done.elapsed_s, STEP_AVERAGE
         if steps > 1:
@@ -65,7 +65,7 @@ class Pace:
             context + weight * (shape.context_tokens - context),
         )
 
-    def progress(self, plan: Plan, now: float) -> tuple[int, float]:
+    def progress(self, plan: StepPlan, now: float) -> tuple[int, float]:
         """(steps of a leap that should be over by now, how long the step in flight has been running)."""
         age_s, costs = now - self._began_s, self._fit.costs
         if plan.repeat == 1 or costs is None:
@@ -75,7 +75,7 @@ class Pace:
         over = min(plan.repeat, steps_begun(line, sequences, plan.context, age_s)) - 1
         return over, max(0.0, age_s - leap_s(line, sequences, plan.context, over))
 
-    def late(self, leap: Plan, now: float) -> bool:
+    def late(self, leap: StepPlan, now: float) -> bool:
         """A leap that runs should be over: the engine is slower than believed, and live would know by now."""
         costs = self._fit.costs
         if costs is None:
@@ -84,7 +84,7 @@ class Pace:
         line = decode_line(costs, sequences)
         return now - self._began_s > leap_s(line, sequences, leap.context, leap.repeat + 1)
 
-    def _predicted_s(self, plan: Plan) -> float | None:
+    def _predicted_s(self, plan: StepPlan) -> float | None:
         """Costs are learnt late where nothing but a long prompt runs, and from short prompts not what context costs.
 
         But the next chunk takes hardly longer than the last: without that, slow ones would pass for hung.

@@ -1,8 +1,7 @@
-"""What a worker node tells of itself: numbered cache facts, snapshots in bounded chunks, due times."""
+"""Reports of what a block pool caches: numbered changes, and snapshots in chunks of bounded size."""
 
 from collections.abc import Iterator
 
-from jedlik.core.config import WorkerConfig
 from jedlik.core.protocol import Facts, Snapshot, Stored
 from jedlik.kv.pool import BlockPool
 
@@ -48,22 +47,3 @@ def chunked(runs: list[Stored], keys: int) -> Iterator[list[Stored]]:
                 chunk, room = [], keys
     if chunk or room == keys:
         yield chunk
-
-
-class LoadTimes:
-    """When load reports are due: soon after a change, but not too often, and regularly without one.
-
-    A change is that somebody comes, goes, or has a part of its prompt computed; a token more each is none.
-    """
-
-    def __init__(self, config: WorkerConfig) -> None:
-        self._period_s, self._heartbeat_s = config.load_period_s, config.heartbeat_s
-        self._last_s = float("-inf")
-        self.changed = False
-
-    def due_s(self) -> float:
-        """When the next report is due."""
-        return self._last_s + (self._period_s if self.changed else self._heartbeat_s)
-
-    def sent(self, now: float) -> None:
-        self._last_s, self.changed = now, False

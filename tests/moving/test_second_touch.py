@@ -1,7 +1,7 @@
 """What is written to a slow tier: what was asked for twice, or anything while it is roomy; what is remembered."""
 
 from jedlik.core.ids import BlockId
-from jedlik.moving.admission import ROOMY_SHARE, SecondTouch
+from jedlik.moving.tiers import ROOMY_SHARE, SecondTouch
 
 
 def block(number: int) -> BlockId:

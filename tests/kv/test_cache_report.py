@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jedlik.core.protocol import Snapshot, Stored
-from jedlik.nodes.worker.reports import chunked
+from jedlik.kv.cache_report import chunked
 from worker_world import CacheView
 
 

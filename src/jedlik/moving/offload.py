@@ -12,9 +12,9 @@ from jedlik.core.effects import Note, WorkerEffect
 from jedlik.core.facts import Offloaded
 from jedlik.core.ids import BlockId
 from jedlik.core.moves import DEVICE, Move, Moved
-from jedlik.nodes.worker.hints import Hints
-from jedlik.nodes.worker.moves import Moves
-from jedlik.nodes.worker.tiers import Store, Tiers
+from jedlik.moving.hints import Hints
+from jedlik.moving.moves import Moves
+from jedlik.moving.tiers import Store, Tiers
 from jedlik.scheduling.batch import Batch
 from jedlik.scheduling.sequence import Sequence
 

@@ -10,9 +10,7 @@ from jedlik.core.errors import Fault
 from jedlik.core.ids import GatewayId, Handle, WorkerId
 from jedlik.core.moves import DEVICE, CancelMove, Move, Moved, Place
 from jedlik.core.protocol import Card, Granted, Pushed, Released, Reserve, Submit
-from jedlik.moving.handoff import Outgoing
-from jedlik.nodes.worker.moves import Moves
-from jedlik.nodes.worker.peers import Peer
+from jedlik.moving.moves import Moves
 from jedlik.scheduling.batch import Batch
 from jedlik.scheduling.booking import Booking
 from jedlik.scheduling.sequence import Phase, Sequence
@@ -23,13 +21,48 @@ DEADLINE_FACTOR = 5.0
 """A push that has not begun after this many times the asker's patience need not begin any more."""
 
 
+class Outgoing:
+    """At the side that prefills: a sequence whose blocks go to the asker.
+
+    `slots` are blocks of the asker's, for the history's blocks from `first` on.
+    """
+
+    __slots__ = ("first", "granted", "moving", "pushed", "sequence", "slots", "until")
+
+    def __init__(self, sequence: Sequence, block_size: int) -> None:
+        start = sequence.submit.push.start if sequence.submit.push else 0
+        self.sequence = sequence
+        self.first = start // block_size
+        self.slots: list[int] = []
+        self.pushed = start
+        """Tokens: as far as the asker has been told."""
+        self.until = sequence.known
+        self.granted = False
+        self.moving = 0
+        """Number of the move under way, 0: none."""
+
+    def reserve(self, first: int, blocks: list[int]) -> bool:
+        """Take blocks of the asker's; False where they do not follow those it gave before: a duplicate."""
+        if first != self.first + len(self.slots):
+            return False
+        self.slots += blocks
+        return True
+
+    def ready(self, block_size: int) -> tuple[int, int]:
+        """Blocks [first, last) of the history that are computed, have a place to go, and were not pushed yet."""
+        done = min(self.sequence.computed, self.until)
+        computed = -(-done // block_size) if done >= self.until else done // block_size
+        first = -(-self.pushed // block_size)
+        return first, max(first, min(computed, self.first + len(self.slots)))
+
+
 class Pushes:
     """See the module. Whoever ends a sequence of these says so to `ended`."""
 
     def __init__(self, card: Card, config: WorkerConfig, batch: Batch, booking: Booking, moves: Moves) -> None:
         self._card, self._batch, self._booking, self._moves = card, batch, booking, moves
         self._deadline_s = DEADLINE_FACTOR * config.handoff_patience_s
-        self._open: dict[int, Outgoing[Sequence]] = {}
+        self._open: dict[int, Outgoing] = {}
         """By the sequence's number."""
         self._barriers: list[tuple[int, Sequence]] = []
         """What is cached may be in the making by steps up to this one: (step, sequence)."""
@@ -88,14 +121,14 @@ class Pushes:
         if outgoing.moving:
             out.append(CancelMove(outgoing.moving))
         else:
-            out.append(_released(s.gateway, s.handle))
+            out.append(released(s.gateway, s.handle))
 
-    def _grant(self, outgoing: Outgoing[Sequence], out: list[WorkerEffect]) -> None:
+    def _grant(self, outgoing: Outgoing, out: list[WorkerEffect]) -> None:
         s = outgoing.sequence
         outgoing.granted = True
         out.append(ToGatewayEffect(s.gateway, Granted(s.handle, s.cached_tokens, outgoing.until)))
 
-    def _push(self, outgoing: Outgoing[Sequence], out: list[WorkerEffect]) -> None:
+    def _push(self, outgoing: Outgoing, out: list[WorkerEffect]) -> None:
         s = outgoing.sequence
         first, last = outgoing.ready(self._booking.block_size)
         if outgoing.moving or first >= last or last > len(s.blocks):
@@ -109,7 +142,7 @@ class Pushes:
         def moved(moved: Moved, now: float, out: list[WorkerEffect]) -> None:
             self._batch.let_go(s)
             if self._open.get(s.number) is not outgoing:
-                out.append(_released(s.gateway, s.handle))  # it ended meanwhile
+                out.append(released(s.gateway, s.handle))  # it ended meanwhile
                 return
             outgoing.moving = 0
             if moved.cause:
@@ -129,12 +162,8 @@ class Pushes:
         assert all(o.sequence.in_flight for o in self._open.values() if o.moving)
 
 
-def refused(peer: Peer, handle: Handle) -> ToGatewayEffect:
-    """The last word of a hand-off that never began."""
-    return _released(peer.gateway, handle)
-
-
-def _released(asker: GatewayId, handle: Handle) -> ToGatewayEffect:
+def released(asker: GatewayId, handle: Handle) -> ToGatewayEffect:
+    """Return the last message of a hand-off, whether or not it ever began."""
     return ToGatewayEffect(asker, Released([handle]))
 
 

@@ -6,18 +6,19 @@ here: it only ends waiting.
 """
 
 from collections.abc import Iterator
+from enum import Enum
 from math import inf
 
 from jedlik.core.config import WorkerConfig
 from jedlik.core.effects import Note, ToWorkerEffect, WorkerEffect
+from jedlik.core.errors import Bug
 from jedlik.core.events import Said
 from jedlik.core.facts import HandedOff
 from jedlik.core.ids import BlockIndex, Handle, WorkerId
 from jedlik.core.moves import Revoke, Revoked
-from jedlik.core.protocol import Cancel, Card, Granted, Push, Pushed, Released, Reserve, Submit, Tokens
+from jedlik.core.protocol import Cancel, Card, Granted, Push, Pushed, Released, Remote, Reserve, Submit, Tokens
 from jedlik.core.requests import Sampling, Stopping
 from jedlik.core.tokens import TOKEN_BYTES
-from jedlik.moving.handoff import Incoming, Quarantine, Stage
 from jedlik.scheduling.batch import Batch
 from jedlik.scheduling.booking import Booking
 from jedlik.scheduling.queue import last_in_line
@@ -29,14 +30,107 @@ LATE_FACTOR = 3.0
 """A hand-off without progress for this many times what it should take in all is late."""
 
 
+class Stage(Enum):
+    ASKED = "asked"
+    GRANTED = "granted"
+    CLOSED = "closed"
+
+
+STEPS: dict[tuple[Stage, str], Stage] = {
+    (Stage.ASKED, "grant"): Stage.GRANTED,
+    (Stage.ASKED, "close"): Stage.CLOSED,
+    (Stage.GRANTED, "close"): Stage.CLOSED,
+}
+
+
+class Incoming:
+    """At the side that decodes: a sequence whose blocks another worker sends.
+
+    `blocks` are reserved and not yet committed: they take the history from block `first` on.
+    """
+
+    __slots__ = (
+        "arrived",
+        "asked_s",
+        "blocks",
+        "due_s",
+        "first",
+        "handle",
+        "remote",
+        "sequence",
+        "stage",
+        "start",
+        "until",
+    )
+
+    def __init__(self, sequence: Sequence, remote: Remote, handle: Handle, now: float) -> None:
+        self.sequence, self.remote, self.handle = sequence, remote, handle
+        self.stage = Stage.ASKED
+        self.start = self.until = sequence.scheduled
+        self.first = len(sequence.blocks)
+        self.blocks: list[BlockIndex] = []
+        self.arrived = 0
+        """Blocks."""
+        self.asked_s = self.due_s = now
+
+    def move(self, event: str) -> None:
+        """Change stage by the table; raises Bug where it has no entry."""
+        stage = STEPS.get((self.stage, event))
+        if stage is None:
+            raise Bug(f"hand-off {self.handle} from {self.remote.worker} can't {event} while {self.stage.value}")
+        self.stage = stage
+
+    def missing(self, block_size: int) -> int:
+        """Blocks for which nothing is reserved yet."""
+        return -(-self.until // block_size) - self.first - len(self.blocks)
+
+    def commit(self, tokens: int, block_size: int) -> list[BlockIndex]:
+        """The KV of the history's first `tokens` tokens is here: the blocks that now belong to the sequence."""
+        count = -(-tokens // block_size) - self.first
+        arrived, self.blocks = self.blocks[:count], self.blocks[count:]
+        self.first += count
+        self.arrived += count
+        return arrived
+
+    @property
+    def done_tokens(self) -> int:
+        """That came from the other worker."""
+        return max(0, self.sequence.scheduled - self.start)
+
+
+class Quarantine:
+    """Reserved blocks of hand-offs that are over, until nobody can write to them any more."""
+
+    def __init__(self) -> None:
+        self._blocks: dict[Handle, tuple[WorkerId, list[BlockIndex]]] = {}
+
+    def __len__(self) -> int:
+        return sum(len(blocks) for _, blocks in self._blocks.values())
+
+    def put(self, worker: WorkerId, handle: Handle, blocks: list[BlockIndex]) -> None:
+        if blocks:
+            self._blocks[handle] = worker, blocks
+
+    def take(self, handle: Handle) -> list[BlockIndex]:
+        """The writer has said its last word, or is known to be gone; none where none were kept."""
+        return self._blocks.pop(handle, (None, []))[1]
+
+    def of(self, worker: WorkerId) -> list[Handle]:
+        """What waits for a word of this worker."""
+        return [handle for handle, (writer, _) in self._blocks.items() if writer == worker]
+
+    def everything(self) -> list[list[BlockIndex]]:
+        return [blocks for _, blocks in self._blocks.values()]
+
+
 class Arrivals:
     """See the module."""
 
     def __init__(self, card: Card, config: WorkerConfig, batch: Batch, booking: Booking) -> None:
         self._card, self._config, self._batch, self._booking = card, config, batch, booking
         self._pool = booking.pool
-        self._open: dict[Handle, Incoming[Sequence]] = {}
-        self._by_sequence: dict[int, Incoming[Sequence]] = {}
+        self._open: dict[Handle, Incoming] = {}
+        self._by_sequence: dict[int, Incoming] = {}
         self._quarantine = Quarantine()
         self._last_handle = 0
         self.due_s = inf
@@ -116,7 +210,7 @@ class Arrivals:
 
     # --- one hand-off ---
 
-    def _submit(self, incoming: Incoming[Sequence]) -> Submit:
+    def _submit(self, incoming: Incoming) -> Submit:
         s = incoming.sequence
         asked = s.submit
         return Submit(
@@ -186,17 +280,17 @@ class Arrivals:
         else:
             self._expect(incoming, now)
 
-    def _expect(self, incoming: Incoming[Sequence], now: float) -> None:
+    def _expect(self, incoming: Incoming, now: float) -> None:
         patience_s, expected_s = self._config.handoff_patience_s, incoming.remote.expected_s
         patience_s = max(patience_s, LATE_FACTOR * expected_s) if expected_s > 0 else UNKNOWN_FACTOR * patience_s
         incoming.due_s = now + patience_s
         self.due_s = min(self.due_s, incoming.due_s)
 
-    def _cancel(self, incoming: Incoming[Sequence], cause: str, now: float, out: list[WorkerEffect]) -> None:
+    def _cancel(self, incoming: Incoming, cause: str, now: float, out: list[WorkerEffect]) -> None:
         out.append(ToWorkerEffect(incoming.remote.worker, Cancel([incoming.handle])))
         self._close(incoming, cause, now, out)
 
-    def _close(self, incoming: Incoming[Sequence], cause: str, now: float, out: list[WorkerEffect]) -> None:
+    def _close(self, incoming: Incoming, cause: str, now: float, out: list[WorkerEffect]) -> None:
         """It is over: what came stays, what is still reserved waits for the writer's last word."""
         incoming.move("close")
         s = incoming.sequence
@@ -225,7 +319,7 @@ class Arrivals:
         assert all(i.first == len(i.sequence.blocks) for i in self._open.values())
 
 
-def _told(incoming: Incoming[Sequence], cause: str, now: float) -> HandedOff:
+def _told(incoming: Incoming, cause: str, now: float) -> HandedOff:
     s, remote = incoming.sequence, incoming.remote
     return HandedOff(
         s.submit.request_id,

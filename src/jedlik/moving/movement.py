@@ -13,14 +13,14 @@ from jedlik.core.events import FromWorker, WorkerLost
 from jedlik.core.ids import BlockIndex
 from jedlik.core.moves import Compared, Moved, PathsMeasured, Revoked, TierOpened
 from jedlik.core.protocol import Card, Reserve, StepCosts, Submit
-from jedlik.nodes.worker.fetch import Fetches
-from jedlik.nodes.worker.hints import Hints
-from jedlik.nodes.worker.incoming import Arrivals
-from jedlik.nodes.worker.moves import Moves
-from jedlik.nodes.worker.offload import Offloads
-from jedlik.nodes.worker.outgoing import Pushes
-from jedlik.nodes.worker.tiers import Tiers
-from jedlik.nodes.worker.verify import Verifier
+from jedlik.moving.fetch import Fetches
+from jedlik.moving.hints import Hints
+from jedlik.moving.incoming import Arrivals
+from jedlik.moving.moves import Moves
+from jedlik.moving.offload import Offloads
+from jedlik.moving.outgoing import Pushes
+from jedlik.moving.tiers import Tiers
+from jedlik.moving.verify import Verifier
 from jedlik.scheduling.batch import Batch
 from jedlik.scheduling.booking import Booking
 from jedlik.scheduling.sequence import Sequence

@@ -10,14 +10,39 @@ from jedlik.core.config import WorkerConfig
 from jedlik.core.ids import BlockId
 from jedlik.core.moves import TIERS, Place, Tier, TierOpened
 from jedlik.core.protocol import Card, Facts, Snapshot
+from jedlik.kv.cache_report import CacheReport
 from jedlik.kv.pool import BlockPool
-from jedlik.moving.admission import SecondTouch
-from jedlik.moving.fetch import Depth
-from jedlik.nodes.worker.reports import CacheReport
+from jedlik.moving.fetch_plan import Depth
 
 REMEMBERED = 8
 """Ids of blocks seen once are kept for so many times the tier's blocks, within the next limit."""
 MOST_REMEMBERED = 1 << 20
+ROOMY_SHARE = 0.5
+"""A tier filled less than this takes anything: a filter on an empty tier keeps it empty."""
+
+
+class SecondTouch:
+    """Of one tier. `capacity`: how many ids are remembered, at most."""
+
+    def __init__(self, capacity: int) -> None:
+        self._half = max(1, capacity // 2)
+        self._young: set[BlockId] = set()
+        self._old: set[BlockId] = set()
+
+    def __len__(self) -> int:
+        """Ids remembered."""
+        return len(self._young) + len(self._old)
+
+    def admit(self, block: BlockId, fill_share: float) -> bool:
+        """Whether this block is to be written, now that it was touched; `fill_share` of the tier is in use."""
+        seen = block in self._young or block in self._old
+        self._touch(block)
+        return seen or fill_share < ROOMY_SHARE
+
+    def _touch(self, block: BlockId) -> None:
+        if block not in self._young and len(self._young) >= self._half:
+            self._old, self._young = self._young, set()
+        self._young.add(block)
 
 
 class Store:

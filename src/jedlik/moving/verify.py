@@ -14,7 +14,7 @@ from jedlik.core.facts import Verified
 from jedlik.core.ids import BlockId, BlockIndex
 from jedlik.core.moves import Compare, Compared
 from jedlik.kv.pool import BlockPool
-from jedlik.nodes.worker.tiers import Store
+from jedlik.moving.tiers import Store
 from jedlik.scheduling.batch import Batch
 from jedlik.scheduling.sequence import Phase, Sequence
 
