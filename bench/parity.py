@@ -22,8 +22,8 @@ import torch
 import transformers
 
 from jedlik.core.config import WorkerConfig
-from jedlik.core.effects import RunStep, ToGatewayEffect
-from jedlik.core.events import FromGateway, GatewayJoined, StepEnded, WorkerEvent
+from jedlik.core.effects import RunStep, ToClient
+from jedlik.core.events import ClientJoined, FromClient, StepEnded, WorkerEvent
 from jedlik.core.ids import GatewayId, Handle, Lane, RequestId, WorkerId
 from jedlik.core.protocol import SCHEMA_VERSION, Card, Submit, Tokens
 from jedlik.core.requests import Sampling, Stopping
@@ -57,7 +57,7 @@ class World:
         self._open: set[Lane] = set()
         self.answers: dict[int, Answer] = {}
         self.seen: Counter[str] = Counter()
-        self._send(GatewayJoined(GATEWAY))
+        self._send(ClientJoined(GATEWAY))
 
     def run(self, prompts: dict[int, tuple[list[int], int]], rng: random.Random) -> None:
         """Requests by handle: (prompt, tokens wanted)."""
@@ -81,7 +81,7 @@ class World:
             Handle(handle), RequestId(str(handle)), 0, 1, pack(prompt), b"", sampling,
             Stopping(max_tokens=want, ignore_eos=True), "", "", 0, None, None, handle,
         )  # fmt: skip
-        self._send(FromGateway(GATEWAY, submit))
+        self._send(FromClient(GATEWAY, submit))
 
     def _advance(self) -> None:
         step = self._steps.popleft()
@@ -102,7 +102,7 @@ class World:
         for effect in self._node.handle(event, self._now):
             if isinstance(effect, RunStep):
                 self._steps.append(effect.step)
-            elif isinstance(effect, ToGatewayEffect):
+            elif isinstance(effect, ToClient):
                 self._hear(effect.message)
 
     def _hear(self, message: object) -> None:

@@ -12,8 +12,8 @@ import time
 from collections import deque
 
 from jedlik.core.config import WorkerConfig
-from jedlik.core.effects import RunStep, ToGatewayEffect
-from jedlik.core.events import FromGateway, GatewayJoined, StepEnded
+from jedlik.core.effects import RunStep, ToClient
+from jedlik.core.events import ClientJoined, FromClient, StepEnded
 from jedlik.core.ids import GatewayId, Handle, RequestId, WorkerId
 from jedlik.core.protocol import SCHEMA_VERSION, Ack, Capabilities, Card, Layout, Submit
 from jedlik.core.requests import Sampling, Stopping
@@ -46,7 +46,7 @@ class Loop:
         self.queue: deque[Step] = deque()
         self.cpu_s = self.wire_s = self.now = 0.0
         self.token = 3
-        self.send(GatewayJoined(GATEWAY))
+        self.send(ClientJoined(GATEWAY))
         for handle in range(1, batch + 1):
             prompt = pack([handle * 7 % 50_000] + [(handle * 31 + i) % 50_000 for i in range(PROMPT_TOKENS - 1)])
             stopping = Stopping(max_tokens=1 << 19, ignore_eos=False)
@@ -54,10 +54,10 @@ class Loop:
                 Handle(handle), RequestId(str(handle)), 0, 1, prompt, b"", Sampling(), stopping, "", "", 0, None, None,
                 handle,
             )  # fmt: skip
-            self.send(FromGateway(GATEWAY, submit))
+            self.send(FromClient(GATEWAY, submit))
         self.handles = [Handle(h) for h in range(1, batch + 1)]
 
-    def send(self, event: GatewayJoined | FromGateway | StepEnded) -> None:
+    def send(self, event: ClientJoined | FromClient | StepEnded) -> None:
         began = time.process_time()
         effects = self.node.handle(event, self.now)
         ended = time.process_time()
@@ -65,7 +65,7 @@ class Loop:
         for effect in effects:
             if isinstance(effect, RunStep):
                 self.queue.append(effect.step)
-            elif isinstance(effect, ToGatewayEffect):
+            elif isinstance(effect, ToClient):
                 encode(effect.message)
         self.wire_s += time.process_time() - ended
 
@@ -76,7 +76,7 @@ class Loop:
         self.now += 0.02
         self.send(StepEnded(StepDone(step.step_id, lanes, [self.token] * len(lanes), 0.02)))
         if number % ACK_EVERY == 0:
-            self.send(FromGateway(GATEWAY, Ack(self.handles, [number] * len(self.handles))))
+            self.send(FromClient(GATEWAY, Ack(self.handles, [number] * len(self.handles))))
 
 
 def measure(batch: int) -> tuple[list[float], float]:

@@ -12,8 +12,8 @@ from typing import NamedTuple
 import msgspec
 
 from jedlik.core.config import FaultConfig, GatewayConfig, NetworkConfig, Role, WorkerConfig
-from jedlik.core.effects import ToGatewayEffect, ToWorkerEffect
-from jedlik.core.events import Abandoned, FromGateway
+from jedlik.core.effects import ToClient, ToWorkerEffect
+from jedlik.core.events import Abandoned, FromClient
 from jedlik.core.facts import Fact, HandedOff
 from jedlik.core.ids import GatewayId, Handle, RequestId, WorkerId
 from jedlik.core.moves import Move
@@ -133,7 +133,7 @@ class Watched:
         """A gateway says something to a worker that is up."""
         process = self.process(worker)
         if process is not None:
-            self.simulation.heap.after(0.0, process.send, FromGateway(self.gateway.node.gateway, message))
+            self.simulation.heap.after(0.0, process.send, FromClient(self.gateway.node.gateway, message))
 
     @property
     def gateway(self) -> GatewayProcess:
@@ -180,7 +180,7 @@ class HandOffs(Watched):
 
     def _spy(self) -> None:
         network = self.simulation.network
-        to_worker, ask, to_gateway, noted = network.to_worker, network.ask, network.to_gateway, self.simulation.noted
+        to_worker, ask, to_gateway, noted = network.to_worker, network.ask, network.to_client, self.simulation.noted
 
         def dispatched(gateway: GatewayId, sent: ToWorkerEffect) -> None:
             to_worker(gateway, self._remote(sent))
@@ -193,9 +193,9 @@ class HandOffs(Watched):
             elif isinstance(message, Reserve):
                 self.stages.reach("reserved", sent.worker, decoder, message.handle)
 
-        def answered(worker: WorkerId, sent: ToGatewayEffect) -> None:
+        def answered(worker: WorkerId, sent: ToClient) -> None:
             to_gateway(worker, sent)
-            decoder, message = WorkerId(sent.gateway), sent.message
+            decoder, message = WorkerId(sent.client), sent.message
             if isinstance(message, Granted):
                 self.stages.reach("granted", worker, decoder, message.handle)
             elif isinstance(message, Pushed):
@@ -208,7 +208,7 @@ class HandOffs(Watched):
             if isinstance(fact, HandedOff):
                 self.ended.append(fact)
 
-        network.to_worker, network.ask, network.to_gateway = dispatched, asked, answered  # type: ignore[method-assign]
+        network.to_worker, network.ask, network.to_client = dispatched, asked, answered  # type: ignore[method-assign]
         self.simulation.noted = heard  # type: ignore[method-assign]
 
     def _remote(self, sent: ToWorkerEffect) -> ToWorkerEffect:

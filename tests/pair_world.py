@@ -8,12 +8,12 @@ from collections import deque
 from random import Random
 
 from jedlik.core.config import WorkerConfig
-from jedlik.core.effects import Drained, Note, RunStep, ToGatewayEffect, ToWorkerEffect, Wake
+from jedlik.core.effects import Drained, Note, RunStep, ToClient, ToWorkerEffect, Wake
 from jedlik.core.events import (
-    FromGateway,
+    ClientJoined,
+    ClientLost,
+    FromClient,
     FromWorker,
-    GatewayJoined,
-    GatewayLost,
     StepEnded,
     Woken,
     WorkerEvent,
@@ -81,7 +81,7 @@ class Cluster:
         self.facts: list[Fact] = []
         self.loads: dict[WorkerId, Load] = {}
         for worker in self.workers:
-            self.send(worker, GatewayJoined(GATEWAY))
+            self.send(worker, ClientJoined(GATEWAY))
 
     def send(self, name: WorkerId, event: WorkerEvent) -> None:
         worker = self.workers[name]
@@ -89,7 +89,7 @@ class Cluster:
             return
         for effect in worker.node.handle(event, self.now):
             match effect:
-                case ToGatewayEffect(gateway, message):
+                case ToClient(gateway, message):
                     if gateway == GATEWAY:
                         self._hear(name, message)
                     else:
@@ -120,7 +120,7 @@ class Cluster:
         worker.node.check()
 
     def submit(self, name: WorkerId, submit: Submit) -> None:
-        self.send(name, FromGateway(GATEWAY, submit))
+        self.send(name, FromClient(GATEWAY, submit))
 
     def kill(self, name: WorkerId) -> None:
         """Its process is gone: what it was writing is written no more, and everybody it talked to hears of it."""
@@ -132,7 +132,7 @@ class Cluster:
         self.moves = [(who, move) for who, move in self.moves if who != name]
         for one, other in sorted(self.met):
             if one == name:
-                self._queue(f"net of {other}", other, GatewayLost(GatewayId(name)))
+                self._queue(f"net of {other}", other, ClientLost(GatewayId(name)))
             elif other == name:
                 self._queue(f"net of {one}", one, WorkerLost(name, "killed"))
 
@@ -193,7 +193,7 @@ class Cluster:
             return
         if (name, other) not in self.met:
             self.met.add((name, other))
-            self.send(other, GatewayJoined(GatewayId(name), follows=False))
+            self.send(other, ClientJoined(GatewayId(name), follows=False))
         self._queue(name, other, message)
 
     def _queue(self, source: str, target: str, message: object) -> None:
@@ -202,10 +202,10 @@ class Cluster:
     def _deliver(self, source: str, target: str) -> None:
         message = self.channels[source, target].popleft()
         name = WorkerId(target)
-        if isinstance(message, Revoked | Compared | WorkerLost | GatewayLost):
+        if isinstance(message, Revoked | Compared | WorkerLost | ClientLost):
             self.send(name, message)
         elif (source, target) in self.met and isinstance(message, ToWorker):
-            self.send(name, FromGateway(GatewayId(source), message))  # type: ignore[arg-type]
+            self.send(name, FromClient(GatewayId(source), message))  # type: ignore[arg-type]
         else:
             self.send(name, FromWorker(WorkerId(source), message))  # type: ignore[arg-type]
 
@@ -249,7 +249,7 @@ class Cluster:
         heard = self.heard[name]
         open_ones = [Handle(h) for h in heard.tokens if h not in heard.finished]
         if open_ones:
-            self.send(name, FromGateway(GATEWAY, Ack(open_ones, [len(heard.tokens[h]) for h in open_ones])))
+            self.send(name, FromClient(GATEWAY, Ack(open_ones, [len(heard.tokens[h]) for h in open_ones])))
 
     def _hear(self, name: WorkerId, message: ToGateway) -> None:
         self.told[name].append(message)

@@ -7,9 +7,9 @@ early, shared wrongly, published before its step or missing from a table shows a
 from collections import deque
 
 from jedlik.core.config import WorkerConfig
-from jedlik.core.effects import Drained, Note, RunStep, ToGatewayEffect, Wake
-from jedlik.core.events import FromGateway, GatewayJoined, StepEnded, WorkerEvent
-from jedlik.core.ids import GatewayId, Handle, Lane, RequestId, WorkerId
+from jedlik.core.effects import Drained, Note, RunStep, ToClient, Wake
+from jedlik.core.events import ClientJoined, FromClient, StepEnded, WorkerEvent
+from jedlik.core.ids import ClientId, GatewayId, Handle, Lane, RequestId, WorkerId
 from jedlik.core.protocol import (
     SCHEMA_VERSION,
     Ack,
@@ -231,12 +231,12 @@ class World:
         self.notes: list[Note] = []
         self.wake_at: float | None = None
         self.drained = False
-        self.views: dict[GatewayId, CacheView] = {}
+        self.views: dict[ClientId, CacheView] = {}
 
     def send(self, event: WorkerEvent) -> None:
         """One event, its effects performed, every invariant checked."""
         for effect in self.node.handle(event, self.now):
-            if isinstance(effect, ToGatewayEffect):
+            if isinstance(effect, ToClient):
                 self._hear(effect)
             elif isinstance(effect, RunStep):
                 self.queue.append(effect.step)
@@ -254,10 +254,10 @@ class World:
 
     def join(self, gateway: GatewayId = GATEWAY) -> None:
         self.views[gateway] = CacheView()
-        self.send(GatewayJoined(gateway))
+        self.send(ClientJoined(gateway))
 
     def say(self, message: Submit | Cancel | Ack | Resync | Goodbye, gateway: GatewayId = GATEWAY) -> None:
-        self.send(FromGateway(gateway, message))
+        self.send(FromClient(gateway, message))
 
     def step(self) -> Step | None:
         """Let the engine finish one step, if one is there."""
@@ -278,9 +278,9 @@ class World:
                 return
         raise AssertionError("the worker never comes to rest")
 
-    def _hear(self, effect: ToGatewayEffect) -> None:
+    def _hear(self, effect: ToClient) -> None:
         message = effect.message
-        view = self.views[effect.gateway]
+        view = self.views[effect.client]
         if isinstance(message, Tokens):
             assert len(set(message.handles)) == len(message.handles) == len(message.tokens)
             for s in message.started:

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from jedlik.core.effects import (
-    ToGatewayEffect,
+    ToClient,
     ToWorkerEffect,
     WorkerEffect,
 )
 from jedlik.core.errors import Bug
-from jedlik.core.events import FromGateway, FromWorker, GatewayJoined, GatewayLost, WorkerEvent, WorkerLost
+from jedlik.core.events import ClientJoined, ClientLost, FromClient, FromWorker, WorkerEvent, WorkerLost
 from jedlik.core.facts import Fact
 from jedlik.core.ids import BlockId, GatewayId, Handle, RequestId, WorkerId
 from jedlik.core.moves import (
@@ -193,7 +193,7 @@ def asking(*messages: Submit | Reserve | Cancel) -> Written:
     """A node that says these to B when its first gateway joins, and more of them is never said."""
 
     def answer(event: WorkerEvent) -> list[WorkerEffect]:
-        if isinstance(event, GatewayJoined):
+        if isinstance(event, ClientJoined):
             return [ToWorkerEffect(B, message) for message in messages]
         return []
 
@@ -202,8 +202,8 @@ def asking(*messages: Submit | Reserve | Cancel) -> Written:
 
 def test_what_is_said_before_the_connection_is_up_arrives_in_order_and_answers_come_back() -> None:
     def granting(event: WorkerEvent) -> list[WorkerEffect]:
-        if isinstance(event, FromGateway) and isinstance(event.message, Submit):
-            return [ToGatewayEffect(event.gateway, Granted(event.message.handle, 0, 39))]
+        if isinstance(event, FromClient) and isinstance(event.message, Submit):
+            return [ToClient(event.client, Granted(event.message.handle, 0, 39))]
         return []
 
     async def scenario(folder: Path) -> None:
@@ -213,16 +213,16 @@ def test_what_is_said_before_the_connection_is_up_arrives_in_order_and_answers_c
         await a.begin()
         await until(lambda: b.carrier.known)
         a.driver.joined(GatewayId("g@1"), Connection(a.driver.listener(), None), True)
-        await until(lambda: len(b.node.of(FromGateway)) == 3)
-        assert b.node.of(GatewayJoined, FromGateway) == [
-            GatewayJoined(GatewayId(A), follows=False),
-            *(FromGateway(GatewayId(A), message) for message in said),
+        await until(lambda: len(b.node.of(FromClient)) == 3)
+        assert b.node.of(ClientJoined, FromClient) == [
+            ClientJoined(GatewayId(A), follows=False),
+            *(FromClient(GatewayId(A), message) for message in said),
         ]
         await until(lambda: a.node.of(FromWorker))
         assert a.node.of(FromWorker) == [FromWorker(B, Granted(Handle(7), 0, 39))]
         assert a.telemetry.submits == [SUBMIT]
         await a.end()
-        await until(lambda: b.node.of(GatewayLost))
+        await until(lambda: b.node.of(ClientLost))
         await b.end()
 
     run(scenario)
@@ -235,7 +235,7 @@ def test_a_worker_that_ends_is_told_lost_and_dead_and_then_unknown() -> None:
         await b.begin(body.pid)
         await a.begin()
         a.driver.joined(GatewayId("g@1"), Connection(a.driver.listener(), None), True)
-        await until(lambda: b.node.of(FromGateway))
+        await until(lambda: b.node.of(FromClient))
         assert a.carrier.known == [(B, "data of b")]
         await b.end()
         await until(lambda: a.node.of(WorkerLost))
@@ -301,7 +301,7 @@ def test_a_worker_of_another_revision_is_asked_for_nothing() -> None:
         a.driver.joined(GatewayId("g@1"), Connection(a.driver.listener(), None), True)
         await until(lambda: a.node.of(WorkerLost))
         assert "another model revision" in str(a.node.of(WorkerLost)[0])
-        assert b.node.of(FromGateway) == []
+        assert b.node.of(FromClient) == []
         await a.end()
         await b.end()
 
@@ -318,7 +318,7 @@ def test_moves_go_to_the_carrier_and_what_it_tells_from_a_thread_to_the_node() -
     ]  # fmt: skip
 
     async def scenario(folder: Path) -> None:
-        node = Written(lambda event: list(wanted) if isinstance(event, GatewayJoined) else [])
+        node = Written(lambda event: list(wanted) if isinstance(event, ClientJoined) else [])
         a = Worker(folder, "a", node)
         await a.begin()
         await until(lambda: node.events)
@@ -350,8 +350,8 @@ def test_counters_travel_with_load_reports_when_they_have_changed() -> None:
     load = Load(0, 0.0, None, 0, 0, 0, 0, 0, 0, 0)
 
     def reporting(event: WorkerEvent) -> list[WorkerEffect]:
-        gateways = [GatewayId("g@1")] if isinstance(event, FromGateway | GatewayJoined) else []
-        return [ToGatewayEffect(gateway, message) for gateway in gateways for message in (State(1), load)]
+        gateways = [GatewayId("g@1")] if isinstance(event, FromClient | ClientJoined) else []
+        return [ToClient(gateway, message) for gateway in gateways for message in (State(1), load)]
 
     async def scenario(folder: Path) -> None:
         b = Worker(folder, "b", Written(reporting))

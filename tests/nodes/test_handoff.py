@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from jedlik.core.config import WorkerConfig
-from jedlik.core.effects import ToGatewayEffect, ToWorkerEffect
-from jedlik.core.events import FromGateway, FromWorker, GatewayJoined
+from jedlik.core.effects import ToClient, ToWorkerEffect
+from jedlik.core.events import ClientJoined, FromClient, FromWorker
 from jedlik.core.facts import HandedOff
 from jedlik.core.ids import GatewayId, Handle, WorkerId
 from jedlik.core.moves import Move, Moved, Place
@@ -46,21 +46,21 @@ def outcome(world: Cluster) -> HandedOff:
 def test_what_is_said_from_submit_to_the_last_commit() -> None:
     world = cluster()
     d, p = world.workers[D].node, world.workers[P].node
-    said = [e for e in d.handle(FromGateway(GATEWAY, handed(1, PROMPT)), 0.0) if isinstance(e, ToWorkerEffect)]
+    said = [e for e in d.handle(FromClient(GATEWAY, handed(1, PROMPT)), 0.0) if isinstance(e, ToWorkerEffect)]
     (asked,) = said
     submit = asked.message
     assert isinstance(submit, Submit)
     assert (asked.worker, submit.push, submit.stopping.max_tokens, len(submit.prompt)) == (
         P, Push(card(D).layout, 0), 0, 18 * 4,
     )  # fmt: skip
-    p.handle(GatewayJoined(GatewayId(D), follows=False), 0.0)
-    told = [e.message for e in p.handle(FromGateway(GatewayId(D), submit), 0.0) if isinstance(e, ToGatewayEffect)]
+    p.handle(ClientJoined(GatewayId(D), follows=False), 0.0)
+    told = [e.message for e in p.handle(FromClient(GatewayId(D), submit), 0.0) if isinstance(e, ToClient)]
     assert [m for m in told if isinstance(m, Granted)] == [Granted(Handle(1), 0, 18)]
     effects = d.handle(FromWorker(P, Granted(Handle(1), 0, 18)), 0.1)
     (reserve,) = [e.message for e in effects if isinstance(e, ToWorkerEffect)]
     assert isinstance(reserve, Reserve)
     assert (reserve.handle, reserve.first, len(reserve.blocks)) == (1, 0, 5)
-    p.handle(FromGateway(GatewayId(D), reserve), 0.1)
+    p.handle(FromClient(GatewayId(D), reserve), 0.1)
     assert d.load(0.1).arriving == 1
     assert d.load(0.1).reserved_blocks == 5
     d.check()
@@ -174,10 +174,10 @@ def test_slots_of_an_abandoned_hand_off_are_not_used_before_the_writer_has_spoke
     while not world.moves:
         world.do(world.choices()[0])
     move = world.moves[0][1]
-    world.send(D, FromGateway(GATEWAY, Cancel([Handle(1)])))
+    world.send(D, FromClient(GATEWAY, Cancel([Handle(1)])))
     assert world.workers[D].node.load(0.0).reserved_blocks == 5
     world.now += 1e6
-    world.send(D, FromGateway(GATEWAY, make_submit(2, [7] * 16, stopping=Stopping(max_tokens=1))))
+    world.send(D, FromClient(GATEWAY, make_submit(2, [7] * 16, stopping=Stopping(max_tokens=1))))
     assert world.workers[D].node.load(0.0).reserved_blocks == 5
     while messages := [c for c in world.choices() if c[0] == "message"]:
         world.do(messages[0])
@@ -270,7 +270,7 @@ def test_any_order_of_events_gives_the_right_answers(seed: int) -> None:
             chosen = rng.choice(list(prompts))
             if chosen not in world.heard[D].finished:
                 cancelled.add(chosen)
-                world.send(D, FromGateway(GATEWAY, Cancel([Handle(chosen)])))
+                world.send(D, FromClient(GATEWAY, Cancel([Handle(chosen)])))
         if not killed and rng.random() < 0.05:
             killed = True
             world.kill(P)

@@ -2,9 +2,9 @@
 
 import pytest
 
-from jedlik.core.effects import RunStep, ToGatewayEffect
+from jedlik.core.effects import RunStep, ToClient
 from jedlik.core.errors import Bug
-from jedlik.core.events import Drain, FromGateway, GatewayJoined, GatewayLost, StepEnded, Woken
+from jedlik.core.events import ClientJoined, ClientLost, Drain, FromClient, StepEnded, Woken
 from jedlik.core.facts import StepRan
 from jedlik.core.ids import GatewayId, Handle, Lane
 from jedlik.core.protocol import (
@@ -29,22 +29,20 @@ PROMPT = [11, 12, 13, 14, 15, 16]
 
 def test_one_request_from_submit_to_its_last_token() -> None:
     world = World()
-    join = world.node.handle(GatewayJoined(GATEWAY), 0.0)
-    assert [type(e.message) for e in join if isinstance(e, ToGatewayEffect)] == [State, Load, Snapshot, Load][
-        : len(join) - 1
-    ]
+    join = world.node.handle(ClientJoined(GATEWAY), 0.0)
+    assert [type(e.message) for e in join if isinstance(e, ToClient)] == [State, Load, Snapshot, Load][: len(join) - 1]
     submit = make_submit(1, PROMPT, stopping=Stopping(max_tokens=2, ignore_eos=True))
-    effects = world.node.handle(FromGateway(GATEWAY, submit), 1.0)
+    effects = world.node.handle(FromClient(GATEWAY, submit), 1.0)
     opened = Open(Lane(0), pack(PROMPT), b"", submit.sampling, 0, 0, ())
     first = Step(1, [], [opened], [(Lane(0), [1, 2])], [Chunk(Lane(0), 0, 6, True)], [], 0)  # type: ignore[list-item]
     second = Step(2, [], [], [], [], [Lane(0)], 7)
     assert [e for e in effects if isinstance(e, RunStep)] == [RunStep(first), RunStep(second)]
     effects = world.node.handle(StepEnded(StepDone(1, [Lane(0)], [500], 0.01)), 1.1)
-    (tokens,) = [e.message for e in effects if isinstance(e, ToGatewayEffect) and isinstance(e.message, Tokens)]
+    (tokens,) = [e.message for e in effects if isinstance(e, ToClient) and isinstance(e.message, Tokens)]
     assert (tokens.step, tokens.handles, tokens.tokens, tokens.finished) == (1, [1], [500], [])
     assert (tokens.started[0].handle, tokens.started[0].cached_tokens, tokens.started[0].queued_s) == (1, 0, 0.0)
     effects = world.node.handle(StepEnded(StepDone(2, [Lane(0)], [501], 0.01)), 1.2)
-    (tokens,) = [e.message for e in effects if isinstance(e, ToGatewayEffect) and isinstance(e.message, Tokens)]
+    (tokens,) = [e.message for e in effects if isinstance(e, ToClient) and isinstance(e.message, Tokens)]
     assert (tokens.tokens, tokens.finished[0].reason, tokens.finished[0].stop_token) == ([501], "length", None)
     assert not [e for e in effects if isinstance(e, RunStep)]
     world.node.check()
@@ -228,8 +226,8 @@ def test_cancel_frees_within_one_step() -> None:
     assert 1 not in world.finished
 
 
-@pytest.mark.parametrize("leave", [GatewayLost(GATEWAY), FromGateway(GATEWAY, Goodbye())])
-def test_a_gateway_that_leaves_takes_its_work_along(leave: GatewayLost | FromGateway) -> None:
+@pytest.mark.parametrize("leave", [ClientLost(GATEWAY), FromClient(GATEWAY, Goodbye())])
+def test_a_gateway_that_leaves_takes_its_work_along(leave: ClientLost | FromClient) -> None:
     world = World()
     world.join()
     other = GatewayId("h@1")
@@ -357,7 +355,7 @@ def test_drain_finishes_what_runs_and_says_so() -> None:
 def test_a_role_is_a_new_state() -> None:
     world = World()
     world.join()
-    world.send(FromGateway(GATEWAY, AssumeRole("prefill")))
+    world.send(FromClient(GATEWAY, AssumeRole("prefill")))
     assert world.states == [State(1), State(2, "prefill")]
 
 

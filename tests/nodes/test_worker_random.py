@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jedlik.core.events import Drain, GatewayLost, Woken
+from jedlik.core.events import ClientLost, Drain, Woken
 from jedlik.core.ids import GatewayId, Handle
 from jedlik.core.protocol import Ack, Cancel, Resync
 from jedlik.core.requests import Sampling, Stopping
@@ -125,7 +125,7 @@ def play(events: list[tuple[object, ...]], run: Run) -> None:
             run.other(str(kind), *arguments)  # type: ignore[arg-type]
     run.finish()
     world = run.world
-    world.send(GatewayLost(GATEWAYS[1]))
+    world.send(ClientLost(GATEWAYS[1]))
     world.now += 1.0
     world.send(Woken())
     load = world.loads[-1]

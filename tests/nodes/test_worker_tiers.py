@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from jedlik.core.config import WorkerConfig
-from jedlik.core.events import FromGateway, Woken
+from jedlik.core.events import FromClient, Woken
 from jedlik.core.facts import Fetched, Offloaded, Verified
 from jedlik.core.ids import BlockId, Handle, WorkerId
 from jedlik.core.moves import Cause, Moved, PathCosts, PathsMeasured, StoredRun, Tier, TierOpened
@@ -136,7 +136,7 @@ def test_a_cancelled_request_leaves_its_load_to_end() -> None:
     for other in range(2, 6):
         ask(world, other, text(other))
     world.submit(W, make_submit(9, text(1), stopping=STOPPING))
-    world.send(W, FromGateway(GATEWAY, Cancel([Handle(9)])))
+    world.send(W, FromClient(GATEWAY, Cancel([Handle(9)])))
     assert world.workers[W].node.load(0.0).reserved_blocks == 6
     world.settle()
     world.rest()
@@ -213,7 +213,7 @@ def test_any_order_of_events_gives_the_right_answers(seed: int) -> None:
                     world.do(choice)
         if rng.random() < 0.1 and handle not in world.heard[W].finished:
             cancelled.add(handle)
-            world.send(W, FromGateway(GATEWAY, Cancel([Handle(handle)])))
+            world.send(W, FromClient(GATEWAY, Cancel([Handle(handle)])))
     world.settle(rng)
     for handle, prompt in asked.items():
         if handle not in cancelled:

@@ -6,8 +6,8 @@ from typing import cast
 import msgspec
 
 from jedlik.core.config import NetworkConfig
-from jedlik.core.effects import ToGatewayEffect, ToWorkerEffect
-from jedlik.core.events import FromGateway, FromWorker, GatewayJoined, GatewayLost, WorkerEvent, WorkerLost
+from jedlik.core.effects import ToClient, ToWorkerEffect
+from jedlik.core.events import ClientJoined, ClientLost, FromClient, FromWorker, WorkerEvent, WorkerLost
 from jedlik.core.ids import GatewayId, Handle, WorkerId
 from jedlik.core.protocol import Ack, Cancel, Pushed, Reserve
 from jedlik.sim.heap import Heap
@@ -56,9 +56,9 @@ class Lan:
 def test_the_first_message_connects() -> None:
     lan = Lan()
     lan.ask(D, P, CANCEL, RESERVE)
-    expected = [GatewayJoined(AS_CLIENT, follows=False), *(FromGateway(AS_CLIENT, m) for m in (CANCEL, RESERVE))]
+    expected = [ClientJoined(AS_CLIENT, follows=False), *(FromClient(AS_CLIENT, m) for m in (CANCEL, RESERVE))]
     assert lan.heard(P) == [(LATENCY_S, event) for event in expected]
-    lan.network.to_gateway(P, ToGatewayEffect(AS_CLIENT, PUSHED))
+    lan.network.to_client(P, ToClient(AS_CLIENT, PUSHED))
     assert lan.heard(D) == [(2 * LATENCY_S, FromWorker(P, PUSHED))]
     assert lan.heard(E) == []
 
@@ -74,7 +74,7 @@ def test_the_asked_one_ends() -> None:
     lan = Lan()
     lan.ask(D, P, CANCEL)
     lan.heap.run()
-    lan.network.to_gateway(P, ToGatewayEffect(AS_CLIENT, PUSHED))
+    lan.network.to_client(P, ToClient(AS_CLIENT, PUSHED))
     lan.network.close(P, "crashed")
     assert [event for _, event in lan.heard(D)] == [FromWorker(P, PUSHED), WorkerLost(P, "crashed")]
     assert lan.heard(E) == []
@@ -85,8 +85,8 @@ def test_the_asking_one_ends() -> None:
     lan = Lan()
     lan.ask(D, P, CANCEL)
     lan.network.close(D, "crashed")
-    assert [event for _, event in lan.heard(P)][1:] == [FromGateway(AS_CLIENT, CANCEL), GatewayLost(AS_CLIENT)]
-    lan.network.to_gateway(P, ToGatewayEffect(AS_CLIENT, PUSHED))
+    assert [event for _, event in lan.heard(P)][1:] == [FromClient(AS_CLIENT, CANCEL), ClientLost(AS_CLIENT)]
+    lan.network.to_client(P, ToClient(AS_CLIENT, PUSHED))
     assert lan.heard(D) == []
     assert not lan.network._askers
 
@@ -106,7 +106,7 @@ def test_a_cut_link_holds_both_ways_what_is_said_until_it_heals() -> None:
     lan.network.join(D, P)
     assert lan.heard(P) == []
     lan.network.join(D, P)
-    expected = [GatewayJoined(AS_CLIENT, follows=False), FromGateway(AS_CLIENT, CANCEL)]
+    expected = [ClientJoined(AS_CLIENT, follows=False), FromClient(AS_CLIENT, CANCEL)]
     assert [event for _, event in lan.heard(P)] == expected
     assert len(lan.heard(D)) == 2
     assert lan.network.reaches(P, D)

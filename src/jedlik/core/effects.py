@@ -5,7 +5,7 @@ import msgspec
 from jedlik.core.config import Role
 from jedlik.core.errors import Fault
 from jedlik.core.facts import Fact
-from jedlik.core.ids import GatewayId, StreamId, WorkerId
+from jedlik.core.ids import ClientId, StreamId, WorkerId
 from jedlik.core.moves import Order
 from jedlik.core.plans import Report
 from jedlik.core.protocol import (
@@ -94,8 +94,10 @@ class ToPlanner(msgspec.Struct, frozen=True, tag="to_planner"):
 # --- worker ---
 
 
-class ToGatewayEffect(msgspec.Struct, frozen=True, tag="to_gateway"):
-    gateway: GatewayId
+class ToClient(msgspec.Struct, frozen=True, tag="to_client"):
+    """Send a message to a client of this worker."""
+
+    client: ClientId
     message: State | Load | Facts | Snapshot | Tokens | Granted | Pushed | Released
 
 
@@ -159,4 +161,4 @@ class ChangeRole(msgspec.Struct, frozen=True, tag="change_role"):
 
 PlannerEffect = Wake | Launch | Retire | End | ChangeRole | Note
 GatewayEffect = Wake | ToWorkerEffect | Deliver | Kick | ToPlanner | Drained | Note
-WorkerEffect = Wake | ToGatewayEffect | ToWorkerEffect | RunStep | EndLeap | Order | Drained | Note
+WorkerEffect = Wake | ToClient | ToWorkerEffect | RunStep | EndLeap | Order | Drained | Note

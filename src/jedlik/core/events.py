@@ -1,12 +1,12 @@
 """What happens to nodes. A node's `handle(event, now)` takes one of these; `now` is in seconds on the world's clock.
 
-Messages of the worker protocol reach a node inside `FromWorker` / `FromGateway`, which name the sender.
+Messages of the worker protocol reach a node inside `FromWorker` / `FromClient`, which name the sender.
 """
 
 import msgspec
 
 from jedlik.core.config import Role
-from jedlik.core.ids import GatewayId, RequestId, StreamId, WorkerId
+from jedlik.core.ids import ClientId, GatewayId, RequestId, StreamId, WorkerId
 from jedlik.core.moves import Compared, Moved, PathsMeasured, Revoked, TierOpened
 from jedlik.core.plans import Cause, Report
 from jedlik.core.protocol import (
@@ -96,22 +96,24 @@ class Flip(msgspec.Struct, frozen=True, tag="flip"):
 # --- worker ---
 
 
-class GatewayJoined(msgspec.Struct, frozen=True, tag="gateway_joined"):
-    """A client is connected: a gateway, or a worker that hands off prefills (then `gateway` is its worker id)."""
+class ClientJoined(msgspec.Struct, frozen=True, tag="client_joined"):
+    """A client has connected to this worker."""
 
-    gateway: GatewayId
+    client: ClientId
     follows: bool = True
-    """It wants cache facts and load reports."""
+    """Whether the client wants cache facts and load reports."""
 
 
-class GatewayLost(msgspec.Struct, frozen=True, tag="gateway_lost"):
-    """The connection is gone: what this gateway owned is cancelled."""
+class ClientLost(msgspec.Struct, frozen=True, tag="client_lost"):
+    """The connection to a client is gone: the attempts that it owned are cancelled."""
 
-    gateway: GatewayId
+    client: ClientId
 
 
-class FromGateway(msgspec.Struct, frozen=True, tag="from_gateway"):
-    gateway: GatewayId
+class FromClient(msgspec.Struct, frozen=True, tag="from_client"):
+    """A client has sent a message to this worker."""
+
+    client: ClientId
     message: Submit | Reserve | Cancel | Ack | Resync | AssumeRole | Goodbye
 
 
@@ -184,9 +186,9 @@ PlannerEvent = Woken | Reported | GatewayGone | MemberReady | MemberEnded | Adop
 GatewayEvent = Woken | Arrived | Abandoned | Cut | Consumed | WorkerJoined | WorkerLost | FromWorker | Flip | Drain
 WorkerEvent = (
     Woken
-    | GatewayJoined
-    | GatewayLost
-    | FromGateway
+    | ClientJoined
+    | ClientLost
+    | FromClient
     | StepEnded
     | FromWorker
     | WorkerLost

@@ -20,6 +20,9 @@ GatewayId = NewType("GatewayId", str)
 WorkerId = NewType("WorkerId", str)
 """One worker process incarnation: `name@incarnation`. A restarted worker is another worker."""
 
+ClientId = GatewayId | WorkerId
+"""Whoever submits attempts to a worker: a gateway, or a worker that asks another worker for a prefill."""
+
 Lane = NewType("Lane", int)
 """A sequence's place in an engine's batch, 0 <= lane < max_sequences; re-used after the engine was told to close it."""
 

@@ -12,7 +12,7 @@ import msgspec
 
 from jedlik.core.config import Role
 from jedlik.core.errors import Fault
-from jedlik.core.ids import GatewayId, Handle, RequestId, WorkerId
+from jedlik.core.ids import ClientId, Handle, RequestId, WorkerId
 from jedlik.core.moves import PathCosts, Tier
 from jedlik.core.requests import KvHint, Sampling, Stopping
 from jedlik.core.step import TokenLogprobs
@@ -103,8 +103,8 @@ class Hello(msgspec.Struct, frozen=True, array_like=True, tag="hello"):
     """First on a connection. `proof` authenticates off loopback (see net/streams), empty on a unix socket."""
 
     schema: int
-    gateway: GatewayId
-    """Or, where a worker has another one prefill for it, that worker's id."""
+    client: ClientId
+    """The id of the gateway that connects, or of the worker that asks another worker for a prefill."""
     proof: bytes = b""
     follows: bool = True
     """Wants cache facts and load reports. Workers that only hand off want none."""

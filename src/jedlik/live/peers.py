@@ -1,4 +1,4 @@
-"""A worker's connections to workers that it has prefill for it: it asks them as a gateway would, by the same protocol.
+"""A worker's connections to workers that it has prefill for it: it is their client, as a gateway is.
 
 A connection is opened with the first message to a worker; what is said before it is up waits. What can't be sent is
 told as `WorkerLost`, once per connection, and a later message tries anew. Watches discovery for whoever carries blocks,
@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from jedlik.core.errors import PeerError
 from jedlik.core.events import FromWorker, WorkerJoined, WorkerLost
-from jedlik.core.ids import GatewayId, WorkerId
+from jedlik.core.ids import WorkerId
 from jedlik.core.protocol import SCHEMA_VERSION, Card, Goodbye, Hello, ToWorker
 from jedlik.core.wire import encode
 from jedlik.live.links import CARD_S, POLL_S, Link, LinkEvent
@@ -39,7 +39,7 @@ class PeerLinks:
 
     def __init__(self, own: Card, discovery: LocalDiscovery, key: bytes, met: Met, card_s: float = CARD_S) -> None:
         self._own = own
-        self._hello = Hello(SCHEMA_VERSION, GatewayId(own.worker), follows=False)
+        self._hello = Hello(SCHEMA_VERSION, own.worker, follows=False)
         self._discovery = discovery
         self._key = key
         self._met = met

@@ -10,8 +10,8 @@ from typing import TypeVar
 
 import msgspec
 
-from jedlik.core.effects import Deliver, GatewayEffect, RunStep, ToGatewayEffect, ToWorkerEffect, WorkerEffect
-from jedlik.core.events import Arrived, FromGateway, FromWorker, GatewayEvent, StepEnded, WorkerEvent
+from jedlik.core.effects import Deliver, GatewayEffect, RunStep, ToClient, ToWorkerEffect, WorkerEffect
+from jedlik.core.events import Arrived, FromClient, FromWorker, GatewayEvent, StepEnded, WorkerEvent
 from jedlik.core.protocol import Submit, Tokens
 from jedlik.core.step import Step
 from jedlik.core.tokens import TOKEN_BYTES
@@ -35,9 +35,9 @@ class Redactor:
                 return replace(what, request=replace(request, prompt=self.packed(request.prompt)))
             case FromWorker(message=Tokens() as tokens):
                 return replace(what, message=self._tokens(tokens))
-            case FromGateway(message=Submit() as submit) | ToWorkerEffect(message=Submit() as submit):
+            case FromClient(message=Submit() as submit) | ToWorkerEffect(message=Submit() as submit):
                 return replace(what, message=self._submit(submit))
-            case ToGatewayEffect(message=Tokens() as tokens):
+            case ToClient(message=Tokens() as tokens):
                 return replace(what, message=self._tokens(tokens))
             case Deliver():
                 started = [replace(s, prompt_logprobs=None) for s in what.started]

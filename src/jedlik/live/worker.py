@@ -9,11 +9,11 @@ import threading
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
-from jedlik.core.effects import Drained, Note, RunStep, ToGatewayEffect, ToWorkerEffect, Wake, WorkerEffect
+from jedlik.core.effects import Drained, Note, RunStep, ToClient, ToWorkerEffect, Wake, WorkerEffect
 from jedlik.core.errors import Bug, PeerError
-from jedlik.core.events import Drain, FromGateway, GatewayJoined, GatewayLost, StepEnded, Woken, WorkerEvent
+from jedlik.core.events import ClientJoined, ClientLost, Drain, FromClient, StepEnded, Woken, WorkerEvent
 from jedlik.core.facts import Fact
-from jedlik.core.ids import GatewayId, WorkerId
+from jedlik.core.ids import ClientId, WorkerId
 from jedlik.core.moves import (
     CancelMove,
     Compare,
@@ -101,18 +101,18 @@ class WorkerDriver:
         self._card = encode(card)
         self._telemetry = telemetry
         self._reach = reach
-        self._told: dict[GatewayId, Counters] = {}
-        """The last counters that each gateway got."""
-        self._links: dict[GatewayId, Connection] = {}
+        self._told: dict[ClientId, Counters] = {}
+        """The last counters that each client got."""
+        self._links: dict[ClientId, Connection] = {}
         self._turn: Turn[WorkerEvent, WorkerEffect] = Turn(node.handle, self._perform, recorder)
         self._timer = WakeTimer(lambda: self._turn.send(Woken()))
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
         self._drained = asyncio.Event()
 
-    def listener(self) -> "GatewayLink":
+    def listener(self) -> "ClientLink":
         """For `net.streams.serve`: one per connection."""
-        return GatewayLink(self)
+        return ClientLink(self)
 
     async def run(self) -> None:
         """Compute until cancelled. Raises what the node raised, or PeerError where the engine failed."""
@@ -151,26 +151,26 @@ class WorkerDriver:
             return False
         return True
 
-    def joined(self, gateway: GatewayId, connection: Connection, follows: bool) -> None:
+    def joined(self, client: ClientId, connection: Connection, follows: bool) -> None:
         """A gateway, or a worker that asks, said hello. A connection it had before is replaced."""
-        older = self._links.get(gateway)
+        older = self._links.get(client)
         if older is not None:
-            self.left(gateway, older)
-            older.cut("the same gateway connected again")
-        self._links[gateway] = connection
+            self.left(client, older)
+            older.cut("the same client connected again")
+        self._links[client] = connection
         connection.send(self._card)
         if self._reach is not None and not follows:
             self._reach.peers.look()  # blocks may have to go there at once
-        self._turn.send(GatewayJoined(gateway, follows))
+        self._turn.send(ClientJoined(client, follows))
 
-    def left(self, gateway: GatewayId, connection: Connection) -> None:
+    def left(self, client: ClientId, connection: Connection) -> None:
         """Its connection ended (ignored for one that was replaced)."""
-        if self._links.get(gateway) is connection:
-            del self._links[gateway]
-            self._told.pop(gateway, None)
-            self._turn.send(GatewayLost(gateway))
+        if self._links.get(client) is connection:
+            del self._links[client]
+            self._told.pop(client, None)
+            self._turn.send(ClientLost(client))
 
-    def take(self, event: FromGateway) -> None:
+    def take(self, event: FromClient) -> None:
         """A message of a gateway that has said hello."""
         self._turn.send(event)
 
@@ -195,11 +195,11 @@ class WorkerDriver:
         match effect:
             case RunStep():
                 self._engine.submit(effect.step)
-            case ToGatewayEffect():
-                if (connection := self._links.get(effect.gateway)) is not None:
+            case ToClient():
+                if (connection := self._links.get(effect.client)) is not None:
                     connection.send(encode(effect.message))
                     if isinstance(effect.message, Load):
-                        self._count(effect.gateway, connection)
+                        self._count(effect.client, connection)
             case Wake():
                 self._timer.set(effect.at)
             case Note():
@@ -218,20 +218,20 @@ class WorkerDriver:
             raise Bug("blocks are to be moved, and nothing here can")
         return self._reach
 
-    def _count(self, gateway: GatewayId, connection: Connection) -> None:
+    def _count(self, client: ClientId, connection: Connection) -> None:
         """Counters travel with load reports, if they have changed."""
         counters = self._telemetry.counters()
-        if self._told.get(gateway) is not counters:
-            self._told[gateway] = counters
+        if self._told.get(client) is not counters:
+            self._told[client] = counters
             connection.send(encode(counters))
 
 
-class GatewayLink:
-    """A gateway's connection, seen from the worker (a `net.streams.Listener`)."""
+class ClientLink:
+    """A client's connection, seen from the worker (a `net.streams.Listener`)."""
 
     def __init__(self, driver: WorkerDriver) -> None:
         self._driver = driver
-        self._gateway: GatewayId | None = None
+        self._client: ClientId | None = None
 
     def opened(self, connection: Connection) -> None:
         """The gateway speaks first."""
@@ -241,19 +241,19 @@ class GatewayLink:
             message = decode_to_worker(body)
             if isinstance(message, Hello):
                 self._greet(message, connection)
-            elif self._gateway is None:
+            elif self._client is None:
                 raise PeerError(f"{type(message).__name__} before Hello")
             else:
-                self._driver.take(FromGateway(self._gateway, message))
+                self._driver.take(FromClient(self._client, message))
 
     def lost(self, connection: Connection, reason: str) -> None:
-        if self._gateway is not None:
-            self._driver.left(self._gateway, connection)
+        if self._client is not None:
+            self._driver.left(self._client, connection)
 
     def _greet(self, hello: Hello, connection: Connection) -> None:
         if hello.schema != SCHEMA_VERSION:
             raise PeerError(f"gateway speaks protocol version {hello.schema}, this is {SCHEMA_VERSION}")
-        if self._gateway is not None:
+        if self._client is not None:
             raise PeerError("a second Hello on one connection")
-        self._gateway = hello.gateway
-        self._driver.joined(hello.gateway, connection, hello.follows)
+        self._client = hello.client
+        self._driver.joined(hello.client, connection, hello.follows)

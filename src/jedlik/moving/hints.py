@@ -95,7 +95,7 @@ class Hints:
         submit = replace(
             s.submit, handle=Handle(-self._phantoms), prompt=bytes(s.history), output=b"", hint=None, remote=None
         )
-        return Sequence(submit, s.gateway, -self._phantoms, s.arrived_s, s.root)
+        return Sequence(submit, s.client, -self._phantoms, s.arrived_s, s.root)
 
     def _set_next(self) -> None:
         pins = min((until_s for until_s, _ in self._pinned), default=inf)

@@ -5,9 +5,9 @@ what is being read stays as it is until the move has ended; `Released` is the la
 """
 
 from jedlik.core.config import WorkerConfig
-from jedlik.core.effects import ToGatewayEffect, WorkerEffect
+from jedlik.core.effects import ToClient, WorkerEffect
 from jedlik.core.errors import Fault
-from jedlik.core.ids import GatewayId, Handle, WorkerId
+from jedlik.core.ids import ClientId, Handle, WorkerId
 from jedlik.core.moves import DEVICE, CancelMove, Move, Moved, Place
 from jedlik.core.protocol import Card, Granted, Pushed, Released, Reserve, Submit
 from jedlik.moving.moves import Moves
@@ -121,12 +121,12 @@ class Pushes:
         if outgoing.moving:
             out.append(CancelMove(outgoing.moving))
         else:
-            out.append(released(s.gateway, s.handle))
+            out.append(released(s.client, s.handle))
 
     def _grant(self, outgoing: Outgoing, out: list[WorkerEffect]) -> None:
         s = outgoing.sequence
         outgoing.granted = True
-        out.append(ToGatewayEffect(s.gateway, Granted(s.handle, s.cached_tokens, outgoing.until)))
+        out.append(ToClient(s.client, Granted(s.handle, s.cached_tokens, outgoing.until)))
 
     def _push(self, outgoing: Outgoing, out: list[WorkerEffect]) -> None:
         s = outgoing.sequence
@@ -136,20 +136,20 @@ class Pushes:
         target = outgoing.slots[first - outgoing.first : last - outgoing.first]
         source: list[int] = list(s.blocks[first:last])
         tokens = min(last * self._booking.block_size, outgoing.until)
-        move = Move(0, DEVICE, source, _device_of(s.gateway), target, [], None, self._deadline_s, s.handle)
+        move = Move(0, DEVICE, source, _device_of(s.client), target, [], None, self._deadline_s, s.handle)
         self._batch.hold(s)
 
         def moved(moved: Moved, now: float, out: list[WorkerEffect]) -> None:
             self._batch.let_go(s)
             if self._open.get(s.number) is not outgoing:
-                out.append(released(s.gateway, s.handle))  # it ended meanwhile
+                out.append(released(s.client, s.handle))  # it ended meanwhile
                 return
             outgoing.moving = 0
             if moved.cause:
                 outgoing.until = FAILED
                 return
             outgoing.pushed = tokens
-            out.append(ToGatewayEffect(s.gateway, Pushed(s.handle, tokens)))
+            out.append(ToClient(s.client, Pushed(s.handle, tokens)))
 
         outgoing.moving = self._moves.begin(move, moved, out)
 
@@ -162,10 +162,10 @@ class Pushes:
         assert all(o.sequence.in_flight for o in self._open.values() if o.moving)
 
 
-def released(asker: GatewayId, handle: Handle) -> ToGatewayEffect:
+def released(asker: ClientId, handle: Handle) -> ToClient:
     """Return the last message of a hand-off, whether or not it ever began."""
-    return ToGatewayEffect(asker, Released([handle]))
+    return ToClient(asker, Released([handle]))
 
 
-def _device_of(asker: GatewayId) -> Place:
+def _device_of(asker: ClientId) -> Place:
     return Place("device", WorkerId(asker))

@@ -9,7 +9,7 @@ decode loop compares: no token is planned beyond it.
 from enum import Enum
 
 from jedlik.core.errors import Bug
-from jedlik.core.ids import BlockId, BlockIndex, GatewayId, Lane
+from jedlik.core.ids import BlockId, BlockIndex, ClientId, Lane
 from jedlik.core.protocol import RUN_AHEAD_TOKENS, Submit
 from jedlik.core.requests import MOST_PRIORITY
 from jedlik.core.step import TokenLogprobs
@@ -58,17 +58,51 @@ class Sequence:
     """See the module. `number` is the worker's own count of arrivals: the last word in every tie."""
 
     __slots__ = (
-        "admitted", "arrived_s", "block_ids", "blocks", "cached_tokens", "computed", "due_s", "end_at", "expected",
-        "gateway", "handle",
-        "history", "in_flight", "key", "known", "lane", "min_length", "missing", "missing_pairs", "number", "phase",
-        "prompt_logprobs", "prompt_tokens", "publish_at", "published", "queued_s", "resumed", "root", "run",
-        "scheduled", "started", "stop_at", "stops", "story", "submit", "tabled", "turn", "window", "window_at",
+        "admitted",
+        "arrived_s",
+        "block_ids",
+        "blocks",
+        "cached_tokens",
+        "client",
+        "computed",
+        "due_s",
+        "end_at",
+        "expected",
+        "handle",
+        "history",
+        "in_flight",
+        "key",
+        "known",
+        "lane",
+        "min_length",
+        "missing",
+        "missing_pairs",
+        "number",
+        "phase",
+        "prompt_logprobs",
+        "prompt_tokens",
+        "publish_at",
+        "published",
+        "queued_s",
+        "resumed",
+        "root",
+        "run",
+        "scheduled",
+        "started",
+        "stop_at",
+        "stops",
+        "story",
+        "submit",
+        "tabled",
+        "turn",
+        "window",
+        "window_at",
     )  # fmt: skip
 
     def __init__(
-        self, submit: Submit, gateway: GatewayId, number: int, now: float, root: BlockId, window: int = RUN_AHEAD_TOKENS
+        self, submit: Submit, client: ClientId, number: int, now: float, root: BlockId, window: int = RUN_AHEAD_TOKENS
     ) -> None:
-        self.submit, self.gateway, self.handle, self.number = submit, gateway, submit.handle, number
+        self.submit, self.client, self.handle, self.number = submit, client, submit.handle, number
         self.arrived_s = now
         self.due_s = None if submit.budget_s is None else now + submit.budget_s
         priority = max(-MOST_PRIORITY, min(MOST_PRIORITY, submit.priority))  # whatever a peer says
@@ -137,7 +171,7 @@ class Sequence:
         phase = MOVES.get((self.phase, event))
         self.story = f"{self.story[-200:]} {event}"
         if phase is None:
-            raise Bug(f"sequence {self.handle} of {self.gateway} can't {event} while {self.phase.value}: {self.story}")
+            raise Bug(f"sequence {self.handle} of {self.client} can't {event} while {self.phase.value}: {self.story}")
         self.phase = phase
         if phase is Phase.LEAVING or phase is Phase.ENDED:
             self.stop_at = 0  # the decode loop passes it by

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from jedlik.core.config import Role
 from jedlik.core.errors import Bug
-from jedlik.core.events import Adopted, Drain, GatewayJoined, Hold, MemberEnded, MemberReady, PlannerEvent, WorkerJoined
+from jedlik.core.events import Adopted, ClientJoined, Drain, Hold, MemberEnded, MemberReady, PlannerEvent, WorkerJoined
 from jedlik.core.ids import WorkerId
 from jedlik.core.plans import Cause
 from jedlik.core.sums import float_sum
@@ -176,7 +176,7 @@ class Workers:
             process.send(word)
         for name, gateway in self._network.gateways.items():
             gateway.send(WorkerJoined(card))
-            process.send(GatewayJoined(name))
+            process.send(ClientJoined(name))
         self.tell(MemberReady(slot.name, slot.starts, card.worker))
 
     def _counted(self) -> None:

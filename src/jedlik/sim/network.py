@@ -12,15 +12,15 @@ from random import Random
 from typing import NamedTuple
 
 from jedlik.core.config import NetworkConfig
-from jedlik.core.effects import ToGatewayEffect, ToPlanner, ToWorkerEffect
-from jedlik.core.events import FromGateway, FromWorker, GatewayJoined, GatewayLost, PlannerEvent, Reported, WorkerLost
-from jedlik.core.ids import GatewayId, WorkerId
+from jedlik.core.effects import ToClient, ToPlanner, ToWorkerEffect
+from jedlik.core.events import ClientJoined, ClientLost, FromClient, FromWorker, PlannerEvent, Reported, WorkerLost
+from jedlik.core.ids import ClientId, GatewayId, WorkerId
 from jedlik.core.protocol import SCHEMA_VERSION, Facts, Hello
 from jedlik.sim.heap import Heap
 from jedlik.sim.link import Link, size_bytes
 from jedlik.sim.process import GatewayProcess, WorkerProcess
 
-Pair = tuple[GatewayId, WorkerId]
+Pair = tuple[ClientId, WorkerId]
 
 
 class FactsFault(NamedTuple):
@@ -41,7 +41,7 @@ class Network:
         self.workers: dict[WorkerId, WorkerProcess] = {}
         self.planner: Callable[[PlannerEvent], None] | None = None
         """What takes gateways' reports."""
-        self._askers: dict[GatewayId, tuple[WorkerProcess, set[WorkerId]]] = {}
+        self._askers: dict[ClientId, tuple[WorkerProcess, set[WorkerId]]] = {}
         """Workers that ask others, and whom."""
         self._parted: Counter[Pair] = Counter()
         """Links between workers that are cut, as often as they are."""
@@ -56,9 +56,9 @@ class Network:
         self._send(gateway, (gateway, sent.worker), sent.message, True)
 
     def ask(self, process: WorkerProcess, sent: ToWorkerEffect) -> None:
-        """From a worker to another one, which hears of it as of a gateway that wants no facts."""
+        """Send a message from a worker to another one, whose client it is."""
         worker, asked = process.card.worker, sent.worker
-        name = GatewayId(worker)
+        name = worker
         if asked not in self.workers:
             at = self._link(worker).arrival_s(0)
             self._heap.at(at, process.send, WorkerLost(asked, "this worker is gone"))
@@ -69,9 +69,9 @@ class Network:
             self._send(worker, (name, asked), Hello(SCHEMA_VERSION, name, follows=False), True)
         self._send(worker, (name, asked), sent.message, True)
 
-    def to_gateway(self, worker: WorkerId, sent: ToGatewayEffect) -> None:
+    def to_client(self, worker: WorkerId, sent: ToClient) -> None:
         """From a worker."""
-        pair = (sent.gateway, worker)
+        pair = (sent.client, worker)
         if not isinstance(sent.message, Facts):
             self._send(worker, pair, sent.message, False)
             return
@@ -87,14 +87,14 @@ class Network:
         if self.planner is not None:
             self._heap.after(self._config.latency_s, self.planner, Reported(sent.report))
 
-    def cut(self, gateway: GatewayId, worker: WorkerId) -> None:
+    def cut(self, client: ClientId, worker: WorkerId) -> None:
         """From now on nothing gets through between these two."""
-        self._cut.setdefault((gateway, worker), [])
+        self._cut.setdefault((client, worker), [])
 
-    def heal(self, gateway: GatewayId, worker: WorkerId) -> None:
+    def heal(self, client: ClientId, worker: WorkerId) -> None:
         """What was held is sent, in order."""
-        for message, down in self._cut.pop((gateway, worker), []):
-            self._send(gateway if down else worker, (gateway, worker), message, down)
+        for message, down in self._cut.pop((client, worker), []):
+            self._send(client if down else worker, (client, worker), message, down)
 
     def part(self, one: WorkerId, other: WorkerId) -> None:
         """From now on nothing gets through between these two workers; their KV waits, too."""
@@ -112,7 +112,7 @@ class Network:
 
     def reaches(self, one: WorkerId, other: WorkerId) -> bool:
         """Whether the link between two workers is whole."""
-        return not self._parted[GatewayId(one), other]
+        return not self._parted[one, other]
 
     def close(self, worker: WorkerId, reason: str) -> None:
         """A process is gone, with its connections."""
@@ -128,11 +128,11 @@ class Network:
 
     def _close_between_workers(self, worker: WorkerId, reason: str, at: float) -> None:
         """Whom it asked hears that it is lost, and who asked it."""
-        name = GatewayId(worker)
+        name = worker
         _, asked = self._askers.pop(name, (None, frozenset[WorkerId]()))
         for other in sorted(asked):
             if (process := self.workers.get(other)) is not None:
-                self._heap.at(at, process.send, GatewayLost(name))
+                self._heap.at(at, process.send, ClientLost(name))
         for process, known in self._askers.values():
             if worker in known:
                 known.remove(worker)
@@ -159,20 +159,20 @@ class Network:
             fault = self.faults.get(pair[1])
             at += self._config.facts_delay_s + (fault.delay_s if fault else 0.0)
             at = self._facts_at[pair] = max(at, self._facts_at.get(pair, 0.0))
-        gateway, worker = pair
+        client, worker = pair
         if not down:
-            heard = self.gateways.get(gateway) or self._asker(gateway)
+            heard = self.gateways.get(GatewayId(client)) or self._asker(client)
             if heard is not None:
                 self._heap.at(at, heard.send, FromWorker(worker, message))  # type: ignore[arg-type]
         elif (process := self.workers.get(worker)) is not None:  # one that has ended meanwhile takes nothing
             hello = isinstance(message, Hello)
-            event = GatewayJoined(gateway, False) if hello else FromGateway(gateway, message)  # type: ignore[arg-type]
+            event = ClientJoined(client, False) if hello else FromClient(client, message)  # type: ignore[arg-type]
             self._heap.at(at, process.send, event)
 
-    def _asker(self, name: GatewayId) -> WorkerProcess | None:
+    def _asker(self, name: ClientId) -> WorkerProcess | None:
         process, _ = self._askers.get(name, (None, None))
         return process
 
 
 def _both_ways(one: WorkerId, other: WorkerId) -> tuple[Pair, Pair]:
-    return (GatewayId(one), other), (GatewayId(other), one)
+    return (one, other), (other, one)

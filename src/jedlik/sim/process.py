@@ -17,7 +17,7 @@ from jedlik.core.effects import (
     Kick,
     Note,
     RunStep,
-    ToGatewayEffect,
+    ToClient,
     ToPlanner,
     ToWorkerEffect,
     Wake,
@@ -65,7 +65,7 @@ class Messages(Protocol):
 
     def ask(self, process: "WorkerProcess", sent: ToWorkerEffect) -> None: ...
 
-    def to_gateway(self, worker: WorkerId, sent: ToGatewayEffect) -> None: ...
+    def to_client(self, worker: WorkerId, sent: ToClient) -> None: ...
 
     def to_planner(self, sent: ToPlanner) -> None: ...
 
@@ -151,8 +151,8 @@ class WorkerProcess(Process[WorkerEvent, WorkerEffect]):
     def _perform(self, effects: list[WorkerEffect]) -> None:
         drained = False
         for effect in effects:
-            if isinstance(effect, ToGatewayEffect):
-                self._world.network.to_gateway(self.card.worker, effect)
+            if isinstance(effect, ToClient):
+                self._world.network.to_client(self.card.worker, effect)
             elif isinstance(effect, Wake):
                 self._set_wake(effect.at)
             elif isinstance(effect, RunStep):

@@ -5,7 +5,7 @@ The hot path of a worker: one loop over the sequences of a step. Says who has en
 
 from typing import NamedTuple
 
-from jedlik.core.ids import GatewayId
+from jedlik.core.ids import ClientId
 from jedlik.core.protocol import FinishReason
 from jedlik.core.step import StepDone
 from jedlik.core.tokens import pack
@@ -27,7 +27,7 @@ class Ending(NamedTuple):
 class Answers:
     """Of one worker; `peers` is the node's own table."""
 
-    def __init__(self, peers: dict[GatewayId, Peer], batch: Batch, booking: Booking) -> None:
+    def __init__(self, peers: dict[ClientId, Peer], batch: Batch, booking: Booking) -> None:
         self._peers, self._batch, self._booking = peers, batch, booking
 
     def take(self, plan: StepPlan, done: StepDone) -> list[Ending]:
@@ -60,7 +60,7 @@ class Answers:
                 continue
             s.history += token.to_bytes(4, "little")
             s.known = known = s.known + 1
-            peer = peers[s.gateway]
+            peer = peers[s.client]
             peer.handles.append(s.handle)
             peer.tokens.append(token)
             if not s.started:
@@ -87,7 +87,7 @@ class Answers:
             run = tokens[at * steps : (at + 1) * steps]
             s.history += pack(run)
             s.known += steps
-            peer = peers[s.gateway]
+            peer = peers[s.client]
             peer.handles.append(s.handle)
             peer.tokens += run
             peer.each = steps
@@ -102,7 +102,7 @@ class Answers:
         if s.phase in (Phase.ENDED, Phase.LEAVING):
             self._batch.settle(s)
         elif s.phase is Phase.DECODE and s.known >= s.end_at and not s.pushes:  # asked only for its prompt
-            self._peers[s.gateway].start(s)
+            self._peers[s.client].start(s)
             endings.append(Ending(s, "length"))
 
     def _take_logprobs(self, plan: StepPlan, done: StepDone) -> None:
@@ -112,4 +112,4 @@ class Answers:
         for lane, s in zip(done.lanes, plan.prefill_sampled + plan.decoded, strict=True):
             logprobs = done.logprobs.get(lane)
             if logprobs is not None and s.phase is not Phase.ENDED:
-                self._peers[s.gateway].explain(s.handle, logprobs)
+                self._peers[s.client].explain(s.handle, logprobs)

@@ -8,19 +8,19 @@ gaps. CPU: bench/worker_node. Does not: read a clock, know text, or measure itse
 from math import inf
 
 from jedlik.core.config import Role, WorkerConfig
-from jedlik.core.effects import Drained, Note, ToGatewayEffect, Wake, WorkerEffect
+from jedlik.core.effects import Drained, Note, ToClient, Wake, WorkerEffect
 from jedlik.core.errors import Fault
 from jedlik.core.events import (
+    ClientJoined,
+    ClientLost,
     Drain,
-    FromGateway,
-    GatewayJoined,
-    GatewayLost,
+    FromClient,
     StepEnded,
     Woken,
     WorkerEvent,
 )
 from jedlik.core.facts import StepRan
-from jedlik.core.ids import GatewayId
+from jedlik.core.ids import ClientId
 from jedlik.core.protocol import (
     Ack,
     AssumeRole,
@@ -77,7 +77,7 @@ class WorkerNode:
         self._times = LoadTimes(config)
         self._pace = Pace(profile)
         self._state = State(1, role)
-        self._peers: dict[GatewayId, Peer] = {}
+        self._peers: dict[ClientId, Peer] = {}
         self._flights = Flights(self._batch, self._pace, 1 + config.run_ahead)
         self._answers = Answers(self._peers, self._batch, self._booking)
         self._movement = Movement(card, config, self._batch, self._booking)
@@ -91,18 +91,18 @@ class WorkerNode:
         out: list[WorkerEffect] = []
         if isinstance(event, StepEnded):
             self._step_ended(event.done, now, out)
-        elif isinstance(event, FromGateway):
-            self._from_gateway(event, now, out)
+        elif isinstance(event, FromClient):
+            self._from_client(event, now, out)
         elif isinstance(event, Woken):
             self._wake_at = None
             if self._only_time_has_passed(now):
                 self._report(now, out)
                 self._set_wake(now, out)
                 return out
-        elif isinstance(event, GatewayJoined):
+        elif isinstance(event, ClientJoined):
             self._join(event, now, out)
-        elif isinstance(event, GatewayLost):
-            self._lose(event.gateway, now, out)
+        elif isinstance(event, ClientLost):
+            self._lose(event.client, now, out)
         elif isinstance(event, Drain):
             self._change(State(self._state.epoch + 1, self._state.role, True), out)
         else:
@@ -116,8 +116,8 @@ class WorkerNode:
 
     # --- gateways ---
 
-    def _from_gateway(self, event: FromGateway, now: float, out: list[WorkerEffect]) -> None:
-        peer = self._peers.get(event.gateway)
+    def _from_client(self, event: FromClient, now: float, out: list[WorkerEffect]) -> None:
+        peer = self._peers.get(event.client)
         if peer is None:
             return  # sent before its connection was lost
         message = event.message
@@ -133,11 +133,11 @@ class WorkerNode:
         elif isinstance(message, Reserve):
             self._movement.reserve(peer.sequences.get(message.handle), message, out)
         elif isinstance(message, Resync):
-            out += [ToGatewayEffect(peer.gateway, chunk) for chunk in self._snapshot()]
+            out += [ToClient(peer.client, chunk) for chunk in self._snapshot()]
         elif isinstance(message, AssumeRole):
             self._change(State(self._state.epoch + 1, message.role, self._state.draining), out)
         elif isinstance(message, Goodbye):
-            self._lose(event.gateway, now, out)
+            self._lose(event.client, now, out)
 
     def _submit(self, peer: Peer, submit: Submit, now: float, out: list[WorkerEffect]) -> None:
         peer.last_submit = max(peer.last_submit, submit.number)
@@ -153,7 +153,7 @@ class WorkerNode:
             return
         self._arrived += 1
         root = self._hasher.root(submit.tenant, submit.salt)
-        sequence = Sequence(submit, peer.gateway, self._arrived, now, root, self._leaps.window_tokens)
+        sequence = Sequence(submit, peer.client, self._arrived, now, root, self._leaps.window_tokens)
         sequence.limit(self._intake.max_length, self._intake.stops(submit))
         if submit.output and sequence.known >= sequence.end_at:
             peer.finish(submit.handle, "length")  # it had all its tokens when its last worker was lost
@@ -168,7 +168,7 @@ class WorkerNode:
     def _refuse(self, peer: Peer, submit: Submit, fault: Fault, out: list[WorkerEffect]) -> None:
         peer.refuse(submit.handle, fault)
         if submit.push is not None:
-            out.append(released(peer.gateway, submit.handle))
+            out.append(released(peer.client, submit.handle))
 
     def _unwilling(self) -> Fault | None:
         return Fault("unavailable", "this worker is draining") if self._state.draining else None
@@ -177,21 +177,21 @@ class WorkerNode:
         wait_s = self._pace.wait_s(self._batch.waiting.tokens, self._config.max_step_tokens)
         return Fault("overloaded", f"{self._batch.lined_up} sequences wait here already", retry_after_s=wait_s)
 
-    def _join(self, joined: GatewayJoined, now: float, out: list[WorkerEffect]) -> None:
-        gateway = joined.gateway
-        self._lose(gateway, now, out)
-        peer = self._peers[gateway] = Peer(gateway, joined.follows)
-        out.append(ToGatewayEffect(gateway, self._state))
+    def _join(self, joined: ClientJoined, now: float, out: list[WorkerEffect]) -> None:
+        client = joined.client
+        self._lose(client, now, out)
+        peer = self._peers[client] = Peer(client, joined.follows)
+        out.append(ToClient(client, self._state))
         if not peer.follows:
             return
-        out.append(ToGatewayEffect(gateway, self._load(peer.last_submit, now)))
-        out += [ToGatewayEffect(gateway, chunk) for chunk in self._snapshot()]
+        out.append(ToClient(client, self._load(peer.last_submit, now)))
+        out += [ToClient(client, chunk) for chunk in self._snapshot()]
 
     def _snapshot(self) -> list[Snapshot]:
         return [*self._cache.snapshot(), *self._movement.tiers.snapshot()]
 
-    def _lose(self, gateway: GatewayId, now: float, out: list[WorkerEffect]) -> None:
-        peer = self._peers.pop(gateway, None)
+    def _lose(self, client: ClientId, now: float, out: list[WorkerEffect]) -> None:
+        peer = self._peers.pop(client, None)
         if peer is not None:
             for sequence in list(peer.sequences.values()):
                 self._drop(peer, sequence, now, out)
@@ -210,7 +210,7 @@ class WorkerNode:
 
     def _change(self, state: State, out: list[WorkerEffect]) -> None:
         self._state = state
-        out += [ToGatewayEffect(gateway, state) for gateway in self._peers]
+        out += [ToClient(client, state) for client in self._peers]
 
     # --- steps ---
 
@@ -224,7 +224,7 @@ class WorkerNode:
             return
         self._pace.ended(plan, done, now)
         for ending in self._answers.take(plan, done):
-            self._finish(self._peers[ending.sequence.gateway], ending, now, out)
+            self._finish(self._peers[ending.sequence.client], ending, now, out)
         if plan.prefills or plan.preempted:
             self._times.changed = True
         ran = StepRan(done.step_id, done.elapsed_s, plan.prefill_tokens, len(plan.decodes), plan.preempted, done.steps)
@@ -256,7 +256,7 @@ class WorkerNode:
 
     def _advance(self, now: float, out: list[WorkerEffect]) -> None:
         for sequence in self._batch.waiting.overdue(now):
-            peer = self._peers[sequence.gateway]
+            peer = self._peers[sequence.client]
             peer.refuse(sequence.handle, Fault("timeout", "no place in the batch within the request's deadline"))
             self._drop(peer, sequence, now, out)
         self._movement.advance(self._pace.costs, now, out)
@@ -268,7 +268,7 @@ class WorkerNode:
         self._movement.settle(now, out)
         for peer in self._peers.values():
             if (tokens := peer.flush(self._pace.steps)) is not None:
-                out.append(ToGatewayEffect(peer.gateway, tokens))
+                out.append(ToClient(peer.client, tokens))
         if (facts := self._cache.facts()) is not None:
             self._tell_all(facts, out)
         if self._movement.tiers:
@@ -281,15 +281,15 @@ class WorkerNode:
         self._set_wake(now, out)
 
     def _tell_all(self, facts: Facts, out: list[WorkerEffect]) -> None:
-        out += [ToGatewayEffect(peer.gateway, facts) for peer in self._peers.values() if peer.follows]
+        out += [ToClient(peer.client, facts) for peer in self._peers.values() if peer.follows]
 
     def _hand_off(self, now: float, out: list[WorkerEffect]) -> None:
         """Tell those whose prefill has begun, push what is computed, end what is done or can't be."""
         done, failed = self._movement.push(self._landed, out)
         for s in done:
-            self._finish(self._peers[s.gateway], Ending(s, "length"), now, out)
+            self._finish(self._peers[s.client], Ending(s, "length"), now, out)
         for s in failed:
-            peer = self._peers[s.gateway]
+            peer = self._peers[s.client]
             peer.refuse(s.handle, Fault("unavailable", "the blocks could not be sent"))
             self._drop(peer, s, now, out)
 
@@ -318,7 +318,7 @@ class WorkerNode:
             return
         for peer in self._peers.values():
             if peer.follows:
-                out.append(ToGatewayEffect(peer.gateway, self._load(peer.last_submit, now)))
+                out.append(ToClient(peer.client, self._load(peer.last_submit, now)))
         self._times.sent(now)
 
     def _load(self, last_submit: int, now: float) -> Load:

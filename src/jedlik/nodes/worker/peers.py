@@ -3,7 +3,7 @@
 import numpy as np
 
 from jedlik.core.errors import Fault
-from jedlik.core.ids import GatewayId, Handle, RequestId
+from jedlik.core.ids import ClientId, Handle, RequestId
 from jedlik.core.protocol import Card, Finished, FinishReason, Started, Submit, Tokens
 from jedlik.core.step import TokenLogprobs
 from jedlik.core.tokens import TOKEN_BYTES, count
@@ -13,8 +13,8 @@ from jedlik.scheduling.sequence import Sequence
 class Peer:
     """One connected gateway, or another worker that hands off prefills. `follows`: it wants facts and load reports."""
 
-    def __init__(self, gateway: GatewayId, follows: bool = True) -> None:
-        self.gateway, self.follows = gateway, follows
+    def __init__(self, client: ClientId, follows: bool = True) -> None:
+        self.client, self.follows = client, follows
         self.last_submit = 0
         self.sequences: dict[Handle, Sequence] = {}
         self.choices: dict[tuple[RequestId, int], Sequence] = {}
@@ -65,7 +65,7 @@ class Peer:
         return message
 
     def check(self) -> None:
-        assert all(h == s.handle and s.gateway == self.gateway for h, s in self.sequences.items())
+        assert all(h == s.handle and s.client == self.client for h, s in self.sequences.items())
         assert all(self.sequences.get(s.handle) is s for s in self.choices.values())
         assert len(self.handles) * self.each == len(self.tokens)
 
