@@ -1,34 +1,52 @@
 """Reports of what a block pool caches: numbered changes, and snapshots in chunks of bounded size."""
 
 from collections.abc import Iterator
+from typing import Protocol
 
-from jedlik.core.protocol import Facts, Snapshot, Stored
-from jedlik.kv.pool import BlockPool
+from jedlik.core.protocol import Evicted, Facts, Snapshot, Stored
 
 SNAPSHOT_KEYS = 8192
 """Keys in one snapshot chunk, at most: under 80 kB."""
 
 
-class CacheReport:
-    """Numbers the changes of one pool: the device's, or that of another tier (its place in core/moves.TIERS)."""
+class CacheSource(Protocol):
+    """What a cache report reads: a block pool, or what an engine with a cache of its own says of it."""
 
-    def __init__(self, pool: BlockPool, tier: int = 0) -> None:
-        self._pool, self._tier = pool, tier
+    changes: list[Stored | Evicted]
+    """What was stored and evicted since the last `take_changes`, in order."""
+    digest: int
+    """The sum of all cached block keys."""
+
+    def take_changes(self) -> list[Stored | Evicted]:
+        """Return the changes since the last call, in order."""
+        ...
+
+    def runs(self) -> list[Stored]:
+        """Return everything that is cached, parents before children."""
+        ...
+
+
+class CacheReport:
+    """Numbers the changes of one cache: the device's, or that of another tier (its place in core/moves.TIERS)."""
+
+    def __init__(self, source: CacheSource, tier: int = 0) -> None:
+        """Report what `source` holds, as the given tier."""
+        self.source, self._tier = source, tier
         self._number = 0
 
     def facts(self) -> Facts | None:
         """The changes since the last call, None if there are none."""
-        changes = self._pool.take_changes()
+        changes = self.source.take_changes()
         if not changes:
             return None
         self._number += 1
-        return Facts(self._number, changes, self._pool.digest, self._tier)
+        return Facts(self._number, changes, self.source.digest, self._tier)
 
     def snapshot(self) -> Iterator[Snapshot]:
         """All that is cached now. The last facts have been taken: deltas follow with the next number."""
-        chunks = list(chunked(self._pool.runs(), SNAPSHOT_KEYS))
+        chunks = list(chunked(self.source.runs(), SNAPSHOT_KEYS))
         for at, runs in enumerate(chunks):
-            yield Snapshot(self._number, at, at == len(chunks) - 1, runs, self._pool.digest, self._tier)
+            yield Snapshot(self._number, at, at == len(chunks) - 1, runs, self.source.digest, self._tier)
 
 
 def chunked(runs: list[Stored], keys: int) -> Iterator[list[Stored]]:

@@ -37,7 +37,7 @@ class BlockPool:
         self._roots: dict[BlockId, Run] = {}
         self._order = order_of(order, self.capacity)
         """Of the runs that nobody holds."""
-        self._changes: list[Stored | Evicted] = []
+        self.changes: list[Stored | Evicted] = []
         self._last: BlockId | None = None
 
     @property
@@ -107,11 +107,11 @@ class BlockPool:
         keys = keys_of(b"".join(ids))
         self.digest = (self.digest + sum(keys)) & DIGEST_MASK
         parent = above.ids[-1] if above is not None else None
-        last = self._changes[-1] if self._changes else None
+        last = self.changes[-1] if self.changes else None
         if isinstance(last, Stored) and parent is not None and parent == self._last:
             last.keys.extend(keys)
         else:
-            self._changes.append(Stored(None if parent is None else key_of(parent), keys))
+            self.changes.append(Stored(None if parent is None else key_of(parent), keys))
         self._last = ids[-1]
         if above is not None and above.refs == 1 and not above.children:
             above.ids += ids
@@ -224,7 +224,7 @@ class BlockPool:
 
     def take_changes(self) -> list[Stored | Evicted]:
         """What was stored and evicted since the last call, in order; neighbours coalesced."""
-        changes, self._changes, self._last = self._changes, [], None
+        changes, self.changes, self._last = self.changes, [], None
         return changes
 
     def runs(self) -> list[Stored]:
@@ -269,11 +269,11 @@ class BlockPool:
             del (self._roots if run.parent is None else run.parent.children)[run.ids[0]]
         self.cached_blocks -= len(taken)
         self.digest = (self.digest - sum(keys)) & DIGEST_MASK
-        last = self._changes[-1] if self._changes else None
+        last = self.changes[-1] if self.changes else None
         if isinstance(last, Evicted):
             last.keys.extend(keys)
         else:
-            self._changes.append(Evicted(keys))
+            self.changes.append(Evicted(keys))
         return taken
 
     def _walk(self, runs: Iterable[Run]) -> Iterator[Run]:

@@ -11,12 +11,12 @@ from math import inf
 from jedlik.core.config import WorkerConfig
 from jedlik.core.effects import Note, WorkerEffect
 from jedlik.core.facts import Fetched
-from jedlik.core.ids import BlockIndex
+from jedlik.core.ids import BlockId, BlockIndex
 from jedlik.core.moves import DEVICE, CancelMove, Move, Moved
 from jedlik.core.protocol import StepCosts
 from jedlik.kv.runs import Run
 from jedlik.moving.fetch_plan import Part, plan
-from jedlik.moving.moves import Moves
+from jedlik.moving.moves import Job, Moves
 from jedlik.moving.tiers import Store, Tiers
 from jedlik.moving.verify import Verifier
 from jedlik.scheduling.batch import Batch
@@ -27,17 +27,20 @@ BAD = ("corrupt", "stale", "missing")
 """What such a load says of the tier: it does not hold what it was thought to."""
 
 
-class Load:
+class FetchJob(Job):
     """One part of one fetch: blocks [first, last) of the chain, from one tier."""
 
-    __slots__ = ("blocks", "came", "cause", "held", "move", "part", "store")
+    __slots__ = ("blocks", "came", "cause", "fetch", "held", "names", "part", "store")
+    kind = "fetch"
 
-    def __init__(self, part: Part, store: Store, held: Run | None, blocks: list[BlockIndex]) -> None:
-        self.part, self.store, self.held, self.blocks = part, store, held, blocks
+    def __init__(
+        self, fetch: "Fetch", part: Part, store: Store, names: list[BlockId], held: Run | None, blocks: list[BlockIndex]
+    ) -> None:
+        self.fetch, self.part, self.store, self.names, self.held, self.blocks = fetch, part, store, names, held, blocks
         self.came = 0
         self.cause: str | None = None
         """None: under way."""
-        self.move = 0
+        self.number = 0
 
 
 class Fetch:
@@ -47,7 +50,7 @@ class Fetch:
 
     def __init__(self, sequence: Sequence, now: float, due_s: float) -> None:
         self.sequence, self.began_s, self.due_s = sequence, now, due_s
-        self.loads: list[Load] = []
+        self.loads: list[FetchJob] = []
 
 
 class Fetches:
@@ -61,7 +64,7 @@ class Fetches:
         self._pool, self._config = booking.pool, config
         self._open: dict[int, Fetch] = {}
         """By the sequence's number."""
-        self._loads: dict[int, Load] = {}
+        self._loads: dict[int, FetchJob] = {}
         """Under way, by move; of fetches that were given up, too."""
         self.due_s = inf
         """Nothing is due before this."""
@@ -123,10 +126,9 @@ class Fetches:
         s, store = fetch.sequence, self._tiers.named(part.path)
         names = s.block_ids[: part.last]
         held, slots = store.pool.share(None, names)
-        blocks = self._pool.take(part.last - part.first) or []
-        load = Load(part, store, held, blocks)
+        blocks = self._batch.reserve(part.last - part.first)
+        load = FetchJob(fetch, part, store, names, held, blocks)
         fetch.loads.append(load)
-        self._batch.reserved += len(blocks)
         parent = names[part.first - 1] if part.first else None
         move = Move(
             0,
@@ -138,26 +140,27 @@ class Fetches:
             parent,
             max(0.0, fetch.due_s - fetch.began_s),
         )
+        self._moves.begin(move, load, out)
+        self._loads[load.number] = load
 
-        def moved(moved: Moved, now: float, out: list[WorkerEffect]) -> None:
-            del self._loads[load.move]
-            store.pool.release(load.held, [])
-            load.came, load.cause = moved.blocks, moved.cause or ""
-            if moved.cause in BAD:
-                store.pool.forget(names, part.first + moved.blocks)
-            if self._open.get(s.number) is fetch and not moved.cause and self._verifier.wants(store, s):
-                self._verifier.keep(s, store, names, part.first, load.blocks)
-                load.blocks, load.came, load.cause = [], 0, "shadow"
-                self._tell(fetch, load, 0, "shadow", now, out)
-                self._commit(fetch, out)
-            elif self._open.get(s.number) is fetch:
-                self._tell(fetch, load, moved.blocks, moved.cause, now, out)
-                self._commit(fetch, out)
-            else:
-                self._free(load)
-
-        load.move = self._moves.begin(move, moved, out)
-        self._loads[load.move] = load
+    def transferred(self, load: FetchJob, moved: Moved, now: float, out: list[WorkerEffect]) -> None:
+        """Take what a load has brought, or what has become of it."""
+        fetch, s, store = load.fetch, load.fetch.sequence, load.store
+        del self._loads[load.number]
+        store.pool.release(load.held, [])
+        load.came, load.cause = moved.blocks, moved.cause or ""
+        if moved.cause in BAD:
+            store.pool.forget(load.names, load.part.first + moved.blocks)
+        if self._open.get(s.number) is not fetch:
+            self._free(load)
+        elif not moved.cause and self._verifier.wants(store, s):
+            self._verifier.keep(s, store, load.names, load.part.first, load.blocks)
+            load.blocks, load.came, load.cause = [], 0, "shadow"
+            self._tell(fetch, load, 0, "shadow", now, out)
+            self._commit(fetch, out)
+        else:
+            self._tell(fetch, load, moved.blocks, moved.cause, now, out)
+            self._commit(fetch, out)
 
     def _commit(self, fetch: Fetch, out: list[WorkerEffect]) -> None:
         """Hand over what has arrived, in order; the sequence goes on once nothing more can come."""
@@ -165,9 +168,8 @@ class Fetches:
         while fetch.loads and fetch.loads[0].cause is not None:
             load = fetch.loads.pop(0)
             arrived, load.blocks = load.blocks[: load.came], load.blocks[load.came :]
-            self._batch.reserved -= len(arrived)
             if arrived:
-                self._booking.land(s, arrived, (load.part.first + load.came) * size)
+                self._batch.land(s, arrived, (load.part.first + load.came) * size)
                 s.cached_tokens += load.came * size
             self._free(load)
             if load.cause:
@@ -181,7 +183,7 @@ class Fetches:
         self._open.pop(fetch.sequence.number, None)
         for load in fetch.loads:
             if load.cause is None:
-                out.append(CancelMove(load.move))
+                out.append(CancelMove(load.number))
             else:
                 self._free(load)
         fetch.loads = []
@@ -195,12 +197,11 @@ class Fetches:
         else:
             self._batch.arrive(s)
 
-    def _free(self, load: Load) -> None:
-        self._batch.reserved -= len(load.blocks)
-        self._pool.release(None, load.blocks)
+    def _free(self, load: FetchJob) -> None:
+        self._batch.unreserve(load.blocks)
         load.blocks = []
 
-    def _tell(self, fetch: Fetch, load: Load, blocks: int, cause: str, now: float, out: list[WorkerEffect]) -> None:
+    def _tell(self, fetch: Fetch, load: FetchJob, blocks: int, cause: str, now: float, out: list[WorkerEffect]) -> None:
         wanted = load.part.last - load.part.first
         request_id = fetch.sequence.submit.request_id
         out.append(Note(Fetched(request_id, load.store.tier, wanted, blocks, cause, now - fetch.began_s)))
@@ -211,6 +212,13 @@ class Fetches:
         for fetch in self._open.values():
             yield from (load.blocks for load in fetch.loads if load.cause is not None)
 
+    @property
+    def active(self) -> bool:
+        """Whether anything is under way, or may be late."""
+        return bool(self._open or self._loads) or self.due_s != inf
+
     def check(self) -> None:
+        """Assert that every load under way is known, and that no fetch is due before `due_s`."""
+        assert self._moves.jobs("fetch") == set(self._loads.values())
         assert all(f.sequence.number == number and f.loads for number, f in self._open.items())
         assert all(f.due_s >= self.due_s for f in self._open.values())

@@ -251,11 +251,10 @@ class Arrivals:
         for incoming in self._open.values():
             if incoming.stage is not Stage.GRANTED or not (missing := incoming.missing(size)):
                 continue
-            blocks = self._pool.take(min(missing, self._batch.room())) or []
+            blocks = self._batch.reserve(min(missing, self._batch.room()))
             if blocks:
                 first = incoming.first + len(incoming.blocks)
                 incoming.blocks += blocks
-                self._batch.reserved += len(blocks)
                 out.append(ToWorkerEffect(incoming.remote.worker, Reserve(incoming.handle, first, list(blocks))))
             if len(blocks) < missing:
                 self._short = True
@@ -273,8 +272,7 @@ class Arrivals:
             self._cancel(incoming, "refused", now, out)  # it claims to have written what it was never given
             return
         arrived = incoming.commit(tokens, size)
-        self._batch.reserved -= len(arrived)
-        self._booking.land(s, arrived, tokens)
+        self._batch.land(s, arrived, tokens)
         if tokens >= incoming.until:
             self._close(incoming, "", now, out)
         else:
@@ -304,15 +302,20 @@ class Arrivals:
 
     def _give_back(self, handle: Handle) -> None:
         blocks = self._quarantine.take(handle)
-        self._batch.reserved -= len(blocks)
-        self._pool.release(None, blocks)
+        self._batch.unreserve(blocks)
 
     def reserved(self) -> Iterator[list[BlockIndex]]:
         """For checking."""
         yield from (incoming.blocks for incoming in self._open.values())
         yield from self._quarantine.everything()
 
+    @property
+    def active(self) -> bool:
+        """Whether any hand-off is open, or may be late."""
+        return bool(self._open) or self.due_s != inf
+
     def check(self) -> None:
+        """Assert that every open hand-off has its sequence, and that none is due before `due_s`."""
         assert {i.sequence.number for i in self._open.values()} == self._by_sequence.keys()
         assert all(self._by_sequence[n].sequence.number == n for n in self._by_sequence)
         assert all(i.stage is not Stage.CLOSED and i.due_s >= self.due_s for i in self._open.values())

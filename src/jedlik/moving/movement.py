@@ -5,6 +5,7 @@ room.
 """
 
 from collections.abc import Iterator
+from math import inf
 
 from jedlik.core.config import WorkerConfig
 from jedlik.core.effects import WorkerEffect
@@ -13,12 +14,12 @@ from jedlik.core.events import FromWorker, WorkerLost
 from jedlik.core.ids import BlockIndex
 from jedlik.core.moves import Compared, Moved, PathsMeasured, Revoked, TierOpened
 from jedlik.core.protocol import Card, Reserve, StepCosts, Submit
-from jedlik.moving.fetch import Fetches
+from jedlik.moving.fetch import Fetches, FetchJob
 from jedlik.moving.hints import Hints
 from jedlik.moving.incoming import Arrivals
 from jedlik.moving.moves import Moves
-from jedlik.moving.offload import Offloads
-from jedlik.moving.outgoing import Pushes
+from jedlik.moving.offload import OffloadJob, Offloads
+from jedlik.moving.outgoing import Pushes, PushJob
 from jedlik.moving.tiers import Tiers
 from jedlik.moving.verify import Verifier
 from jedlik.scheduling.batch import Batch
@@ -33,11 +34,14 @@ class Movement:
 
     def __init__(self, card: Card, config: WorkerConfig, batch: Batch, booking: Booking) -> None:
         self._batch = batch
+        self.active = False
+        """Whether anything moves, or may be late: where it is False and the batch keeps no blocks of ended sequences,
+        `advance`, `push` and `settle` have nothing to do."""
         self.moves = Moves(card.layout.block_bytes)
         self.tiers = Tiers(card, config)
         self._incoming = Arrivals(card, config, batch, booking)
         self._outgoing = Pushes(card, config, batch, booking, self.moves)
-        self._verifier = Verifier(config.verify_share, card.layout.dtype, batch, booking.pool, booking.block_size)
+        self._verifier = Verifier(config.verify_share, card.layout.dtype, batch, booking.block_size)
         self._fetches = Fetches(config, batch, booking, self.tiers, self.moves, self._verifier)
         self._hints = Hints(batch, booking.pool, self._fetches.begin)
         self._offloads = Offloads(config, batch, self._hints, self.tiers, self.moves)
@@ -49,9 +53,10 @@ class Movement:
 
     def take(self, event: MoveEvent, now: float, out: list[WorkerEffect]) -> None:
         """Something has happened to blocks on the move, or to who sends them."""
+        self.active = True
         match event:
             case Moved():
-                self.moves.end(event, now, out)
+                self._transferred(event, now, out)
             case FromWorker():
                 self._incoming.take(event.worker, event.message, now, out)
             case WorkerLost():
@@ -66,12 +71,23 @@ class Movement:
                 for costs in event.paths:
                     self.moves.paths.measured(costs)
 
+    def _transferred(self, moved: Moved, now: float, out: list[WorkerEffect]) -> None:
+        """A move has ended: its job says whose it was."""
+        match self.moves.end(moved, now, out):
+            case FetchJob() as load:
+                self._fetches.transferred(load, moved, now, out)
+            case OffloadJob() as job:
+                self._offloads.transferred(job, moved, now, out)
+            case PushJob() as push:
+                self._outgoing.transferred(push, moved, out)
+
     def fault(self, submit: Submit) -> Fault | None:
         """Why this worker can't take part in what is asked."""
         return self._outgoing.fault(submit)
 
     def begin(self, s: Sequence, last_step: int, costs: StepCosts | None, now: float, out: list[WorkerEffect]) -> bool:
         """A new sequence. True: its blocks are on their way, and it will wait for its turn when they are here."""
+        self.active = True
         if s.pushes and self._outgoing.begin(s, last_step, out):
             return True
         return self._incoming.ask(s, now, out) or self._fetches.begin(s, costs, now, out)
@@ -98,10 +114,16 @@ class Movement:
             self._offloads.advance(now, out)
 
     def settle(self, now: float, out: list[WorkerEffect]) -> None:
-        """Look after what sequences have left behind since."""
+        """After planning: tell askers whose prefill has begun, look after what sequences have left behind since."""
+        self._outgoing.grant(out)
         self._verifier.advance(out)
         if self._batch.kept:
             self._offloads.advance(now, out)
+        self.active = self._is_active()
+
+    def _is_active(self) -> bool:
+        under_way = len(self.moves) or len(self._outgoing) or len(self._offloads) or len(self._verifier)
+        return bool(under_way) or self._incoming.active or self._fetches.active or self._hints.due_s != inf
 
     def push(self, landed: int, out: list[WorkerEffect]) -> tuple[list[Sequence], list[Sequence]]:
         """Push what is computed. Returns sequences for other workers that are done, and those that can't be."""

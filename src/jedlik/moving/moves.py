@@ -1,9 +1,10 @@
-"""The moves of a worker that are under way: numbered, each with who wants to know; and what paths are seen to take.
+"""The moves of a worker that are under way: each is numbered and has a job; and what paths are seen to take.
 
-Promises: whoever began a move is told of its end exactly once.
+A job is what a decider has to remember of a move until it ends. `Movement` gives each ended move to the decider that
+its job's kind names, exactly once.
 """
 
-from collections.abc import Callable
+from typing import ClassVar, Literal
 
 from msgspec.structs import replace
 
@@ -15,7 +16,15 @@ from jedlik.perf.paths import Paths
 
 BLAMELESS = ("cancelled", "corrupt", "stale", "missing")
 """Causes that say nothing of the path; nor does a peer that is gone."""
-Ended = Callable[[Moved, float, list[WorkerEffect]], None]
+
+
+class Job:
+    """What the decider that began a move remembers of it until the move ends."""
+
+    __slots__ = ("number",)
+    kind: ClassVar[Literal["fetch", "offload", "push"]]
+    number: int
+    """The number of the move, 0 before it begins."""
 
 
 class Moves:
@@ -24,28 +33,31 @@ class Moves:
     def __init__(self, block_bytes: int) -> None:
         self.block_bytes = block_bytes
         self.paths = Paths()
-        self._under_way: dict[int, tuple[Move, Ended]] = {}
+        self._under_way: dict[int, tuple[Move, Job]] = {}
         self._number = 0
 
     def __len__(self) -> int:
         return len(self._under_way)
 
-    def begin(self, wanted: Move, ended: Ended, out: list[WorkerEffect]) -> int:
-        """Have blocks moved; `ended` is called once, when they are. Returns the number that the move got."""
+    def begin(self, wanted: Move, job: Job, out: list[WorkerEffect]) -> None:
+        """Have blocks moved; the job gets the number of the move."""
         self._number += 1
         move = replace(wanted, number=self._number)
-        self._under_way[move.number] = move, ended
+        self._under_way[move.number], job.number = (move, job), move.number
         if (path := own_path(move)) is not None:
             self.paths.began(path, move.blocks, move.blocks * self.block_bytes)
         out.append(move)
-        return move.number
 
-    def end(self, moved: Moved, now: float, out: list[WorkerEffect]) -> None:
-        """A move is over. Raises Bug for one that nobody began."""
+    def jobs(self, kind: str) -> set[Job]:
+        """Return the jobs of one kind whose moves are under way."""
+        return {job for _, job in self._under_way.values() if job.kind == kind}
+
+    def end(self, moved: Moved, now: float, out: list[WorkerEffect]) -> Job:
+        """Return the job of a move that has ended. Raises Bug for a move that nobody began."""
         found = self._under_way.pop(moved.number, None)
         if found is None:
             raise Bug(f"move {moved.number} ended; under way: {sorted(self._under_way)}")
-        move, ended = found
+        move, job = found
         path = own_path(move)
         if path is None:  # which way it would take was the carrier's choice
             path = moved.path
@@ -59,7 +71,7 @@ class Moves:
             self.paths.began(tier, move.blocks, size_bytes)  # nothing is known of reading it: about as long as writing
             self.paths.ended(tier, move.blocks, size_bytes, moved.elapsed_s, well, now)
         out.append(Note(_carried(move, moved)))
-        ended(moved, now, out)
+        return job
 
 
 def own_path(move: Move) -> str | None:

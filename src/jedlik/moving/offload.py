@@ -10,10 +10,11 @@ from collections import deque
 from jedlik.core.config import WorkerConfig
 from jedlik.core.effects import Note, WorkerEffect
 from jedlik.core.facts import Offloaded
-from jedlik.core.ids import BlockId
+from jedlik.core.ids import BlockId, BlockIndex
 from jedlik.core.moves import DEVICE, Move, Moved
+from jedlik.kv.runs import Run
 from jedlik.moving.hints import Hints
-from jedlik.moving.moves import Moves
+from jedlik.moving.moves import Job, Moves
 from jedlik.moving.tiers import Store, Tiers
 from jedlik.scheduling.batch import Batch
 from jedlik.scheduling.sequence import Sequence
@@ -32,6 +33,24 @@ class Copy:
         self.sequence, self.ids, self.targets = sequence, ids, targets
         self.source: Store | None = None
         self.began_s = 0.0
+
+
+class OffloadJob(Job):
+    """The move of blocks [found, found + len(slots)) of a copy's chain into one tier."""
+
+    __slots__ = ("above", "copy", "found", "held", "ids", "slots", "source", "store", "wanted")
+    kind = "offload"
+
+    def __init__(
+        self, copy: Copy, store: Store, ids: list[BlockId], found: int, above: Run | None, slots: list[BlockIndex]
+    ) -> None:
+        self.copy, self.store, self.source = copy, store, copy.source
+        self.ids, self.found = ids[: found + len(slots)], found
+        self.above, self.slots, self.wanted = above, slots, len(ids) - found
+        """The target's run that the blocks follow; the slots that they take; the blocks that were to be copied."""
+        self.held: Run | None = None
+        """The source's run that stays until the move has ended."""
+        self.number = 0
 
 
 class Offloads:
@@ -114,13 +133,13 @@ class Offloads:
             pool.release(above, [])
             self._tell(copy, store, wanted, 0, "full", now, out)
             return False
-        ids = ids[: found + len(slots)]
-        held, blocks = None, list[int]()
+        job = OffloadJob(copy, store, ids, found, above, slots)
+        ids, blocks = job.ids, list[int]()
         if source is not None:
-            held, at = source.pool.share(None, ids)
+            job.held, at = source.pool.share(None, ids)
             blocks = source.slots(at[found:])
             if len(at) < len(ids):  # it left that tier meanwhile
-                source.pool.release(held, [])
+                source.pool.release(job.held, [])
                 pool.release(above, slots)
                 return False
         elif copy.sequence is not None:
@@ -129,22 +148,23 @@ class Offloads:
         parent = ids[found - 1] if found else None
         move = Move(0, place, blocks, store.place, store.slots(slots), ids[found:], parent, COPY_DEADLINE_S)
         self._copying += len(slots)
-
-        def moved(moved: Moved, now: float, out: list[WorkerEffect]) -> None:
-            self._copying -= len(slots)
-            if source is not None:
-                source.pool.release(held, [])
-            kept, run = moved.blocks, None
-            if kept:
-                run = pool.publish(above, ids[found : found + kept], slots[:kept])
-            pool.release(run or above, slots[kept:] if run else slots)
-            self._tell(copy, store, wanted, kept, moved.cause, now, out)
-            if store.tier == "host" and found + kept == len(copy.ids):
-                self._comes_from(copy, store, now)
-            self._next(copy, now, out)
-
-        self._moves.begin(move, moved, out)
+        self._moves.begin(move, job, out)
         return True
+
+    def transferred(self, job: OffloadJob, moved: Moved, now: float, out: list[WorkerEffect]) -> None:
+        """Publish in the tier what has arrived there, and go on with the copy."""
+        copy, store, pool, slots, found = job.copy, job.store, job.store.pool, job.slots, job.found
+        self._copying -= len(slots)
+        if job.source is not None:
+            job.source.pool.release(job.held, [])
+        arrived, run = moved.blocks, None
+        if arrived:
+            run = pool.publish(job.above, job.ids[found : found + arrived], slots[:arrived])
+        pool.release(run or job.above, slots[arrived:] if run else slots)
+        self._tell(copy, store, job.wanted, arrived, moved.cause, now, out)
+        if store.tier == "host" and found + arrived == len(copy.ids):
+            self._comes_from(copy, store, now)
+        self._next(copy, now, out)
 
     def _comes_from(self, copy: Copy, store: Store, now: float) -> None:
         """All of it is in host memory: from there on down, and the device's blocks are free."""
@@ -165,4 +185,5 @@ class Offloads:
     def check(self) -> None:
         assert self._known.union(self._hints.pinned()) == self._batch.kept.keys()
         assert self._queued == sum(len(copy.ids) for copy in self._waiting)
-        assert self._copying >= 0
+        jobs = [job for job in self._moves.jobs("offload") if isinstance(job, OffloadJob)]
+        assert self._copying == sum(len(job.slots) for job in jobs)

@@ -10,7 +10,7 @@ from jedlik.core.errors import Fault
 from jedlik.core.ids import ClientId, Handle, WorkerId
 from jedlik.core.moves import DEVICE, CancelMove, Move, Moved, Place
 from jedlik.core.protocol import Card, Granted, Pushed, Released, Reserve, Submit
-from jedlik.moving.moves import Moves
+from jedlik.moving.moves import Job, Moves
 from jedlik.scheduling.batch import Batch
 from jedlik.scheduling.booking import Booking
 from jedlik.scheduling.sequence import Phase, Sequence
@@ -56,6 +56,16 @@ class Outgoing:
         return first, max(first, min(computed, self.first + len(self.slots)))
 
 
+class PushJob(Job):
+    """The move of blocks that hold a hand-off's history up to `tokens`."""
+
+    __slots__ = ("outgoing", "tokens")
+    kind = "push"
+
+    def __init__(self, outgoing: Outgoing, tokens: int) -> None:
+        self.outgoing, self.tokens, self.number = outgoing, tokens, 0
+
+
 class Pushes:
     """See the module. Whoever ends a sequence of these says so to `ended`."""
 
@@ -97,7 +107,7 @@ class Pushes:
             self._push(outgoing, out)
 
     def advance(self, landed: int, out: list[WorkerEffect]) -> list[Sequence]:
-        """Tell whose turn has come, push what is ready; `landed` is the last step that ended. Returns who is done."""
+        """Push what is ready; `landed` is the last step that ended. Return the sequences that are done."""
         if self._barriers:
             for _, s in [b for b in self._barriers if b[0] <= landed]:
                 s.computed = s.scheduled
@@ -105,12 +115,16 @@ class Pushes:
         done = []
         for outgoing in self._open.values():
             s = outgoing.sequence
-            if not outgoing.granted and s.phase in (Phase.PREFILL, Phase.DECODE):
-                self._grant(outgoing, out)
             self._push(outgoing, out)
             if outgoing.granted and not outgoing.moving and 0 <= outgoing.until <= outgoing.pushed:
                 done.append(s)
         return done
+
+    def grant(self, out: list[WorkerEffect]) -> None:
+        """Tell the askers of sequences that have just been admitted that prefill has begun."""
+        for outgoing in self._open.values():
+            if not outgoing.granted and outgoing.sequence.phase in (Phase.PREFILL, Phase.DECODE):
+                self._grant(outgoing, out)
 
     def ended(self, s: Sequence, out: list[WorkerEffect]) -> None:
         """A sequence ends, for whatever reason: say the last word, now or when the move under way has ended."""
@@ -138,26 +152,32 @@ class Pushes:
         tokens = min(last * self._booking.block_size, outgoing.until)
         move = Move(0, DEVICE, source, _device_of(s.client), target, [], None, self._deadline_s, s.handle)
         self._batch.hold(s)
+        job = PushJob(outgoing, tokens)
+        self._moves.begin(move, job, out)
+        outgoing.moving = job.number
 
-        def moved(moved: Moved, now: float, out: list[WorkerEffect]) -> None:
-            self._batch.let_go(s)
-            if self._open.get(s.number) is not outgoing:
-                out.append(released(s.client, s.handle))  # it ended meanwhile
-                return
-            outgoing.moving = 0
-            if moved.cause:
-                outgoing.until = FAILED
-                return
-            outgoing.pushed = tokens
-            out.append(ToClient(s.client, Pushed(s.handle, tokens)))
-
-        outgoing.moving = self._moves.begin(move, moved, out)
+    def transferred(self, job: PushJob, moved: Moved, out: list[WorkerEffect]) -> None:
+        """Tell the asker what a push has brought; what could not be sent ends the hand-off."""
+        outgoing, s = job.outgoing, job.outgoing.sequence
+        self._batch.let_go(s)
+        if self._open.get(s.number) is not outgoing:
+            out.append(released(s.client, s.handle))  # it ended meanwhile
+            return
+        outgoing.moving = 0
+        if moved.cause:
+            outgoing.until = FAILED
+            return
+        outgoing.pushed = job.tokens
+        out.append(ToClient(s.client, Pushed(s.handle, job.tokens)))
 
     def failed(self) -> list[Sequence]:
         """Whose blocks did not get through."""
         return [o.sequence for o in self._open.values() if o.until == FAILED]
 
     def check(self) -> None:
+        """Assert that no hand-off outlives its sequence, and that every push under way is known."""
+        pushes = self._moves.jobs("push")
+        assert {o.moving for o in self._open.values() if o.moving} <= {job.number for job in pushes}
         assert all(o.sequence.phase is not Phase.ENDED for o in self._open.values())
         assert all(o.sequence.in_flight for o in self._open.values() if o.moving)
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from jedlik.core.config import WorkerConfig
 from jedlik.core.ids import BlockId
 from jedlik.core.moves import TIERS, Place, Tier, TierOpened
-from jedlik.core.protocol import Card, Facts, Snapshot
+from jedlik.core.protocol import Card
 from jedlik.kv.cache_report import CacheReport
 from jedlik.kv.pool import BlockPool
 from jedlik.moving.fetch_plan import Depth
@@ -97,15 +97,9 @@ class Tiers:
     def named(self, tier: str) -> Store:
         return next(store for store in self._stores if store.tier == tier)
 
-    def facts(self) -> list[Facts]:
-        """What changed since the last call."""
-        found = [store.report.facts() for store in self._stores]
-        return [facts for facts in found if facts is not None]
-
-    def snapshot(self) -> Iterator[Snapshot]:
-        """All that they hold; an empty tier has one, too."""
-        for store in self._stores:
-            yield from store.report.snapshot()
+    def reports(self) -> list[CacheReport]:
+        """Return the cache reports of all tiers, nearest first; a tier that is not open yet has one, too."""
+        return [store.report for store in self._stores]
 
     def check(self) -> None:
         """Every pool is sound."""

@@ -13,7 +13,6 @@ from jedlik.core.effects import Note, WorkerEffect
 from jedlik.core.facts import Verified
 from jedlik.core.ids import BlockId, BlockIndex
 from jedlik.core.moves import Compare, Compared
-from jedlik.kv.pool import BlockPool
 from jedlik.moving.tiers import Store
 from jedlik.scheduling.batch import Batch
 from jedlik.scheduling.sequence import Phase, Sequence
@@ -34,10 +33,14 @@ class Evidence:
 class Verifier:
     """Of one worker; `dtype` is its layout's."""
 
-    def __init__(self, share: float, dtype: str, batch: Batch, pool: BlockPool, block_size: int) -> None:
-        self._share, self._dtype, self._batch, self._pool, self._size = share, dtype, batch, pool, block_size
+    def __init__(self, share: float, dtype: str, batch: Batch, block_size: int) -> None:
+        self._share, self._dtype, self._batch, self._size = share, dtype, batch, block_size
         self._open: dict[int, Evidence] = {}
         self._number = 0
+
+    def __len__(self) -> int:
+        """Return the number of loads that are being verified."""
+        return len(self._open)
 
     def wants(self, store: Store, s: Sequence) -> bool:
         """Whether this load is one of the sample: a hash of the request says."""
@@ -75,8 +78,7 @@ class Verifier:
 
     def _free(self, number: int) -> None:
         blocks = self._open.pop(number).blocks
-        self._batch.reserved -= len(blocks)
-        self._pool.release(None, blocks)
+        self._batch.unreserve(blocks)
 
     def reserved(self) -> Iterator[list[BlockIndex]]:
         """For checking."""

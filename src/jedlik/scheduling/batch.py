@@ -51,8 +51,8 @@ class Batch:
         self.readers: dict[int, int] = {}
         """By number: how many moves read a sequence's blocks."""
         self._keeps = keeps
-        self.short = False
-        """Somebody could not grow for want of blocks that `arriving` or `kept` ones hold."""
+        self.needs_blocks = False
+        """A sequence could not grow for want of blocks that `arriving` or `kept` ones hold, since `clear_need`."""
         self.most_lodged = int(booking.pool.capacity * config.handoff_share)
         """Blocks of what is on its way, at most."""
         self._promised = 0
@@ -61,12 +61,17 @@ class Batch:
         """They were wanted meanwhile: live would have had some."""
         self.reserved = 0
         """Blocks that moves fill: nobody's yet."""
-        self.starved = False
-        """Those can't be had: preempt instead."""
+        self._preempts = False
+        """Whether the plan under way may take blocks from sequences that run."""
         self._steps = 0
 
-    def plan(self, now: float, admit: bool = True) -> StepPlan | None:
-        """The next step, or None if nobody can compute anything; without `admit` those who run only."""
+    def plan(self, now: float, admit: bool = True, preempt: bool = False) -> StepPlan | None:
+        """Return the next step, or None if no sequence can compute anything.
+
+        Without `admit` only sequences that run already are planned. With `preempt` a sequence that lacks blocks does
+        not wait for those of arriving and kept sequences (then `needs_blocks` is set): others are preempted for it.
+        """
+        self._preempts = preempt
         self._sweep()
         if not (self.decoding or self.prefilling or (admit and len(self.waiting))):
             return None
@@ -177,6 +182,26 @@ class Batch:
         room, unpromised = max(0, min(self.most_lodged - lodged, spare)), pool.available_blocks - self._promised
         self._cramped |= unpromised < room
         return min(room, max(0, unpromised))
+
+    def clear_need(self) -> None:
+        """Take note that the need of blocks is being answered."""
+        self.needs_blocks = False
+
+    def reserve(self, count: int) -> list[BlockIndex]:
+        """Take up to `count` blocks, for a move to fill: they belong to no sequence until `land` or `unreserve`."""
+        blocks = self._booking.pool.take(count) or []
+        self.reserved += len(blocks)
+        return blocks
+
+    def land(self, sequence: Sequence, blocks: list[BlockIndex], tokens: int) -> None:
+        """Give reserved blocks to a sequence: they hold the KV of its history up to `tokens`."""
+        self.reserved -= len(blocks)
+        self._booking.land(sequence, blocks, tokens)
+
+    def unreserve(self, blocks: list[BlockIndex]) -> None:
+        """Give reserved blocks back to the pool."""
+        self.reserved -= len(blocks)
+        self._booking.pool.release(None, blocks)
 
     def may_adopt(self, sequence: Sequence) -> bool:
         """Whether what is cached of its history can be held now, outside of a plan: a leap was promised its memory."""
@@ -385,7 +410,7 @@ class Batch:
                 return True
             if not self._strip(s):
                 break
-        self.short = True
+        self.needs_blocks = True
         return not (self.kept or self.arriving or self.reserved)
 
     def _tell_table(self, plan: StepPlan, s: Sequence) -> None:
@@ -405,8 +430,8 @@ class Batch:
                 return 0  # their blocks come back when a step ends
             if self._strip(s):
                 continue
-            if (self.kept or self.arriving) and not self.starved:
-                self.short = True
+            if (self.kept or self.arriving) and not self._preempts:
+                self.needs_blocks = True
                 return 0
             victim = victim_of((*self.decoding, *self.prefilling))
             if victim is None:

@@ -22,7 +22,7 @@ class WaitingQueue:
         self._turns: list[Entry] = []
         self._lines: dict[str, list[Entry]] = {}
         """The requests of each tenant, by priority and age."""
-        self._deadlines: list[Entry] = []
+        self.deadlines: list[Entry] = []
         self._members: set[int] = set()
         self.tokens = 0
         """To compute, as estimated when each was queued."""
@@ -39,7 +39,7 @@ class WaitingQueue:
         heapq.heappush(self._turns, (sequence.turn, sequence.number, sequence))
         heapq.heappush(self._lines.setdefault(sequence.submit.tenant, []), (*sequence.key, sequence))
         if sequence.due_s is not None:
-            heapq.heappush(self._deadlines, (sequence.due_s, sequence.number, sequence))
+            heapq.heappush(self.deadlines, (sequence.due_s, sequence.number, sequence))
 
     def peek(self) -> Sequence | None:
         """The first in line. It takes over the earliest turn of its tenant."""
@@ -69,15 +69,15 @@ class WaitingQueue:
 
     def next_due_s(self) -> float | None:
         """When the next deadline passes."""
-        while self._deadlines and not self._waits(self._deadlines[0][2]):
-            heapq.heappop(self._deadlines)
-        return self._deadlines[0][0] if self._deadlines else None
+        while self.deadlines and not self._waits(self.deadlines[0][2]):
+            heapq.heappop(self.deadlines)
+        return self.deadlines[0][0] if self.deadlines else None
 
     def overdue(self, now: float) -> list[Sequence]:
         """Those whose deadline has passed, earliest first; the caller ends them."""
         found = []
         while (due_s := self.next_due_s()) is not None and due_s <= now:
-            found.append(heapq.heappop(self._deadlines)[2])
+            found.append(heapq.heappop(self.deadlines)[2])
         return found
 
     def _waits(self, sequence: Sequence) -> bool:

@@ -1,10 +1,16 @@
-"""How fast a worker's engine works: steps counted, averaged and learnt from; what the step in flight should take."""
+"""How fast a worker's engine works: steps counted, averaged and learnt from; what the step in flight should take.
 
-from jedlik.core.protocol import StepCosts
+A load report says what a worker has to do now: it is counted here from batch, pool, pace and paths.
+"""
+
+from jedlik.core.protocol import Load, StepCosts
 from jedlik.core.step import StepDone
+from jedlik.kv.pool import BlockPool
 from jedlik.perf.fit import Corrected, StepFit
 from jedlik.perf.model import decode_line, leap_s, steps_begun
-from jedlik.perf.step import StepShape, prefill_s, shape_s
+from jedlik.perf.paths import Paths
+from jedlik.perf.step import StepShape, chunk_pairs, prefill_s, shape_s
+from jedlik.scheduling.batch import Batch
 from jedlik.scheduling.step_plan import StepPlan
 
 STEP_AVERAGE = 0.1
@@ -98,3 +104,38 @@ class Pace:
     def wait_s(self, tokens: int, max_step_tokens: int) -> float:
         """How long prefilling what waits would take; a second where nothing is known."""
         return prefill_s(self._fit.costs, tokens, 0, max_step_tokens) if self._fit.costs else 1.0
+
+
+def load_of(
+    batch: Batch, pool: BlockPool, pace: Pace, flight: StepPlan | None, paths: Paths, last_submit: int, now: float
+) -> Load:
+    """`flight` is the step that runs, `last_submit` what the receiver's submits are known up to."""
+    over, age_s = pace.progress(flight, now) if flight else (0, 0.0)
+    if flight and flight.repeat > 1:
+        context = flight.context + over * len(flight.decodes)
+    else:
+        context = sum([s.scheduled for s in batch.decoding])
+    prefilling, pairs = batch.waiting.tokens, batch.waiting.pairs
+    for s in batch.prefilling:
+        prefilling += s.known - s.scheduled
+        pairs += chunk_pairs(s.scheduled, s.known - s.scheduled)
+    return Load(
+        steps=pace.steps + over,
+        step_age_s=age_s,
+        step_predicted_s=flight.predicted_s if flight else None,
+        running=batch.running,
+        waiting=batch.lined_up,
+        waiting_tokens=prefilling,
+        context_tokens=context,
+        held_blocks=pool.held_blocks,
+        cached_blocks=pool.cached_blocks,
+        last_submit=last_submit,
+        step_s=pace.step_s,
+        preemptions=batch.preemptions,
+        costs=pace.costs,
+        waiting_pairs=pairs,
+        arriving=len(batch.arriving),
+        reserved_blocks=batch.reserved,
+        paths=paths.costs(now),
+        step_shape=pace.shape,
+    )
