@@ -73,14 +73,15 @@ class Batch:
         """
         self._preempts = preempt
         self._sweep()
-        if not (self.decoding or self.prefilling or (admit and len(self.waiting))):
+        if not (self.decoding or self.prefilling or (admit and self.waiting.members)):
             return None
         plan = StepPlan(self._steps + 1, self._closing)
         self._closing = []
         self._lanes += plan.closed
         self._plan_decodes(plan)
-        self._plan_prefills(plan)
-        if admit:
+        if self.prefilling:
+            self._plan_prefills(plan)
+        if admit and self.waiting.members:
             self._admit(plan, now)
         self._sweep()
         if self._longest_leap > 1 and admit:

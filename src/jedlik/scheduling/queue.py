@@ -23,17 +23,19 @@ class WaitingQueue:
         self._lines: dict[str, list[Entry]] = {}
         """The requests of each tenant, by priority and age."""
         self.deadlines: list[Entry] = []
-        self._members: set[int] = set()
+        """A heap of deadlines; some may be of sequences that wait no more."""
+        self.members: set[int] = set()
+        """The numbers of the sequences that wait."""
         self.tokens = 0
         """To compute, as estimated when each was queued."""
         self.pairs = 0
 
     def __len__(self) -> int:
-        return len(self._members)
+        return len(self.members)
 
     def push(self, sequence: Sequence) -> None:
         """A waiting sequence lines up."""
-        self._members.add(sequence.number)
+        self.members.add(sequence.number)
         self.tokens += sequence.missing
         self.pairs += sequence.missing_pairs
         heapq.heappush(self._turns, (sequence.turn, sequence.number, sequence))
@@ -58,7 +60,7 @@ class WaitingQueue:
 
     def remove(self, sequence: Sequence) -> None:
         """A sequence is admitted, parked or ended; call before its phase changes."""
-        self._members.remove(sequence.number)
+        self.members.remove(sequence.number)
         self.tokens -= sequence.missing
         self.pairs -= sequence.missing_pairs
         line = self._lines[sequence.submit.tenant]
@@ -81,13 +83,13 @@ class WaitingQueue:
         return found
 
     def _waits(self, sequence: Sequence) -> bool:
-        return sequence.number in self._members
+        return sequence.number in self.members
 
     def check(self) -> None:
         """Assert that the waiting sequences have one turn each, and stand in the lines of their tenants."""
         waiting = {s.number: s for turn, _, s in self._turns if self._waits(s) and s.turn == turn}
         lined_up = {s.number for line in self._lines.values() for _, _, s in line if self._waits(s)}
-        assert set(waiting) == self._members == lined_up
+        assert set(waiting) == self.members == lined_up
         assert len({s.turn for s in waiting.values()}) == len(waiting)
         assert all(self._waits(line[0][2]) for line in self._lines.values())
         assert all(s.phase is Phase.WAITING for s in waiting.values())

@@ -97,8 +97,7 @@ class WorkerNode:
         elif isinstance(event, Woken):
             self._wake_at = None
             if self._only_time_has_passed(now):
-                self._report(now, out)
-                self._set_wake(now, out)
+                self._set_wake(self._report(now, out), now, out)
                 return out
         elif isinstance(event, ClientJoined):
             self._lose(event.client, now, out)
@@ -253,11 +252,11 @@ class WorkerNode:
         if moving.active or batch.kept:
             moving.settle(now, out)
         sessions.flush(self._pace.steps, out)
-        self._report(now, out)
+        report_s = self._report(now, out)
         if sessions.state.draining and not (self._drained or self._steps) and batch.idle and moving.idle:
             self._drained = True
             out.append(Drained())
-        self._set_wake(now, out)
+        self._set_wake(report_s, now, out)
 
     def _hand_off(self, now: float, out: list[WorkerEffect]) -> None:
         """Push what is computed for other workers, end what is done or can't be sent."""
@@ -287,18 +286,21 @@ class WorkerNode:
             return min(due_s, waiting_s)
         return due_s
 
-    def _report(self, now: float, out: list[WorkerEffect]) -> None:
-        """Tell every client that follows how much there is to do, if it is time to."""
-        if self._sessions.next_report_s() <= now:
-            self._sessions.report(lambda last: self._load(last, now), now, out)
+    def _report(self, now: float, out: list[WorkerEffect]) -> float:
+        """Tell every client that follows how much there is to do, if it is time to. Return when it is time again."""
+        report_s = self._sessions.next_report_s()
+        if report_s > now:
+            return report_s
+        self._sessions.report(lambda last: self._load(last, now), now, out)
+        return self._sessions.next_report_s()
 
     def _load(self, last_submit: int, now: float) -> Load:
         paths = self._movement.moves.paths
         return load_of(self._batch, self._pool, self._pace, self._steps.running, paths, last_submit, now)
 
-    def _set_wake(self, now: float, out: list[WorkerEffect]) -> None:
+    def _set_wake(self, report_s: float, now: float, out: list[WorkerEffect]) -> None:
         """One timer for the next report and the next deadline. One that is set too early only costs a look."""
-        at = min(self._due_s(), self._sessions.next_report_s())
+        at = min(self._due_s(), report_s)
         if at != inf and (self._wake_at is None or at < self._wake_at or self._wake_at <= now):
             self._wake_at = at
             out.append(Wake(at))

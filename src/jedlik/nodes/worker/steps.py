@@ -66,7 +66,7 @@ class Steps:
             raise Bug(f"step {done.step_id} ended; in flight: {plan and plan.step_id}")
         if done.error is not None:
             return plan
-        if done.lanes != plan.sampled_lanes():
+        if done.lanes != (plan.sampled_lanes() if plan.prefills else plan.decodes):
             raise Bug(f"step {done.step_id} answers for lanes {done.lanes}, asked were {plan.sampled_lanes()}")
         self._landed = plan.repeat > 1
         if done.steps != plan.repeat:
