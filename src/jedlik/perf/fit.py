@@ -8,7 +8,6 @@ now and then. What was not seen lately keeps its last value.
 import msgspec
 
 from jedlik.core.protocol import StepCosts
-from jedlik.core.sums import float_sum
 from jedlik.perf.step import StepShape, shape_s
 
 TERMS = 5
@@ -32,7 +31,8 @@ class StepFit:
     """One engine's costs, as far as they are known."""
 
     def __init__(self) -> None:
-        self._gram = [[0.0] * TERMS for _ in range(TERMS)]
+        self._gram = [[0.0] * (row + 1) for row in range(TERMS)]
+        """The lower half of the weighted sums of products of two terms."""
         self._target = [0.0] * TERMS
         self._solution = [0.0] * TERMS
         self._seen = self._prefill_seen = self._decodes_seen = 0
@@ -52,17 +52,17 @@ class StepFit:
         scale_s = max(elapsed_s, SHORTEST_S)
         if self._costs is not None:
             scale_s = max(scale_s / SLOWEST, shape_s(self._costs, shape), SHORTEST_S)
-        row = (1.0 / scale_s, *(x / scale_s for x in shape))
+        tokens, pairs, sequences, context = shape
+        row = (1.0 / scale_s, tokens / scale_s, pairs / scale_s, sequences / scale_s, context / scale_s)
         forget, weight = FORGET, 1.0
         if steps > 1:
             forget = FORGET**steps
             weight = (1 - forget) / (1 - FORGET)
         target, share = self._target, elapsed_s / scale_s * weight
         for i, x in enumerate(row):
-            gram, weighted = self._gram[i], x * weight
+            weighted = x * weight
             target[i] = target[i] * forget + x * share
-            for j in range(i + 1):
-                gram[j] = gram[j] * forget + weighted * row[j]
+            self._gram[i] = [g * forget + weighted * y for g, y in zip(self._gram[i], row, strict=False)]
         before = self._seen // SOLVE_EVERY
         self._seen += steps
         self._prefill_seen += shape.prefill_tokens
@@ -81,12 +81,19 @@ class StepFit:
     def _solve(self) -> None:
         """Coordinate descent from the last solution, each term kept at zero or above."""
         gram, solution = self._gram, self._solution
+        rows = [
+            (i, [gram[i][j] if j <= i else gram[j][i] for j in range(TERMS)], gram[i][i], self._target[i])
+            for i in range(TERMS)
+            if gram[i][i] > FAINT
+        ]
         for _ in range(SWEEPS if self._costs else FIRST_SWEEPS):
-            for i in range(TERMS):
-                if gram[i][i] <= FAINT:
-                    continue
-                predicted = float_sum((gram[i][j] if j <= i else gram[j][i]) * solution[j] for j in range(TERMS))
-                solution[i] = max(0.0, solution[i] + (self._target[i] - predicted) / gram[i][i])
+            before = solution.copy()
+            for i, (g0, g1, g2, g3, g4), diagonal, target in rows:
+                s0, s1, s2, s3, s4 = solution
+                predicted = g0 * s0 + g1 * s1 + g2 * s2 + g3 * s3 + g4 * s4
+                solution[i] = max(0.0, solution[i] + (target - predicted) / diagonal)
+            if solution == before:
+                break  # every further sweep would change nothing, too
         if self._enough():
             self._costs = StepCosts(*solution)
 

@@ -284,7 +284,8 @@ class Batch:
     # --- planning ---
 
     def _plan_decodes(self, plan: StepPlan) -> None:
-        size, decodes, decoded, context = self._booking.block_size, plan.decodes, plan.decoded, 0
+        size, context = self._booking.block_size, 0
+        add_lane, add_sequence = plan.decodes.append, plan.decoded.append
         for s in self.decoding:
             if s.expected >= s.stop_at:
                 continue
@@ -297,8 +298,8 @@ class Batch:
             s.expected += 1
             s.in_flight += 1
             context += scheduled
-            decodes.append(s.lane)
-            decoded.append(s)
+            add_lane(s.lane)
+            add_sequence(s)
         plan.context = context
 
     def _plan_prefills(self, plan: StepPlan) -> None:

@@ -135,6 +135,7 @@ class Steps:
     def _take_tokens(self, sequences: list[Sequence], tokens: list[int], endings: list[Ending]) -> None:
         """The hot loop: one new token each."""
         sessions, ended, leaving = self._sessions, Phase.ENDED, Phase.LEAVING
+        client = None
         for s, token in zip(sequences, tokens, strict=True):
             s.in_flight -= 1
             phase = s.phase
@@ -144,9 +145,12 @@ class Steps:
                 continue
             s.history += token.to_bytes(4, "little")
             s.known = known = s.known + 1
-            session = sessions[s.client]
-            session.handles.append(s.handle)
-            session.tokens.append(token)
+            if s.client is not client:
+                client = s.client
+                session = sessions[client]
+                add_handle, add_token = session.handles.append, session.tokens.append
+            add_handle(s.handle)
+            add_token(token)
             if not s.started:
                 session.start(s)
             if known >= s.publish_at:
