@@ -2,7 +2,7 @@
 
 from jedlik.core.ids import Lane
 from jedlik.core.step import Chunk, StepDone
-from jedlik.nodes.worker.pace import Pace
+from jedlik.nodes.worker.pace import StepPace
 from jedlik.scheduling.step_plan import StepPlan
 
 
@@ -16,14 +16,14 @@ def plan(step_id: int, prefill_tokens: int, pairs: int = 0) -> StepPlan:
     return made
 
 
-def ran(pace: Pace, step: StepPlan, elapsed_s: float) -> float | None:
+def ran(pace: StepPace, step: StepPlan, elapsed_s: float) -> float | None:
     pace.launch(step, 0.0, behind=False)
     pace.ended(step, StepDone(step.step_id, [], [], elapsed_s), elapsed_s)
     return step.predicted_s
 
 
 def test_a_long_prompt_on_a_fresh_worker_is_predicted_by_its_last_chunk() -> None:
-    pace = Pace()
+    pace = StepPace()
     assert [ran(pace, plan(n, 512), 1.0 + n) for n in range(4)] == [None, 1.0, 2.0, 3.0]
     assert pace.costs is None
     assert ran(pace, plan(5, 0), 0.01) is None  # a decode is no chunk
@@ -31,7 +31,7 @@ def test_a_long_prompt_on_a_fresh_worker_is_predicted_by_its_last_chunk() -> Non
 
 
 def test_a_chunk_with_much_context_is_not_judged_by_short_prompts_alone() -> None:
-    pace = Pace()
+    pace = StepPace()
     for n in range(12):
         ran(pace, plan(n, 64), 0.01)
         ran(pace, plan(n, 0), 0.005)

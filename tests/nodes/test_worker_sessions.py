@@ -26,7 +26,7 @@ from jedlik.core.requests import Sampling, Stopping
 from jedlik.core.step import TokenLogprobs
 from jedlik.core.tokens import pack
 from jedlik.kv.cache_report import CacheReport
-from jedlik.nodes.worker.sessions import Session, Sessions
+from jedlik.nodes.worker.sessions import ClientSession, Sessions
 
 G, OTHER = GatewayId("g@1"), WorkerId("w-2@1")
 CARD = Card(
@@ -87,7 +87,7 @@ def sessions(engine: Engine) -> Sessions[Answer]:
     return Sessions(CARD, CONFIG, "both", [CacheReport(engine)])
 
 
-def joined(sessions: Sessions[Answer], client: ClientId = G, follows: bool = True) -> Session[Answer]:
+def joined(sessions: Sessions[Answer], client: ClientId = G, follows: bool = True) -> ClientSession[Answer]:
     sessions.join(client, follows, load, [])
     return sessions.open[client]
 

@@ -38,6 +38,8 @@ class BlockPool:
         self._order = order_of(order, self.capacity)
         """Of the runs that nobody holds."""
         self.changes: list[Stored | Evicted] = []
+        self.version = 0
+        """Changes with whatever `match` depends on: the same version gives the same match."""
         self._last: BlockId | None = None
 
     @property
@@ -70,6 +72,7 @@ class BlockPool:
 
         Returns the last run now held, and the blocks gained.
         """
+        self.version += 1
         heads, gained = self._heads, list[BlockIndex]()
         while len(gained) < len(ids) and (run := heads.get(ids[len(gained)])) is not None:
             shared = shared_length(run.ids, 0, ids, len(gained))
@@ -104,6 +107,7 @@ class BlockPool:
         """
         if ids[0] in self._heads:
             return None
+        self.version += 1
         keys = keys_of(b"".join(ids))
         self.digest = (self.digest + sum(keys)) & DIGEST_MASK
         parent = above.ids[-1] if above is not None else None
@@ -125,6 +129,7 @@ class BlockPool:
         Named content stays cached until room is needed.
         """
         self._free += reversed(private)
+        self.version += 1
         while last is not None:
             last.refs -= 1
             if not last.refs:
@@ -155,6 +160,7 @@ class BlockPool:
         """
         if len(self._free) != self.capacity:
             raise Bug(f"restoring into a pool of which {self.capacity - len(self._free)} blocks are in use")
+        self.version += 1
         free, place = set(self._free), dict[BlockId, Run | None]()
         spare = (index for index in reversed(self._free) if index in free)
         for run in stored:
@@ -259,6 +265,7 @@ class BlockPool:
         """Forget an unheld run's blocks but for the first `kept`, and tell; returns them, the last one first."""
         if run.children:
             raise Bug("a run is to be evicted before what follows it")
+        self.version += 1
         taken, keys = run.blocks[kept:], keys_of(b"".join(run.ids[kept:]))
         taken.reverse()
         keys.reverse()

@@ -71,9 +71,8 @@ class Fetches:
 
     def begin(self, s: Sequence, costs: StepCosts | None, now: float, out: list[WorkerEffect]) -> bool:
         """Fetch what a new sequence can have sooner than compute. False: nothing, or there is no room for it."""
-        parts = self._planned(s, costs, now)
-        found, held = self._pool.match(self._booking.names(s))
-        room = min(self._batch.room(), self._pool.available_blocks - (found - held))  # adopting takes from both
+        parts, match = self._planned(s, costs, now), self._booking.match(s)
+        room = min(self._batch.room(), self._pool.available_blocks - (match.found - match.in_use))  # adopting, too
         if not parts or room <= 0 or not self._batch.may_adopt(s):
             return False
         self._booking.open(s)
@@ -109,10 +108,10 @@ class Fetches:
     def _planned(self, s: Sequence, costs: StepCosts | None, now: float) -> list[Part]:
         if s.reads_prompt or not len(self._tiers):
             return []
-        names = self._booking.names(s)
+        match = self._booking.match(s)
         return plan(
-            self._pool.match(names)[0],
-            self._tiers.depths(names),
+            match.found,
+            self._tiers.depths(match.ids),
             s.known,
             self._booking.block_size,
             self._moves.block_bytes,

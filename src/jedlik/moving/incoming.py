@@ -128,7 +128,6 @@ class Arrivals:
 
     def __init__(self, card: Card, config: WorkerConfig, batch: Batch, booking: Booking) -> None:
         self._card, self._config, self._batch, self._booking = card, config, batch, booking
-        self._pool = booking.pool
         self._open: dict[Handle, Incoming] = {}
         self._by_sequence: dict[int, Incoming] = {}
         self._quarantine = Quarantine()
@@ -143,7 +142,7 @@ class Arrivals:
         remote = s.submit.remote
         if remote is None or s.reads_prompt or remote.worker == self._card.worker:
             return False
-        cached = self._pool.match(self._booking.names(s))[0]
+        cached = self._booking.match(s).found
         wanted = self._booking.blocks_for(s.known - 1)
         if wanted <= cached or wanted > self._batch.most_lodged or not self._batch.may_adopt(s):
             return False

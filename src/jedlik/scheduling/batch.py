@@ -206,9 +206,8 @@ class Batch:
 
     def may_adopt(self, sequence: Sequence) -> bool:
         """Whether what is cached of its history can be held now, outside of a plan: a leap was promised its memory."""
-        pool = self._booking.pool
-        found, held = pool.match(self._booking.names(sequence))
-        return found - held <= pool.available_blocks - self._promised
+        match = self._booking.match(sequence)
+        return match.found - match.in_use <= self._booking.pool.available_blocks - self._promised
 
     @property
     def steps(self) -> int:
@@ -509,6 +508,7 @@ class Batch:
         lanes = [s.lane for s in (*self.prefilling, *self.decoding)] + self._lanes + self._closing
         assert sorted(lanes) == list(range(self._config.max_sequences))
         assert all(s.in_flight for s in self._unsettled.values())
+        assert all(self._booking.sound(s) for s in self.waiting.everyone())
         for s in self.decoding:
             assert s.expected <= s.end_at
             assert self._longest_leap > 1 or s.scheduled <= len(s.blocks) * self._booking.block_size

@@ -5,12 +5,12 @@ publishes in chain order. Where two sequences compute the same content at the sa
 second keeps a private block; from there on the second publishes nothing (its chain in the cache is not its own).
 """
 
-from jedlik.core.ids import BlockId, BlockIndex
+from jedlik.core.ids import BlockIndex
 from jedlik.core.tokens import TOKEN_BYTES
 from jedlik.kv.hashing import Names
 from jedlik.kv.pool import BlockPool
 from jedlik.perf.step import chunk_pairs
-from jedlik.scheduling.sequence import NEVER, Sequence
+from jedlik.scheduling.sequence import NEVER, Match, Sequence
 
 
 class Booking:
@@ -24,26 +24,38 @@ class Booking:
     def blocks_for(self, tokens: int) -> int:
         return -(-tokens // self.block_size)
 
-    def demand(self, sequence: Sequence) -> int:
-        """Blocks that admitting takes from what is available: cached ones it would hold count, shared ones don't."""
+    def match(self, sequence: Sequence) -> Match:
+        """Return what the pool has of a sequence's history; it is looked up once for each state of the pool."""
+        last, adoptable, version = sequence.match, (sequence.known - 1) // self.block_size, self.pool.version
+        if last is not None and last.version == version and len(last.ids) == adoptable:
+            return last
         self._name(sequence)
-        held = 0
-        if not sequence.reads_prompt:
-            held = self.pool.match(sequence.block_ids[: self._adoptable(sequence)])[1]
-        return self.blocks_for(sequence.known + 1) - max(held, len(sequence.blocks))
+        ids = sequence.block_ids[:adoptable]
+        sequence.match = Match(ids, *self.pool.match(ids), version)
+        return sequence.match
+
+    def sound(self, sequence: Sequence) -> bool:
+        """Return whether a sequence's last match, if it still counts, is what the pool says now."""
+        last = sequence.match
+        if last is None or last.version != self.pool.version:
+            return True
+        return self.pool.match(last.ids) == (last.found, last.in_use)
+
+    def demand(self, sequence: Sequence) -> int:
+        """Return how many available blocks admission takes: cached ones that it would hold count, shared ones don't."""
+        shared = 0 if sequence.reads_prompt else self.match(sequence).in_use
+        return self.blocks_for(sequence.known + 1) - max(shared, len(sequence.blocks))
 
     def estimate(self, sequence: Sequence) -> None:
         """Set what it would have to compute if it were admitted now."""
-        self._name(sequence)
-        cached = 0
-        if not sequence.reads_prompt:
-            cached = self.pool.match(sequence.block_ids[: self._adoptable(sequence)])[0] * self.block_size
+        cached = 0 if sequence.reads_prompt else self.match(sequence).found * self.block_size
         cached = max(cached, sequence.scheduled)
         sequence.missing = sequence.known - cached
         sequence.missing_pairs = chunk_pairs(cached, sequence.missing)
 
     def open(self, sequence: Sequence) -> None:
         """It begins to hold blocks: its full blocks are to be published from the first on."""
+        sequence.match = None
         if not sequence.blocks:
             sequence.publish_at = self.block_size
 
@@ -58,11 +70,6 @@ class Booking:
         self.pool.release(None, sequence.blocks[sequence.published :])
         del sequence.blocks[sequence.published :]
 
-    def names(self, sequence: Sequence) -> list[BlockId]:
-        """Of the full blocks that could be adopted: all but the last token's."""
-        self._name(sequence)
-        return sequence.block_ids[: self._adoptable(sequence)]
-
     def adopt(self, sequence: Sequence) -> int:
         """Share the blocks that follow in its history, as far as they are cached. Returns tokens gained."""
         size, before = self.block_size, sequence.scheduled
@@ -72,7 +79,7 @@ class Booking:
         if held * size != before or held != sequence.published:
             return 0
         self._name(sequence)
-        ids = sequence.block_ids[held : self._adoptable(sequence)]
+        ids = sequence.block_ids[held : (sequence.known - 1) // size]
         if not ids:
             return 0
         sequence.run, shared = self.pool.share(sequence.run, ids)
@@ -109,9 +116,6 @@ class Booking:
         """Let go of everything it holds."""
         self.pool.release(sequence.run, sequence.blocks[sequence.published :])
         sequence.blocks, sequence.run, sequence.published = [], None, 0
-
-    def _adoptable(self, sequence: Sequence) -> int:
-        return (sequence.known - 1) // self.block_size
 
     def _name(self, sequence: Sequence) -> None:
         """Hash the full blocks of its history that have no name yet."""

@@ -8,7 +8,7 @@ sequence waits with that turn. Deadlines are for those never admitted: whoever b
 """
 
 import heapq
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from jedlik.scheduling.sequence import Phase, Sequence
 
@@ -84,6 +84,10 @@ class WaitingQueue:
 
     def _waits(self, sequence: Sequence) -> bool:
         return sequence.number in self.members
+
+    def everyone(self) -> Iterator[Sequence]:
+        """Iterate over the sequences that wait."""
+        return (s for turn, _, s in self._turns if self._waits(s) and s.turn == turn)
 
     def check(self) -> None:
         """Assert that the waiting sequences have one turn each, and stand in the lines of their tenants."""

@@ -7,6 +7,7 @@ decode loop compares: no token is planned beyond it.
 """
 
 from enum import Enum
+from typing import NamedTuple
 
 from jedlik.core.errors import Bug
 from jedlik.core.ids import BlockId, BlockIndex, ClientId, Lane
@@ -54,6 +55,19 @@ MOVES: dict[tuple[Phase, str], Phase] = {
 }
 
 
+class Match(NamedTuple):
+    """What a pool has of a sequence's history."""
+
+    ids: list[BlockId]
+    """The ids of the full blocks that the sequence could adopt: all but the block of its last token."""
+    found: int
+    """The number of leading blocks that the pool has."""
+    in_use: int
+    """The number of those that some sequence holds already."""
+    version: int
+    """The version of the pool that this is true for."""
+
+
 class Sequence:
     """See the module. `number` is the worker's own count of arrivals: the last word in every tie."""
 
@@ -74,6 +88,7 @@ class Sequence:
         "key",
         "known",
         "lane",
+        "match",
         "min_length",
         "missing",
         "missing_pairs",
@@ -117,6 +132,7 @@ class Sequence:
         self.end_at = self.prompt_tokens + submit.stopping.max_tokens
         self.window, self.window_at = window, self.known + window
         self.block_ids: list[BlockId] = []
+        self.match: Match | None = None  # the last one, see `Booking.match`
         self.in_flight = 0
         self.missing, self.missing_pairs = self.known, 0  # as far as known when it was queued
         self.cached_tokens = 0

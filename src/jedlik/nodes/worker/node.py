@@ -48,13 +48,15 @@ from jedlik.kv.hashing import Names
 from jedlik.kv.pool import BlockPool
 from jedlik.moving.movement import Movement
 from jedlik.moving.outgoing import released
-from jedlik.nodes.worker.pace import Pace, load_of
-from jedlik.nodes.worker.sessions import Session, Sessions
+from jedlik.nodes.worker.pace import StepPace, load_of
+from jedlik.nodes.worker.sessions import ClientSession, Sessions
 from jedlik.nodes.worker.steps import Ending, Steps
 from jedlik.scheduling.batch import Batch
 from jedlik.scheduling.booking import Booking
 from jedlik.scheduling.sequence import Phase, Sequence
 from jedlik.scheduling.step_plan import LIVE, Leaps, StepPlan
+
+WorkerSession = ClientSession[Sequence]
 
 
 class WorkerNode:
@@ -77,7 +79,7 @@ class WorkerNode:
         self._pool = BlockPool(card.total_blocks)
         booking = Booking(self._pool, hasher)
         self._batch = Batch(config, booking, leaps.longest, keeps=bool(card.tiers))
-        self._pace = Pace(profile)
+        self._pace = StepPace(profile)
         self._movement = Movement(card, config, self._batch, booking)
         caches = [CacheReport(self._pool), *self._movement.tiers.reports()]
         self._sessions: Sessions[Sequence] = Sessions(card, config, role, caches)
@@ -141,7 +143,7 @@ class WorkerNode:
         elif isinstance(message, Goodbye):
             self._lose(event.client, now, out)
 
-    def _submit(self, session: Session[Sequence], submit: Submit, now: float, out: list[WorkerEffect]) -> None:
+    def _submit(self, session: WorkerSession, submit: Submit, now: float, out: list[WorkerEffect]) -> None:
         self._sessions.changed = True
         older, fault = session.replaced(submit)
         if fault is None:
@@ -164,7 +166,7 @@ class WorkerNode:
         if not self._movement.begin(sequence, self._batch.steps, self._pace.costs, now, out):
             self._batch.add(sequence)
 
-    def _refuse(self, session: Session[Sequence], submit: Submit, fault: Fault, out: list[WorkerEffect]) -> None:
+    def _refuse(self, session: WorkerSession, submit: Submit, fault: Fault, out: list[WorkerEffect]) -> None:
         session.refuse(submit.handle, fault)
         if submit.push is not None:
             out.append(released(session.client, submit.handle))
@@ -179,7 +181,7 @@ class WorkerNode:
             for sequence in list(session.attempts.values()):
                 self._drop(session, sequence, now, out)
 
-    def _drop(self, session: Session[Sequence], sequence: Sequence | None, now: float, out: list[WorkerEffect]) -> None:
+    def _drop(self, session: WorkerSession, sequence: Sequence | None, now: float, out: list[WorkerEffect]) -> None:
         """End an attempt that nobody waits for; nothing more is said of it."""
         if sequence is not None:
             session.forget(sequence)

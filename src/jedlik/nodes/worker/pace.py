@@ -19,7 +19,7 @@ SHAPE_AVERAGE = 0.02
 """The weight of the newest step in the average step shape, which covers about the last fifty steps."""
 
 
-class Pace:
+class StepPace:
     """Of one engine, that runs steps one after the other. `profile`: what they should take; None: to be learnt."""
 
     def __init__(self, profile: StepCosts | None = None) -> None:
@@ -107,7 +107,7 @@ class Pace:
 
 
 def load_of(
-    batch: Batch, pool: BlockPool, pace: Pace, flight: StepPlan | None, paths: Paths, last_submit: int, now: float
+    batch: Batch, pool: BlockPool, pace: StepPace, flight: StepPlan | None, paths: Paths, last_submit: int, now: float
 ) -> Load:
     """`flight` is the step that runs, `last_submit` what the receiver's submits are known up to."""
     over, age_s = pace.progress(flight, now) if flight else (0, 0.0)

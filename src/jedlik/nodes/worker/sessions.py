@@ -40,7 +40,7 @@ class Attempt(Protocol):
 A = TypeVar("A", bound=Attempt)
 
 
-class Session(Generic[A]):
+class ClientSession(Generic[A]):
     """One connected client: its attempts, and the columns of its next `Tokens` message.
 
     The loop that answers a step appends to `handles` and `tokens` itself.
@@ -119,9 +119,9 @@ class Sessions(Generic[A]):
 
     def __init__(self, card: Card, config: WorkerConfig, role: Role, caches: Sequence[CacheReport]) -> None:
         """Begin without clients; `caches` report what the worker's tiers hold, the device first."""
-        self.open: dict[ClientId, Session[A]] = {}
+        self.open: dict[ClientId, ClientSession[A]] = {}
         self.state = State(1, role)
-        self.limits = Limits(card)
+        self.limits = CardLimits(card)
         self._caches = caches
         self._period_s, self._heartbeat_s = config.load_period_s, config.heartbeat_s
         self._reported_s = -inf
@@ -130,13 +130,13 @@ class Sessions(Generic[A]):
 
     def join(self, client: ClientId, follows: bool, load: Callable[[int], Load], out: list[WorkerEffect]) -> None:
         """Open the session of a client that is new; one that follows gets the load and all that is cached."""
-        self.open[client] = Session(client, follows)
+        self.open[client] = ClientSession(client, follows)
         out.append(ToClient(client, self.state))
         if follows:
             out.append(ToClient(client, load(0)))
             self.send_snapshots(client, out)
 
-    def lose(self, client: ClientId) -> "Session[A] | None":
+    def lose(self, client: ClientId) -> ClientSession[A] | None:
         """Close a session. The caller ends the attempts that it owned; nothing more is sent of them."""
         return self.open.pop(client, None)
 
@@ -192,7 +192,7 @@ class Sessions(Generic[A]):
             session.check()
 
 
-class Limits:
+class CardLimits:
     """What a worker's card allows: which submits the worker takes, and what ends their sequences."""
 
     def __init__(self, card: Card) -> None:

@@ -20,8 +20,8 @@ from jedlik.core.ids import ClientId
 from jedlik.core.protocol import FinishReason
 from jedlik.core.step import StepDone
 from jedlik.core.tokens import pack
-from jedlik.nodes.worker.pace import Pace
-from jedlik.nodes.worker.sessions import Session
+from jedlik.nodes.worker.pace import StepPace
+from jedlik.nodes.worker.sessions import ClientSession
 from jedlik.scheduling.batch import Batch
 from jedlik.scheduling.booking import Booking
 from jedlik.scheduling.sequence import Phase, Sequence
@@ -40,7 +40,12 @@ class Steps:
     """The steps that are handed over, in order."""
 
     def __init__(
-        self, sessions: dict[ClientId, Session[Sequence]], batch: Batch, booking: Booking, pace: Pace, depth: int
+        self,
+        sessions: dict[ClientId, ClientSession[Sequence]],
+        batch: Batch,
+        booking: Booking,
+        pace: StepPace,
+        depth: int,
     ) -> None:
         """Hand over at most `depth` steps at once; tokens go to the columns of `sessions`."""
         self._sessions, self._batch, self._booking, self._pace, self._depth = sessions, batch, booking, pace, depth
