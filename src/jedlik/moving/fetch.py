@@ -211,10 +211,9 @@ class Fetches:
         for fetch in self._open.values():
             yield from (load.blocks for load in fetch.loads if load.cause is not None)
 
-    @property
-    def active(self) -> bool:
-        """Whether anything is under way, or may be late."""
-        return bool(self._open or self._loads) or self.due_s != inf
+    def __len__(self) -> int:
+        """Return the number of sequences that wait for blocks."""
+        return len(self._open)
 
     def check(self) -> None:
         """Assert that every load under way is known, and that no fetch is due before `due_s`."""

@@ -308,10 +308,9 @@ class Arrivals:
         yield from (incoming.blocks for incoming in self._open.values())
         yield from self._quarantine.everything()
 
-    @property
-    def active(self) -> bool:
-        """Whether any hand-off is open, or may be late."""
-        return bool(self._open) or self.due_s != inf
+    def __len__(self) -> int:
+        """Return the number of hand-offs that are open."""
+        return len(self._open)
 
     def check(self) -> None:
         """Assert that every open hand-off has its sequence, and that none is due before `due_s`."""

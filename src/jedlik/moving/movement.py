@@ -35,8 +35,10 @@ class Movement:
     def __init__(self, card: Card, config: WorkerConfig, batch: Batch, booking: Booking) -> None:
         self._batch = batch
         self.active = False
-        """Whether anything moves, or may be late: where it is False and the batch keeps no blocks of ended sequences,
-        `advance`, `push` and `settle` have nothing to do."""
+        """Whether anything is under way: where it is False, nothing is due and the batch keeps no blocks of ended
+        sequences, `advance`, `push` and `settle` have nothing to do."""
+        self.due_s = inf
+        """When something may be late, or is to be done; nothing is before this."""
         self.moves = Moves(card.layout.block_bytes)
         self.tiers = Tiers(card, config)
         self._incoming = Arrivals(card, config, batch, booking)
@@ -119,11 +121,9 @@ class Movement:
         self._verifier.advance(out)
         if self._batch.kept:
             self._offloads.advance(now, out)
-        self.active = self._is_active()
-
-    def _is_active(self) -> bool:
         under_way = len(self.moves) or len(self._outgoing) or len(self._offloads) or len(self._verifier)
-        return bool(under_way) or self._incoming.active or self._fetches.active or self._hints.due_s != inf
+        self.active = bool(under_way or len(self._incoming) or len(self._fetches))
+        self.due_s = min(self._incoming.due_s, self._fetches.due_s, self._hints.due_s)
 
     def push(self, landed: int, out: list[WorkerEffect]) -> tuple[list[Sequence], list[Sequence]]:
         """Push what is computed. Returns sequences for other workers that are done, and those that can't be."""
@@ -138,10 +138,6 @@ class Movement:
     def give_up_latest(self, now: float, out: list[WorkerEffect]) -> bool:
         """As above, and there are none to be had at once. True: some will come back soon."""
         return self._offloads.holding or self._incoming.give_up_latest(now, out)
-
-    def next_due_s(self) -> float:
-        """When something is late; inf: nothing can be."""
-        return min(self._incoming.due_s, self._fetches.due_s, self._hints.due_s)
 
     def reserved(self) -> Iterator[list[BlockIndex]]:
         """Blocks that belong to moves: for checking."""

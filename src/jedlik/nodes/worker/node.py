@@ -245,9 +245,10 @@ class WorkerNode:
             late = Fault("timeout", "no place in the batch within the request's deadline")
             for sequence in batch.waiting.overdue(now):
                 self._fail(sequence, late, now, out)
-        if moving.active or batch.kept:
+        if moving.active or batch.kept or now >= moving.due_s:
             moving.advance(self._pace.costs, now, out)
             self._hand_off(now, out)
+            moving.active = True  # until it is settled
         self._steps.plan(now, out)
         if batch.needs_blocks:
             self._make_room(now, out)
@@ -283,7 +284,7 @@ class WorkerNode:
 
     def _due_s(self) -> float:
         """When somebody waits in vain; inf: nobody can."""
-        due_s = self._movement.next_due_s() if self._movement.active else inf
+        due_s = self._movement.due_s
         if self._batch.waiting.deadlines and (waiting_s := self._batch.waiting.next_due_s()) is not None:
             return min(due_s, waiting_s)
         return due_s
