@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 import msgspec
 
 from jedlik.cli import tiers
-from jedlik.cli.process import ProcessConfig
 from jedlik.cli.sizing import Sizes, available_bytes, gpu_bytes, gpu_share, host_share, sizes, threads
 from jedlik.core.config import ServeConfig
 from jedlik.core.errors import Bug, ConfigError
@@ -31,6 +30,7 @@ from jedlik.models import info as models
 from jedlik.models.cache import home
 
 if TYPE_CHECKING:
+    from jedlik.cli.process import ProcessConfig
     from jedlik.engines.torch.engine import Buffer
     from jedlik.live.worker import Engine
     from jedlik.perf.profile import Profile
@@ -90,7 +90,7 @@ class EngineKind(Protocol):
     def step_costs(self, costs: StepCosts, config: ServeConfig) -> StepCosts:
         """Return the step costs of a worker whose profile has these costs."""
 
-    def load(self, process: ProcessConfig, status: Status) -> LoadedEngine:
+    def load(self, process: "ProcessConfig", status: Status) -> LoadedEngine:
         """Load the engine, in the worker's process, and make the worker's card; this may take long.
 
         Raises ConfigError with a remedy.
@@ -120,7 +120,7 @@ class TorchKind(EngineKind):
     def step_costs(self, costs: StepCosts, config: ServeConfig) -> StepCosts:
         return costs
 
-    def load(self, process: ProcessConfig, status: Status) -> LoadedEngine:
+    def load(self, process: "ProcessConfig", status: Status) -> LoadedEngine:
         from jedlik.engines.torch.options import EngineOptions, dtype_of
 
         config, path = process.config, Path(process.model_path)
@@ -184,7 +184,7 @@ class SimulatedKind(EngineKind):
     def step_costs(self, costs: StepCosts, config: ServeConfig) -> StepCosts:
         return StepCosts(*(seconds / config.speedup for seconds in msgspec.structs.astuple(costs)))
 
-    def load(self, process: ProcessConfig, status: Status) -> LoadedEngine:
+    def load(self, process: "ProcessConfig", status: Status) -> LoadedEngine:
         from jedlik.engines.simulated import CAPABILITIES, DEFAULT_COSTS, SimulatedEngine
         from jedlik.perf.model import LinearModel
         from jedlik.perf.profile import model as step_model
@@ -227,7 +227,7 @@ def check_installed(config: ServeConfig) -> None:
             raise ConfigError(f"{package} is not installed: {kind.remedy}")
 
 
-def load(process: ProcessConfig, status: Status) -> LoadedEngine:
+def load(process: "ProcessConfig", status: Status) -> LoadedEngine:
     """Load the configured engine; this may take long. Raises ConfigError with a remedy."""
     return kind_of(process.config).load(process, status)
 
@@ -280,7 +280,7 @@ def host_blocks(card: Card) -> int:
     return next((tier.blocks for tier in card.tiers if tier.tier == "host"), 0)
 
 
-def _share(process: ProcessConfig, model: models.ModelInfo, device: str) -> int:
+def _share(process: "ProcessConfig", model: models.ModelInfo, device: str) -> int:
     """Return the size of the KV cache where no setting names it."""
     if process.config.kv_cache_bytes or device == "cpu":
         return host_share(available_bytes())
@@ -289,7 +289,7 @@ def _share(process: ProcessConfig, model: models.ModelInfo, device: str) -> int:
 
 
 def worker_card(
-    process: ProcessConfig, model: models.ModelInfo, layout: Layout, size: Sizes, capabilities: Capabilities
+    process: "ProcessConfig", model: models.ModelInfo, layout: Layout, size: Sizes, capabilities: Capabilities
 ) -> Card:
     """Return the card of a worker, as far as it does not depend on its engine."""
     from jedlik.transfer.processes import host_name
