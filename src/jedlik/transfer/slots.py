@@ -88,15 +88,9 @@ def pack_record(record: SlotRecord, epoch: int) -> bytes:
 def unpack_record(packed: bytes | bytearray, at: int = 0) -> SlotRecord:
     """Return the record in bytes whose checksum is known to be right."""
     slot, length, generation, block, parent, checksum, flags, _ = _RECORD.unpack_from(packed, at)
-    return SlotRecord(
-        slot=slot,
-        length=length,
-        generation=generation,
-        id=BlockId(block),
-        parent=BlockId(parent) if flags & _PARENT else None,
-        checksum=checksum,
-        readable=flags & _READABLE > 0,
-    )
+    above = BlockId(parent) if flags & _PARENT else None
+    readable = flags & _READABLE > 0
+    return SlotRecord._make((slot, length, generation, BlockId(block), above, checksum, readable))
 
 
 def read_records(log: bytes, epoch: int) -> Iterator[SlotRecord]:
