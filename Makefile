@@ -37,6 +37,7 @@ check: $(DEV_STAMP)  ## format, lint, types, import contracts, size limits (unde
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 	@$(BIN)/python tools/house.py
+	@$(BIN)/python tools/map.py --check
 
 test: $(DEV_STAMP)  ## all tests (under 20 minutes on 2 cores)
 	@$(BIN)/python -c 'import nixl_cu12' 2>/dev/null || \
