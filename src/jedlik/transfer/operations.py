@@ -1,12 +1,9 @@
 """The operations that carry out transfers: local copies, store reads and writes, pushes to and pulls from peers."""
 
-from collections.abc import Sequence
-
-from jedlik.core.ids import BlockId
 from jedlik.core.moves import Cause
 from jedlik.transfer.inflight import InFlight, Transfer
 from jedlik.transfer.messages import MemoryTier
-from jedlik.transfer.region import Copier, Region, staging_buffers
+from jedlik.transfer.region import Copier, Region, fill_blocks, views_to_read
 from jedlik.transfer.store import BlockStore, Done
 from jedlik.transfer.transports import PeerTransports, Transport
 
@@ -37,39 +34,27 @@ class StoreAccess:
         self._store, self._memory, self._writing = store, memory, writing
 
     def advance(self, transfer: Transfer) -> Cause | None:
-        move, some = transfer.move, transfer.next_slice(STORE_SLICE_BYTES)
+        some = transfer.next_slice(STORE_SLICE_BYTES)
         if self._writing:
-            parent = move.ids[some.start - 1] if some.start else move.parent
-            blocks = move.source_blocks[some]
-            done, cause = self._write(transfer, move.target_blocks[some], move.ids[some], parent, blocks)
+            done, cause = self._write(transfer, some)
         else:
-            done, cause = self._read(transfer, move.source_blocks[some], move.ids[some], move.target_blocks[some])
+            done, cause = self._read(transfer, some)
         transfer.done += done
         return cause or transfer.outcome()
 
-    def _write(
-        self,
-        transfer: Transfer,
-        slots: Sequence[int],
-        ids: Sequence[BlockId],
-        parent: BlockId | None,
-        blocks: Sequence[int],
-    ) -> Done:
-        mapped = self._memory.mapped
-        if mapped is not None:
-            return self._store.write(slots, ids, parent, mapped.views(blocks), transfer.should_stop)
-        staging = staging_buffers(len(blocks), self._memory.block_bytes)
-        self._memory.read(blocks, staging)
-        return self._store.write(slots, ids, parent, staging, transfer.should_stop)
+    def _write(self, transfer: Transfer, some: slice) -> Done:
+        move = transfer.move
+        parent = move.ids[some.start - 1] if some.start else move.parent
+        buffers = views_to_read(self._memory, move.source_blocks[some])
+        return self._store.write(move.target_blocks[some], move.ids[some], parent, buffers, transfer.should_stop)
 
-    def _read(self, transfer: Transfer, slots: Sequence[int], ids: Sequence[BlockId], blocks: Sequence[int]) -> Done:
-        mapped = self._memory.mapped
-        if mapped is not None:
-            return self._store.read(slots, ids, mapped.views(blocks), transfer.should_stop)
-        staging = staging_buffers(len(blocks), self._memory.block_bytes)
-        done, cause = self._store.read(slots, ids, staging, transfer.should_stop)
-        self._memory.write(blocks[:done], staging[:done])
-        return done, cause
+    def _read(self, transfer: Transfer, some: slice) -> Done:
+        slots, ids = transfer.move.source_blocks[some], transfer.move.ids[some]
+
+        def fill(buffers: list[memoryview]) -> Done:
+            return self._store.read(slots, ids, buffers, transfer.should_stop)
+
+        return fill_blocks(self._memory, transfer.move.target_blocks[some], fill)
 
 
 class PeerExchange:

@@ -12,6 +12,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from jedlik.transfer.store import Done
+
 Bytes = NDArray[np.uint8]
 LETTING_GO_BYTES = 1 << 20
 """A copy without the interpreter's lock is made at least once in so many bytes."""
@@ -170,6 +172,25 @@ def staging_buffers(count: int, block_bytes: int) -> list[memoryview]:
     skip = -raw.ctypes.data % 4096
     view = raw.data[skip:]
     return [view[i * stride : i * stride + block_bytes] for i in range(count)]
+
+
+def views_to_read(region: Region, blocks: Sequence[int]) -> list[memoryview]:
+    """Return one view per block: of its place, or of a copy where the host can't address the region."""
+    if region.mapped is not None:
+        return region.mapped.views(blocks)
+    staging = staging_buffers(len(blocks), region.block_bytes)
+    region.read(blocks, staging)
+    return staging
+
+
+def fill_blocks(region: Region, blocks: Sequence[int], fill: Callable[[list[memoryview]], Done]) -> Done:
+    """Have blocks filled in their places, or in buffers of which the first that `fill` reports done are copied in."""
+    if region.mapped is not None:
+        return fill(region.mapped.views(blocks))
+    staging = staging_buffers(len(blocks), region.block_bytes)
+    done, cause = fill(staging)
+    region.write(blocks[:done], staging[:done])
+    return done, cause
 
 
 def differing(region: Region, ones: Sequence[int], others: Sequence[int], dtype: str) -> int:

@@ -34,8 +34,7 @@ from jedlik.transfer.messages import (
     WritesStopped,
 )
 from jedlik.transfer.peers import Peers
-from jedlik.transfer.region import Region, trial_memory
-from jedlik.transfer.tcp import receive_into_region, views_to_send
+from jedlik.transfer.region import Region, fill_blocks, trial_memory, views_to_read
 from jedlik.transfer.transports import AgentState
 
 SINK_BYTES, CHECKSUM_BYTES = 256 << 10, 8
@@ -191,7 +190,7 @@ class ServedConnection:
             case Get():
                 region = self._region(request.tier, request.blocks)
                 self.connection.send(Sent())
-                send_blocks(self.connection, views_to_send(region, request.blocks))
+                send_blocks(self.connection, views_to_read(region, request.blocks))
             case TrialPut():
                 self._trial(request)
             case StopWriting() if self.worker is not None:
@@ -212,7 +211,7 @@ class ServedConnection:
             self._discard(len(put.blocks) * (region.block_bytes + CHECKSUM_BYTES))
             return Landed(0, "stale")
         try:
-            done, cause = receive_into_region(self.connection, region, put.blocks)
+            done, cause = fill_blocks(region, put.blocks, lambda views: receive_blocks(self.connection, views))
         finally:
             still_open = fence.leave(self.connection)
         return Landed(done, cause) if still_open else Landed(0, "stale")

@@ -20,7 +20,7 @@ from jedlik.transfer.connection import (
     send_blocks,
 )
 from jedlik.transfer.messages import Get, Landed, MemoryTier, Put, Sent, TrialPut
-from jedlik.transfer.region import Region, staging_buffers, trial_memory
+from jedlik.transfer.region import Region, fill_blocks, trial_memory, views_to_read
 from jedlik.transfer.store import Done, Stop
 
 FRAME_BYTES = 8 << 20
@@ -55,7 +55,7 @@ class TcpTransport:
     ) -> Done:
         def ask(connection: AgentConnection, first: int, end: int) -> None:
             connection.send(Put(ticket, tier, list(target_blocks[first:end])))
-            send_blocks(connection, views_to_send(source, source_blocks[first:end]))
+            send_blocks(connection, views_to_read(source, source_blocks[first:end]))
 
         def take(connection: AgentConnection, first: int, end: int) -> Done:
             answer = connection.receive_answer()
@@ -75,7 +75,7 @@ class TcpTransport:
             answer = connection.receive_answer()
             if not isinstance(answer, Sent):
                 raise PeerError(f"{type(answer).__name__} in answer to Get")
-            return receive_into_region(connection, target, target_blocks[first:end])
+            return fill_blocks(target, target_blocks[first:end], lambda views: receive_blocks(connection, views))
 
         return self._exchange(len(source_blocks), target.block_bytes, ask, take, stop)
 
@@ -172,22 +172,3 @@ def _windowed(
             count[0] = first + done
             cause = why
     return count[0], cause or ("" if taken == len(frames) else "cancelled")
-
-
-def views_to_send(source: Region, blocks: Sequence[int]) -> list[memoryview]:
-    """The blocks' bytes, to be sent."""
-    if source.mapped is not None:
-        return source.mapped.views(blocks)
-    staging = staging_buffers(len(blocks), source.block_bytes)
-    source.read(blocks, staging)
-    return staging
-
-
-def receive_into_region(connection: AgentConnection, target: Region, blocks: Sequence[int]) -> Done:
-    """Receive blocks into their places; how many of the first are what was sent. Raises PeerError."""
-    if target.mapped is not None:
-        return receive_blocks(connection, target.mapped.views(blocks))
-    staging = staging_buffers(len(blocks), target.block_bytes)
-    done, cause = receive_blocks(connection, staging)
-    target.write(blocks[:done], staging[:done])
-    return done, cause
