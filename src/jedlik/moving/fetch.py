@@ -1,6 +1,6 @@
 """Fetching from lower tiers: a sequence whose prompt is held there waits for its blocks instead of for its turn.
 
-Promises: fetched only where that is expected to be faster than computing (`moving/fetch`); committed in order, and
+Promises: fetched only where that is expected to be faster than computing (`moving/fetch_plan`); committed in order, and
 only what arrived whole; what fails or is late is a miss, and computed; blocks that a late load may still write to are
 nobody's until it has ended. What a tier could not give back is forgotten there.
 """
@@ -44,7 +44,7 @@ class FetchJob(Job):
 
 
 class Fetch:
-    """One sequence's."""
+    """The fetch of one sequence: its parts in chain order, and when the sequence stops waiting for them."""
 
     __slots__ = ("began_s", "due_s", "loads", "sequence")
 
@@ -54,7 +54,7 @@ class Fetch:
 
 
 class Fetches:
-    """Of one worker."""
+    """The fetches of one worker, from the choice of blocks to their commit."""
 
     def __init__(
         self, config: WorkerConfig, batch: Batch, booking: Booking, tiers: Tiers, moves: Moves, verifier: Verifier
@@ -63,17 +63,20 @@ class Fetches:
         self._verifier = verifier
         self._pool, self._config = booking.pool, config
         self._open: dict[int, Fetch] = {}
-        """By the sequence's number."""
+        """The open fetches, by the number of their sequence."""
         self._loads: dict[int, FetchJob] = {}
-        """Under way, by move; of fetches that were given up, too."""
+        """The loads under way, by the number of their move, including those of fetches that were given up."""
         self.due_s = inf
-        """Nothing is due before this."""
+        """The time before which no fetch is late."""
 
     def begin(self, s: Sequence, costs: StepCosts | None, now: float, out: list[WorkerEffect]) -> bool:
         """Fetch what a new sequence can have sooner than compute. False: nothing, or there is no room for it."""
-        parts, match = self._planned(s, costs, now), self._booking.match(s)
+        parts = self._planned(s, costs, now)
+        if not parts or not self._batch.may_adopt(s):
+            return False
+        match = self._booking.match(s)
         room = min(self._batch.room(), self._pool.available_blocks - (match.found - match.in_use))  # adopting, too
-        if not parts or room <= 0 or not self._batch.may_adopt(s):
+        if room <= 0:
             return False
         self._booking.open(s)
         s.cached_tokens += self._booking.adopt(s)
@@ -206,7 +209,7 @@ class Fetches:
         out.append(Note(Fetched(request_id, load.store.tier, wanted, blocks, cause, now - fetch.began_s)))
 
     def reserved(self) -> Iterator[list[BlockIndex]]:
-        """For checking: blocks that loads may write to, or that have arrived out of turn."""
+        """Iterate over the blocks that loads may write to, or that have arrived out of turn; `check` counts them."""
         yield from (load.blocks for load in self._loads.values())
         for fetch in self._open.values():
             yield from (load.blocks for load in fetch.loads if load.cause is not None)

@@ -14,13 +14,19 @@ from jedlik.perf.paths import Paths
 from jedlik.perf.step import prefill_s
 
 LEAST_GAIN_SHARE = 0.1
-"""Of the prefill that a part saves: counted as nothing."""
+"""The share of the prefill that a part saves which counts as nothing."""
 LEAST_GAIN_S = 0.001
-"""And so much for each part."""
+"""The seconds that each part must save before it counts."""
 ASSUMED_TOKENS_S = 30_000.0
-"""Where nobody knows what a step takes: an engine about as fast as they get, so that slow tiers are left alone."""
+"""The prefill speed that is assumed where step costs are unknown, tokens per second.
+
+It is about that of the fastest engines, so that slow tiers are left alone.
+"""
 ASSUMED_HOST_BYTE_S = 1 / 4e9
-"""Where nobody measured the path to host memory. Other tiers' paths are not used before something is known of them."""
+"""The seconds per byte that are assumed for host memory where its path was not measured.
+
+Other tiers' paths are not used before something is known of them.
+"""
 HOST = "host"
 
 
@@ -86,12 +92,12 @@ class Prompt(NamedTuple):
     max_step_tokens: int
 
     def prefill_s(self, blocks: int) -> float:
-        """Of all after the first `blocks`."""
+        """Return the seconds to prefill all tokens after the first `blocks`."""
         cached = blocks * self.block_size
         return prefill_s(self.costs, self.known_tokens - cached, cached, self.max_step_tokens)
 
     def cuts(self, first: int, last: int) -> Iterator[int]:
-        """Where a part that begins at `first` might best end, given a tier that holds the blocks before `last`.
+        """Iterate over where a part that begins at `first` might best end, if its tier holds the blocks before `last`.
 
         Each block takes as long to move, and saves more prefill than the one before it: so either all or none are best,
         but for what each step takes at least. For that, as little as saves one step, and as much as saves another.
@@ -105,7 +111,7 @@ class Prompt(NamedTuple):
                 yield cut
 
     def steps(self, blocks: int) -> int:
-        """Of the prefill of all after the first `blocks`."""
+        """Return the number of steps that prefill all tokens after the first `blocks`."""
         return -(-(self.known_tokens - blocks * self.block_size) // self.max_step_tokens)
 
 

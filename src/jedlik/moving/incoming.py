@@ -70,7 +70,7 @@ class Incoming:
         self.first = len(sequence.blocks)
         self.blocks: list[BlockIndex] = []
         self.arrived = 0
-        """Blocks."""
+        """The number of blocks that have arrived."""
         self.asked_s = self.due_s = now
 
     def move(self, event: str) -> None:
@@ -94,7 +94,7 @@ class Incoming:
 
     @property
     def done_tokens(self) -> int:
-        """That came from the other worker."""
+        """The number of tokens whose KV came from the other worker."""
         return max(0, self.sequence.scheduled - self.start)
 
 
@@ -124,7 +124,7 @@ class Quarantine:
 
 
 class Arrivals:
-    """See the module."""
+    """The hand-offs to one worker, each from the question to the last commit."""
 
     def __init__(self, card: Card, config: WorkerConfig, batch: Batch, booking: Booking) -> None:
         self._card, self._config, self._batch, self._booking = card, config, batch, booking
@@ -304,7 +304,7 @@ class Arrivals:
         self._batch.unreserve(blocks)
 
     def reserved(self) -> Iterator[list[BlockIndex]]:
-        """For checking."""
+        """Iterate over the blocks that writers may still touch; `check` counts them."""
         yield from (incoming.blocks for incoming in self._open.values())
         yield from self._quarantine.everything()
 

@@ -30,7 +30,7 @@ MoveEvent = FromWorker | WorkerLost | Moved | Compared | Revoked | PathsMeasured
 
 
 class Movement:
-    """See the module."""
+    """All movement of one worker's blocks: the node asks this object, and this one the deciders of each kind."""
 
     def __init__(self, card: Card, config: WorkerConfig, batch: Batch, booking: Booking) -> None:
         self._batch = batch
@@ -108,7 +108,8 @@ class Movement:
         self._outgoing.ended(s, out)
 
     def advance(self, costs: StepCosts | None, now: float, out: list[WorkerEffect]) -> None:
-        """Time has passed, sequences have ended: give up what is late, copy what is left behind."""
+        """Time has passed, sequences have ended: give up what is late, copy what is left behind. `settle` follows."""
+        self.active = True
         self._incoming.expire(now, out)
         self._fetches.expire(now, out)
         self._hints.expire(costs, now, out)

@@ -28,7 +28,7 @@ class Job:
 
 
 class Moves:
-    """Of one worker; `block_bytes` is the size of its blocks."""
+    """The moves of one worker; `block_bytes` is the size of its blocks."""
 
     def __init__(self, block_bytes: int) -> None:
         self.block_bytes = block_bytes

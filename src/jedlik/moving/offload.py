@@ -54,7 +54,7 @@ class OffloadJob(Job):
 
 
 class Offloads:
-    """Of one worker."""
+    """The offloads of one worker."""
 
     def __init__(self, config: WorkerConfig, batch: Batch, hints: Hints, tiers: Tiers, moves: Moves) -> None:
         self._batch, self._hints, self._tiers, self._moves = batch, hints, tiers, moves

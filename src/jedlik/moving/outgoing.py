@@ -67,13 +67,13 @@ class PushJob(Job):
 
 
 class Pushes:
-    """See the module. Whoever ends a sequence of these says so to `ended`."""
+    """The hand-offs from one worker. Whoever ends a sequence of these calls `ended`."""
 
     def __init__(self, card: Card, config: WorkerConfig, batch: Batch, booking: Booking, moves: Moves) -> None:
         self._card, self._batch, self._booking, self._moves = card, batch, booking, moves
         self._deadline_s = DEADLINE_FACTOR * config.handoff_patience_s
         self._open: dict[int, Outgoing] = {}
-        """By the sequence's number."""
+        """The open hand-offs, by the number of their sequence."""
         self._barriers: list[tuple[int, Sequence]] = []
         """What is cached may be in the making by steps up to this one: (step, sequence)."""
 

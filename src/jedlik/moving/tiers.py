@@ -22,7 +22,7 @@ ROOMY_SHARE = 0.5
 
 
 class SecondTouch:
-    """Of one tier. `capacity`: how many ids are remembered, at most."""
+    """A filter of one tier: a block is written at its second touch. It remembers at most `capacity` ids."""
 
     def __init__(self, capacity: int) -> None:
         self._half = max(1, capacity // 2)

@@ -31,7 +31,7 @@ class Evidence:
 
 
 class Verifier:
-    """Of one worker; `dtype` is its layout's."""
+    """The verification of one worker's loads; `dtype` is that of its layout."""
 
     def __init__(self, share: float, dtype: str, batch: Batch, block_size: int) -> None:
         self._share, self._dtype, self._batch, self._size = share, dtype, batch, block_size
@@ -81,5 +81,5 @@ class Verifier:
         self._batch.unreserve(blocks)
 
     def reserved(self) -> Iterator[list[BlockIndex]]:
-        """For checking."""
+        """Iterate over the blocks that are being verified; `check` counts them."""
         return (evidence.blocks for evidence in self._open.values())

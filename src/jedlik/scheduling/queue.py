@@ -91,7 +91,7 @@ class WaitingQueue:
 
     def check(self) -> None:
         """Assert that the waiting sequences have one turn each, and stand in the lines of their tenants."""
-        waiting = {s.number: s for turn, _, s in self._turns if self._waits(s) and s.turn == turn}
+        waiting = {s.number: s for s in self.everyone()}
         lined_up = {s.number for line in self._lines.values() for _, _, s in line if self._waits(s)}
         assert set(waiting) == self.members == lined_up
         assert len({s.turn for s in waiting.values()}) == len(waiting)

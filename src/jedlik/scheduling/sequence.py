@@ -112,7 +112,7 @@ class Sequence:
         "turn",
         "window",
         "window_at",
-    )  # fmt: skip
+    )
 
     def __init__(
         self, submit: Submit, client: ClientId, number: int, now: float, root: BlockId, window: int = RUN_AHEAD_TOKENS

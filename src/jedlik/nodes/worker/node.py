@@ -248,7 +248,6 @@ class WorkerNode:
         if moving.active or batch.kept or now >= moving.due_s:
             moving.advance(self._pace.costs, now, out)
             self._hand_off(now, out)
-            moving.active = True  # until it is settled
         self._steps.plan(now, out)
         if batch.needs_blocks:
             self._make_room(now, out)
