@@ -26,14 +26,14 @@ import msgspec
 import numpy as np
 import uvloop
 
-from jedlik.cli.engines import words
-from jedlik.cli.policies import load as load_policy
 from jedlik.core.config import WorkerConfig
 from jedlik.core.tokens import unpack
 from jedlik.models.cache import home
 from jedlik.perf.linear import PhaseCosts
 from jedlik.perf.profile import Profile, from_json, model, to_json
 from jedlik.perf.step import StepShape, chunk_pairs
+from jedlik.serve.engines import words
+from jedlik.serve.policies import load as load_policy
 from jedlik.sim.outcome import Outcome
 from jedlik.sim.setup import Pool, Setup
 from jedlik.sim.workload.load import load

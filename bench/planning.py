@@ -23,8 +23,8 @@ import msgspec
 from rich.console import Console
 
 import jedlik.planning
-from jedlik.cli.settings import settle
 from jedlik.cli.simulate import Wanted, prepare
+from jedlik.serve.settings import settle
 from jedlik.sim.oracle import planner_for
 from jedlik.sim.report.columns import Slo
 from jedlik.sim.report.numbers import Summary, summarise

@@ -22,9 +22,9 @@ from typing import NamedTuple
 
 import msgspec
 
-from jedlik.cli.settings import settle
 from jedlik.cli.simulate import Wanted, prepare
 from jedlik.routing.policies.named import POLICIES, make
+from jedlik.serve.settings import settle
 from jedlik.sim.report.columns import Slo
 from jedlik.sim.report.numbers import Summary, summarise
 from jedlik.sim.workload.load import load

@@ -20,8 +20,8 @@ import numpy as np
 import uvloop
 from tokenizers import Tokenizer
 
-from jedlik.cli.engines import words
 from jedlik.models.cache import home
+from jedlik.serve.engines import words
 from served import Answer, ask, request, serving
 
 MODEL = "smollm2-135m"

@@ -12,7 +12,7 @@ import pytest
 import jedlik as jedlik_package
 from jedlik import __version__
 from jedlik.cli.doctor import disk, findings, free_port, memory
-from jedlik.cli.fields import fields
+from jedlik.serve.fields import fields
 
 SOURCE = str(Path(jedlik_package.__file__).parent.parent)
 
@@ -67,7 +67,7 @@ def test_a_home_that_can_not_be_used_is_named_with_a_remedy() -> None:
 @pytest.mark.parametrize("arguments", [("config", "explain"), ("doctor", "--links"), ("serve", "tiny-random")])
 def test_ctrl_c_while_it_imports_is_quiet(arguments: tuple[str, ...], tmp_path: Path) -> None:
     """The interrupt comes with the import of `module`, so that it always meets the same place."""
-    for module in ("typer", "msgspec", "rich", "jedlik.cli.settings", "jedlik.cli.help"):
+    for module in ("typer", "msgspec", "rich", "jedlik.serve.settings", "jedlik.cli.help"):
         (tmp_path / "sitecustomize.py").write_text(
             "import os, signal, sys\n"
             "class Finder:\n"
@@ -123,14 +123,15 @@ def test_wrong_input_ends_with_a_remedy_and_no_trace(arguments: list[str], messa
 
 def test_the_gateway_and_the_supervisor_import_no_torch() -> None:
     code = (
-        "import sys, jedlik.cli.gateway_process, jedlik.cli.serve, jedlik.cli.worker_process, jedlik.engines.simulated;"
+        "import sys, jedlik.serve.gateway_process, jedlik.serve.server, jedlik.serve.worker_process;"
+        "import jedlik.engines.simulated;"
         "print([m for m in ('torch', 'transformers') if m in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
 def test_the_gateway_process_starts_without_numpy() -> None:
-    code = "import sys, jedlik.cli.gateway_process; print('numpy' in sys.modules)"
+    code = "import sys, jedlik.serve.gateway_process; print('numpy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
 
 

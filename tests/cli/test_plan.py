@@ -17,10 +17,10 @@ from jedlik.cli.plan import check, settled
 from jedlik.cli.plan_found import EXITS, Found, flags
 from jedlik.cli.plan_runs import Runs, Task, prepared
 from jedlik.cli.plan_task import Prepared, Wanted, needs, prepare
-from jedlik.cli.settings import Settings, settle
 from jedlik.cli.simulate import Wanted as SimulationWanted
 from jedlik.cli.simulate import prepare as prepare_simulation
 from jedlik.core.errors import ConfigError
+from jedlik.serve.settings import Settings, settle
 from jedlik.sim.sizing import Figures, Fleet, Shape, Trial, settings
 from jedlik.sim.sizing_points import best, front
 from jedlik.sim.workload.options import WorkloadOptions

@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from jedlik.cli import profile as profiling
-from jedlik.cli import profile_endpoint, values
-from jedlik.cli.engines import profiled_costs, simulated_share
+from jedlik.cli import profile_endpoint
 from jedlik.cli.main import app
 from jedlik.cli.profile_grid import CPU, ENDPOINT, GPU, REPEATS, Grid, Room, Task, fitting, lane_tokens, plan
 from jedlik.cli.profile_steps import Ask, Bench
@@ -27,6 +26,8 @@ from jedlik.perf.linear import Point, mean_error
 from jedlik.perf.profile import from_json, model
 from jedlik.perf.step import StepShape, chunk_pairs, shape_of, shape_s
 from jedlik.profiles.catalogue import lookup
+from jedlik.serve import values
+from jedlik.serve.engines import profiled_costs, simulated_share
 from worker_world import make_card
 
 COSTS = StepCosts(0.012, 0.0009, 4e-8, 0.0015, 4e-7)

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from jedlik.cli.settings import settle
 from jedlik.cli.simulate import Wanted, prepare, shown
 from jedlik.core.errors import ConfigError
+from jedlik.serve.settings import settle
 from jedlik.sim.workload.options import WorkloadOptions
 
 EXAMPLES = Path(__file__).parents[2] / "examples"

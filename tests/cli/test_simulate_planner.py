@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from test_simulate import EIGHT, EXAMPLES, jedlik
 
-from jedlik.cli.settings import Settings, settle
 from jedlik.cli.simulate import Wanted, prepare, shown
 from jedlik.core.errors import ConfigError
+from jedlik.serve.settings import Settings, settle
 from jedlik.sim.workload.options import WorkloadOptions
 
 PLANNED = EXAMPLES / "sim-planner.yaml"

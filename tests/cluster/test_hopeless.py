@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from safetensors.numpy import load_file
 
-from jedlik.cli.model_check import examine
 from jedlik.models import tiny
+from jedlik.serve.model_check import examine
 
 pytestmark = pytest.mark.cluster
 LACKING = "model.layers.0.mlp.up_proj.weight"

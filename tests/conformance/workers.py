@@ -21,7 +21,6 @@ from typing import NamedTuple, Protocol
 import msgspec
 import pytest
 
-from jedlik.cli.process import ProcessConfig
 from jedlik.core.config import ServeConfig, WorkerConfig
 from jedlik.core.protocol import Card
 from jedlik.engines.simulated import CAPABILITIES, DEFAULT_COSTS, SimulatedEngine
@@ -33,6 +32,7 @@ from jedlik.net.discovery.local import read
 from jedlik.net.streams import serve
 from jedlik.nodes.worker.node import WorkerNode
 from jedlik.perf.model import LinearModel
+from jedlik.serve.process import ProcessConfig
 from jedlik.telemetry.kv import KvCounts
 from worker_world import KEY, make_card
 
@@ -142,7 +142,7 @@ class ProcessWorker:
         )
         path = self._run.config("worker-0")
         self._run.write_private(path, msgspec.json.encode(process))
-        self._process = subprocess.Popen([sys.executable, "-m", "jedlik.cli.worker_process", str(path)])
+        self._process = subprocess.Popen([sys.executable, "-m", "jedlik.serve.worker_process", str(path)])
         self.address = self._announced()
 
     def drain(self) -> None:

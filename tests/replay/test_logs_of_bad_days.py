@@ -12,12 +12,12 @@ import httpx
 import pytest
 from cluster_server import Server, gone
 
-from jedlik.cli.event_log import differences
 from jedlik.core.effects import Deliver, GatewayEffect, Kick, Note
 from jedlik.core.events import WorkerLost
 from jedlik.core.facts import Answered, FirstToken, Migrated, Routed
 from jedlik.live.recorder import GatewayTurn, WorkerTurn, read
 from jedlik.routing.reuse import ENOUGH
+from jedlik.serve.event_log import differences
 
 pytestmark = pytest.mark.cluster
 STREAMS, TOKENS = 6, 120

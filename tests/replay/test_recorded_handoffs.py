@@ -11,12 +11,12 @@ import msgspec
 import pytest
 from cluster_server import PATIENT, Server, gone
 
-from jedlik.cli.event_log import Made, differences, make_worker
 from jedlik.core.effects import ToWorkerEffect, WorkerEffect
 from jedlik.core.events import FromWorker, WorkerLost
 from jedlik.core.moves import Move, Moved, Revoke, Revoked
 from jedlik.core.protocol import Pushed
 from jedlik.live.recorder import WorkerTurn, read
+from jedlik.serve.event_log import Made, differences, make_worker
 
 
 @pytest.fixture(scope="module")

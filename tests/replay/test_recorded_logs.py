@@ -12,10 +12,10 @@ from typing import Any
 import httpx
 import pytest
 
-from jedlik.cli.event_log import differences, replayed
-from jedlik.cli.replay import replay
 from jedlik.core.errors import ConfigError
 from jedlik.live.recorder import GatewayTurn, Recorded, read
+from jedlik.serve.event_log import differences, replayed
+from jedlik.serve.replay import replay
 
 
 @pytest.fixture(scope="module")

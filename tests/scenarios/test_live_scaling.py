@@ -16,14 +16,14 @@ from typing import NamedTuple, cast
 import msgspec
 import pytest
 
-from jedlik.cli.event_log import PlannerMade
-from jedlik.cli.fleet_planner import make_planner
-from jedlik.cli.settings import settle
 from jedlik.cli.simulate import Wanted, prepare
 from jedlik.core.effects import End, Launch, Note, PlannerEffect, Retire
 from jedlik.core.events import PlannerEvent
 from jedlik.core.facts import Planned
 from jedlik.live.recorder import PlannerTurn, Recorded, read
+from jedlik.serve.event_log import PlannerMade
+from jedlik.serve.fleet_planner import make_planner
+from jedlik.serve.settings import settle
 from jedlik.sim.workload.options import WorkloadOptions
 from jedlik.sim.world import Simulation
 from sim_world import Listed

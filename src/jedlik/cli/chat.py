@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TextIO
 from unicodedata import combining, east_asian_width
 
-from jedlik.cli.listening import at
 from jedlik.core.errors import ConfigError, PeerError
+from jedlik.serve.listening import at
 
 TIMEOUT_S = 300.0
 HELP = "/reset forgets the conversation, /quit or Ctrl-D leaves, Ctrl-C stops an answer."

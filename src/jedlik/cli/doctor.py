@@ -17,16 +17,16 @@ from typing import Literal
 import msgspec
 
 from jedlik import __version__
-from jedlik.cli import model_check
-from jedlik.cli.engines import kind_of
-from jedlik.cli.listening import remedy
-from jedlik.cli.sizing import available_bytes
 from jedlik.core.config import ServeConfig
 from jedlik.core.errors import ConfigError
 from jedlik.models import gguf_header
 from jedlik.models.cache import home
 from jedlik.models.catalogue import Alias
 from jedlik.models.files import list_models, locate
+from jedlik.serve import model_check
+from jedlik.serve.engines import kind_of
+from jedlik.serve.listening import remedy
+from jedlik.serve.sizing import available_bytes
 
 GIB = 1 << 30
 NEEDED_DISK_BYTES, NEEDED_MEMORY_BYTES = 1 * GIB, 1 * GIB

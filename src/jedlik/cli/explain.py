@@ -8,10 +8,10 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from jedlik.cli.ask import get, message
 from jedlik.core.errors import ConfigError
 from jedlik.core.facts import Candidate, Routed, Shadow
 from jedlik.core.sums import float_sum
+from jedlik.net.ask import get, message
 
 
 class Explained(msgspec.Struct, frozen=True):

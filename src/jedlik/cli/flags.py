@@ -10,7 +10,7 @@ from typing import Annotated
 import msgspec
 import typer
 
-from jedlik.cli.fields import Field, fields, type_name
+from jedlik.serve.fields import Field, fields, type_name
 
 SHOWN = {
     "Workers": ("workers", "prefill", "decode", "engine", "device", "dtype", "threads", "deterministic"),

@@ -14,7 +14,7 @@ from typer import BadParameter, Typer
 from typer.core import TyperArgument, TyperCommand
 from typer.models import OptionInfo
 
-from jedlik.cli.values import WrongValue, read, taken_apart
+from jedlik.serve.values import WrongValue, read, taken_apart
 
 NAMES = 27
 """Columns of names that stand beside their help."""

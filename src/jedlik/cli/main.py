@@ -68,8 +68,8 @@ def serve(model: ModelArgument = None, config: ConfigFile = None, *, flags: dict
     Examples: `jedlik serve smollm2-135m --workers 2` · `jedlik serve ./my-model --port 8123` ·
     `jedlik serve tiny-random --engine simulated --speedup 1000`
     """
-    from jedlik.cli.serve import serve as run
-    from jedlik.cli.settings import settle
+    from jedlik.serve.server import serve as run
+    from jedlik.serve.settings import settle
     from jedlik.telemetry.log import Log
 
     settings = settle(_with_model(flags, model), os.environ, config)
@@ -89,7 +89,7 @@ def serve(model: ModelArgument = None, config: ConfigFile = None, *, flags: dict
 
 def explain(model: ModelArgument = None, config: ConfigFile = None, *, flags: dict[str, object]) -> None:
     """Print every setting, its value and where it came from."""
-    from jedlik.cli.settings import explained, settle
+    from jedlik.serve.settings import explained, settle
 
     for line in explained(settle(_with_model(flags, model), os.environ, config, unnamed="")):
         print(line)
@@ -132,8 +132,8 @@ def simulate(
 def _simulated(
     flags: dict[str, object], config: Path | None, options: "WorkloadOptions", said: dict[str, object]
 ) -> None:
-    from jedlik.cli.settings import settle
     from jedlik.cli.simulate import ORACLE, Stopped, Wanted, run
+    from jedlik.serve.settings import settle
 
     planner = said["planner"]
     if planner is not None:
@@ -277,7 +277,7 @@ def doctor(
 ) -> None:
     """Check this machine: versions, memory, disk, port, compiler, GPU, model. Says what to do about each failure."""
     from jedlik.cli.doctor import examine
-    from jedlik.cli.links import show_links
+    from jedlik.serve.links import show_links
 
     if links:
         raise typer.Exit(0 if show_links(run_dir, port) else 1)
@@ -291,7 +291,7 @@ def replay(log: Annotated[Path, typer.Argument(help="A .log file of --event-log 
 
     Exit codes: 0 all are the same, 1 some are not, 2 the log can't be replayed.
     """
-    from jedlik.cli.replay import replay as run
+    from jedlik.serve.replay import replay as run
 
     raise typer.Exit(run(log, print))
 

@@ -16,11 +16,11 @@ from jedlik.cli import plan_config, plan_json, plan_told
 from jedlik.cli.plan_found import Found, flags
 from jedlik.cli.plan_runs import Runs, processes
 from jedlik.cli.plan_task import Prepared, Wanted, needs, prepare
-from jedlik.cli.settings import Settings, settle
 from jedlik.cli.show import say
 from jedlik.cli.simulate import STDOUT, writable, write
 from jedlik.core.config import ServeConfig
 from jedlik.core.errors import ConfigError
+from jedlik.serve.settings import Settings, settle
 from jedlik.sim.sizing import Trial, settings
 from jedlik.sim.sizing_points import best, front
 from jedlik.sim.sizing_search import Results, Rounds, search

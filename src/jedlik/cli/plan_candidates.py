@@ -9,13 +9,13 @@ from pathlib import Path
 
 import msgspec
 
-from jedlik.cli import fleet as fleets
-from jedlik.cli.values import number
 from jedlik.core.config import FleetConfig, PoolConfig
 from jedlik.core.errors import ConfigError
 from jedlik.core.nearest import nearest
 from jedlik.perf.profile import Profile
 from jedlik.profiles import catalogue
+from jedlik.serve import fleet as fleets
+from jedlik.serve.values import number
 from jedlik.sim.sizing import Engine
 
 GPU_HOUR_USD: Mapping[str, float] = {

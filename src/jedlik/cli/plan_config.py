@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import msgspec
 import yaml
 
-from jedlik.cli.fields import Field, fields
-from jedlik.cli.settings import Settings, plant, value_of
 from jedlik.core.config import FleetConfig, ServeConfig
+from jedlik.serve.fields import Field, fields
+from jedlik.serve.settings import Settings, plant, value_of
 from jedlik.sim.report.words import number, share
 from jedlik.sim.sizing import Fleet
 from jedlik.sim.sizing_points import Point

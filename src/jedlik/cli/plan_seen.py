@@ -2,9 +2,9 @@
 
 import msgspec
 
-from jedlik.cli.ask import get, message
 from jedlik.core.errors import ConfigError
 from jedlik.core.plans import ROLES, Reason
+from jedlik.net.ask import get, message
 
 ABSENT = ("free", "ended")
 """States of members that are places where nobody works."""

@@ -10,11 +10,11 @@ import msgspec
 
 from jedlik.cli import plan_candidates, plan_config
 from jedlik.cli.plan_runs import Task
-from jedlik.cli.settings import Settings
 from jedlik.cli.simulate import maker
-from jedlik.cli.values import ascending
 from jedlik.core.config import FleetConfig, ServeConfig
 from jedlik.core.errors import ConfigError
+from jedlik.serve.settings import Settings
+from jedlik.serve.values import ascending
 from jedlik.sim.report.columns import Flags, Slo
 from jedlik.sim.setup import build
 from jedlik.sim.sizing import Engine, Fleet, Part, Shape, settings

@@ -12,14 +12,10 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from jedlik.cli import profile_endpoint
-from jedlik.cli.model_check import examine_apart
 from jedlik.cli.profile_engine import engines
 from jedlik.cli.profile_grid import CPU, ENDPOINT, GPU, PASSES, Grid, Room, Task, fitting, lane_tokens, plan
 from jedlik.cli.profile_steps import Ask
 from jedlik.cli.show import say
-from jedlik.cli.sizing import threads
-from jedlik.cli.units import size_bytes
-from jedlik.cli.values import ascending
 from jedlik.core.config import Device, Dtype, ServeConfig, WorkerConfig
 from jedlik.core.errors import ConfigError
 from jedlik.models.files import ModelFiles
@@ -30,6 +26,10 @@ from jedlik.perf.profile import Profile, model, to_json
 from jedlik.perf.step import StepShape
 from jedlik.perf.table import table_of
 from jedlik.profiles import catalogue
+from jedlik.serve.model_check import examine_apart
+from jedlik.serve.sizing import threads
+from jedlik.serve.units import size_bytes
+from jedlik.serve.values import ascending
 
 QUIET = 0.9
 """Share of the processors below which something else must have been running."""

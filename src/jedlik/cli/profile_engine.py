@@ -17,7 +17,6 @@ from typing import IO
 
 import msgspec
 
-from jedlik.cli.process import ProcessConfig
 from jedlik.cli.profile_grid import Task
 from jedlik.cli.profile_steps import Ask, Hello, Told
 from jedlik.core.config import ServeConfig
@@ -26,6 +25,7 @@ from jedlik.core.sums import float_sum
 from jedlik.models.files import ModelFiles
 from jedlik.perf.linear import Point
 from jedlik.perf.step import StepShape
+from jedlik.serve.process import ProcessConfig
 
 STDERR_TAIL = 2000
 

@@ -15,8 +15,6 @@ from typing import TextIO
 
 import msgspec
 
-from jedlik.cli.engines import load
-from jedlik.cli.process import ProcessConfig
 from jedlik.cli.profile_grid import REPEATS, Task
 from jedlik.core.errors import JedlikError, PeerError
 from jedlik.core.ids import BlockIndex, Lane
@@ -29,6 +27,8 @@ from jedlik.live.worker import Engine
 from jedlik.models.info import block_bytes
 from jedlik.perf.linear import Point
 from jedlik.perf.step import StepShape, shape_of
+from jedlik.serve.engines import load
+from jedlik.serve.process import ProcessConfig
 
 
 class Hello(msgspec.Struct, frozen=True):

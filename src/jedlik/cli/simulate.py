@@ -15,14 +15,14 @@ import msgspec
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from jedlik.cli import fleet as fleets
-from jedlik.cli import policies
-from jedlik.cli.fields import fields
-from jedlik.cli.settings import Settings, value_of
 from jedlik.cli.show import say
 from jedlik.core.config import FleetConfig, PlannerConfig
 from jedlik.core.errors import ConfigError
 from jedlik.planning.policy import Planner
+from jedlik.serve import fleet as fleets
+from jedlik.serve import policies
+from jedlik.serve.fields import fields
+from jedlik.serve.settings import Settings, value_of
 from jedlik.sim.report.columns import Slo
 from jedlik.sim.report.numbers import Summary, summarise, to_json
 from jedlik.sim.report.page import page

@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 import msgspec
 
-from jedlik.cli.ask import Reply, get, message
 from jedlik.cli.plan_seen import NO_PLANNER, Plan, fetch_plan
 from jedlik.cli.top_series import Series, read
 from jedlik.core.errors import ConfigError
+from jedlik.net.ask import Reply, get, message
 
 TIMEOUT_S = 3.0
 RATES_S, WINDOW_S = 10.0, 60.0

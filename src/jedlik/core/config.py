@@ -1,6 +1,6 @@
 """The one configuration schema: file, flags and environment all fill these values; nothing else configures jedlik.
 
-Reading is `cli/settings`; here are only the values, their defaults and what they mean. Flags are the field names with
+Reading is `serve/settings`; here are only the values, their defaults and what they mean. Flags are the field names with
 dashes, file keys the field names, environment variables JEDLIK_ + the upper-case name. Each decider gets its own slice.
 """
 
@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-# Ranges stand with the fields; `cli/values` holds every setting to its own.
+# Ranges stand with the fields; `serve/values` holds every setting to its own.
 YEAR_S = 31_536_000.0
 Count = Annotated[int, Meta(ge=0)]
 Positive = Annotated[int, Meta(ge=1)]

@@ -1,7 +1,7 @@
 """Checks whether a model directory can be served, by configuration and headers of files; no weights are read.
 
 A directory that passes can still fail to load; one that fails here can never be served. The tokenizer and the chat
-template are checked by `cli/model_check.py`, which has this first.
+template are checked by `serve/model_check.py`, which has this first.
 """
 
 import os

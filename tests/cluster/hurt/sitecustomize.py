@@ -6,7 +6,7 @@ SIGUSR1: the next step never ends. SIGUSR2: the next step fails.
 import signal
 import sys
 
-if "jedlik.cli.worker_process" in sys.orig_argv:
+if "jedlik.serve.worker_process" in sys.orig_argv:
     from jedlik.core.step import StepDone
     from jedlik.engines.simulated import SimulatedEngine
 

@@ -1,0 +1,1 @@
+"""The processes of a server: settings, supervisor, gateway process, worker process, and how they are wired."""

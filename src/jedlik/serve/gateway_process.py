@@ -1,0 +1,184 @@
+"""The gateway process: `python -m jedlik.serve.gateway_process CONFIG`. HTTP, the gateway node, links to workers.
+
+Imports no torch. Takes over the supervisor's listening socket, so that no connection is refused while it restarts.
+"""
+
+import asyncio
+import gc
+import logging
+import os
+import random
+import secrets
+import socket
+import sys
+import time
+from collections.abc import Callable
+from itertools import count
+from pathlib import Path
+
+from jedlik.core.config import ServeConfig
+from jedlik.core.effects import ChangeRole
+from jedlik.core.errors import Bug, ConfigError
+from jedlik.core.plans import Promise
+from jedlik.core.requests import OPENAI
+from jedlik.frontend.app import Application, FrontendParts, build_app
+from jedlik.frontend.server.connection import Limits
+from jedlik.frontend.server.serving import Server
+from jedlik.live import adopt
+from jedlik.live.control import SOCKET
+from jedlik.live.control_link import ControlLink
+from jedlik.live.descriptors import MOST, for_connections
+from jedlik.live.gateway import GatewayDriver
+from jedlik.models import generation
+from jedlik.net.discovery.local import LocalDiscovery
+from jedlik.serve import reach
+from jedlik.serve.event_log import gateway_log, make_gateway
+from jedlik.serve.process import ProcessConfig, run, trace_of
+from jedlik.telemetry.gateway import GatewayTelemetry
+from jedlik.telemetry.log import Log
+from jedlik.telemetry.metrics import GatewayMetrics
+
+YOUNG_OBJECTS = 20_000
+
+
+async def serve(told: ProcessConfig, log: Log, stop: asyncio.Event) -> None:
+    """Serve until told to stop, drain, flush."""
+    config = told.config
+    one_thread()
+    node = make_gateway(told)
+    promise = Promise(config.gateway.slo_ttft_s, config.gateway.slo_itl_s, config.planner.attainment)
+    metrics = GatewayMetrics(lambda: {card.name: card.total_blocks for card in node.cards()}, node.held_back, promise)
+    telemetry = GatewayTelemetry(metrics, log, log_requests=config.frontend.log_requests)
+    discovery = LocalDiscovery(told.run.records)
+    driver = GatewayDriver(node.gateway, node, discovery, told.cluster_key, telemetry, gateway_log(told))
+    link = ControlLink(node.gateway, told.run.socket(SOCKET), _changing(driver, log))
+    driver.reports_to(link.report)
+    application = _application(told, driver, link, metrics)
+    metrics.caches += [node.caches, application.caches]
+    server = _server(application, told, log)
+    listener = _listener(told)
+    listeners = [listener, *_metrics_listener(config)]
+    door = _offering(told, listener)
+    calm_collector()
+    told.run.tell(told.name, "")
+    running = asyncio.create_task(driver.run(), name="driver")
+    linked = asyncio.create_task(link.run(), name="control link")
+    serving = asyncio.create_task(server.serve(listeners), name="http")
+    stopping = asyncio.create_task(stop.wait(), name="stop")
+    try:
+        await asyncio.wait((running, serving, stopping), return_when=asyncio.FIRST_COMPLETED)
+        if not running.done() and not serving.done():
+            log.line("draining", budget_s=config.drain_s)
+            finished = await driver.drain(config.drain_s)
+            log.line("drained" if finished else "drain budget spent: what runs is cut")
+        server.should_exit = True
+        await serving
+    finally:
+        asyncio.get_running_loop().remove_reader(door)
+        door.close()
+        for task in (running, linked, stopping):
+            task.cancel()
+        results = await asyncio.gather(running, linked, stopping, return_exceptions=True)
+    if isinstance(results[0], Exception):
+        raise results[0]
+
+
+def one_thread() -> None:
+    """Prompts are tokenised in pieces too small to be worth waking a pool of threads for."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+def calm_collector() -> None:
+    """Models, routes and modules live as long as the process: looking through them again and again is wasted time."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(YOUNG_OBJECTS, 20, 50)
+
+
+def _offering(told: ProcessConfig, listener: socket.socket) -> socket.socket:
+    """A new supervisor gets our listening socket here, so that it outlives this process then as now."""
+    door = adopt.offer(adopt.offer_path(told.run, told.id))
+    asyncio.get_running_loop().add_reader(door, adopt.give, door, listener)
+    return door
+
+
+def _changing(driver: GatewayDriver, log: Log) -> Callable[[ChangeRole], None]:
+    """The planner has a worker take another role."""
+
+    def change(wanted: ChangeRole) -> None:
+        refusal = driver.flip(wanted.worker, wanted.role)
+        if refusal is not None:
+            log.line("role not changed", worker=wanted.worker, role=wanted.role, reason=refusal)
+
+    return change
+
+
+def _application(told: ProcessConfig, driver: GatewayDriver, link: ControlLink, metrics: GatewayMetrics) -> Application:
+    prefix, numbers = secrets.token_hex(6), count(1)
+    folder = Path(told.model_path)
+    parts = FrontendParts(
+        port=driver,
+        roles=driver,
+        plans=link,
+        model_dir=folder,
+        defaults=generation.read(folder) if told.config.generation_config == "vendor" else OPENAI,
+        special_in_text=told.config.allow_special_in_text,
+        served=(told.model_name,),
+        config=told.config.frontend,
+        gateway=told.config.gateway,
+        api_keys=told.config.api_keys,
+        site=reach.site(told.config),
+        other_sites=reach.other_sites(told.config),
+        metrics=metrics.scrape,
+        rng=random.Random(secrets.randbits(64)),
+        fresh_id=lambda: f"{prefix}{next(numbers):x}",
+        now=asyncio.get_running_loop().time,
+        wall=time.time,
+    )
+    return build_app(parts)
+
+
+def _server(application: Application, told: ProcessConfig, log: Log) -> Server:
+    """What uvicorn has to say goes into our log."""
+    logger = logging.getLogger("uvicorn")
+    logger.addHandler(ToLog(log))
+    logger.propagate = False
+    frontend = told.config.frontend
+    limits = Limits(frontend.max_head_bytes, frontend.receive_s, frontend.idle_s, frontend.stalled_client_s)
+    most = min(frontend.max_connections or MOST, for_connections())
+    return Server(application, limits, most, lambda what, count: log.line(what, count=count, most=most))
+
+
+class ToLog(logging.Handler):
+    """Warnings of a library, as lines like all others."""
+
+    def __init__(self, log: Log) -> None:
+        super().__init__(logging.WARNING)
+        self._log = log
+
+    def emit(self, record: logging.LogRecord) -> None:
+        error = record.exc_info[1] if record.exc_info else None
+        failed = None if error is None else f"{type(error).__name__}: {error}"
+        self._log.line(record.getMessage().strip(), error=failed, trace=error and trace_of(error))
+
+
+def _listener(told: ProcessConfig) -> socket.socket:
+    if told.socket_fd is None:
+        raise Bug("the gateway was given no socket")
+    return socket.socket(fileno=told.socket_fd)
+
+
+def _metrics_listener(config: ServeConfig) -> list[socket.socket]:
+    if config.metrics_port is None:
+        return []
+    where = (config.metrics_host, config.metrics_port)
+    family = socket.AF_INET6 if ":" in config.metrics_host else socket.AF_INET
+    try:
+        return [socket.create_server(where, family=family)]
+    except OSError as error:
+        why = f"{error.strerror}; choose another with --metrics-port or --metrics-host"
+        raise ConfigError(f"cannot listen on {where[0]}:{where[1]} for metrics: {why}") from error
+
+
+if __name__ == "__main__":
+    sys.exit(run(serve, sys.argv))
