@@ -24,7 +24,7 @@ from jedlik.core.facts import Routed
 from jedlik.core.ids import RequestId, StreamId, WorkerId
 from jedlik.core.protocol import Capabilities, Card, Layout
 from jedlik.core.requests import Sampling, Stopping
-from jedlik.frontend.app import Application, FrontendParts, build_app
+from jedlik.frontend.app import Application, FrontendParts, ServedModel, build_app
 from jedlik.frontend.port import DeliverTo
 
 WORKER = WorkerId("w0@1")
@@ -105,8 +105,7 @@ def build(directory: Path, script: Sequence[int]) -> Application:
             port=InstantPort(script),
             roles=NoRoles(),
             plans=NoPlans(),
-            model_dir=directory,
-            served=("m",),
+            models={"m": ServedModel(directory=directory)},
             config=FrontendConfig(),
             api_keys={},
             metrics=bytes,

@@ -21,7 +21,7 @@ from jedlik.core.ids import RequestId, StreamId, WorkerId
 from jedlik.core.protocol import RUN_AHEAD_TOKENS, Capabilities, Card, FinishReason, Layout
 from jedlik.core.requests import OPENAI, Defaults, Request, Sampling, Stopping
 from jedlik.core.step import TokenLogprobs
-from jedlik.frontend.app import Application, FrontendParts, build_app
+from jedlik.frontend.app import Application, FrontendParts, ServedModel, build_app
 from jedlik.frontend.plans import PlansPort
 from jedlik.frontend.port import DeliverTo, GatewayPort
 from jedlik.frontend.roles import RolesPort
@@ -321,6 +321,7 @@ def application(
     gateway: GatewayConfig | None = None,
     other_sites: Mapping[int, Site] | None = None,
     special_in_text: bool = False,
+    more_models: dict[str, ServedModel] | None = None,
 ) -> Application:
     numbers = iter(range(1, 1_000_000))
     return build_app(
@@ -328,10 +329,8 @@ def application(
             port=port,
             roles=roles or FixedRoles(),
             plans=plans or FixedPlans(),
-            model_dir=directory,
-            served=("tiny",),
+            models={"tiny": ServedModel(directory=directory, defaults=defaults)} | (more_models or {}),
             config=config or FrontendConfig(),
-            defaults=defaults,
             gateway=gateway or GatewayConfig(),
             api_keys=keys or {},
             other_sites=other_sites or {},
@@ -383,6 +382,7 @@ class Client:
         headers: dict[str, str] | None = None,
         leave: asyncio.Event | None = None,
         sent: Callable[[Reply], Any] | None = None,
+        query: str = "",
     ) -> Reply:
         reply = Reply()
         queue: list[dict[str, object]] = [{"type": "http.request", "body": body, "more_body": False}]
@@ -410,6 +410,7 @@ class Client:
             "type": "http",
             "method": method,
             "path": path,
+            "query_string": query.encode(),
             "headers": [(k.encode("latin-1"), v.encode("latin-1")) for k, v in head.items()],
             "client": ("127.0.0.1", 1),
             "server": ("127.0.0.1", self.port),

@@ -18,8 +18,8 @@ from jedlik.core.config import FrontendConfig
 from jedlik.core.events import Abandoned, Consumed
 from jedlik.core.ids import RequestId
 from jedlik.core.protocol import RUN_AHEAD_TOKENS
-from jedlik.frontend.server.connection import Limits
-from jedlik.frontend.server.serving import Server
+from jedlik.frontend.server.connection import ConnectionLimits
+from jedlik.frontend.server.serving import HttpServer
 
 CHAT = "/v1/chat/completions"
 TOKENIZER = byte_level()
@@ -117,8 +117,8 @@ def served(model_dir: Path, port: ScriptedPort, config: FrontendConfig | None = 
     listener = socket.create_server(("127.0.0.1", 0))
     app = application(model_dir, port, config)
     config = config or FrontendConfig()
-    limits = Limits(config.max_head_bytes, config.receive_s, config.idle_s, config.stalled_client_s)
-    server = Server(app, limits, 1000, lambda what, count: None)
+    limits = ConnectionLimits(config.max_head_bytes, config.receive_s, config.idle_s, config.stalled_client_s)
+    server = HttpServer(app, limits, 1000, lambda what, count: None)
     thread = threading.Thread(target=uvloop.run, args=(server.serve([listener]),))
     thread.start()
     try:

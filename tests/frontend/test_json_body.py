@@ -17,7 +17,7 @@ from jedlik.core.errors import RequestError
 from jedlik.frontend import json_body as reading
 from jedlik.frontend.json_body import Reader
 from jedlik.frontend.openai.errors import of_request_error
-from jedlik.frontend.openai.limits import ModelLimits
+from jedlik.frontend.models import ModelLimits
 from jedlik.frontend.openai.plan import Plan, Planner
 from jedlik.frontend.openai.schema import Body, Message, decode_body
 from jedlik.frontend.pages import DetokenizeBody, TokenizeBody
@@ -25,7 +25,7 @@ from jedlik.frontend.text.model import load_text
 from jedlik.frontend.turns import finish
 
 BASE = {"model": "tiny", "messages": HELLO}
-LIMITS = ModelLimits(512, 900, ABLE.sampling, 5, 16)
+LIMITS = ModelLimits(max_model_len=512, vocab_size=900, sampling=ABLE.sampling, max_logprobs=5, choices=16)
 
 
 def error_of(raw: bytes, read: Callable[[bytes], object] = decode_body) -> RequestError:

@@ -1,6 +1,6 @@
 """The HTTP surface as one plain ASGI application.
 
-    app = build_app(FrontendParts(port=..., model_dir=..., ...))
+    app = build_app(FrontendParts(port=..., models={"NAME": ServedModel(directory=...)}, ...))
 
 uvicorn runs it as it is (httptools, uvloop). Routes are a table; each says who may call it, and nothing else can be
 reached. No middleware: a streamed token passes `hub`, `choice`, `sse` and the server's `send`.
@@ -10,28 +10,23 @@ Where metrics have a port of their own, nothing else is there, and no key is ask
 import random
 import re
 from collections.abc import Awaitable, Callable, Mapping
-from pathlib import Path
 from typing import Literal
 
 import msgspec
 
 from jedlik.core.config import FrontendConfig, GatewayConfig
 from jedlik.core.errors import RequestError
-from jedlik.core.requests import OPENAI, Defaults
 from jedlik.frontend.auth import Keys
-from jedlik.frontend.first_worker import FirstWorkers
 from jedlik.frontend.generate import Desk, Generation
 from jedlik.frontend.http import Disconnected, Message, Receive, Send, Web
 from jedlik.frontend.hub import Hub
 from jedlik.frontend.openai.errors import HttpRefusal, of_request_error
-from jedlik.frontend.openai.limits import LimitsBook
-from jedlik.frontend.openai.plan import Planner
+from jedlik.frontend.models import FirstWorkers, Models, ServedModel, load_texts
 from jedlik.frontend.pages import Pages
 from jedlik.frontend.plans import PlanPages, PlansPort
 from jedlik.frontend.port import GatewayPort
 from jedlik.frontend.roles import RolePages, RolesPort
 from jedlik.frontend.site import Site
-from jedlik.frontend.text.model import load_text
 
 Access = Literal["open", "key"]
 """open: anybody; key: whoever has a key (anybody, where none are set)."""
@@ -53,13 +48,9 @@ class FrontendParts(msgspec.Struct, frozen=True, kw_only=True):
     port: GatewayPort
     roles: RolesPort
     plans: PlansPort
-    model_dir: Path
-    """A Hugging Face directory; only its text side is read (tokenizer.json, its config, the chat template)."""
-    served: tuple[str, ...]
-    """Names of models that are known even while no worker is there (503 then, not 404)."""
+    models: Mapping[str, ServedModel]
+    """The models by the names that clients use. They are known even while no worker is there (503 then, not 404)."""
     config: FrontendConfig
-    defaults: Defaults = OPENAI
-    """Sampling parameters take these values where a request says nothing."""
     gateway: GatewayConfig = GatewayConfig()
     """How long requests wait for a first worker, and how many."""
     special_in_text: bool = False
@@ -241,20 +232,19 @@ def _tidy(path: str) -> str:
 
 
 def build_app(parts: FrontendParts) -> Application:
-    """Wire the surface. Reads the model's text side (a quarter of a second). Raises ConfigError."""
-    text = load_text(parts.model_dir, parts.wall, parts.config.text_cache_bytes, parts.special_in_text)
+    """Wire the surface. Reads the models' text sides (a quarter of a second each). Raises ConfigError."""
+    texts = load_texts(parts.models, parts.wall, parts.config.text_cache_bytes, parts.special_in_text)
+    models = Models(texts, parts.models, parts.port)
     hub = Hub(parts.port, parts.config, parts.now)
-    planner = Planner(text, parts.config, parts.rng)
-    book = LimitsBook(parts.served, parts.defaults)
-    desk = Desk(parts.port, hub, text, book, planner, parts.config)
+    desk = Desk(parts.port, hub, models, parts.config, parts.rng)
     pages = Pages(desk, parts.metrics, parts.wall())
-    generation = Generation(desk, FirstWorkers(parts.port, book, parts.gateway), parts.fresh_id, parts.wall)
+    generation = Generation(desk, FirstWorkers(parts.port, models, parts.gateway), parts.fresh_id, parts.wall)
     table = routes(generation, pages, RolePages(parts.roles), PlanPages(parts.plans))
     application = Application(
         table, Keys(parts.api_keys), lambda port: parts.other_sites.get(port or 0, parts.site), hub, parts.fresh_id
     )
-    application.caches = text.caches
+    application.caches = models.caches
     return application
 
 
-__all__ = ["Application", "FrontendParts", "Route", "build_app"]
+__all__ = ["Application", "FrontendParts", "Route", "ServedModel", "build_app"]

@@ -1,6 +1,7 @@
 """/v1/chat/completions and /v1/completions: from body to answer, and no trace left behind."""
 
 import asyncio
+import random
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 
@@ -11,18 +12,16 @@ from jedlik.core.requests import Request
 from jedlik.frontend.answer import Answer
 from jedlik.frontend.choice import Choice, Place
 from jedlik.frontend.echo import Echo, echo_of
-from jedlik.frontend.first_worker import FirstWorkers
 from jedlik.frontend.http import Receive, Web
 from jedlik.frontend.hub import Call, Hub
+from jedlik.frontend.models import FirstWorkers, Models
 from jedlik.frontend.openai.errors import of_fault
-from jedlik.frontend.openai.limits import LimitsBook
 from jedlik.frontend.openai.plan import Plan, Planner, Shape
 from jedlik.frontend.openai.replies import CHAT, COMPLETION, Envelope
 from jedlik.frontend.openai.schema import BODY
 from jedlik.frontend.openai.weight import SMALL_BYTES, weighed
 from jedlik.frontend.port import GatewayPort
 from jedlik.frontend.session import session_of
-from jedlik.frontend.text.model import TextModel
 from jedlik.frontend.turns import Steps
 
 WATCH_AFTER_S = 0.005
@@ -34,14 +33,16 @@ class Desk:
     """What answering a request takes; made once."""
 
     def __init__(
-        self, port: GatewayPort, hub: Hub, text: TextModel, book: LimitsBook, planner: Planner, config: FrontendConfig
+        self, port: GatewayPort, hub: Hub, models: Models, config: FrontendConfig, rng: random.Random
     ) -> None:
         self.port = port
         self.hub = hub
-        self.text = text
-        self.book = book
-        self.planner = planner
+        self.models = models
         self.config = config
+        self._rng = rng
+
+    def planner(self, model: str) -> Planner:
+        return Planner(self.models.text(model), self.config, self._rng)
 
 
 class Generation:
@@ -70,7 +71,8 @@ class Generation:
         if limits is None:
             await web.refuse(of_fault(NO_WORKER))
             return
-        plan = await turns.run(desk.planner.chat(body, limits) if chat else desk.planner.completion(body, limits))
+        planner = desk.planner(body.model)
+        plan = await turns.run(planner.chat(body, limits) if chat else planner.completion(body, limits))
         echoes = await turns.run(self._echoes(plan)) if plan.shape.echo else []
         if desk.hub.busy(web.request_id):
             web.request_id = self._fresh_id()
@@ -89,7 +91,7 @@ class Generation:
         call = Call(requests, choices, eager=plan.shape.stream)
         prefix = CHAT if plan.shape.chat else COMPLETION
         envelope = Envelope(prefix + web.request_id, int(self._wall()), plan.model, plan.shape.chat, plan.fingerprint)
-        answer = Answer(call, plan.shape, envelope, desk.hub, echoes, desk.text.detokenisers.token_bytes)
+        answer = Answer(call, plan.shape, envelope, desk.hub, echoes, desk.models.text(plan.model).detokenisers.token_bytes)
         await self._held(web, call, answer.stream if plan.shape.stream else answer.whole)
 
     def _choice(self, request: Request, base: int, number: int, shape: Shape, echo: Echo | None) -> Choice:
@@ -97,12 +99,12 @@ class Generation:
         place = Place(base + number, stream, request.request_id, number == 0)
         if echo is not None:
             return Choice(place, shape, echo.detokeniser(), len(echo.text))
-        return Choice(place, shape, self._desk.text.detokenisers.stream(shape.skip_special))
+        return Choice(place, shape, self._desk.models.text(request.model).detokenisers.stream(shape.skip_special))
 
     def _echoes(self, plan: Plan) -> Steps[list[Echo]]:
         made = []
         for prompt in plan.prompts:
-            stream = self._desk.text.detokenisers.stream(plan.shape.skip_special)
+            stream = self._desk.models.text(plan.model).detokenisers.stream(plan.shape.skip_special)
             made.append((yield from echo_of(prompt.ids, stream)))
         return made
 

@@ -13,7 +13,6 @@ from jedlik.frontend.generate import Desk
 from jedlik.frontend.http import TEXT, Web
 from jedlik.frontend.json_body import Reader
 from jedlik.frontend.openai import replies
-from jedlik.frontend.openai.limits import ModelLimits
 from jedlik.frontend.openai.replies import ANSWERS
 from jedlik.frontend.openai.schema import Body, Message
 from jedlik.frontend.openai.weight import weighed
@@ -89,12 +88,10 @@ class Pages:
 
     def _models(self) -> list[replies.Json]:
         """Only what a request could be sent to now."""
-        book = self._desk.book
-        book.update(self._desk.port.cards())
-        return [self._model(name) for name in sorted(book.ready)]
+        return [self._model(name) for name in self._desk.models.ready()]
 
     def _model(self, name: str) -> replies.Json:
-        return replies.model_entry(name, self._started, self._desk.book.of(name))
+        return replies.model_entry(name, self._started, self._desk.models.limits(name))
 
     async def models(self, web: Web) -> None:
         await web.reply_json(200, {"object": "list", "data": self._models()})
@@ -131,53 +128,49 @@ class Pages:
     async def tokenizer_info(self, web: Web) -> None:
         """The model's tokenizer_config.json, in vLLM's form."""
         query = dict(parse_qsl(web.scope.get("query_string", b"").decode("latin-1")))
-        self._limits(query.get("model"))
-        await web.reply_json(200, self._desk.text.info)
+        model = self._desk.models.meant(query.get("model"))
+        await web.reply_json(200, self._desk.models.text(model).info)
 
     async def tokenize(self, web: Web) -> None:
         """vLLM's form, which lm-eval uses."""
         turns = self._desk.hub.turns
         raw = await web.json_body(MAX_PAGE_BODY_BYTES)
         body = await turns.run(weighed(raw, TOKENIZE))
-        limits = self._limits(body.model)
+        model = self._desk.models.meant(body.model)
+        limits, text = self._desk.models.limits(model), self._desk.models.text(model)
         try:
-            ids = tokens.unpack(await turns.run(self._ids(body)))
+            ids = tokens.unpack(await turns.run(self._ids(body, model)))
         except UnicodeError as error:
             param = "messages" if body.prompt is None else "prompt"
             raise RequestError(f"{param} is not valid Unicode.", param=param, code="invalid_value") from error
         most = None if limits is None else limits.max_model_len
-        names = await turns.run(self._desk.text.tokeniser.names(ids)) if body.return_token_strs else None
+        names = await turns.run(text.tokeniser.names(ids)) if body.return_token_strs else None
         await web.reply_json(200, {"count": len(ids), "max_model_len": most, "tokens": ids, "token_strs": names})
 
-    def _ids(self, body: TokenizeBody) -> Steps[bytes]:
+    def _ids(self, body: TokenizeBody, model: str) -> Steps[bytes]:
         if (body.prompt is None) == (body.messages is None):
             raise RequestError("Give prompt or messages, one of them.", param="prompt", code="missing_parameter")
         if body.prompt is not None:
             for name in CHAT_FIELDS:
                 if getattr(body, name) is not None:
                     raise RequestError(f"{name} needs messages.", param=name, code="invalid_value")
-            return (yield from self._desk.text.tokeniser.steps(body.prompt, body.add_special_tokens is not False))
+            return (yield from self._desk.models.text(model).tokeniser.steps(body.prompt, body.add_special_tokens is not False))
         given = {name: getattr(body, name) for name in CHAT_FIELDS if name in Body.__struct_fields__}
         chat = Body(model=body.model or "", **given)
-        self._desk.planner.refuse_unserved(chat)
-        text, tokeniser = yield from self._desk.planner.rendered(chat)
+        planner = self._desk.planner(model)
+        planner.refuse_unserved(chat)
+        text, tokeniser = yield from planner.rendered(chat)
         return (yield from tokeniser.steps(text, bool(body.add_special_tokens)))
 
     async def detokenize(self, web: Web) -> None:
         turns = self._desk.hub.turns
         raw = await web.json_body(MAX_PAGE_BODY_BYTES)
         body = await turns.run(weighed(raw, DETOKENIZE))
-        limits = self._limits(body.model)
-        detokenisers = self._desk.text.detokenisers
+        model = self._desk.models.meant(body.model)
+        limits = self._desk.models.limits(model)
+        detokenisers = self._desk.models.text(model).detokenisers
         size = len(detokenisers.table.bytes) if limits is None else limits.vocab_size
         if body.tokens and not (min(body.tokens) >= 0 and max(body.tokens) < size):
             why = f"tokens has an entry that is no token id of this model: ids go from 0 to {size - 1}."
             raise RequestError(why, param="tokens", code="invalid_value")
         await web.reply_json(200, {"prompt": await turns.run(detokenisers.steps(body.tokens, skip_special=False))})
-
-    def _limits(self, model: str | None) -> ModelLimits | None:
-        """The limits of the model that is asked about, by default the one that is served. Raises RequestError (404)."""
-        book = self._desk.book
-        book.update(self._desk.port.cards())
-        name = next(iter(sorted(book.ready)), None) if model is None else model
-        return None if name is None else book.of(name)

@@ -21,9 +21,9 @@ from jedlik.core.effects import ChangeRole
 from jedlik.core.errors import Bug, ConfigError
 from jedlik.core.plans import Promise
 from jedlik.core.requests import OPENAI
-from jedlik.frontend.app import Application, FrontendParts, build_app
-from jedlik.frontend.server.connection import Limits
-from jedlik.frontend.server.serving import Server
+from jedlik.frontend.app import Application, FrontendParts, ServedModel, build_app
+from jedlik.frontend.server.connection import ConnectionLimits
+from jedlik.frontend.server.serving import HttpServer
 from jedlik.live import adopt
 from jedlik.live.control import SOCKET
 from jedlik.live.control_link import ControlLink
@@ -116,14 +116,13 @@ def _changing(driver: GatewayDriver, log: Log) -> Callable[[ChangeRole], None]:
 def _application(told: ProcessConfig, driver: GatewayDriver, link: ControlLink, metrics: GatewayMetrics) -> Application:
     prefix, numbers = secrets.token_hex(6), count(1)
     folder = Path(told.model_path)
+    defaults = generation.read(folder) if told.config.generation_config == "vendor" else OPENAI
     parts = FrontendParts(
         port=driver,
         roles=driver,
         plans=link,
-        model_dir=folder,
-        defaults=generation.read(folder) if told.config.generation_config == "vendor" else OPENAI,
+        models={told.model_name: ServedModel(directory=folder, defaults=defaults)},
         special_in_text=told.config.allow_special_in_text,
-        served=(told.model_name,),
         config=told.config.frontend,
         gateway=told.config.gateway,
         api_keys=told.config.api_keys,
@@ -138,15 +137,15 @@ def _application(told: ProcessConfig, driver: GatewayDriver, link: ControlLink, 
     return build_app(parts)
 
 
-def _server(application: Application, told: ProcessConfig, log: Log) -> Server:
+def _server(application: Application, told: ProcessConfig, log: Log) -> HttpServer:
     """What uvicorn has to say goes into our log."""
     logger = logging.getLogger("uvicorn")
     logger.addHandler(ToLog(log))
     logger.propagate = False
     frontend = told.config.frontend
-    limits = Limits(frontend.max_head_bytes, frontend.receive_s, frontend.idle_s, frontend.stalled_client_s)
+    limits = ConnectionLimits(frontend.max_head_bytes, frontend.receive_s, frontend.idle_s, frontend.stalled_client_s)
     most = min(frontend.max_connections or MOST, for_connections())
-    return Server(application, limits, most, lambda what, count: log.line(what, count=count, most=most))
+    return HttpServer(application, limits, most, lambda what, count: log.line(what, count=count, most=most))
 
 
 class ToLog(logging.Handler):

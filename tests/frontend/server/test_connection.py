@@ -10,7 +10,7 @@ import uvicorn
 from uvicorn.server import ServerState
 from wire_world import LIMITS, WAIT_S, Echo, Served, json_of, rest, serving, status
 
-from jedlik.frontend.server.connection import Connection
+from jedlik.frontend.server.connection import HttpConnection
 
 GET = b"GET /a HTTP/1.1\r\nHost: x\r\n\r\n"
 CHUNKED = b"POST /c HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -138,11 +138,11 @@ class Nowhere:
 
 async def cost_s(head: bytes, piece: int) -> float:
     """Of reading a head that comes in such pieces."""
-    config = uvicorn.Config(Echo(), http=Connection, lifespan="off", ws="none", log_config=None)
+    config = uvicorn.Config(Echo(), http=HttpConnection, lifespan="off", ws="none", log_config=None)
     config.load()
     times = []
     for _ in range(3):
-        connection = Connection(config, ServerState(), LIMITS._replace(head_bytes=1 << 30), {}, crowded=False)
+        connection = HttpConnection(config, ServerState(), LIMITS._replace(head_bytes=1 << 30), {}, crowded=False)
         connection.connection_made(Nowhere())  # type: ignore[arg-type]
         began = time.thread_time()
         for at in range(0, len(head), piece):

@@ -10,10 +10,10 @@ from typing import Any
 
 import uvloop
 
-from jedlik.frontend.server.connection import Limits
-from jedlik.frontend.server.serving import Server
+from jedlik.frontend.server.connection import ConnectionLimits
+from jedlik.frontend.server.serving import HttpServer
 
-LIMITS = Limits(head_bytes=8192, receive_s=60.0, idle_s=60.0, stalled_s=60.0)
+LIMITS = ConnectionLimits(head_bytes=8192, receive_s=60.0, idle_s=60.0, stalled_s=60.0)
 WAIT_S = 20.0
 """Only for what hangs."""
 
@@ -68,7 +68,7 @@ class Echo:
 class Served:
     """A server under test. `said` is what it logged."""
 
-    def __init__(self, port: int, app: Any, server: Server, said: list[str]) -> None:
+    def __init__(self, port: int, app: Any, server: HttpServer, said: list[str]) -> None:
         self.port = port
         self.app = app
         self.server = server
@@ -103,12 +103,12 @@ def json_of(answer: bytes) -> Any:
 
 
 @contextlib.contextmanager
-def serving(app: Any = None, limits: Limits = LIMITS, most: int = 1000) -> Iterator[Served]:
+def serving(app: Any = None, limits: ConnectionLimits = LIMITS, most: int = 1000) -> Iterator[Served]:
     """`app`: an `Echo` unless given."""
     app = app or Echo()
     listener = socket.create_server(("127.0.0.1", 0), backlog=2048)
     said: list[str] = []
-    server = Server(app, limits, most, lambda what, count: said.append(what))
+    server = HttpServer(app, limits, most, lambda what, count: said.append(what))
 
     async def run() -> None:
         await server.serve([listener])

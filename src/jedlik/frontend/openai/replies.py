@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from jedlik.frontend.openai.limits import ModelLimits
+from jedlik.frontend.models import ModelLimits
 
 Json = dict[str, object]
 CHAT, COMPLETION = ANSWERS = ("chatcmpl-", "cmpl-")

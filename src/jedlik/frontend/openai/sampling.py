@@ -4,7 +4,7 @@ import msgspec
 
 from jedlik.core.errors import RequestError
 from jedlik.core.requests import RANGES, Sampling, Stopping
-from jedlik.frontend.openai.limits import ModelLimits
+from jedlik.frontend.models import ModelLimits
 from jedlik.frontend.openai.schema import Body
 
 SEEDS = 1 << 64

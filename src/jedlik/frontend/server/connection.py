@@ -36,7 +36,7 @@ _OPEN = frozenset(b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghi
 """What a method may begin with. A client that speaks TLS, say, is told at once."""
 
 
-class Limits(NamedTuple):
+class ConnectionLimits(NamedTuple):
     """The limits on size and time that every connection has."""
 
     head_bytes: int
@@ -50,7 +50,7 @@ class Limits(NamedTuple):
 class Exit:
     """What a cycle sees of its transport: when to close is the connection's to decide."""
 
-    def __init__(self, connection: "Connection") -> None:
+    def __init__(self, connection: "HttpConnection") -> None:
         self.write = connection.transport.write
         self.is_closing = connection.transport.is_closing
         self.abort = connection.transport.abort
@@ -69,14 +69,14 @@ class UnchunkedCycle(RequestResponseCycle):
         await super().send(message)
 
 
-class Connection(HttpToolsProtocol):
+class HttpConnection(HttpToolsProtocol):
     """`waiting` is shared by all connections: those with no whole request, who has waited longest first.
 
     `crowded`: there are too many; the request is answered 503.
     """
 
     def __init__(
-        self, config: Config, state: ServerState, limits: Limits, waiting: "dict[Connection, None]", crowded: bool
+        self, config: Config, state: ServerState, limits: ConnectionLimits, waiting: "dict[HttpConnection, None]", crowded: bool
     ) -> None:
         super().__init__(config, state, {}, asyncio.get_running_loop())
         self._limits = limits

@@ -13,7 +13,7 @@ from typing import Any
 
 import uvicorn
 
-from jedlik.frontend.server.connection import Connection, Limits
+from jedlik.frontend.server.connection import HttpConnection, ConnectionLimits
 
 FLUSH_S = 2
 """After the last request ended: for answers that are still being written."""
@@ -31,16 +31,16 @@ Say = Callable[[str, int], None]
 """What happened, and how often since the last time."""
 
 
-class Server(uvicorn.Server):
+class HttpServer(uvicorn.Server):
     """Serves `application` until `should_exit`. `most` connections at once."""
 
-    def __init__(self, application: Any, limits: Limits, most: int, say: Say) -> None:
+    def __init__(self, application: Any, limits: ConnectionLimits, most: int, say: Say) -> None:
         super().__init__(_config(application))
         self._limits = limits
         self._most = most
         self._say = say
-        self._waiting: dict[Connection, None] = {}
-        self._joining: dict[asyncio.Task[Any], Connection] = {}
+        self._waiting: dict[HttpConnection, None] = {}
+        self._joining: dict[asyncio.Task[Any], HttpConnection] = {}
         self._counts: dict[str, int] = {}
         self._said_at = -SAY_EVERY_S
 
@@ -109,7 +109,7 @@ class Server(uvicorn.Server):
 
     def _join(self, accepted: socket.socket, crowded: bool) -> None:
         accepted.setblocking(False)
-        connection = Connection(self.config, self.server_state, self._limits, self._waiting, crowded)
+        connection = HttpConnection(self.config, self.server_state, self._limits, self._waiting, crowded)
         loop = asyncio.get_running_loop()
         task = loop.create_task(loop.connect_accepted_socket(lambda: connection, accepted))
         self._joining[task] = connection
@@ -146,7 +146,7 @@ class Server(uvicorn.Server):
 def _config(application: Any) -> uvicorn.Config:
     return uvicorn.Config(
         application,
-        http=Connection,
+        http=HttpConnection,
         loop="none",
         lifespan="off",
         ws="none",
