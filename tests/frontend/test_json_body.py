@@ -16,8 +16,8 @@ from jedlik.core.config import FrontendConfig
 from jedlik.core.errors import RequestError
 from jedlik.frontend import json_body as reading
 from jedlik.frontend.json_body import Reader
-from jedlik.frontend.openai.errors import of_request_error
 from jedlik.frontend.models import ModelLimits
+from jedlik.frontend.openai.errors import of_request_error
 from jedlik.frontend.openai.plan import Plan, Planner
 from jedlik.frontend.openai.schema import Body, Message, decode_body
 from jedlik.frontend.pages import DetokenizeBody, TokenizeBody

@@ -32,7 +32,7 @@ def test_a_models_name_chooses_template_tokenizer_limits_and_defaults(model_dir:
         reply = post(app, CHAT, {"model": name, "messages": HELLO})
         assert (reply.status, reply.json()["model"]) == (200, name)
         prompts[name] = list(port.requests.values())[-1]
-    assert prompts["tiny"].model == "tiny" and prompts["other"].model == "other"
+    assert [prompts[name].model for name in prompts] == ["tiny", "other"]
     shown = post(app, "/detokenize", {"model": "other", "tokens": tokens.unpack(prompts["other"].prompt)})
     assert shown.json()["prompt"] == "Hi!"
     assert prompts["other"].sampling.temperature == 0.25 != prompts["tiny"].sampling.temperature

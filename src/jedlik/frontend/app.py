@@ -20,8 +20,8 @@ from jedlik.frontend.auth import Keys
 from jedlik.frontend.generate import Desk, Generation
 from jedlik.frontend.http import Disconnected, Message, Receive, Send, Web
 from jedlik.frontend.hub import Hub
-from jedlik.frontend.openai.errors import HttpRefusal, of_request_error
 from jedlik.frontend.models import FirstWorkers, Models, ServedModel, load_texts
+from jedlik.frontend.openai.errors import HttpRefusal, of_request_error
 from jedlik.frontend.pages import Pages
 from jedlik.frontend.plans import PlanPages, PlansPort
 from jedlik.frontend.port import GatewayPort

@@ -32,9 +32,7 @@ NO_WORKER = Fault("unavailable", "No worker for this model is ready yet.", code=
 class Desk:
     """What answering a request takes; made once."""
 
-    def __init__(
-        self, port: GatewayPort, hub: Hub, models: Models, config: FrontendConfig, rng: random.Random
-    ) -> None:
+    def __init__(self, port: GatewayPort, hub: Hub, models: Models, config: FrontendConfig, rng: random.Random) -> None:
         self.port = port
         self.hub = hub
         self.models = models
@@ -91,7 +89,9 @@ class Generation:
         call = Call(requests, choices, eager=plan.shape.stream)
         prefix = CHAT if plan.shape.chat else COMPLETION
         envelope = Envelope(prefix + web.request_id, int(self._wall()), plan.model, plan.shape.chat, plan.fingerprint)
-        answer = Answer(call, plan.shape, envelope, desk.hub, echoes, desk.models.text(plan.model).detokenisers.token_bytes)
+        answer = Answer(
+            call, plan.shape, envelope, desk.hub, echoes, desk.models.text(plan.model).detokenisers.token_bytes
+        )
         await self._held(web, call, answer.stream if plan.shape.stream else answer.whole)
 
     def _choice(self, request: Request, base: int, number: int, shape: Shape, echo: Echo | None) -> Choice:

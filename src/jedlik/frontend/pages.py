@@ -154,7 +154,11 @@ class Pages:
             for name in CHAT_FIELDS:
                 if getattr(body, name) is not None:
                     raise RequestError(f"{name} needs messages.", param=name, code="invalid_value")
-            return (yield from self._desk.models.text(model).tokeniser.steps(body.prompt, body.add_special_tokens is not False))
+            return (
+                yield from self._desk.models.text(model).tokeniser.steps(
+                    body.prompt, body.add_special_tokens is not False
+                )
+            )
         given = {name: getattr(body, name) for name in CHAT_FIELDS if name in Body.__struct_fields__}
         chat = Body(model=body.model or "", **given)
         planner = self._desk.planner(model)

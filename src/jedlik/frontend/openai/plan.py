@@ -11,8 +11,8 @@ from jedlik.core.config import FrontendConfig
 from jedlik.core.errors import RequestError
 from jedlik.core.ids import RequestId, StreamId
 from jedlik.core.requests import MOST_PRIORITY, KvHint, Request, Sampling, Stopping
-from jedlik.frontend.openai import chat, sampling
 from jedlik.frontend.models import ModelLimits
+from jedlik.frontend.openai import chat, sampling
 from jedlik.frontend.openai.schema import CHAT_ONLY, COMPLETION_ONLY, Body, KvHintBody, Message, refuse_unserved
 from jedlik.frontend.text.model import TextModel
 from jedlik.frontend.text.stop import Stops

@@ -76,7 +76,12 @@ class HttpConnection(HttpToolsProtocol):
     """
 
     def __init__(
-        self, config: Config, state: ServerState, limits: ConnectionLimits, waiting: "dict[HttpConnection, None]", crowded: bool
+        self,
+        config: Config,
+        state: ServerState,
+        limits: ConnectionLimits,
+        waiting: "dict[HttpConnection, None]",
+        crowded: bool,
     ) -> None:
         super().__init__(config, state, {}, asyncio.get_running_loop())
         self._limits = limits

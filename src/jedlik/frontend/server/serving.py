@@ -13,7 +13,7 @@ from typing import Any
 
 import uvicorn
 
-from jedlik.frontend.server.connection import HttpConnection, ConnectionLimits
+from jedlik.frontend.server.connection import ConnectionLimits, HttpConnection
 
 FLUSH_S = 2
 """After the last request ended: for answers that are still being written."""
