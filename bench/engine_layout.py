@@ -63,7 +63,9 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--passes", type=int, default=15)
     args = parser.parse_args()
-    layout = Layout("bfloat16", args.layers, args.kv_heads, args.head_dim, BLOCK)
+    layout = Layout(
+        dtype="bfloat16", layers=args.layers, kv_heads=args.kv_heads, head_dim=args.head_dim, block_size=BLOCK
+    )
     first = KvPool(allocate(args.blocks * block_bytes(layout), "cpu"), layout)
     first.blocks.fill_(0.25)
     pools = {"block-first": first, "layer-first": layer_first(first)}

@@ -48,13 +48,23 @@ class Bench:
     def step(self, **parts: Any) -> Any:
         self._step += 1
         whole: dict[str, Any] = {"closed": [], "opened": [], "tables": [], "prefills": [], "decodes": []}
-        return self.engine.run(Step(self._step, **{**whole, **parts}, decode_context=0))
+        return self.engine.run(Step(step_id=self._step, **{**whole, **parts}, decode_context=0))
 
     def open(self, lane: int, length: int, sampling: Sampling) -> dict[str, Any]:
         ids = np.random.default_rng(lane).integers(10, 1000, length).tolist()
         first = 1 + lane * self.per_lane
         return {
-            "opened": [Open(Lane(lane), pack(ids), b"", sampling, 0, 0, ())],
+            "opened": [
+                Open(
+                    lane=Lane(lane),
+                    prompt=pack(ids),
+                    output=b"",
+                    sampling=sampling,
+                    choice=0,
+                    banned_until=0,
+                    banned=(),
+                )
+            ],
             "tables": [(Lane(lane), [BlockIndex(first + i) for i in range(self.per_lane)])],
             "prefills": [Chunk(Lane(lane), 0, length, True)],
         }

@@ -29,7 +29,22 @@ from jedlik.frontend.port import DeliverTo
 
 WORKER = WorkerId("w0@1")
 ABLE = Capabilities(frozenset(Sampling.__struct_fields__ + Stopping.__struct_fields__), 20)
-CARD = Card(1, WORKER, "w0", "m", "r", Layout("f", 1, 1, 8, 16), 9, 1 << 17, 64, 512, 1 << 20, (2,), "h", ABLE)
+CARD = Card(
+    schema=1,
+    worker=WORKER,
+    name="w0",
+    model="m",
+    revision="r",
+    layout=Layout(dtype="f", layers=1, kv_heads=1, head_dim=8, block_size=16),
+    total_blocks=9,
+    max_model_len=1 << 17,
+    max_sequences=64,
+    max_step_tokens=512,
+    vocab_size=1 << 20,
+    eos_token_ids=(2,),
+    hash_check="h",
+    capabilities=ABLE,
+)
 
 
 class NoRoles:
@@ -80,7 +95,7 @@ class InstantPort:
             if at + 1 == most:
                 ended.append(StreamEnded(stream, "length"))
                 del self.open[stream]
-        self.deliver(Deliver(streams, tokens, started, ended))
+        self.deliver(Deliver(streams=streams, tokens=tokens, started=started, ended=ended))
         self.running = bool(self.open)
         if self.running:
             asyncio.get_running_loop().call_soon(self.turn)

@@ -39,14 +39,29 @@ from jedlik.nodes.gateway.node import GatewayNode
 
 KEY = b"bench"
 ROUNDS, STEPS = 15, 64
-COSTS = StepCosts(0.005, 0.0001, 0.0, 0.0005, 0.0)
+COSTS = StepCosts(
+    base_s=0.005, prefill_token_s=0.0001, prefill_pair_s=0.0, decode_sequence_s=0.0005, context_token_s=0.0
+)
 
 
 def card(worker: WorkerId) -> Card:
-    layout = Layout("bfloat16", 30, 3, 64, 16)
+    layout = Layout(dtype="bfloat16", layers=30, kv_heads=3, head_dim=64, block_size=16)
     eos, can = (2,), Capabilities()
     return Card(
-        SCHEMA_VERSION, worker, worker, "m", "r", layout, 10_000, 16_384, 64, 512, 49_152, eos, hash_check(KEY), can
+        schema=SCHEMA_VERSION,
+        worker=worker,
+        name=worker,
+        model="m",
+        revision="r",
+        layout=layout,
+        total_blocks=10_000,
+        max_model_len=16_384,
+        max_sequences=64,
+        max_step_tokens=512,
+        vocab_size=49_152,
+        eos_token_ids=eos,
+        hash_check=hash_check(KEY),
+        capabilities=can,
     )
 
 
@@ -55,14 +70,40 @@ def gateway(workers: int) -> GatewayNode:
     for number in range(workers):
         worker = WorkerId(f"w{number}@1")
         node.handle(WorkerJoined(card(worker)), 0.0)
-        node.handle(FromWorker(worker, Snapshot(0, 0, True, [], 0)), 0.0)
-        node.handle(FromWorker(worker, Load(1, 0.0, None, 0, 0, 0, 0, 0, 0, 0, costs=COSTS)), 0.0)
+        node.handle(FromWorker(worker, Snapshot(number=0, chunk=0, last=True, runs=[], digest=0)), 0.0)
+        node.handle(
+            FromWorker(
+                worker,
+                Load(
+                    steps=1,
+                    step_age_s=0.0,
+                    step_predicted_s=None,
+                    running=0,
+                    waiting=0,
+                    waiting_tokens=0,
+                    context_tokens=0,
+                    held_blocks=0,
+                    cached_blocks=0,
+                    last_submit=0,
+                    costs=COSTS,
+                ),
+            ),
+            0.0,
+        )
     return node
 
 
 def request(number: int, prompt: bytes, max_tokens: int) -> Request:
     sampling, stopping = Sampling(temperature=0.0), Stopping(max_tokens=max_tokens)
-    return Request(RequestId(f"req-{number}"), StreamId(number), "m", prompt, sampling, stopping, tenant="t")
+    return Request(
+        request_id=RequestId(f"req-{number}"),
+        first_stream=StreamId(number),
+        model="m",
+        prompt=prompt,
+        sampling=sampling,
+        stopping=stopping,
+        tenant="t",
+    )
 
 
 def submitted(effects: list[GatewayEffect]) -> tuple[WorkerId, Handle]:
@@ -78,9 +119,14 @@ def per_token(batch: int) -> list[float]:
     handles = [submitted(node.handle(Arrived(request(i, pack(range(64)), 10**6)), 0.0))[1] for i in range(batch)]
     streams = [StreamId(number) for number in range(batch)]
     worker, samples, at = WorkerId("w0@1"), [], 0
-    node.handle(FromWorker(worker, Tokens(0, handles, list(handles), [Started(h, 0, 0.0) for h in handles])), 0.0)
+    node.handle(
+        FromWorker(
+            worker, Tokens(step=0, handles=handles, tokens=list(handles), started=[Started(h, 0, 0.0) for h in handles])
+        ),
+        0.0,
+    )
     for _ in range(ROUNDS):
-        events = [FromWorker(worker, Tokens(i, handles[:], list(handles))) for i in range(STEPS)]
+        events = [FromWorker(worker, Tokens(step=i, handles=handles[:], tokens=list(handles))) for i in range(STEPS)]
         start = time.process_time_ns()
         for event in events:
             at += 1
@@ -103,7 +149,13 @@ def per_request(tokens: int, workers: int, shared: int) -> list[float]:
         ask = request(number, pack([*stem, *(rng.randrange(49_000) for _ in range(tokens - shared))]), 1)
         start = time.process_time_ns()
         worker, handle = submitted(node.handle(Arrived(ask), 0.001 * number))
-        message = Tokens(1, [handle], [5], [Started(handle, 0, 0.0)], [Finished(handle, "length")])
+        message = Tokens(
+            step=1,
+            handles=[handle],
+            tokens=[5],
+            started=[Started(handle, 0, 0.0)],
+            finished=[Finished(handle, "length")],
+        )
         node.handle(FromWorker(worker, message), 0.001 * number)
         samples.append((time.process_time_ns() - start) / 1000)
     return samples

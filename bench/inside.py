@@ -32,7 +32,9 @@ from jedlik.nodes.worker.node import WorkerNode
 KEY = b"bench" * 4
 GATEWAY = GatewayId("g@1")
 SOURCE = str(Path(jedlik.__file__).parent) + "/"
-COSTS = StepCosts(0.005, 0.0001, 1e-9, 0.0002, 1e-8)
+COSTS = StepCosts(
+    base_s=0.005, prefill_token_s=0.0001, prefill_pair_s=1e-9, decode_sequence_s=0.0002, context_token_s=1e-8
+)
 PROMPT_TOKENS, ANSWER_TOKENS = 512, 24
 
 
@@ -65,11 +67,23 @@ class Trace:
 def make_card(worker: WorkerId) -> Card:
     """Return the card of a worker that takes part in hand-offs, on the one host."""
     return Card(
-        schema=SCHEMA_VERSION, worker=worker, name=worker, model="m", revision="r",
-        layout=Layout("bfloat16", 30, 3, 64, 16), total_blocks=10_000, max_model_len=16_384, max_sequences=64,
-        max_step_tokens=8192, vocab_size=49_152, eos_token_ids=(2,), hash_check=hash_check(KEY),
-        capabilities=Capabilities(), handoffs=("slots",), host="h",
-    )  # fmt: skip
+        schema=SCHEMA_VERSION,
+        worker=worker,
+        name=worker,
+        model="m",
+        revision="r",
+        layout=Layout(dtype="bfloat16", layers=30, kv_heads=3, head_dim=64, block_size=16),
+        total_blocks=10_000,
+        max_model_len=16_384,
+        max_sequences=64,
+        max_step_tokens=8192,
+        vocab_size=49_152,
+        eos_token_ids=(2,),
+        hash_check=hash_check(KEY),
+        capabilities=Capabilities(),
+        handoffs=("slots",),
+        host="h",
+    )
 
 
 class Lan:
@@ -108,7 +122,9 @@ class Lan:
             worker, step = self.steps.popleft()
             lanes = [chunk.lane for chunk in step.prefills if chunk.sample] + step.decodes
             self.now += 0.01
-            self.put(worker, StepEnded(StepDone(step.step_id, lanes, [7] * len(lanes), 0.01)))
+            self.put(
+                worker, StepEnded(StepDone(step_id=step.step_id, lanes=lanes, tokens=[7] * len(lanes), elapsed_s=0.01))
+            )
 
     def _take(self, name: str, event: Any) -> None:
         if name == GATEWAY:
@@ -139,7 +155,18 @@ class Lan:
         elif isinstance(effect, RunStep):
             self.steps.append((worker, effect.step))
         elif isinstance(effect, Move):
-            self.put(worker, Moved(effect.number, effect.blocks, "", "shm", 1000, 0.0, 0.001))
+            self.put(
+                worker,
+                Moved(
+                    number=effect.number,
+                    blocks=effect.blocks,
+                    cause="",
+                    path="shm",
+                    size_bytes=1000,
+                    queued_s=0.0,
+                    elapsed_s=0.001,
+                ),
+            )
         elif isinstance(effect, Deliver):
             self.delivered += len(effect.tokens)
 
@@ -152,9 +179,13 @@ class Lan:
         self.delivered = 0
         prompt = pack([(number * 977 + i * 31) % 40_000 + 3 for i in range(PROMPT_TOKENS)])
         request = Request(
-            request_id=RequestId(f"r{number}"), first_stream=StreamId(number), model="m", prompt=prompt,
-            sampling=Sampling(temperature=0.0), stopping=Stopping(max_tokens=ANSWER_TOKENS, ignore_eos=True),
-        )  # fmt: skip
+            request_id=RequestId(f"r{number}"),
+            first_stream=StreamId(number),
+            model="m",
+            prompt=prompt,
+            sampling=Sampling(temperature=0.0),
+            stopping=Stopping(max_tokens=ANSWER_TOKENS, ignore_eos=True),
+        )
         self.put(GATEWAY, Arrived(request))
         self.rest()
         if self.delivered != ANSWER_TOKENS:

@@ -54,10 +54,21 @@ class Direct:
         self.number += 1
         self.ended = asyncio.get_running_loop().create_future()
         submit = Submit(
-            Handle(self.number), RequestId(f"b{self.number}"), 0, 1, pack([self.number, *range(10, 46)]), b"",
-            Sampling(seed=self.number), Stopping(max_tokens=TOKENS, ignore_eos=True), "", "", 0, None, None,
-            self.number,
-        )  # fmt: skip
+            handle=Handle(self.number),
+            request_id=RequestId(f"b{self.number}"),
+            choice=0,
+            attempt=1,
+            prompt=pack([self.number, *range(10, 46)]),
+            output=b"",
+            sampling=Sampling(seed=self.number),
+            stopping=Stopping(max_tokens=TOKENS, ignore_eos=True),
+            tenant="",
+            salt="",
+            priority=0,
+            budget_s=None,
+            output_hint=None,
+            number=self.number,
+        )
         began = time.perf_counter()
         connection.send(encode(submit))
         await self.ended

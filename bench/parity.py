@@ -46,9 +46,21 @@ class World:
     def __init__(self, engine: TorchEngine, logprobs: int | None) -> None:
         facts = engine.facts
         card = Card(
-            SCHEMA_VERSION, WorkerId("w@1"), "w", "m", "r", facts.layout, facts.total_blocks, LONGEST, LANES, 48,
-            facts.vocab_size, (), hash_check(KEY), facts.capabilities,
-        )  # fmt: skip
+            schema=SCHEMA_VERSION,
+            worker=WorkerId("w@1"),
+            name="w",
+            model="m",
+            revision="r",
+            layout=facts.layout,
+            total_blocks=facts.total_blocks,
+            max_model_len=LONGEST,
+            max_sequences=LANES,
+            max_step_tokens=48,
+            vocab_size=facts.vocab_size,
+            eos_token_ids=(),
+            hash_check=hash_check(KEY),
+            capabilities=facts.capabilities,
+        )
         config = WorkerConfig(max_sequences=LANES, max_step_tokens=48)
         self._engine, self._logprobs = engine, logprobs
         self._node = WorkerNode(card, config, BlockHasher(KEY, "r", facts.layout.block_size))
@@ -69,7 +81,9 @@ class World:
             self._advance()
         while self._steps:
             self._advance()
-        self._engine.run(Step(0, sorted(self._open), [], [], [], [], 0))  # as the next world begins with all lanes free
+        self._engine.run(
+            Step(step_id=0, closed=sorted(self._open), opened=[], tables=[], prefills=[], decodes=[], decode_context=0)
+        )  # as the next world begins with all lanes free
         self._node.check()
         self._engine.check()
 
@@ -78,9 +92,21 @@ class World:
         self.answers[handle] = ([], [])
         sampling = Sampling(temperature=0.0, logprobs=self._logprobs)
         submit = Submit(
-            Handle(handle), RequestId(str(handle)), 0, 1, pack(prompt), b"", sampling,
-            Stopping(max_tokens=want, ignore_eos=True), "", "", 0, None, None, handle,
-        )  # fmt: skip
+            handle=Handle(handle),
+            request_id=RequestId(str(handle)),
+            choice=0,
+            attempt=1,
+            prompt=pack(prompt),
+            output=b"",
+            sampling=sampling,
+            stopping=Stopping(max_tokens=want, ignore_eos=True),
+            tenant="",
+            salt="",
+            priority=0,
+            budget_s=None,
+            output_hint=None,
+            number=handle,
+        )
         self._send(FromClient(GATEWAY, submit))
 
     def _advance(self) -> None:
@@ -142,9 +168,14 @@ def checked(architecture: str, folder: Path, args: argparse.Namespace) -> Counte
     """Runs one architecture; counts verdicts and what happened on the way."""
     tiny_torch.write(architecture, folder)
     options = EngineOptions(
-        cache_dir=str(Path("~/.cache/jedlik/kernels").expanduser()), device="cpu", dtype="float32",
-        threads=args.threads, deterministic=args.deterministic, max_sequences=LANES, max_model_len=LONGEST,
-    )  # fmt: skip
+        cache_dir=str(Path("~/.cache/jedlik/kernels").expanduser()),
+        device="cpu",
+        dtype="float32",
+        threads=args.threads,
+        deterministic=args.deterministic,
+        max_sequences=LANES,
+        max_model_len=LONGEST,
+    )
     engine = TorchEngine(folder, options, lambda shape, device: allocate(BLOCKS * block_bytes(shape), device))
     logprobs = 2 if args.deterministic else None
     rng = random.Random(f"{architecture} {args.seed}")

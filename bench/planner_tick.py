@@ -8,8 +8,6 @@ import random
 import statistics
 import time
 
-from msgspec.structs import astuple
-
 from jedlik.core.config import Role
 from jedlik.core.ids import WorkerId
 from jedlik.core.plans import Demand, WorkerSeen
@@ -56,15 +54,46 @@ def situation(number: int, engine: StepModel, pools: dict[Role, Pool], chance: r
         buckets[bucket_of(tokens)] = buckets.get(bucket_of(tokens), 0) + max(1, count // LENGTHS)
     whole = sum(prompts) * max(1, count // LENGTHS)
     demand = Demand(
-        count, whole, buckets, count, whole, 0, 150 * count, {bucket_of(150): count}, 0, 0, count, 0, 0.1, 0.1, count
+        arrived=count,
+        prompt_tokens=whole,
+        prompts=buckets,
+        answered=count,
+        answered_prompt_tokens=whole,
+        cached_tokens=0,
+        output_tokens=150 * count,
+        outputs={bucket_of(150): count},
+        refused=0,
+        failed=0,
+        kept=count,
+        missed_alone=0,
+        ttft_sum_s=0.1,
+        itl_sum_s=0.1,
+        itl_count=count,
     )
     workers = tuple(
         WorkerSeen(
-            WorkerId(f"{role}@1"), role, role, False, True, 0.1, 8, 1, 900, 24_000, 0, 16_000, 64, 256, 8192, 0.01,
-            astuple(engine.costs), 1.0, 0,
+            worker=WorkerId(f"{role}@1"),
+            name=role,
+            role=role,
+            draining=False,
+            trusted=True,
+            age_s=0.1,
+            running=8,
+            waiting=1,
+            waiting_tokens=900,
+            context_tokens=24_000,
+            held_blocks=0,
+            total_blocks=16_000,
+            block_size=64,
+            max_sequences=256,
+            max_step_tokens=8192,
+            step_s=0.01,
+            costs=engine.costs,
+            correction=1.0,
+            hit_tokens=0,
         )
         for role in pools
-    )  # fmt: skip
+    )
     return Situation(TICK_S * number, TICK_S, demand, 0, 0, workers, pools, "both" not in pools, False, 60.0, 0.2, 0.01)
 
 

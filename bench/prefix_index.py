@@ -102,7 +102,7 @@ def main() -> None:
     index = PrefixIndex(1 << 30)
     for worker in feeder.held:
         index.join(worker)
-        index.replace(worker, Snapshot(0, 0, True, [], 0))
+        index.replace(worker, Snapshot(number=0, chunk=0, last=True, runs=[], digest=0))
     start = time.process_time()
     for worker, facts, _ in said:
         assert index.apply(worker, facts)
@@ -142,7 +142,7 @@ def memory() -> None:
         index = PrefixIndex(1 << 30)
         for worker in feeder.held:
             index.join(worker)
-            index.replace(worker, Snapshot(0, 0, True, [], 0))
+            index.replace(worker, Snapshot(number=0, chunk=0, last=True, runs=[], digest=0))
         base = tracemalloc.get_traced_memory()[0]
         blocks = 0
         while blocks < share * BLOCKS:

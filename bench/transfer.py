@@ -104,7 +104,19 @@ class Ours:
         self._told.clear()
         began_s = time.perf_counter()
         there = Place("device", OTHER)
-        self._agent.perform(Move(self._number, DEVICE, sources, there, targets, [], None, 60.0, Handle(1)))
+        self._agent.perform(
+            Move(
+                number=self._number,
+                source=DEVICE,
+                source_blocks=sources,
+                target=there,
+                target_blocks=targets,
+                ids=[],
+                parent=None,
+                deadline_s=60.0,
+                ticket=Handle(1),
+            )
+        )
         self._told.wait()
         elapsed_s = time.perf_counter() - began_s
         assert self._moved is not None

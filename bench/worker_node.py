@@ -29,11 +29,23 @@ STEPS, ROUNDS, ACK_EVERY, PROMPT_TOKENS = 400, 7, 16, 256
 
 
 def make_node(batch: int) -> WorkerNode:
-    layout = Layout("bfloat16", 30, 3, 64, 16)
+    layout = Layout(dtype="bfloat16", layers=30, kv_heads=3, head_dim=64, block_size=16)
     card = Card(
-        SCHEMA_VERSION, WorkerId("w@1"), "w", "m", "r", layout, 1 << 16, 1 << 20, batch, 8192, 50_000, (2,),
-        hash_check(KEY), Capabilities(),
-    )  # fmt: skip
+        schema=SCHEMA_VERSION,
+        worker=WorkerId("w@1"),
+        name="w",
+        model="m",
+        revision="r",
+        layout=layout,
+        total_blocks=1 << 16,
+        max_model_len=1 << 20,
+        max_sequences=batch,
+        max_step_tokens=8192,
+        vocab_size=50_000,
+        eos_token_ids=(2,),
+        hash_check=hash_check(KEY),
+        capabilities=Capabilities(),
+    )
     config = WorkerConfig(max_sequences=batch, max_step_tokens=1 << 20)
     return WorkerNode(card, config, BlockHasher(KEY, "r", 16))
 
@@ -51,9 +63,21 @@ class Loop:
             prompt = pack([handle * 7 % 50_000] + [(handle * 31 + i) % 50_000 for i in range(PROMPT_TOKENS - 1)])
             stopping = Stopping(max_tokens=1 << 19, ignore_eos=False)
             submit = Submit(
-                Handle(handle), RequestId(str(handle)), 0, 1, prompt, b"", Sampling(), stopping, "", "", 0, None, None,
-                handle,
-            )  # fmt: skip
+                handle=Handle(handle),
+                request_id=RequestId(str(handle)),
+                choice=0,
+                attempt=1,
+                prompt=prompt,
+                output=b"",
+                sampling=Sampling(),
+                stopping=stopping,
+                tenant="",
+                salt="",
+                priority=0,
+                budget_s=None,
+                output_hint=None,
+                number=handle,
+            )
             self.send(FromClient(GATEWAY, submit))
         self.handles = [Handle(h) for h in range(1, batch + 1)]
 
@@ -74,7 +98,9 @@ class Loop:
         lanes = [chunk.lane for chunk in step.prefills if chunk.sample] + step.decodes
         self.token = (self.token + 1) % 40_000 + 3
         self.now += 0.02
-        self.send(StepEnded(StepDone(step.step_id, lanes, [self.token] * len(lanes), 0.02)))
+        self.send(
+            StepEnded(StepDone(step_id=step.step_id, lanes=lanes, tokens=[self.token] * len(lanes), elapsed_s=0.02))
+        )
         if number % ACK_EVERY == 0:
             self.send(FromClient(GATEWAY, Ack(self.handles, [number] * len(self.handles))))
 

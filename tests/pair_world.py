@@ -213,12 +213,23 @@ class Cluster:
         self.moves.remove((name, move))
         target = move.target.worker or name
         if (name, move.number) in self.cancelled:
-            self.send(name, Moved(move.number, 0, "cancelled", "test"))
+            self.send(name, Moved(number=move.number, blocks=0, cause="cancelled", path="test"))
         elif target in self.dead:
-            self.send(name, Moved(move.number, 0, "gone", "test"))
+            self.send(name, Moved(number=move.number, blocks=0, cause="gone", path="test"))
         else:
             self.spread(name, move, move.blocks)
-            self.send(name, Moved(move.number, move.blocks, "", "test", 100 * move.blocks, 0.0, 0.001))
+            self.send(
+                name,
+                Moved(
+                    number=move.number,
+                    blocks=move.blocks,
+                    cause="",
+                    path="test",
+                    size_bytes=100 * move.blocks,
+                    queued_s=0.0,
+                    elapsed_s=0.001,
+                ),
+            )
 
     def spread(self, name: WorkerId, move: Move, count: int) -> None:
         """Copy a move's first blocks. What a tier gives back must be what it was asked for."""
@@ -243,7 +254,7 @@ class Cluster:
         self.spread(name, move, count)
         causes: list[Cause] = ["failed"] if move.source.tier == "device" else ["failed", "corrupt", "late", "missing"]
         cause = rng.choice(causes)
-        self.send(name, Moved(move.number, count, cause, "test"))
+        self.send(name, Moved(number=move.number, blocks=count, cause=cause, path="test"))
 
     def _acknowledge(self, name: WorkerId) -> None:
         heard = self.heard[name]

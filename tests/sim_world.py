@@ -20,7 +20,9 @@ from jedlik.sim.setup import Pool, Setup
 from jedlik.sim.workload.offered import Offered, Text, Workload
 from jedlik.sim.world import Simulation
 
-COSTS = StepCosts(0.008, 3.5e-5, 1.4e-9, 3.1e-5, 1.5e-8)
+COSTS = StepCosts(
+    base_s=0.008, prefill_token_s=3.5e-5, prefill_pair_s=1.4e-9, decode_sequence_s=3.1e-5, context_token_s=1.5e-8
+)
 """About a 32B model on two H200."""
 WORKER = WorkerConfig(block_size=64, max_sequences=64, max_step_tokens=2048)
 

@@ -47,7 +47,7 @@ def make_card(total_blocks: int = 64, block_size: int = 4, max_model_len: int = 
         name="w",
         model="m",
         revision="r",
-        layout=Layout("float32", 1, 1, 1, block_size),
+        layout=Layout(dtype="float32", layers=1, kv_heads=1, head_dim=1, block_size=block_size),
         total_blocks=total_blocks,
         max_model_len=max_model_len,
         max_sequences=max_sequences,
@@ -75,20 +75,20 @@ def make_submit(
     tenant: str = "",
 ) -> Submit:
     return Submit(
-        Handle(handle),
-        RequestId(request_id or f"r{handle}"),
-        choice,
-        attempt,
-        pack(prompt),
-        pack(output or []),
-        sampling or Sampling(temperature=0.0),
-        stopping or Stopping(max_tokens=8),
-        tenant,
-        "",
-        priority,
-        budget_s,
-        None,
-        number or handle,
+        handle=Handle(handle),
+        request_id=RequestId(request_id or f"r{handle}"),
+        choice=choice,
+        attempt=attempt,
+        prompt=pack(prompt),
+        output=pack(output or []),
+        sampling=sampling or Sampling(temperature=0.0),
+        stopping=stopping or Stopping(max_tokens=8),
+        tenant=tenant,
+        salt="",
+        priority=priority,
+        budget_s=budget_s,
+        output_hint=None,
+        number=number or handle,
     )
 
 
@@ -204,7 +204,14 @@ class MemoryEngine:
             history.append(token)
             lanes.append(lane)
             tokens.append(token)
-        return StepDone(step.step_id, lanes, tokens, 0.01, logprobs, prompt_logprobs)
+        return StepDone(
+            step_id=step.step_id,
+            lanes=lanes,
+            tokens=tokens,
+            elapsed_s=0.01,
+            logprobs=logprobs,
+            prompt_logprobs=prompt_logprobs,
+        )
 
 
 class World:

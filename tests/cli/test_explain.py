@@ -15,13 +15,32 @@ from jedlik.core.facts import Candidate, Elsewhere, Routed, Shadow
 from jedlik.core.ids import RequestId, WorkerId
 
 A, B = WorkerId("worker-0@a"), WorkerId("worker-1@b")
-NEAR = Candidate(A, 0.5, 64, {"wait": 0.2, "prefill": 0.3})
-FAR = Candidate(B, 0.7, 0, {"wait": 0.0, "prefill": 0.7})
-GONE = Candidate(WorkerId("worker-2@c"), 0.0, 0, {}, "draining")
-SHADOW = Shadow("dynamo", B, 31.5, "blocks", (Candidate(B, 31.5, 0, {"prefill": 11.5, "decode": 20.0}),))
+NEAR = Candidate(worker=A, cost_s=0.5, cached_tokens=64, parts={"wait": 0.2, "prefill": 0.3})
+FAR = Candidate(worker=B, cost_s=0.7, cached_tokens=0, parts={"wait": 0.0, "prefill": 0.7})
+GONE = Candidate(worker=WorkerId("worker-2@c"), cost_s=0.0, cached_tokens=0, parts={}, excluded="draining")
+SHADOW = Shadow(
+    policy="dynamo",
+    chosen=B,
+    cost=31.5,
+    unit="blocks",
+    candidates=(Candidate(worker=B, cost_s=31.5, cached_tokens=0, parts={"prefill": 11.5, "decode": 20.0}),),
+)
 ROUTED = Routed(
-    RequestId("r/1"), 1, "", 3.0, 128, A, "s", (FAR, NEAR, GONE), 0, "jedlik", "", 0.5, 0.75, SHADOW
-)  # fmt: skip
+    request_id=RequestId("r/1"),
+    attempt=1,
+    tenant="",
+    at=3.0,
+    prompt_tokens=128,
+    chosen=A,
+    unit="s",
+    candidates=(FAR, NEAR, GONE),
+    choice=0,
+    policy="jedlik",
+    failure="",
+    predicted_ttft_s=0.5,
+    observed_ttft_s=0.75,
+    shadow=SHADOW,
+)
 ANSWERS = {
     "/explain/r%2F1": (200, msgspec.json.encode({"request_id": "r/1", "decisions": [ROUTED]})),
     "/explain/other": (404, b'{"error": {"message": "No such request is remembered."}}'),
@@ -45,7 +64,13 @@ def shown(routed: Routed) -> list[str]:
 def test_who_prefills_is_shown_with_what_it_was_compared_with() -> None:
     itself = Elsewhere(None, True, {"wait": 0.0, "prefill": 0.4, "stall": 1.2})
     near = Candidate(
-        A, 0.5, 64, {"wait": 0.1, "prefill": 0.1, "remote_prefill": 0.3}, remote=B, instead=itself, tier_tokens=32
+        worker=A,
+        cost_s=0.5,
+        cached_tokens=64,
+        parts={"wait": 0.1, "prefill": 0.1, "remote_prefill": 0.3},
+        remote=B,
+        instead=itself,
+        tier_tokens=32,
     )
     lines = shown(replace(ROUTED, candidates=(near, FAR), remote=B, shadow=None))
     [row] = [line for line in lines if line.startswith(A)]
@@ -80,7 +105,9 @@ def test_a_decision_is_shown_whole() -> None:
 
 
 def test_failures_and_what_is_not_known_are_said() -> None:
-    failed = Shadow("mine", None, 0.0, "", (), "policy mine failed: KeyError: 'x'")
+    failed = Shadow(
+        policy="mine", chosen=None, cost=0.0, unit="", candidates=(), failure="policy mine failed: KeyError: 'x'"
+    )
     routed = msgspec.structs.replace(
         ROUTED, failure="policy own failed: oh", shadow=failed, predicted_ttft_s=None, observed_ttft_s=None
     )
@@ -113,7 +140,7 @@ def test_where_no_server_is_the_remedy_is_named() -> None:
 
 
 LATE = "first token in 2.00 s, 0.00 answers would miss their pace"
-HELD = Candidate(A, 2.0, 64, {"wait": 1.7, "prefill": 0.3}, LATE)
+HELD = Candidate(worker=A, cost_s=2.0, cached_tokens=64, parts={"wait": 1.7, "prefill": 0.3}, excluded=LATE)
 
 
 def test_who_was_held_back_or_refused_is_told_why_and_what_each_worker_would_have_cost() -> None:
@@ -126,13 +153,20 @@ def test_who_was_held_back_or_refused_is_told_why_and_what_each_worker_would_hav
     assert shown(refused)[1:3] == ["refused (late): too late", "after 0.2500 s at the gateway"]
     went = msgspec.structs.replace(ROUTED, waited_s=0.5)
     assert shown(went)[1] == "after 0.5000 s at the gateway"
-    minds = msgspec.structs.replace(ROUTED, shadow=Shadow("mine", None, 0.0, "s", (HELD,), held="not now"))
+    minds = msgspec.structs.replace(
+        ROUTED, shadow=Shadow(policy="mine", chosen=None, cost=0.0, unit="s", candidates=(HELD,), held="not now")
+    )
     assert "shadow mine would have chosen nobody: not now" in shown(minds)
 
 
 def test_nothing_of_a_table_is_cut_on_a_narrow_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     named = WorkerId("a-worker-with-a-long-name-of-its-own@0123456789ab")
-    row = Candidate(named, 0.5, 64, dict.fromkeys(("wait", "prefill", "decode", "stall", "transfer"), 0.125))
+    row = Candidate(
+        worker=named,
+        cost_s=0.5,
+        cached_tokens=64,
+        parts=dict.fromkeys(("wait", "prefill", "decode", "stall", "transfer"), 0.125),
+    )
     routed = replace(ROUTED, candidates=(row,), chosen=named, shadow=None)
     with serving({"/explain/r": (200, msgspec.json.encode({"request_id": "r", "decisions": [routed]}))}) as url:
         explain("r", url, None)

@@ -30,7 +30,9 @@ from jedlik.serve import values
 from jedlik.serve.engines import profiled_costs, simulated_share
 from worker_world import make_card
 
-COSTS = StepCosts(0.012, 0.0009, 4e-8, 0.0015, 4e-7)
+COSTS = StepCosts(
+    base_s=0.012, prefill_token_s=0.0009, prefill_pair_s=4e-8, decode_sequence_s=0.0015, context_token_s=4e-7
+)
 SMALL = Grid(lengths=(8, 16, 32, 64), contexts=(16, 96), batches=(1, 2, 4), fill_tokens=400)
 ROOM = Room(256, 2000)
 
@@ -52,7 +54,7 @@ class KnownEngine:
         self.steps.append(step)
         self._check(step)
         assert self._on_done is not None
-        self._on_done(StepDone(step.step_id, [], [], shape_s(COSTS, shape_of(step))))
+        self._on_done(StepDone(step_id=step.step_id, lanes=[], tokens=[], elapsed_s=shape_s(COSTS, shape_of(step))))
 
     def close(self) -> None:
         pass
@@ -125,7 +127,7 @@ def test_a_failing_engine_is_told() -> None:
     class Failing(KnownEngine):
         def submit(self, step: Step) -> None:
             assert self._on_done is not None
-            self._on_done(StepDone(step.step_id, [], [], 0.0, error="out of memory"))
+            self._on_done(StepDone(step_id=step.step_id, lanes=[], tokens=[], elapsed_s=0.0, error="out of memory"))
 
     with pytest.raises(PeerError, match="out of memory"):
         Bench(Failing(), card(), Ask(lanes=[100, 100], chunk=64)).run(Task(length=8))

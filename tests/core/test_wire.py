@@ -31,36 +31,80 @@ from jedlik.core.protocol import (
     ToGateway,
     Tokens,
     ToWorker,
-)  # fmt: skip
+)
 from jedlik.core.requests import Sampling, Stopping
 from jedlik.core.step import TokenLogprobs
 from jedlik.core.tokens import count, pack, unpack
 
 SUBMIT = Submit(
-    handle=Handle(7), request_id=RequestId("r"), choice=1, attempt=2, prompt=pack(range(40)), output=pack([5]),
-    sampling=Sampling(seed=2**64 - 1, logit_bias={3: -1.5}, logprobs=0), stopping=Stopping(max_tokens=3),
-    tenant="a", salt="", priority=-1, budget_s=None, output_hint=None, number=9,
-)  # fmt: skip
+    handle=Handle(7),
+    request_id=RequestId("r"),
+    choice=1,
+    attempt=2,
+    prompt=pack(range(40)),
+    output=pack([5]),
+    sampling=Sampling(seed=2**64 - 1, logit_bias={3: -1.5}, logprobs=0),
+    stopping=Stopping(max_tokens=3),
+    tenant="a",
+    salt="",
+    priority=-1,
+    budget_s=None,
+    output_hint=None,
+    number=9,
+)
 TO_WORKER: list[ToWorker] = [
-    Hello(SCHEMA_VERSION, GatewayId("g@1")), SUBMIT, Cancel([Handle(1)]), Ack([Handle(1)], [16]), Resync(), Goodbye(),
-]  # fmt: skip
+    Hello(SCHEMA_VERSION, GatewayId("g@1")),
+    SUBMIT,
+    Cancel([Handle(1)]),
+    Ack([Handle(1)], [16]),
+    Resync(),
+    Goodbye(),
+]
 CARD = Card(
-    schema=SCHEMA_VERSION, worker=WorkerId("w@1"), name="w", model="m", revision="x",
-    layout=Layout("bfloat16", 2, 1, 8, 16), total_blocks=9, max_model_len=64, max_sequences=4, max_step_tokens=32,
-    vocab_size=99, eos_token_ids=(2,), hash_check="00", capabilities=Capabilities(frozenset({"seed"}), 20),
-)  # fmt: skip
+    schema=SCHEMA_VERSION,
+    worker=WorkerId("w@1"),
+    name="w",
+    model="m",
+    revision="x",
+    layout=Layout(dtype="bfloat16", layers=2, kv_heads=1, head_dim=8, block_size=16),
+    total_blocks=9,
+    max_model_len=64,
+    max_sequences=4,
+    max_step_tokens=32,
+    vocab_size=99,
+    eos_token_ids=(2,),
+    hash_check="00",
+    capabilities=Capabilities(frozenset({"seed"}), 20),
+)
 TO_GATEWAY: list[ToGateway] = [
     CARD,
     State(1, "decode", True),
-    Load(5, 0.1, None, 1, 2, 3, 4, 5, 6, 7, costs=StepCosts(1.0, 2.0, 3.0, 4.0, 5.0)),
-    Facts(1, [Stored(None, [2**64 - 1]), Evicted([1])], 2**64 - 1),
-    Snapshot(3, 0, True, [Stored(5, [6, 7])], 13),
-    Tokens(
-        1, [Handle(1)], [2], [Started(Handle(1), 16, 0.5, [TokenLogprobs(-1.0, 1, [(2, -1.0)])])],
-        [Finished(Handle(1), "abort", fault=Fault("internal", "it broke"))],
-        [(Handle(1), TokenLogprobs(-0.5, 2, []))],
+    Load(
+        steps=5,
+        step_age_s=0.1,
+        step_predicted_s=None,
+        running=1,
+        waiting=2,
+        waiting_tokens=3,
+        context_tokens=4,
+        held_blocks=5,
+        cached_blocks=6,
+        last_submit=7,
+        costs=StepCosts(
+            base_s=1.0, prefill_token_s=2.0, prefill_pair_s=3.0, decode_sequence_s=4.0, context_token_s=5.0
+        ),
     ),
-]  # fmt: skip
+    Facts(1, [Stored(None, [2**64 - 1]), Evicted([1])], 2**64 - 1),
+    Snapshot(number=3, chunk=0, last=True, runs=[Stored(5, [6, 7])], digest=13),
+    Tokens(
+        step=1,
+        handles=[Handle(1)],
+        tokens=[2],
+        started=[Started(Handle(1), 16, 0.5, [TokenLogprobs(-1.0, 1, [(2, -1.0)])])],
+        finished=[Finished(Handle(1), "abort", fault=Fault(kind="internal", message="it broke"))],
+        logprobs=[(Handle(1), TokenLogprobs(-0.5, 2, []))],
+    ),
+]
 
 
 def body(message: ToWorker | ToGateway) -> bytes:

@@ -20,16 +20,34 @@ A, B = Lane(0), Lane(1)
 
 def opened(lane: Lane, seed: int = 1, output: tuple[int, ...] = (), choice: int = 0, until: int = 0) -> Open:
     banned = tuple(TOKENS[:-1]) if until else ()
-    return Open(lane, pack([1, 2, 3]), pack(output), Sampling(seed=seed), choice, until, banned)
+    return Open(
+        lane=lane,
+        prompt=pack([1, 2, 3]),
+        output=pack(output),
+        sampling=Sampling(seed=seed),
+        choice=choice,
+        banned_until=until,
+        banned=banned,
+    )
 
 
 def prefill(step_id: int, *opens: Open) -> Step:
     chunks = [Chunk(o.lane, 0, 3 + len(o.output) // 4, True) for o in opens]
-    return Step(step_id, [], list(opens), [], chunks, [], 0)
+    return Step(
+        step_id=step_id, closed=[], opened=list(opens), tables=[], prefills=chunks, decodes=[], decode_context=0
+    )
 
 
 def decode(step_id: int, *lanes: Lane, closed: tuple[Lane, ...] = ()) -> Step:
-    return Step(step_id, list(closed), [], [], [], list(lanes), 4 * len(lanes))
+    return Step(
+        step_id=step_id,
+        closed=list(closed),
+        opened=[],
+        tables=[],
+        prefills=[],
+        decodes=list(lanes),
+        decode_context=4 * len(lanes),
+    )
 
 
 def run(steps: list[Step], speedup: float = 1e9, costs: StepCosts = DEFAULT_COSTS) -> tuple[list[StepDone], float]:
@@ -82,7 +100,7 @@ def test_no_two_seeds_of_64_bits_share_their_text() -> None:
 
 
 def test_steps_take_their_modelled_time_divided_by_the_speedup() -> None:
-    costs = StepCosts(60.0, 0.0, 0.0, 0.0, 0.0)
+    costs = StepCosts(base_s=60.0, prefill_token_s=0.0, prefill_pair_s=0.0, decode_sequence_s=0.0, context_token_s=0.0)
     done, took_s = run([prefill(1, opened(A)), decode(2, A)], speedup=3000.0, costs=costs)
     assert 0.039 < took_s < 60.0
     assert all(0.019 < d.elapsed_s < 60.0 for d in done)
@@ -98,7 +116,9 @@ def test_banned_tokens_are_not_drawn_too_early() -> None:
 def test_lanes_are_closed_before_they_are_opened_again() -> None:
     source = TokenSource(TOKENS)
     source.apply(prefill(1, opened(A)))
-    source.apply(Step(2, [A], [opened(A, seed=9)], [], [], [], 0))
+    source.apply(
+        Step(step_id=2, closed=[A], opened=[opened(A, seed=9)], tables=[], prefills=[], decodes=[], decode_context=0)
+    )
     with pytest.raises(Bug, match="opened twice"):
         source.apply(prefill(3, opened(A)))
 

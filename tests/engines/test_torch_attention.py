@@ -34,11 +34,19 @@ def setting(layout: Layout, rng: random.Random) -> tuple[KvPool, TokenBatch]:
     lengths = [rng.randint(1, 60) for _ in range(3)]
     for lane, length in enumerate(lengths):
         ids = [rng.randrange(100) for _ in range(length)]
-        lanes.open(Open(Lane(lane), pack(ids), b"", Sampling(), 0, 0, ()))
+        lanes.open(
+            Open(
+                lane=Lane(lane), prompt=pack(ids), output=b"", sampling=Sampling(), choice=0, banned_until=0, banned=()
+            )
+        )
         lanes.extend(Lane(lane), [BlockIndex(blocks.pop()) for _ in range(-(-length // layout.block_size))])
     start = rng.randrange(lengths[1])
     prefills = [Chunk(Lane(1), start, lengths[1] - start, True), Chunk(Lane(2), 0, lengths[2], True)]
-    batch = build(Step(1, [], [], [], prefills, [Lane(0)], 0), lanes, frozenset())
+    batch = build(
+        Step(step_id=1, closed=[], opened=[], tables=[], prefills=prefills, decodes=[Lane(0)], decode_context=0),
+        lanes,
+        frozenset(),
+    )
     pool = KvPool(allocate(60 * block_bytes(layout), "cpu"), layout)
     pool.blocks.copy_(torch.randn(pool.blocks.shape, generator=torch.Generator().manual_seed(rng.randrange(99))))
     return pool, batch
@@ -69,7 +77,13 @@ def by_definition(pool: KvPool, batch: TokenBatch, call: LayerCall) -> torch.Ten
 @given(data=st.data())
 def test_attention_equals_its_definition(way: str, dtype: str, data: st.DataObject) -> None:
     kv_heads, group = data.draw(st.sampled_from([(1, 1), (2, 3), (3, 1), (1, 8)]))
-    layout = Layout(dtype, 2, kv_heads, data.draw(st.sampled_from([8, 16, 20])), data.draw(st.sampled_from([4, 16])))
+    layout = Layout(
+        dtype=dtype,
+        layers=2,
+        kv_heads=kv_heads,
+        head_dim=data.draw(st.sampled_from([8, 16, 20])),
+        block_size=data.draw(st.sampled_from([4, 16])),
+    )
     rng = random.Random(data.draw(st.integers(0, 10**6)))
     pool, batch = setting(layout, rng)
     made: dict[str, Rows | None] = {
@@ -94,11 +108,11 @@ def test_attention_equals_its_definition(way: str, dtype: str, data: st.DataObje
 
 def test_a_pool_too_small_is_refused() -> None:
     with pytest.raises(ConfigError, match="raise --kv-cache-bytes"):
-        KvPool(bytearray(1000), Layout("float32", 2, 2, 16, 16))
+        KvPool(bytearray(1000), Layout(dtype="float32", layers=2, kv_heads=2, head_dim=16, block_size=16))
 
 
 def test_a_pool_is_a_view_of_the_memory_handed_in() -> None:
-    layout = Layout("float32", 1, 1, 4, 2)
+    layout = Layout(dtype="float32", layers=1, kv_heads=1, head_dim=4, block_size=2)
     memory = bytearray(3 * block_bytes(layout))
     pool = KvPool(memory, layout)
     pool.blocks[1].fill_(1.0)

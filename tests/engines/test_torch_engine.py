@@ -34,7 +34,9 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def opened(lane: int, sampling: Sampling = GREEDY, output: bytes = b"") -> Open:
-    return Open(Lane(lane), pack(PROMPT), output, sampling, 0, 0, ())
+    return Open(
+        lane=Lane(lane), prompt=pack(PROMPT), output=output, sampling=sampling, choice=0, banned_until=0, banned=()
+    )
 
 
 def table(lane: int, first: int, count: int = 4) -> tuple[Lane, list[BlockIndex]]:
@@ -44,11 +46,21 @@ def table(lane: int, first: int, count: int = 4) -> tuple[Lane, list[BlockIndex]
 def test_columns_are_prefills_that_sample_then_decodes(model: Path) -> None:
     under_test = engine(model)
     first = under_test.run(
-        Step(1, [], [opened(2), opened(5)], [table(2, 1), table(5, 5)], [
-            Chunk(Lane(2), 0, 35, True), Chunk(Lane(5), 0, 10, False)], [], 0)
+        Step(step_id=1, closed=[], opened=[opened(2), opened(5)], tables=[table(2, 1), table(5, 5)], prefills=[
+            Chunk(Lane(2), 0, 35, True), Chunk(Lane(5), 0, 10, False)], decodes=[], decode_context=0)
     )  # fmt: skip
     assert (first.lanes, len(first.tokens), first.error) == ([2], 1, None)
-    second = under_test.run(Step(2, [], [], [], [Chunk(Lane(5), 10, 25, True)], [Lane(2)], 36))
+    second = under_test.run(
+        Step(
+            step_id=2,
+            closed=[],
+            opened=[],
+            tables=[],
+            prefills=[Chunk(Lane(5), 10, 25, True)],
+            decodes=[Lane(2)],
+            decode_context=36,
+        )
+    )
     assert second.lanes == [5, 2]
     assert second.tokens[0] == first.tokens[0]
     assert second.elapsed_s > 0
@@ -57,9 +69,29 @@ def test_columns_are_prefills_that_sample_then_decodes(model: Path) -> None:
 def test_a_dead_token_after_the_end_hurts_nobody(model: Path) -> None:
     """Run-ahead: lane 0 has ended, is decoded once more, then closed and taken by another sequence."""
     under_test = engine(model)
-    done = under_test.run(Step(1, [], [opened(0)], [table(0, 1)], [Chunk(Lane(0), 0, 35, True)], [], 0))
-    under_test.run(Step(2, [], [], [], [], [Lane(0)], 36))
-    again = under_test.run(Step(3, [Lane(0)], [opened(0)], [table(0, 9)], [Chunk(Lane(0), 0, 35, True)], [], 0))
+    done = under_test.run(
+        Step(
+            step_id=1,
+            closed=[],
+            opened=[opened(0)],
+            tables=[table(0, 1)],
+            prefills=[Chunk(Lane(0), 0, 35, True)],
+            decodes=[],
+            decode_context=0,
+        )
+    )
+    under_test.run(Step(step_id=2, closed=[], opened=[], tables=[], prefills=[], decodes=[Lane(0)], decode_context=36))
+    again = under_test.run(
+        Step(
+            step_id=3,
+            closed=[Lane(0)],
+            opened=[opened(0)],
+            tables=[table(0, 9)],
+            prefills=[Chunk(Lane(0), 0, 35, True)],
+            decodes=[],
+            decode_context=0,
+        )
+    )
     assert again.tokens == done.tokens
     under_test.check()
 
@@ -67,11 +99,33 @@ def test_a_dead_token_after_the_end_hurts_nobody(model: Path) -> None:
 def test_a_history_up_to_the_limit_and_one_dead_token_fit(model: Path) -> None:
     under_test = engine(model)
     prompt = [7] * 511
-    start = Open(Lane(0), pack(prompt), b"", GREEDY, 0, 0, ())
-    step = Step(1, [], [start], [table(0, 1, 32)], [Chunk(Lane(0), 0, 511, True)], [], 0)
+    start = Open(lane=Lane(0), prompt=pack(prompt), output=b"", sampling=GREEDY, choice=0, banned_until=0, banned=())
+    step = Step(
+        step_id=1,
+        closed=[],
+        opened=[start],
+        tables=[table(0, 1, 32)],
+        prefills=[Chunk(Lane(0), 0, 511, True)],
+        decodes=[],
+        decode_context=0,
+    )
     assert len(under_test.run(step).tokens) == 1
-    assert len(under_test.run(Step(2, [], [], [], [], [Lane(0)], 512)).tokens) == 1
-    assert len(under_test.run(Step(3, [], [], [], [], [Lane(0)], 513)).tokens) == 1
+    assert (
+        len(
+            under_test.run(
+                Step(step_id=2, closed=[], opened=[], tables=[], prefills=[], decodes=[Lane(0)], decode_context=512)
+            ).tokens
+        )
+        == 1
+    )
+    assert (
+        len(
+            under_test.run(
+                Step(step_id=3, closed=[], opened=[], tables=[], prefills=[], decodes=[Lane(0)], decode_context=513)
+            ).tokens
+        )
+        == 1
+    )
 
 
 @pytest.mark.parametrize("chunk", [3, 40])
@@ -112,9 +166,21 @@ def test_steps_run_in_order_on_one_other_thread(model: Path) -> None:
             enough.set()
 
     under_test.start(on_done)
-    under_test.submit(Step(1, [], [opened(0)], [table(0, 1)], [Chunk(Lane(0), 0, 35, True)], [], 0))
+    under_test.submit(
+        Step(
+            step_id=1,
+            closed=[],
+            opened=[opened(0)],
+            tables=[table(0, 1)],
+            prefills=[Chunk(Lane(0), 0, 35, True)],
+            decodes=[],
+            decode_context=0,
+        )
+    )
     for i in range(2, 6):
-        under_test.submit(Step(i, [], [], [], [], [Lane(0)], 0))
+        under_test.submit(
+            Step(step_id=i, closed=[], opened=[], tables=[], prefills=[], decodes=[Lane(0)], decode_context=0)
+        )
     assert enough.wait(20)
     under_test.close()
     assert [step for step, _ in told] == [1, 2, 3, 4, 5]
@@ -125,8 +191,12 @@ def test_a_failed_step_is_told_and_so_is_every_later_one(model: Path) -> None:
     under_test = engine(model)
     told: list[StepDone] = []
     under_test.start(told.append)
-    under_test.submit(Step(1, [Lane(3)], [], [], [], [], 0))
-    under_test.submit(Step(2, [], [opened(0)], [], [], [], 0))
+    under_test.submit(
+        Step(step_id=1, closed=[Lane(3)], opened=[], tables=[], prefills=[], decodes=[], decode_context=0)
+    )
+    under_test.submit(
+        Step(step_id=2, closed=[], opened=[opened(0)], tables=[], prefills=[], decodes=[], decode_context=0)
+    )
     under_test.close()
     assert [done.step_id for done in told] == [1, 2]
     assert all(done.error is not None and "lane 3 closed but not open" in done.error for done in told)

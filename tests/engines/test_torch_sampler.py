@@ -23,7 +23,17 @@ def sampler(
 ) -> Sampler:  # fmt: skip
     made = Sampler(len(sampling), vocab, "cpu")
     for lane, one in enumerate(sampling):
-        made.open(Open(Lane(lane), pack(prompt), pack(output), one, choice, banned_until, banned))
+        made.open(
+            Open(
+                lane=Lane(lane),
+                prompt=pack(prompt),
+                output=pack(output),
+                sampling=one,
+                choice=choice,
+                banned_until=banned_until,
+                banned=banned,
+            )
+        )
     return made
 
 

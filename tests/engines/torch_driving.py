@@ -25,9 +25,14 @@ GREEDY = Sampling(temperature=0.0)
 
 
 def engine(
-    path: Path, dtype: Literal["float32", "bfloat16"] = "float32", native: bool = True, deterministic: bool = False,
-    size_bytes: int = 4 << 20, block_size: int = 16, lanes: int = 8,
-) -> TorchEngine:  # fmt: skip
+    path: Path,
+    dtype: Literal["float32", "bfloat16"] = "float32",
+    native: bool = True,
+    deterministic: bool = False,
+    size_bytes: int = 4 << 20,
+    block_size: int = 16,
+    lanes: int = 8,
+) -> TorchEngine:
     """An engine on the CPU with one thread."""
     options = EngineOptions(
         cache_dir=CACHE,
@@ -117,7 +122,17 @@ class Driver:
             tables += self._grow(sequence, sequence.computed + count)
             sequence.computed += count
         self._steps += 1
-        done = self._run(Step(self._steps, closed, opened, tables, prefills, decodes, 0))
+        done = self._run(
+            Step(
+                step_id=self._steps,
+                closed=closed,
+                opened=opened,
+                tables=tables,
+                prefills=prefills,
+                decodes=decodes,
+                decode_context=0,
+            )
+        )
         assert done.lanes == [c.lane for c in prefills if c.sample] + decodes
         self._take(done, running, prefills)
 
@@ -143,9 +158,14 @@ class Driver:
         sequence.shared += len(sequence.blocks)
         sequence.computed = len(sequence.blocks) * self._size
         return Open(
-            sequence.lane, pack(sequence.prompt), pack(sequence.output), sequence.sampling, sequence.choice,
-            sequence.banned_until, sequence.banned,
-        )  # fmt: skip
+            lane=sequence.lane,
+            prompt=pack(sequence.prompt),
+            output=pack(sequence.output),
+            sampling=sequence.sampling,
+            choice=sequence.choice,
+            banned_until=sequence.banned_until,
+            banned=sequence.banned,
+        )
 
     def _grow(self, sequence: Sequence, upto: int) -> list[tuple[Lane, list[BlockIndex]]]:
         needed = -(-upto // self._size) - len(sequence.blocks)

@@ -142,9 +142,24 @@ def card(
     length: int = 512,
     revision: str = "r",
 ) -> Card:
-    layout = Layout("float32", 2, 2, 8, 16)
+    layout = Layout(dtype="float32", layers=2, kv_heads=2, head_dim=8, block_size=16)
     worker = WorkerId(f"{name}@1")
-    return Card(1, worker, name, model, revision, layout, 100, length, 8, 512, vocab, (2,), "h", able)
+    return Card(
+        schema=1,
+        worker=worker,
+        name=name,
+        model=model,
+        revision=revision,
+        layout=layout,
+        total_blocks=100,
+        max_model_len=length,
+        max_sequences=8,
+        max_step_tokens=512,
+        vocab_size=vocab,
+        eos_token_ids=(2,),
+        hash_check="h",
+        capabilities=able,
+    )
 
 
 class ScriptedPort:
@@ -190,8 +205,14 @@ class ScriptedPort:
         if request is None:
             return ()
         here = WorkerId("w0@1")
-        seen = (Candidate(here, 1.0, 3, {"wait": 0.25, "prefill": 0.75}),)
-        shadow = Shadow("dynamo", here, 4.5, "blocks", (Candidate(here, 4.5, 3, {"decode": 4.5}),))
+        seen = (Candidate(worker=here, cost_s=1.0, cached_tokens=3, parts={"wait": 0.25, "prefill": 0.75}),)
+        shadow = Shadow(
+            policy="dynamo",
+            chosen=here,
+            cost=4.5,
+            unit="blocks",
+            candidates=(Candidate(worker=here, cost_s=4.5, cached_tokens=3, parts={"decode": 4.5}),),
+        )
         decision = Routed(
             request_id=request_id,
             attempt=1,
@@ -221,7 +242,7 @@ class ScriptedPort:
         self.on_arrival()
         if self.refuse is not None:
             ended = [StreamEnded(StreamId(s), "abort", fault=self.refuse) for s in self._streams(request)]
-            self._deliver(Deliver([], [], ended=ended))
+            self._deliver(Deliver(streams=[], tokens=[], ended=ended))
         elif not self.silent:
             for stream in self._streams(request):
                 asyncio.get_running_loop().call_soon(self._step, request, StreamId(stream), 0)
@@ -240,8 +261,8 @@ class ScriptedPort:
         over = end >= min(limit, len(self.script)) or broken
         self._deliver(
             Deliver(
-                [stream] * len(given),
-                given,
+                streams=[stream] * len(given),
+                tokens=given,
                 started=[self._start(request, stream)] if at == 0 else [],
                 ended=[self._end(stream, end, limit, broken)] if over else [],
                 logprobs=self._logprobs(request, stream, given),
@@ -257,7 +278,7 @@ class ScriptedPort:
 
     def _end(self, stream: StreamId, end: int, limit: int, broken: bool) -> StreamEnded:
         if broken:
-            return StreamEnded(stream, "abort", fault=Fault("internal", "the worker died"))
+            return StreamEnded(stream, "abort", fault=Fault(kind="internal", message="the worker died"))
         if self.end == "stop" and end == len(self.script):
             return StreamEnded(stream, "stop", stop_token=self.script[-1])
         return StreamEnded(stream, "length")

@@ -86,5 +86,7 @@ def test_the_list_of_models_shows_what_holds(model_dir: Path) -> None:
 
 def test_only_what_is_lacking_leaves() -> None:
     assert VENDOR.within(ABLE.sampling) == VENDOR
-    assert VENDOR.within(ABLE.sampling - {"top_k"}) == Defaults(0.25, 0.75, 0, 0.125, 1.5, 6)
+    assert VENDOR.within(ABLE.sampling - {"top_k"}) == Defaults(
+        temperature=0.25, top_p=0.75, top_k=0, min_p=0.125, repetition_penalty=1.5, max_tokens=6
+    )
     assert VENDOR.within(frozenset()) == Defaults(temperature=0.0, max_tokens=6)

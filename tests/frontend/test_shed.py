@@ -19,7 +19,7 @@ from jedlik.kv.naming import Naming
 from jedlik.nodes.gateway.node import GatewayNode
 
 KEY = b"cluster key"
-COSTS = StepCosts(0.005, 0.001, 0.0, 0.001, 0.0)
+COSTS = StepCosts(base_s=0.005, prefill_token_s=0.001, prefill_pair_s=0.0, decode_sequence_s=0.001, context_token_s=0.0)
 
 
 class NodePort:
@@ -30,7 +30,7 @@ class NodePort:
         self._deliver: DeliverTo = lambda deliver: None
         worker = WorkerId("w0@1")
         self._tell(WorkerJoined(replace(card("w0"), hash_check=hash_check(KEY))))
-        for message in (Snapshot(0, 0, True, [], 0), load):
+        for message in (Snapshot(number=0, chunk=0, last=True, runs=[], digest=0), load):
             self._tell(FromWorker(worker, message))
 
     def send(self, event: Arrived | Abandoned | Cut | Consumed) -> None:
@@ -57,7 +57,20 @@ class NodePort:
 
 def test_a_client_gets_429_with_retry_after_and_may_ask_why(model_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("jedlik.routing.reuse.ENOUGH", 0)  # it may refuse from the first request on
-    busy = Load(1, 0.0, None, 0, 9, 6250, 0, 0, 0, 0, costs=COSTS, waiting_pairs=0)
+    busy = Load(
+        steps=1,
+        step_age_s=0.0,
+        step_predicted_s=None,
+        running=0,
+        waiting=9,
+        waiting_tokens=6250,
+        context_tokens=0,
+        held_blocks=0,
+        cached_blocks=0,
+        last_submit=0,
+        costs=COSTS,
+        waiting_pairs=0,
+    )
     port = NodePort(GatewayConfig(slo_ttft_s=1.0), busy)
     app = application(model_dir, port)
     for stream in (False, True):

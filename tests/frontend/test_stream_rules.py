@@ -104,7 +104,7 @@ def test_stop_string_may_be_included(model_dir: Path) -> None:
 
 def test_refusal_before_the_first_token_is_a_status(model_dir: Path) -> None:
     port = ScriptedPort(ids("x"))
-    port.refuse = Fault("overloaded", "full", retry_after_s=1.2)
+    port.refuse = Fault(kind="overloaded", message="full", retry_after_s=1.2)
     reply = chat(model_dir, port, stream=True)
     assert reply.status == 429
     assert (reply.headers["retry-after"], reply.headers["retry-after-ms"]) == ("2", "1200")

@@ -22,13 +22,33 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a C
 def text(path: Path, device: str, sampling: Sampling, prompt: list[int]) -> list[int]:
     options = EngineOptions(cache_dir=str(path), device=device, dtype="float32", max_model_len=256)  # type: ignore[arg-type]
     engine = TorchEngine(path, options, lambda _, where: allocate(1 << 20, where))
-    opened = Open(Lane(0), pack(prompt), b"", sampling, 0, 0, ())
+    opened = Open(lane=Lane(0), prompt=pack(prompt), output=b"", sampling=sampling, choice=0, banned_until=0, banned=())
     blocks = [BlockIndex(i) for i in range(1, 9)]
-    first = Step(1, [], [opened], [(Lane(0), blocks)], [Chunk(Lane(0), 0, 30, False)], [], 0)
+    first = Step(
+        step_id=1,
+        closed=[],
+        opened=[opened],
+        tables=[(Lane(0), blocks)],
+        prefills=[Chunk(Lane(0), 0, 30, False)],
+        decodes=[],
+        decode_context=0,
+    )
     assert engine.run(first).tokens == []
-    tokens = engine.run(Step(2, [], [], [], [Chunk(Lane(0), 30, len(prompt) - 30, True)], [], 0)).tokens
+    tokens = engine.run(
+        Step(
+            step_id=2,
+            closed=[],
+            opened=[],
+            tables=[],
+            prefills=[Chunk(Lane(0), 30, len(prompt) - 30, True)],
+            decodes=[],
+            decode_context=0,
+        )
+    ).tokens
     for step in range(3, 22):
-        tokens += engine.run(Step(step, [], [], [], [], [Lane(0)], 0)).tokens
+        tokens += engine.run(
+            Step(step_id=step, closed=[], opened=[], tables=[], prefills=[], decodes=[Lane(0)], decode_context=0)
+        ).tokens
     return tokens
 
 

@@ -19,8 +19,8 @@ def test_chunks_are_bounded_and_add_up(lengths: list[int], most: int) -> None:
     assert chunks
     assert all(sum(len(run.keys) for run in chunk) <= most for chunk in chunks)
     view, whole = CacheView(), CacheView()
-    whole.take(Snapshot(3, 0, True, runs, sum(range(key + 1))))
+    whole.take(Snapshot(number=3, chunk=0, last=True, runs=runs, digest=sum(range(key + 1))))
     for at, chunk in enumerate(chunks):
         assert not view.complete
-        view.take(Snapshot(3, at, at == len(chunks) - 1, chunk, sum(range(key + 1))))
+        view.take(Snapshot(number=3, chunk=at, last=at == len(chunks) - 1, runs=chunk, digest=sum(range(key + 1))))
     assert view.keys == whole.keys

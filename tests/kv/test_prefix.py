@@ -53,7 +53,10 @@ class Cache:
         runs = [Stored(parent, [key]) for key, parent in self._parents_first()]
         parts = [runs[at : at + chunk] for at in range(0, len(runs), chunk)] or [[]]
         last = len(parts) - 1
-        return [Snapshot(self.number, i, i == last, part, self.digest) for i, part in enumerate(parts)]
+        return [
+            Snapshot(number=self.number, chunk=i, last=i == last, runs=part, digest=self.digest)
+            for i, part in enumerate(parts)
+        ]
 
     def _parents_first(self) -> list[tuple[int, int | None]]:
         ordered: list[tuple[int, int | None]] = []
@@ -76,7 +79,7 @@ def index_of(*workers: WorkerId, budget: int = 1 << 20, closed: bool = True) -> 
     index = PrefixIndex(budget)
     for worker in workers:
         index.join(worker, closed)
-        assert index.replace(worker, Snapshot(0, 0, True, [], 0))
+        assert index.replace(worker, Snapshot(number=0, chunk=0, last=True, runs=[], digest=0))
     return index
 
 
@@ -179,7 +182,7 @@ def test_a_snapshot_replaces_everything_and_its_chunks_must_follow() -> None:
     assert index.replace(A, two)
     assert index.match([1, 2, 3, 4, 5]).deepest() == {A: 5}
     assert index.replace(A, one)
-    assert not index.replace(A, Snapshot(other.number, 2, True, [], 0))
+    assert not index.replace(A, Snapshot(number=other.number, chunk=2, last=True, runs=[], digest=0))
     index.check()
 
 
@@ -197,7 +200,7 @@ def test_a_worker_that_left_is_gone_at_once_and_its_bit_used_again_only_after_th
         index.check()
     assert len(index) == 7
     index.join(A)
-    index.replace(A, Snapshot(0, 0, True, [], 0))
+    index.replace(A, Snapshot(number=0, chunk=0, last=True, runs=[], digest=0))
     assert index.match(CHAIN).deepest() == {B: 7}
     index.check()
 
@@ -313,7 +316,12 @@ def test_most_counts_all_who_hold_as_much_as_anybody() -> None:
     assert index.match(CHAIN).most() == (0, 0)
     for worker, depth, closed in ((A, 3, True), (B, 5, True), (C, 5, False)):
         index.join(worker, closed)
-        index.replace(worker, Snapshot(0, 0, True, [Stored(None, CHAIN[:depth])], sum(CHAIN[:depth]) & MASK))
+        index.replace(
+            worker,
+            Snapshot(
+                number=0, chunk=0, last=True, runs=[Stored(None, CHAIN[:depth])], digest=sum(CHAIN[:depth]) & MASK
+            ),
+        )
     assert index.match(CHAIN).most() == (5, 2)
     assert index.match(CHAIN[:2]).most() == (2, 3)
     index.leave(B)
@@ -323,7 +331,9 @@ def test_most_counts_all_who_hold_as_much_as_anybody() -> None:
 
 
 def snapshot(keys: list[int], tier: int) -> Snapshot:
-    return Snapshot(0, 0, True, [Stored(None, keys)] if keys else [], sum(keys) & MASK, tier)
+    return Snapshot(
+        number=0, chunk=0, last=True, runs=[Stored(None, keys)] if keys else [], digest=sum(keys) & MASK, tier=tier
+    )
 
 
 def tiered(**depths: tuple[int, int, int]) -> PrefixIndex:

@@ -20,7 +20,32 @@ from jedlik.live.control_server import ControlServer
 from jedlik.net.frames import FrameParser
 
 GATEWAY = GatewayId("gateway@1")
-REPORT = Report(GATEWAY, 1.0, 1.0, Demand(0, 0, {}, 0, 0, 0, 0, {}, 0, 0, 0, 0, 0.0, 0.0, 0), 0, 0, 0, [])
+REPORT = Report(
+    gateway=GATEWAY,
+    at=1.0,
+    period_s=1.0,
+    demand=Demand(
+        arrived=0,
+        prompt_tokens=0,
+        prompts={},
+        answered=0,
+        answered_prompt_tokens=0,
+        cached_tokens=0,
+        output_tokens=0,
+        outputs={},
+        refused=0,
+        failed=0,
+        kept=0,
+        missed_alone=0,
+        ttft_sum_s=0.0,
+        itl_sum_s=0.0,
+        itl_count=0,
+    ),
+    waiting=0,
+    waiting_tokens=0,
+    in_flight=0,
+    workers=[],
+)
 
 
 class Supervisor:

@@ -64,10 +64,21 @@ class Heard:
 
 def card(key: bytes) -> Card:
     return Card(
-        schema=SCHEMA_VERSION, worker=WorkerId("w@1"), name="w", model="m", revision="r",
-        layout=Layout("bfloat16", 2, 1, 8, 16), total_blocks=100, max_model_len=256, max_sequences=8,
-        max_step_tokens=64, vocab_size=100, eos_token_ids=(2,), hash_check=hash_check(key), capabilities=CAPABILITIES,
-    )  # fmt: skip
+        schema=SCHEMA_VERSION,
+        worker=WorkerId("w@1"),
+        name="w",
+        model="m",
+        revision="r",
+        layout=Layout(dtype="bfloat16", layers=2, kv_heads=1, head_dim=8, block_size=16),
+        total_blocks=100,
+        max_model_len=256,
+        max_sequences=8,
+        max_step_tokens=64,
+        vocab_size=100,
+        eos_token_ids=(2,),
+        hash_check=hash_check(key),
+        capabilities=CAPABILITIES,
+    )
 
 
 def worker_driver(key: bytes = KEY) -> WorkerDriver:
@@ -101,7 +112,14 @@ def announce(folder: Path, address: str, pid: int | None = None) -> Announcement
 
 def request(tokens: int) -> Request:
     sampling, stopping = Sampling(seed=3), Stopping(max_tokens=tokens, ignore_eos=True)
-    return Request(RequestId("r"), StreamId(1), "m", pack(range(10, 40)), sampling, stopping)
+    return Request(
+        request_id=RequestId("r"),
+        first_stream=StreamId(1),
+        model="m",
+        prompt=pack(range(10, 40)),
+        sampling=sampling,
+        stopping=stopping,
+    )
 
 
 async def end(*tasks: "asyncio.Task[None]") -> None:
@@ -204,7 +222,7 @@ class BrokenEngine:
     """Says that a step ended which nobody asked for."""
 
     def start(self, on_done: Callable[[StepDone], None]) -> None:
-        asyncio.get_running_loop().call_soon(on_done, StepDone(99, [], [], 0.0))
+        asyncio.get_running_loop().call_soon(on_done, StepDone(step_id=99, lanes=[], tokens=[], elapsed_s=0.0))
 
     def submit(self, step: object) -> None:
         """Never called."""
@@ -231,7 +249,9 @@ def test_a_worker_whose_engine_failed_stops_running() -> None:
             self._on_done = on_done
 
         def submit(self, step: Step) -> None:
-            asyncio.get_running_loop().call_soon(self._on_done, StepDone(step.step_id, [], [], 0.0, error="no memory"))
+            asyncio.get_running_loop().call_soon(
+                self._on_done, StepDone(step_id=step.step_id, lanes=[], tokens=[], elapsed_s=0.0, error="no memory")
+            )
 
         def close(self) -> None:
             """Nothing to stop."""

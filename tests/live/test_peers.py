@@ -56,21 +56,45 @@ from jedlik.net.discovery.local import Announcement, LocalDiscovery, Record, sta
 from jedlik.net.streams import Connection, serve
 
 KEY = b"k" * 32
-LAYOUT = Layout("bfloat16", 2, 1, 8, 16)
+LAYOUT = Layout(dtype="bfloat16", layers=2, kv_heads=1, head_dim=8, block_size=16)
 
 
 def card(name: str, revision: str = "r") -> Card:
     return Card(
-        schema=SCHEMA_VERSION, worker=WorkerId(f"{name}@1"), name=name, model="m", revision=revision, layout=LAYOUT,
-        total_blocks=100, max_model_len=256, max_sequences=8, max_step_tokens=64, vocab_size=100, eos_token_ids=(2,),
-        hash_check=hash_check(KEY), capabilities=CAPABILITIES,
-    )  # fmt: skip
+        schema=SCHEMA_VERSION,
+        worker=WorkerId(f"{name}@1"),
+        name=name,
+        model="m",
+        revision=revision,
+        layout=LAYOUT,
+        total_blocks=100,
+        max_model_len=256,
+        max_sequences=8,
+        max_step_tokens=64,
+        vocab_size=100,
+        eos_token_ids=(2,),
+        hash_check=hash_check(KEY),
+        capabilities=CAPABILITIES,
+    )
 
 
 SUBMIT = Submit(
-    Handle(7), RequestId("r"), 0, 1, pack(range(40)), b"", Sampling(seed=1), Stopping(max_tokens=0), "", "", 0, None,
-    None, 1, push=Push(LAYOUT, 0),
-)  # fmt: skip
+    handle=Handle(7),
+    request_id=RequestId("r"),
+    choice=0,
+    attempt=1,
+    prompt=pack(range(40)),
+    output=b"",
+    sampling=Sampling(seed=1),
+    stopping=Stopping(max_tokens=0),
+    tenant="",
+    salt="",
+    priority=0,
+    budget_s=None,
+    output_hint=None,
+    number=1,
+    push=Push(LAYOUT, 0),
+)
 
 
 class Idle:
@@ -308,14 +332,26 @@ def test_a_worker_of_another_revision_is_asked_for_nothing() -> None:
     run(scenario)
 
 
-MOVE = Move(1, DEVICE, [1], Place("device", B), [2], [BlockId(b"x" * 16)], None, 1.0, Handle(7))
+MOVE = Move(
+    number=1,
+    source=DEVICE,
+    source_blocks=[1],
+    target=Place("device", B),
+    target_blocks=[2],
+    ids=[BlockId(b"x" * 16)],
+    parent=None,
+    deadline_s=1.0,
+    ticket=Handle(7),
+)
 
 
 def test_moves_go_to_the_carrier_and_what_it_tells_from_a_thread_to_the_node() -> None:
     wanted: list[Order] = [MOVE, CancelMove(1), Revoke(B, [Handle(7)])]
     told: Sequence[Told] = [
-        Moved(1, 1, path="shm"), Revoked(B, [Handle(7)]), PathsMeasured([PathCosts("shm", 1e-6, 1e-9)]),
-    ]  # fmt: skip
+        Moved(number=1, blocks=1, path="shm"),
+        Revoked(B, [Handle(7)]),
+        PathsMeasured([PathCosts("shm", 1e-6, 1e-9)]),
+    ]
 
     async def scenario(folder: Path) -> None:
         node = Written(lambda event: list(wanted) if isinstance(event, ClientJoined) else [])
@@ -329,7 +365,7 @@ def test_moves_go_to_the_carrier_and_what_it_tells_from_a_thread_to_the_node() -
         await until(lambda: len(node.events) >= 5)
         assert node.events[2:] == told
         await a.end()
-        await a.carrier.tell(Moved(2, 0, "gone"))
+        await a.carrier.tell(Moved(number=2, blocks=0, cause="gone"))
         await asyncio.sleep(0)
         assert node.events[2:] == told  # nobody is told any more
 
@@ -347,7 +383,18 @@ def test_a_move_without_a_carrier_is_a_bug() -> None:
 
 
 def test_counters_travel_with_load_reports_when_they_have_changed() -> None:
-    load = Load(0, 0.0, None, 0, 0, 0, 0, 0, 0, 0)
+    load = Load(
+        steps=0,
+        step_age_s=0.0,
+        step_predicted_s=None,
+        running=0,
+        waiting=0,
+        waiting_tokens=0,
+        context_tokens=0,
+        held_blocks=0,
+        cached_blocks=0,
+        last_submit=0,
+    )
 
     def reporting(event: WorkerEvent) -> list[WorkerEffect]:
         gateways = [GatewayId("g@1")] if isinstance(event, FromClient | ClientJoined) else []

@@ -20,14 +20,37 @@ from jedlik.live.redact import Redactor
 
 SECRET = 123456
 WORKER = WorkerId("w@1")
-REQUEST = Request(RequestId("r"), StreamId(1), "m", pack([SECRET] * 40), Sampling(), Stopping())
+REQUEST = Request(
+    request_id=RequestId("r"),
+    first_stream=StreamId(1),
+    model="m",
+    prompt=pack([SECRET] * 40),
+    sampling=Sampling(),
+    stopping=Stopping(),
+)
 SUBMIT = Submit(
-    Handle(1), RequestId("r"), 0, 1, REQUEST.prompt, pack([SECRET]), Sampling(), Stopping(), "", "", 0, None, None, 1
+    handle=Handle(1),
+    request_id=RequestId("r"),
+    choice=0,
+    attempt=1,
+    prompt=REQUEST.prompt,
+    output=pack([SECRET]),
+    sampling=Sampling(),
+    stopping=Stopping(),
+    tenant="",
+    salt="",
+    priority=0,
+    budget_s=None,
+    output_hint=None,
+    number=1,
 )
 HISTORY: list[tuple[GatewayEvent, list[GatewayEffect]]] = [
     (Arrived(REQUEST), [ToWorkerEffect(WORKER, SUBMIT), Wake(2.0)]),
-    (FromWorker(WORKER, Tokens(1, [Handle(1)], [SECRET])), [Deliver([StreamId(1)], [SECRET])]),
-    (Woken(), [Deliver([], [], ended=[StreamEnded(StreamId(1), "stop", SECRET)])]),
+    (
+        FromWorker(WORKER, Tokens(step=1, handles=[Handle(1)], tokens=[SECRET])),
+        [Deliver(streams=[StreamId(1)], tokens=[SECRET])],
+    ),
+    (Woken(), [Deliver(streams=[], tokens=[], ended=[StreamEnded(StreamId(1), "stop", SECRET)])]),
 ]
 
 
@@ -121,12 +144,21 @@ def test_a_node_that_fails_ends_the_replay_and_is_told(tmp_path: Path) -> None:
 
 def test_what_workers_ask_of_workers_is_kept_without_token_ids() -> None:
     redact = Redactor(b"key", 16)
-    push = Push(Layout("float32", 1, 1, 8, 16), 0)
+    push = Push(Layout(dtype="float32", layers=1, kv_heads=1, head_dim=8, block_size=16), 0)
     asked = redact(ToWorkerEffect(WORKER, msgspec.structs.replace(SUBMIT, push=push)))
     assert isinstance(asked.message, Submit)
     assert asked.message.push == push
     assert asked.message.prompt == redact.packed(SUBMIT.prompt) != SUBMIT.prompt
-    move = Move(1, Place("device"), [1], Place("host"), [2], [BlockId(b"i" * 16)], None, 1.0)
+    move = Move(
+        number=1,
+        source=Place("device"),
+        source_blocks=[1],
+        target=Place("host"),
+        target_blocks=[2],
+        ids=[BlockId(b"i" * 16)],
+        parent=None,
+        deadline_s=1.0,
+    )
     assert redact(move) == move  # identities are keyed digests, no tokens
 
 

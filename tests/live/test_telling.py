@@ -7,8 +7,8 @@ from jedlik.core.plans import Reason
 from jedlik.live.telling import Telling
 
 DECIDED = Planned(
-    1.0,
-    "jedlik",
+    at=1.0,
+    planner="jedlik",
     serving={"both": 1},
     starting={},
     draining={},
@@ -30,7 +30,7 @@ def told(*facts: Planned | MemberMoved, ended: str | None = None) -> list[str]:
 
 
 def moved(state: str, why: str) -> MemberMoved:
-    return MemberMoved(1.0, "worker-1", 2, state, "both", why)
+    return MemberMoved(at=1.0, name="worker-1", start=2, state=state, role="both", why=why)
 
 
 def test_a_decision_has_its_reasons_in_numbers() -> None:

@@ -16,7 +16,9 @@ def test_every_key_is_read_and_nothing_else() -> None:
         "temperature": 0.7, "top_p": 0.8, "top_k": 20, "min_p": 0.05, "repetition_penalty": 1.05, "max_new_tokens": 64,
         "do_sample": False, "max_length": 20, "num_beams": 4, "eos_token_id": [1, 2], "transformers_version": "5.0",
     }  # fmt: skip
-    assert generation.parsed(values, "x") == Defaults(0.7, 0.8, 20, 0.05, 1.05, 64)
+    assert generation.parsed(values, "x") == Defaults(
+        temperature=0.7, top_p=0.8, top_k=20, min_p=0.05, repetition_penalty=1.05, max_tokens=64
+    )
 
 
 @pytest.mark.parametrize(

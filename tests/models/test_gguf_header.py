@@ -124,6 +124,8 @@ def test_sampling_that_a_file_recommends_is_read(tmp_path: Path) -> None:
     said: dict[str, object] = {"temp": 0.7, "top_p": 0.95, "top_k": -1, "min_p": 0.0, "penalty_repeat": 1.05}
     path.write_bytes(file({**LLAMA, **{f"general.sampling.{name}": value for name, value in said.items()}}))
     read = gguf_header.sampling(gguf_header.read(path))
-    assert generation.parsed(read, "x") == Defaults(0.7, 0.95, 0, 0.0, 1.05)
+    assert generation.parsed(read, "x") == Defaults(
+        temperature=0.7, top_p=0.95, top_k=0, min_p=0.0, repetition_penalty=1.05
+    )
     path.write_bytes(file())
     assert gguf_header.sampling(gguf_header.read(path)) == {}

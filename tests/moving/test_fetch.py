@@ -13,7 +13,7 @@ from jedlik.perf.paths import Paths
 from jedlik.perf.step import prefill_s
 
 SIZE, BLOCK_BYTES, STEP = 16, 1 << 20, 512
-COSTS = StepCosts(0.005, 1e-4, 0.0, 0.0, 0.0)
+COSTS = StepCosts(base_s=0.005, prefill_token_s=1e-4, prefill_pair_s=0.0, decode_sequence_s=0.0, context_token_s=0.0)
 """10,000 tokens a second: a block takes 1.6 ms."""
 FAST, SLOW, MIDDLE = 1e-10, 1e-8, 1e-9
 """Seconds per byte; a block takes 0.1, 10 and 1 ms."""
@@ -77,7 +77,7 @@ def test_a_queue_on_the_path_counts() -> None:
 
 def test_what_gains_hardly_anything_is_computed() -> None:
     """A tenth of the prefill saved, and a millisecond, are not worth the risk."""
-    flat = StepCosts(0.0, 1e-4, 0.0, 0.0, 0.0)
+    flat = StepCosts(base_s=0.0, prefill_token_s=1e-4, prefill_pair_s=0.0, decode_sequence_s=0.0, context_token_s=0.0)
     saved_s = 80 * SIZE * 1e-4
     just_enough_s = (1 - LEAST_GAIN_SHARE) * saved_s - LEAST_GAIN_S
     for factor, parts in ((0.99, [Part("disk", 0, 80)]), (1.01, [])):
@@ -87,7 +87,7 @@ def test_what_gains_hardly_anything_is_computed() -> None:
 
 def test_a_part_is_cut_where_a_step_less_is_needed() -> None:
     """Steps of this engine cost much, whatever they hold: fetching pays only as far as it saves one."""
-    steps = StepCosts(1.0, 1e-6, 0.0, 0.0, 0.0)
+    steps = StepCosts(base_s=1.0, prefill_token_s=1e-6, prefill_pair_s=0.0, decode_sequence_s=0.0, context_token_s=0.0)
     known = paths(disk=0.02 / BLOCK_BYTES)
     assert planned(known, ("disk", 60), costs=steps) == [Part("disk", 0, 37)]  # of 1601 tokens 1009 are left: 2 steps
     assert planned(known, ("disk", 30), costs=steps) == [Part("disk", 0, 5)]
@@ -157,7 +157,7 @@ COST = st.floats(0.0, 1e-3)
 def test_no_other_way_is_better_and_none_is_worse_than_computing(
     engine: tuple[float, float, float], tiers: list[tuple[int, float, int]], device: int, tokens: int
 ) -> None:
-    costs, known, step = StepCosts(*engine, 0.0, 0.0), Paths(), 4 * SIZE
+    costs, known, step = StepCosts.of([*engine, 0.0, 0.0]), Paths(), 4 * SIZE
     depths = []
     for number, (blocks, byte_s, queue) in enumerate(tiers):
         known.measured(PathCosts(f"t{number}", 0.0, byte_s))

@@ -39,7 +39,7 @@ from jedlik.nodes.gateway.node import GatewayNode
 KEY = b"cluster key"
 BLOCK = 4
 EOS = 2
-COSTS = StepCosts(0.005, 0.001, 0.0, 0.001, 0.0)
+COSTS = StepCosts(base_s=0.005, prefill_token_s=0.001, prefill_pair_s=0.0, decode_sequence_s=0.001, context_token_s=0.0)
 A, B, C = WorkerId("a@1"), WorkerId("b@1"), WorkerId("c@1")
 EffectT = TypeVar("EffectT", bound=GatewayEffect)
 FactT = TypeVar("FactT", bound=Fact)
@@ -52,7 +52,7 @@ def card(worker: WorkerId, model: str = "m", max_model_len: int = 400) -> Card:
         name=worker.split("@")[0],
         model=model,
         revision="r1",
-        layout=Layout("float32", 1, 1, 8, BLOCK),
+        layout=Layout(dtype="float32", layers=1, kv_heads=1, head_dim=8, block_size=BLOCK),
         total_blocks=1000,
         max_model_len=max_model_len,
         max_sequences=8,
@@ -74,7 +74,7 @@ def gateway(
     node = GatewayNode(config, GatewayId("g@1"), Naming(KEY))
     for worker in workers:
         node.handle(WorkerJoined(card(worker)), now)
-        node.handle(FromWorker(worker, Snapshot(0, 0, True, [], 0)), now)
+        node.handle(FromWorker(worker, Snapshot(number=0, chunk=0, last=True, runs=[], digest=0)), now)
     return node
 
 
@@ -82,12 +82,12 @@ def request(
     name: str = "r", prompt: Sequence[int] = range(10, 30), stream: int = 1, max_tokens: int = 8, choices: int = 1
 ) -> Request:
     return Request(
-        RequestId(name),
-        StreamId(stream),
-        "m",
-        pack(prompt),
-        Sampling(seed=1, temperature=0.0),
-        Stopping(max_tokens=max_tokens),
+        request_id=RequestId(name),
+        first_stream=StreamId(stream),
+        model="m",
+        prompt=pack(prompt),
+        sampling=Sampling(seed=1, temperature=0.0),
+        stopping=Stopping(max_tokens=max_tokens),
         choices=choices,
         tenant="t",
     )
@@ -108,7 +108,21 @@ def stored(number: int, keys: list[int]) -> Facts:
 
 def load(last_submit: int = 0, **changes: object) -> Load:
     """An idle worker's report, with changes."""
-    return replace(Load(1, 0.0, None, 0, 0, 0, 0, 0, 0, last_submit), **changes)
+    return replace(
+        Load(
+            steps=1,
+            step_age_s=0.0,
+            step_predicted_s=None,
+            running=0,
+            waiting=0,
+            waiting_tokens=0,
+            context_tokens=0,
+            held_blocks=0,
+            cached_blocks=0,
+            last_submit=last_submit,
+        ),
+        **changes,
+    )
 
 
 def said(worker: WorkerId, message: Tokens | Load | Facts | Snapshot | State) -> FromWorker:
@@ -116,19 +130,19 @@ def said(worker: WorkerId, message: Tokens | Load | Facts | Snapshot | State) ->
 
 
 def first(handle: Handle, token: int, cached: int = 0) -> Tokens:
-    return Tokens(1, [handle], [token], started=[Started(handle, cached, 0.25)])
+    return Tokens(step=1, handles=[handle], tokens=[token], started=[Started(handle, cached, 0.25)])
 
 
 def more(handle: Handle, token: int) -> Tokens:
-    return Tokens(2, [handle], [token])
+    return Tokens(step=2, handles=[handle], tokens=[token])
 
 
 def last(handle: Handle, token: int, reason: FinishReason = "length", stop_token: int | None = None) -> Tokens:
-    return Tokens(3, [handle], [token], finished=[Finished(handle, reason, stop_token)])
+    return Tokens(step=3, handles=[handle], tokens=[token], finished=[Finished(handle, reason, stop_token)])
 
 
 def broken(handle: Handle, fault: Fault) -> Tokens:
-    return Tokens(3, [], [], finished=[Finished(handle, "abort", None, fault)])
+    return Tokens(step=3, handles=[], tokens=[], finished=[Finished(handle, "abort", None, fault)])
 
 
 def of(kind: type[EffectT], effects: Iterable[GatewayEffect]) -> list[EffectT]:

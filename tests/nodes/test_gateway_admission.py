@@ -177,7 +177,7 @@ def test_every_stream_ends_once_whatever_comes(seed: int) -> None:
                 if rng.random() < 0.5:
                     take(node.handle(said(holder, replace(last(handle, 5), started=first(handle, 5).started)), now))
                 else:
-                    fault = Fault("overloaded", "full")
+                    fault = Fault(kind="overloaded", message="full")
                     message = last(handle, 5)
                     finished = [replace(message.finished[0], reason="abort", fault=fault)]
                     take(node.handle(said(holder, replace(message, handles=[], tokens=[], finished=finished)), now))

@@ -11,7 +11,7 @@ from jedlik.nodes.gateway.node import GatewayNode
 from jedlik.planning.lengths import bucket_of
 
 SLO = GatewayConfig(slo_ttft_s=0.5, slo_itl_s=0.1, shed=False)
-SLOW = StepCosts(1.0, 0.0, 0.0, 0.0, 0.0)
+SLOW = StepCosts(base_s=1.0, prefill_token_s=0.0, prefill_pair_s=0.0, decode_sequence_s=0.0, context_token_s=0.0)
 """No prompt keeps half a second at a worker like this."""
 
 
@@ -48,7 +48,7 @@ def test_demand_and_what_became_of_it() -> None:
         at = 0.2 if name == "kept" else 0.7
         chosen = next(w for w in (A, B) if submit.handle in node._peers[w].attempts)
         node.handle(said(chosen, first(submit.handle, 5, cached=16)), at)
-        end = Tokens(2, [submit.handle], [6], finished=[Finished(submit.handle, "length")])
+        end = Tokens(step=2, handles=[submit.handle], tokens=[6], finished=[Finished(submit.handle, "length")])
         node.handle(said(chosen, end), at + 0.05)
     demand = report(node, 1.0).demand
     assert (demand.arrived, demand.prompt_tokens, demand.prompts) == (2, 40, {bucket_of(20): 2})
@@ -64,8 +64,12 @@ def test_a_request_that_nobody_could_have_answered_in_time_is_told_apart() -> No
     node = gateway(A, config=SLO, reports=True)
     node.handle(said(A, load(costs=SLOW)), 0.0)
     (submit,) = arrive(node, request(), 0.0)
-    node.handle(said(A, Tokens(1, [submit.handle], [5], started=[Started(submit.handle, 0, 0.0)])), 0.9)
-    node.handle(said(A, Tokens(2, [submit.handle], [6], finished=[Finished(submit.handle, "length")])), 0.95)
+    node.handle(
+        said(A, Tokens(step=1, handles=[submit.handle], tokens=[5], started=[Started(submit.handle, 0, 0.0)])), 0.9
+    )
+    node.handle(
+        said(A, Tokens(step=2, handles=[submit.handle], tokens=[6], finished=[Finished(submit.handle, "length")])), 0.95
+    )
     demand = report(node, 1.0).demand
     assert (demand.answered, demand.kept, demand.missed_alone) == (1, 0, 1)
 
@@ -76,7 +80,7 @@ def test_workers_are_seen_with_their_load_and_what_waits_at_the_gateway() -> Non
     seen = report(node, 1.0)
     (worker,) = seen.workers
     assert (worker.worker, worker.role, worker.running, worker.waiting_tokens) == (A, "both", 3, 500)
-    assert (worker.age_s, worker.costs, worker.trusted) == (0.5, (1.0, 0.0, 0.0, 0.0, 0.0), True)
+    assert (worker.age_s, worker.costs, worker.trusted) == (0.5, SLOW, True)
     alone = gateway(reports=True, config=GatewayConfig(no_worker_wait_s=9.0))
     arrive(alone, request(), 0.0)
     seen = report(alone, 1.0)

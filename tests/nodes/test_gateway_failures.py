@@ -75,8 +75,8 @@ def test_a_lost_worker_s_stream_goes_on_elsewhere_with_the_tokens_already_sent()
     ]
     node.check()
     assert node.handle(said(worker, more(submit.handle, 99)), 0.35) == []
-    started_again = Tokens(1, [again.handle], [9], started=[first(again.handle, 0).started[0]])
-    assert node.handle(said(second, started_again), 0.4) == [Deliver([StreamId(1)], [9])]
+    started_again = Tokens(step=1, handles=[again.handle], tokens=[9], started=[first(again.handle, 0).started[0]])
+    assert node.handle(said(second, started_again), 0.4) == [Deliver(streams=[StreamId(1)], tokens=[9])]
     effects = node.handle(said(second, last(again.handle, EOS, "stop", EOS)), 0.5)
     [answer] = facts(Answered, effects)
     assert (answer.attempts, answer.output_tokens, answer.cached_tokens) == (2, 4, 4)
@@ -162,7 +162,7 @@ def test_attempts_are_limited() -> None:
 def test_a_fault_that_another_worker_may_not_have_moves_the_stream(kind: FaultKind) -> None:
     node = gateway(A, B)
     [(worker, submit)] = submits(node.handle(Arrived(request()), 0.0))
-    effects = node.handle(said(worker, broken(submit.handle, Fault(kind, "no"))), 0.1)
+    effects = node.handle(said(worker, broken(submit.handle, Fault(kind=kind, message="no"))), 0.1)
     assert [w for w, _ in submits(effects)] == [other(worker)]
     assert ended(effects) == []
     node.check()
@@ -172,16 +172,20 @@ def test_a_fault_that_another_worker_may_not_have_moves_the_stream(kind: FaultKi
 def test_a_fault_of_the_request_ends_it(kind: FaultKind) -> None:
     node = gateway(A, B)
     [(worker, submit)] = submits(node.handle(Arrived(request()), 0.0))
-    fault = Fault(kind, "no", param="prompt")
+    fault = Fault(kind=kind, message="no", param="prompt")
     effects = node.handle(said(worker, broken(submit.handle, fault)), 0.1)
-    assert of(Deliver, effects) == [Deliver([], [], [], [StreamEnded(StreamId(1), "abort", None, fault)])]
+    assert of(Deliver, effects) == [
+        Deliver(streams=[], tokens=[], started=[], ended=[StreamEnded(StreamId(1), "abort", None, fault)])
+    ]
     node.check()
 
 
 def test_overload_everywhere_is_said_at_once() -> None:
     node = gateway(A)
     [submit] = arrive(node, request())
-    effects = node.handle(said(A, broken(submit.handle, Fault("overloaded", "full", retry_after_s=3.0))), 0.1)
+    effects = node.handle(
+        said(A, broken(submit.handle, Fault(kind="overloaded", message="full", retry_after_s=3.0))), 0.1
+    )
     assert ended(effects) == [(1, "abort", "overloaded")]
 
 
@@ -275,7 +279,7 @@ def test_a_worker_that_breaks_the_protocol_is_fenced() -> None:
     for wrong in ([1, 2], [-1], [1000]):
         node = gateway(A, B)
         [(worker, submit)] = submits(node.handle(Arrived(request()), 0.0))
-        effects = node.handle(said(worker, Tokens(1, [submit.handle], wrong)), 0.1)
+        effects = node.handle(said(worker, Tokens(step=1, handles=[submit.handle], tokens=wrong)), 0.1)
         assert [k.worker for k in of(Kick, effects)] == [worker]
         assert [w for w, _ in submits(effects)] == [other(worker)]
         node.check()
@@ -300,7 +304,7 @@ def test_a_gap_in_the_facts_asks_for_a_snapshot_but_not_all_the_time() -> None:
     again = [at for at in range(20, 100) if without_notes(node.handle(said(A, Facts(4, [], 0)), at / 10))]
     assert again == [30, 50, 90]
     total = sum(keys) & (2**64 - 1)
-    node.handle(said(A, Snapshot(4, 0, True, [Stored(None, keys)], total)), 10.0)
+    node.handle(said(A, Snapshot(number=4, chunk=0, last=True, runs=[Stored(None, keys)], digest=total)), 10.0)
     assert without_notes(node.handle(said(A, Facts(5, [], total)), 10.1)) == []
 
 

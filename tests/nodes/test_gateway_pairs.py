@@ -65,7 +65,7 @@ def report(last_submit: int = 0, **changes: object) -> Load:
 def join(node: GatewayNode, worker: WorkerId, role: Role = "both", shape: Card | None = None) -> None:
     node.handle(WorkerJoined(shape or mover(worker)), 0.0)
     for tier in range(1 + len(shape.tiers if shape else ())):
-        node.handle(said(worker, Snapshot(0, 0, True, [], 0, tier)), 0.0)
+        node.handle(said(worker, Snapshot(number=0, chunk=0, last=True, runs=[], digest=0, tier=tier)), 0.0)
     node.handle(said(worker, State(1, role)), 0.0)
     node.handle(said(worker, report()), 0.0)
     node.check()
@@ -134,7 +134,9 @@ def test_no_booking_is_left_whatever_ends_the_attempt(how: str) -> None:
     if how == "abandoned":
         node.handle(Abandoned(submit.request_id), 0.1)
     elif how == "failed":
-        [(worker, again)] = submits(node.handle(said(A, broken(submit.handle, Fault("internal", "oh"))), 0.1))
+        [(worker, again)] = submits(
+            node.handle(said(A, broken(submit.handle, Fault(kind="internal", message="oh"))), 0.1)
+        )
         assert (worker, again.remote and again.remote.worker) == (C, B)
         assert booked(node, B) == (99, 0)
         node.handle(said(C, last(again.handle, 7)), 0.2)
@@ -218,8 +220,14 @@ def test_one_resync_asks_for_every_tier() -> None:
     join(node, A, shape=mover(A, (TierSize("host", 100),)))
     effects = node.handle(said(A, Facts(3, [], 0, 1)), 5.0)
     assert [e.message for e in of(ToWorkerEffect, effects)] == [Resync()]
-    assert of(ToWorkerEffect, node.handle(said(A, Snapshot(9, 0, True, [], 0, 0)), 5.1)) == []
-    assert of(ToWorkerEffect, node.handle(said(A, Snapshot(3, 0, True, [], 0, 1)), 5.1)) == []
+    assert (
+        of(ToWorkerEffect, node.handle(said(A, Snapshot(number=9, chunk=0, last=True, runs=[], digest=0, tier=0)), 5.1))
+        == []
+    )
+    assert (
+        of(ToWorkerEffect, node.handle(said(A, Snapshot(number=3, chunk=0, last=True, runs=[], digest=0, tier=1)), 5.1))
+        == []
+    )
     assert of(ToWorkerEffect, node.handle(said(A, Facts(4, [], 0, 1)), 9.0)) == []
     node.check()
 

@@ -56,14 +56,14 @@ class Engine:
 
     def step(self, rng: random.Random) -> Tokens | None:
         """One token of some sequences, or a fault instead."""
-        message = Tokens(self.steps, [], [], [], [])
+        message = Tokens(step=self.steps, handles=[], tokens=[], started=[], finished=[])
         for handle, (submit, position) in list(self.work.items()):
             dice = rng.random()
             if dice < 0.3:
                 continue
             if dice < 0.36:
                 kind = rng.choice(["unavailable", "internal"])
-                message.finished.append(Finished(handle, "abort", None, Fault(kind, "broken")))  # type: ignore[arg-type]
+                message.finished.append(Finished(handle, "abort", None, Fault(kind=kind, message="broken")))  # type: ignore[arg-type]
                 del self.work[handle]
                 continue
             self._give(message, handle, submit, position)

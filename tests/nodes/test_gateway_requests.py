@@ -49,12 +49,25 @@ def test_a_request_from_arrival_to_its_last_token() -> None:
     assert (routed.chosen, routed.prompt_tokens, routed.unit) == (A, 20, "tokens")
     assert node.explain(ask.request_id) == (routed,)
     started = StreamStarted(StreamId(1), A, 16)
-    assert node.handle(said(A, first(submit.handle, 7, cached=16)), 1.5) == [Deliver([StreamId(1)], [7], [started])]
-    assert node.handle(said(A, more(submit.handle, 8)), 1.6) == [Deliver([StreamId(1)], [8])]
+    assert node.handle(said(A, first(submit.handle, 7, cached=16)), 1.5) == [
+        Deliver(streams=[StreamId(1)], tokens=[7], started=[started])
+    ]
+    assert node.handle(said(A, more(submit.handle, 8)), 1.6) == [Deliver(streams=[StreamId(1)], tokens=[8])]
     effects = node.handle(said(A, last(submit.handle, EOS_TOKEN, "stop", EOS_TOKEN)), 2.0)
     end = StreamEnded(StreamId(1), "stop", EOS_TOKEN)
-    assert without_notes(effects) == [Deliver([StreamId(1)], [EOS_TOKEN], [], [end])]
-    answer = Answered(ask.request_id, 0, "stop", 20, 16, 3, 1, 0.25, 0.5, 1.0)
+    assert without_notes(effects) == [Deliver(streams=[StreamId(1)], tokens=[EOS_TOKEN], started=[], ended=[end])]
+    answer = Answered(
+        request_id=ask.request_id,
+        choice=0,
+        outcome="stop",
+        prompt_tokens=20,
+        cached_tokens=16,
+        output_tokens=3,
+        attempts=1,
+        queued_s=0.25,
+        ttft_s=0.5,
+        duration_s=1.0,
+    )
     assert facts(Answered, effects) == [answer]
     node.check()
     assert node.handle(said(A, more(submit.handle, 9)), 2.1) == []
@@ -135,7 +148,17 @@ def test_costs_are_seconds_where_every_candidate_has_a_profile() -> None:
     node = gateway(A, B)
     node.handle(said(A, load(costs=COSTS)), 0.0)
     assert _routed(node, "r1", 1).unit == "tokens"
-    node.handle(said(B, load(costs=StepCosts(0.005, 0.01, 0.0, 0.001, 0.0))), 0.0)
+    node.handle(
+        said(
+            B,
+            load(
+                costs=StepCosts(
+                    base_s=0.005, prefill_token_s=0.01, prefill_pair_s=0.0, decode_sequence_s=0.001, context_token_s=0.0
+                )
+            ),
+        ),
+        0.0,
+    )
     routed = _routed(node, "r2", 2)
     assert (routed.unit, routed.chosen) == ("s", A)
 
@@ -190,7 +213,7 @@ def test_consumption_is_acknowledged_with_the_next_tokens() -> None:
     assert node.handle(Consumed(StreamId(1), 5), 0.2) == []
     effects = node.handle(said(A, more(submit.handle, 20)), 0.3)
     assert effects[1:] == [ToWorkerEffect(A, Ack([submit.handle], [5]))]
-    assert node.handle(said(A, more(submit.handle, 21)), 0.3) == [Deliver([StreamId(1)], [21])]
+    assert node.handle(said(A, more(submit.handle, 21)), 0.3) == [Deliver(streams=[StreamId(1)], tokens=[21])]
 
 
 def test_consumption_is_acknowledged_at_once_when_the_worker_may_wait_for_it() -> None:
@@ -254,7 +277,12 @@ def test_max_tokens_zero_ends_without_a_token() -> None:
     node = gateway(A)
     [submit] = arrive(node, request(max_tokens=0))
     message = last(submit.handle, 5)
-    effects = node.handle(said(A, Tokens(1, [], [], first(submit.handle, 5).started, message.finished)), 0.5)
+    effects = node.handle(
+        said(
+            A, Tokens(step=1, handles=[], tokens=[], started=first(submit.handle, 5).started, finished=message.finished)
+        ),
+        0.5,
+    )
     [deliver] = of(Deliver, effects)
     assert (deliver.tokens, len(deliver.started)) == ([], 1)
     assert ended(effects) == [(1, "length", None)]

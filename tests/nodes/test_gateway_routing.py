@@ -24,7 +24,7 @@ def gateway(*workers: WorkerId, policy: Policy | None = None, shadow: Policy | N
     node = GatewayNode(config, GatewayId("g@1"), Naming(KEY), None, policy, shadow)
     for worker in workers:
         node.handle(WorkerJoined(card(worker)), 0.0)
-        node.handle(FromWorker(worker, Snapshot(0, 0, True, [], 0)), 0.0)
+        node.handle(FromWorker(worker, Snapshot(number=0, chunk=0, last=True, runs=[], digest=0)), 0.0)
         node.handle(said(worker, load(costs=COSTS)), 0.0)
     return node
 

@@ -144,7 +144,9 @@ def test_a_pull_waits_for_the_step_that_computes_what_is_wanted() -> None:
 
 def test_another_layout_is_refused_with_the_reason() -> None:
     world = Cluster([card(P), card(D)], WorkerConfig(block_size=4, max_sequences=8, max_step_tokens=8))
-    world.workers[P].node._movement._outgoing._card = replace(card(P), layout=Layout("bfloat16", 1, 1, 1, 4))
+    world.workers[P].node._movement._outgoing._card = replace(
+        card(P), layout=Layout(dtype="bfloat16", layers=1, kv_heads=1, head_dim=1, block_size=4)
+    )
     world.submit(D, handed(1, PROMPT))
     world.settle()
     assert world.heard[D].tokens[1] == continuation(PROMPT, STOPPING, 128)
@@ -289,7 +291,7 @@ def test_a_push_that_fails_ends_the_hand_off_and_not_the_request() -> None:
     name, move = world.moves.pop()
     assert move.target == Place("device", D)
     assert isinstance(move, Move)
-    world.send(name, Moved(move.number, 0, "failed", "test"))
+    world.send(name, Moved(number=move.number, blocks=0, cause="failed", path="test"))
     world.settle()
     assert world.heard[D].tokens[1] == continuation(PROMPT, STOPPING, 128)
     assert outcome(world).cause == "refused"

@@ -18,13 +18,13 @@ def test_a_fleet_begins() -> None:
     given = Given(Told(both=2), places(3), {"both": 2})
     first = [
         Launch("w0", 1, "both"),
-        Note(MemberMoved(0.0, "w0", 1, "starting", "both", "wanted")),
+        Note(MemberMoved(at=0.0, name="w0", start=1, state="starting", role="both", why="wanted")),
         Launch("w1", 1, "both"),
-        Note(MemberMoved(0.0, "w1", 1, "starting", "both", "wanted")),
+        Note(MemberMoved(at=0.0, name="w1", start=1, state="starting", role="both", why="wanted")),
         Note(
             Planned(
-                0.0,
-                "static",
+                at=0.0,
+                planner="static",
                 serving={"both": 0},
                 starting={"both": 2},
                 draining={"both": 0},
@@ -38,7 +38,7 @@ def test_a_fleet_begins() -> None:
     ]
     assert given.on(Woken(), 0.0) == first
     assert given.on(Woken(), 0.0) == [Wake(5.0)]
-    ready = Note(MemberMoved(60.0, "w0", 1, "serving", "both", "ready"))
+    ready = Note(MemberMoved(at=60.0, name="w0", start=1, state="serving", role="both", why="ready"))
     assert given.on(MemberReady("w0", 1, id_of("w0")), 60.0)[0] == ready
     assert given.planner.seen[-1].pools == {"both": Pool(1, (0.0,))}
 
@@ -54,9 +54,9 @@ def test_more_are_started_and_fewer_drained() -> None:
     )
     assert effects[:-2] == [
         Retire("w2", 1, 120.0),
-        Note(MemberMoved(10.0, "w2", 1, "draining", "both", "too many")),
+        Note(MemberMoved(at=10.0, name="w2", start=1, state="draining", role="both", why="too many")),
         Retire("w0", 1, 120.0),
-        Note(MemberMoved(10.0, "w0", 1, "draining", "both", "too many")),
+        Note(MemberMoved(at=10.0, name="w0", start=1, state="draining", role="both", why="too many")),
     ]
     assert [fact.done for fact in planned(effects)] == [("drain w2", "drain w0")]
     assert [fact.why for fact in planned(effects)] == ["less to do"]
@@ -119,7 +119,7 @@ def test_a_role_is_changed_rather_than_started() -> None:
     effects = given.on(report(5.0, workers), 5.0)
     assert effects[:2] == [
         ChangeRole(id_of("w0"), "decode"),
-        Note(MemberMoved(5.0, "w0", 1, "serving", "decode", "now decode")),
+        Note(MemberMoved(at=5.0, name="w0", start=1, state="serving", role="decode", why="now decode")),
     ]
     assert [(fact.done, fact.serving) for fact in planned(effects)] == [
         (("w0: prefill to decode",), {"prefill": 1, "decode": 3})
@@ -177,7 +177,9 @@ def test_who_ends_by_itself_is_started_again_later_and_later() -> None:
     assert given.ended("w1", 2) == [Launch("w1", 3, "both")]  # quick, the first time
     effects = given.on(MemberEnded("w1", 3, "crashed"))
     assert effects == [
-        Note(MemberMoved(100.0, "w1", 3, "waiting", "both", "crashed; next start in 0.5 s")),
+        Note(
+            MemberMoved(at=100.0, name="w1", start=3, state="waiting", role="both", why="crashed; next start in 0.5 s")
+        ),
         Wake(100.5),
     ]
     assert given.acts(Woken(), 100.4) == []
@@ -293,7 +295,7 @@ def test_gateways_that_hear_of_nobody_prove_nothing() -> None:
 def test_what_runs_is_adopted_and_kept() -> None:
     given = Given(Told(both=1), places(4), {"both": 2})
     assert given.on(Adopted("w1", 7, "both")) == [
-        Note(MemberMoved(0.0, "w1", 7, "starting", "both", "found running")),
+        Note(MemberMoved(at=0.0, name="w1", start=7, state="starting", role="both", why="found running")),
     ]
     given.ready("w1", 7)
     given.on(Adopted("w3", 2, "both"))

@@ -6,7 +6,7 @@ from jedlik.core.effects import RunStep, ToClient
 from jedlik.core.errors import Bug
 from jedlik.core.events import ClientJoined, ClientLost, Drain, FromClient, StepEnded, Woken
 from jedlik.core.facts import StepRan
-from jedlik.core.ids import GatewayId, Handle, Lane
+from jedlik.core.ids import BlockIndex, GatewayId, Handle, Lane
 from jedlik.core.protocol import (
     RUN_AHEAD_TOKENS,
     Ack,
@@ -33,15 +33,25 @@ def test_one_request_from_submit_to_its_last_token() -> None:
     assert [type(e.message) for e in join if isinstance(e, ToClient)] == [State, Load, Snapshot, Load][: len(join) - 1]
     submit = make_submit(1, PROMPT, stopping=Stopping(max_tokens=2, ignore_eos=True))
     effects = world.node.handle(FromClient(GATEWAY, submit), 1.0)
-    opened = Open(Lane(0), pack(PROMPT), b"", submit.sampling, 0, 0, ())
-    first = Step(1, [], [opened], [(Lane(0), [1, 2])], [Chunk(Lane(0), 0, 6, True)], [], 0)  # type: ignore[list-item]
-    second = Step(2, [], [], [], [], [Lane(0)], 7)
+    opened = Open(
+        lane=Lane(0), prompt=pack(PROMPT), output=b"", sampling=submit.sampling, choice=0, banned_until=0, banned=()
+    )
+    first = Step(
+        step_id=1,
+        closed=[],
+        opened=[opened],
+        tables=[(Lane(0), [BlockIndex(1), BlockIndex(2)])],
+        prefills=[Chunk(Lane(0), 0, 6, True)],
+        decodes=[],
+        decode_context=0,
+    )
+    second = Step(step_id=2, closed=[], opened=[], tables=[], prefills=[], decodes=[Lane(0)], decode_context=7)
     assert [e for e in effects if isinstance(e, RunStep)] == [RunStep(first), RunStep(second)]
-    effects = world.node.handle(StepEnded(StepDone(1, [Lane(0)], [500], 0.01)), 1.1)
+    effects = world.node.handle(StepEnded(StepDone(step_id=1, lanes=[Lane(0)], tokens=[500], elapsed_s=0.01)), 1.1)
     (tokens,) = [e.message for e in effects if isinstance(e, ToClient) and isinstance(e.message, Tokens)]
     assert (tokens.step, tokens.handles, tokens.tokens, tokens.finished) == (1, [1], [500], [])
     assert (tokens.started[0].handle, tokens.started[0].cached_tokens, tokens.started[0].queued_s) == (1, 0, 0.0)
-    effects = world.node.handle(StepEnded(StepDone(2, [Lane(0)], [501], 0.01)), 1.2)
+    effects = world.node.handle(StepEnded(StepDone(step_id=2, lanes=[Lane(0)], tokens=[501], elapsed_s=0.01)), 1.2)
     (tokens,) = [e.message for e in effects if isinstance(e, ToClient) and isinstance(e.message, Tokens)]
     assert (tokens.tokens, tokens.finished[0].reason, tokens.finished[0].stop_token) == ([501], "length", None)
     assert not [e for e in effects if isinstance(e, RunStep)]
@@ -363,13 +373,13 @@ def test_an_engine_failure_ends_everything() -> None:
     world = World()
     world.join()
     world.say(make_submit(1, PROMPT))
-    world.send(StepEnded(StepDone(1, [], [], 0.0, error="out of memory")))
+    world.send(StepEnded(StepDone(step_id=1, lanes=[], tokens=[], elapsed_s=0.0, error="out of memory")))
     fault = world.finished[1].fault
     assert fault is not None
     assert (fault.kind, "out of memory" in fault.message) == ("internal", True)
     assert world.drained
     assert world.states[-1].draining
-    world.send(StepEnded(StepDone(2, [], [], 0.0, error="out of memory")))
+    world.send(StepEnded(StepDone(step_id=2, lanes=[], tokens=[], elapsed_s=0.0, error="out of memory")))
 
 
 def test_an_answer_for_other_lanes_is_our_bug() -> None:
@@ -377,7 +387,7 @@ def test_an_answer_for_other_lanes_is_our_bug() -> None:
     world.join()
     world.say(make_submit(1, PROMPT))
     with pytest.raises(Bug, match="answers for lanes"):
-        world.node.handle(StepEnded(StepDone(1, [Lane(5)], [1], 0.01)), 0.0)
+        world.node.handle(StepEnded(StepDone(step_id=1, lanes=[Lane(5)], tokens=[1], elapsed_s=0.01)), 0.0)
 
 
 def test_facts_reach_every_gateway_and_a_snapshot_equals_them() -> None:

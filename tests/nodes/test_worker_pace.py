@@ -18,7 +18,7 @@ def plan(step_id: int, prefill_tokens: int, pairs: int = 0) -> StepPlan:
 
 def ran(pace: StepPace, step: StepPlan, elapsed_s: float) -> float | None:
     pace.launch(step, 0.0, behind=False)
-    pace.ended(step, StepDone(step.step_id, [], [], elapsed_s), elapsed_s)
+    pace.ended(step, StepDone(step_id=step.step_id, lanes=[], tokens=[], elapsed_s=elapsed_s), elapsed_s)
     return step.predicted_s
 
 

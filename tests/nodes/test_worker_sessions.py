@@ -30,9 +30,21 @@ from jedlik.nodes.worker.sessions import ClientSession, Sessions
 
 G, OTHER = GatewayId("g@1"), WorkerId("w-2@1")
 CARD = Card(
-    SCHEMA_VERSION, WorkerId("w@1"), "w", "m", "r", Layout("bfloat16", 1, 1, 8, 16), 101, 1000, 4, 512, 500, (2,),
-    "hash", Capabilities(),
-)  # fmt: skip
+    schema=SCHEMA_VERSION,
+    worker=WorkerId("w@1"),
+    name="w",
+    model="m",
+    revision="r",
+    layout=Layout(dtype="bfloat16", layers=1, kv_heads=1, head_dim=8, block_size=16),
+    total_blocks=101,
+    max_model_len=1000,
+    max_sequences=4,
+    max_step_tokens=512,
+    vocab_size=500,
+    eos_token_ids=(2,),
+    hash_check="hash",
+    capabilities=Capabilities(),
+)
 CONFIG = WorkerConfig(load_period_s=0.1, heartbeat_s=1.0)
 
 
@@ -64,17 +76,38 @@ def submit(
     handle: int, attempt: int = 1, request: str = "r", prompt: tuple[int, ...] = (5, 6), most: int = 8
 ) -> Submit:
     return Submit(
-        handle=Handle(handle), request_id=RequestId(request), choice=0, attempt=attempt, prompt=pack(list(prompt)),
-        output=b"", sampling=Sampling(), stopping=Stopping(max_tokens=most), tenant="", salt="", priority=0,
-        budget_s=None, output_hint=None, number=handle,
-    )  # fmt: skip
+        handle=Handle(handle),
+        request_id=RequestId(request),
+        choice=0,
+        attempt=attempt,
+        prompt=pack(list(prompt)),
+        output=b"",
+        sampling=Sampling(),
+        stopping=Stopping(max_tokens=most),
+        tenant="",
+        salt="",
+        priority=0,
+        budget_s=None,
+        output_hint=None,
+        number=handle,
+    )
 
 
 def load(last_submit: int) -> Load:
     return Load(
-        steps=1, step_age_s=0.0, step_predicted_s=None, running=0, waiting=0, waiting_tokens=0, context_tokens=0,
-        held_blocks=0, cached_blocks=0, last_submit=last_submit, step_s=None, preemptions=0,
-    )  # fmt: skip
+        steps=1,
+        step_age_s=0.0,
+        step_predicted_s=None,
+        running=0,
+        waiting=0,
+        waiting_tokens=0,
+        context_tokens=0,
+        held_blocks=0,
+        cached_blocks=0,
+        last_submit=last_submit,
+        step_s=None,
+        preemptions=0,
+    )
 
 
 @pytest.fixture
@@ -116,7 +149,13 @@ def test_the_columns_of_a_message_hold_all_since_the_last_one(sessions: Sessions
     (effect,) = out
     assert isinstance(effect, ToClient)
     expected = Tokens(
-        3, [Handle(1)], [9], [Started(Handle(1), 16, 0.25, None)], [Finished(Handle(1), "stop", 9)], [], 1
+        step=3,
+        handles=[Handle(1)],
+        tokens=[9],
+        started=[Started(Handle(1), 16, 0.25, None)],
+        finished=[Finished(Handle(1), "stop", 9)],
+        logprobs=[],
+        each=1,
     )
     assert effect.message == expected
     sessions.flush(4, out)
@@ -152,7 +191,7 @@ def test_a_submit_is_checked_against_the_card(sessions: Sessions[Answer], asked:
 
 
 def test_what_the_engine_objects_to_is_refused(sessions: Sessions[Answer]) -> None:
-    objection = Fault("invalid", "no such sampling here")
+    objection = Fault(kind="invalid", message="no such sampling here")
     assert sessions.fault(submit(1), objection) is objection
 
 

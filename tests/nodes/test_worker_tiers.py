@@ -20,7 +20,7 @@ from worker_world import GATEWAY, continuation, make_card, make_submit
 
 W = WorkerId("w@1")
 STOPPING = Stopping(max_tokens=3, ignore_eos=True)
-COSTS = StepCosts(0.01, 0.001, 0.0, 0.001, 0.0)
+COSTS = StepCosts(base_s=0.01, prefill_token_s=0.001, prefill_pair_s=0.0, decode_sequence_s=0.001, context_token_s=0.0)
 """A slow engine: fetching pays."""
 
 
@@ -99,7 +99,7 @@ def test_a_load_that_fails_is_a_miss_and_the_prompt_is_computed(cause: Cause) ->
     for block in move.target_blocks[2:]:
         world.workers[W].engine.memory[block] = [13] * 4  # whatever was written: it is not read
     world.spread(name, move, 2)
-    world.send(W, Moved(move.number, 2, cause, "file"))
+    world.send(W, Moved(number=move.number, blocks=2, cause=cause, path="file"))
     world.settle()
     assert world.heard[W].tokens[9] == continuation(text(1), STOPPING, 128)
     assert world.heard[W].started[9].cached_tokens == 8

@@ -60,7 +60,9 @@ def test_no_other_non_negative_answer_is_nearer(rows: list[list[float]], draw: r
 
 
 def test_the_nearest_of_a_linear_model_is_itself() -> None:
-    costs = StepCosts(0.01, 1e-4, 1e-8, 2e-3, 1e-6)
+    costs = StepCosts(
+        base_s=0.01, prefill_token_s=1e-4, prefill_pair_s=1e-8, decode_sequence_s=2e-3, context_token_s=1e-6
+    )
     assert list(nearest(lambda shape: shape_s(costs, shape)).__reduce__()[1]) == pytest.approx(
         [0.01, 1e-4, 1e-8, 2e-3, 1e-6], rel=1e-6
     )

@@ -16,7 +16,15 @@ COSTS = StepCosts(
 
 
 def test_a_step_is_the_sum_of_its_parts() -> None:
-    step = Step(1, [], [], [], [Chunk(Lane(0), 10, 5, True)], [Lane(1), Lane(2)], 300)
+    step = Step(
+        step_id=1,
+        closed=[],
+        opened=[],
+        tables=[],
+        prefills=[Chunk(Lane(0), 10, 5, True)],
+        decodes=[Lane(1), Lane(2)],
+        decode_context=300,
+    )
     assert shape_of(step) == StepShape(5, 10 * 5 + 15, 2, 300)
     assert step_s(COSTS, step) == pytest.approx(0.01 + 0.005 + 65e-7 + 0.004 + 300e-6)
 

@@ -4,7 +4,6 @@ model says misses, starts take what they take, ends are at once. Quick enough to
 from collections.abc import Callable, Mapping
 
 import numpy as np
-from msgspec.structs import astuple
 
 from jedlik.core.config import Role
 from jedlik.core.ids import WorkerId
@@ -18,7 +17,9 @@ from jedlik.planning.policy import Limits, Pool, Situation, Terms
 from jedlik.planning.requirement import misses, prefill_misses, slow_share
 from seen_given import worker_seen
 
-COSTS = StepCosts(0.008, 3.5e-5, 1.4e-9, 3.1e-5, 1.5e-8)
+COSTS = StepCosts(
+    base_s=0.008, prefill_token_s=3.5e-5, prefill_pair_s=1.4e-9, decode_sequence_s=3.1e-5, context_token_s=1.5e-8
+)
 """About a 32B model on two H200."""
 MODEL = LinearModel(COSTS)
 ENGINE = Engine(MODEL, 2048, 256, 16_000 * 64)
@@ -26,7 +27,23 @@ TICK_S = 10.0
 PROMISE = Promise(1.0, 0.03)
 PROMPT, ANSWER = 1500, 150
 LIMITS = Limits(12, 1, 1, 1)
-NOTHING = Demand(0, 0, {}, 0, 0, 0, 0, {}, 0, 0, 0, 0, 0.0, 0.0, 0)
+NOTHING = Demand(
+    arrived=0,
+    prompt_tokens=0,
+    prompts={},
+    answered=0,
+    answered_prompt_tokens=0,
+    cached_tokens=0,
+    output_tokens=0,
+    outputs={},
+    refused=0,
+    failed=0,
+    kept=0,
+    missed_alone=0,
+    ttft_sum_s=0.0,
+    itl_sum_s=0.0,
+    itl_count=0,
+)
 MIX = mix_of(ENGINE, Lengths({bucket_of(PROMPT): 1}, PROMPT), Lengths({bucket_of(ANSWER): 1}, ANSWER), 0.0, 1.0)
 
 
@@ -43,7 +60,7 @@ def seen(number: int, role: Role = "both", costs: StepCosts | None = COSTS) -> W
         total_blocks=16_000,
         block_size=64,
         max_sequences=256,
-        costs=None if costs is None else astuple(costs),
+        costs=costs,
     )
 
 

@@ -25,41 +25,73 @@ from jedlik.planning.baselines.kpa import Kpa
 from jedlik.planning.baselines.predictors import AutoRegressive, Constant, Kalman
 from jedlik.planning.policy import Limits, Planner, Pool, Situation, Terms
 
-MODEL = LinearModel(StepCosts(0.01, 1e-5, 0.0, 1e-3, 0.0))
+MODEL = LinearModel(
+    StepCosts(base_s=0.01, prefill_token_s=1e-5, prefill_pair_s=0.0, decode_sequence_s=1e-3, context_token_s=0.0)
+)
 """A step takes 10 ms, and 10 us for each prefilled token, 1 ms for each decode."""
 ENGINE = Engine(MODEL, max_step_tokens=4000, max_sequences=64, kv_tokens=100_000)
 USUAL = Asked(1000.0, 100.0)
 TERMS = Terms(Limits(100, 1, 1, 1), 0.95, 5.0, MODEL, 100_000)
-NOTHING = Demand(0, 0, {}, 0, 0, 0, 0, {}, 0, 0, 0, 0, 0.0, 0.0, 0)
+NOTHING = Demand(
+    arrived=0,
+    prompt_tokens=0,
+    prompts={},
+    answered=0,
+    answered_prompt_tokens=0,
+    cached_tokens=0,
+    output_tokens=0,
+    outputs={},
+    refused=0,
+    failed=0,
+    kept=0,
+    missed_alone=0,
+    ttft_sum_s=0.0,
+    itl_sum_s=0.0,
+    itl_count=0,
+)
 
 
 def asked_for(count: int, prompt: int = 1000, output: int = 100, cached: int = 0) -> Demand:
     return Demand(
-        count, count * prompt, {}, count, count * prompt, cached, count * output, {}, 0, 0, count, 0, 0.0, 0.0, 0
+        arrived=count,
+        prompt_tokens=count * prompt,
+        prompts={},
+        answered=count,
+        answered_prompt_tokens=count * prompt,
+        cached_tokens=cached,
+        output_tokens=count * output,
+        outputs={},
+        refused=0,
+        failed=0,
+        kept=count,
+        missed_alone=0,
+        ttft_sum_s=0.0,
+        itl_sum_s=0.0,
+        itl_count=0,
     )
 
 
 def worker(number: int, running: int = 0, waiting_tokens: int = 0, context: int = 0, role: Role = "both") -> WorkerSeen:
     return WorkerSeen(
-        WorkerId(f"w{number}@1"),
-        f"w{number}",
-        role,
-        False,
-        True,
-        0.0,
-        running,
-        0,
-        waiting_tokens,
-        context,
-        0,
-        6251,
-        16,
-        64,
-        4000,
-        None,
-        None,
-        1.0,
-        0,
+        worker=WorkerId(f"w{number}@1"),
+        name=f"w{number}",
+        role=role,
+        draining=False,
+        trusted=True,
+        age_s=0.0,
+        running=running,
+        waiting=0,
+        waiting_tokens=waiting_tokens,
+        context_tokens=context,
+        held_blocks=0,
+        total_blocks=6251,
+        block_size=16,
+        max_sequences=64,
+        max_step_tokens=4000,
+        step_s=None,
+        costs=None,
+        correction=1.0,
+        hit_tokens=0,
     )
 
 

@@ -5,7 +5,7 @@ from itertools import pairwise
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from msgspec.structs import astuple
+from msgspec.structs import astuple, replace
 
 from jedlik.core.plans import WorkerSeen
 from jedlik.core.protocol import StepCosts
@@ -17,7 +17,9 @@ from jedlik.planning.engine import CREDIBLE, CROOKED, Engine, Kind, Lengths, Mix
 from jedlik.planning.lengths import bucket_of, middle
 from seen_given import worker_seen
 
-COSTS = StepCosts(0.008, 3.5e-5, 1.4e-9, 3.1e-5, 1.5e-8)
+COSTS = StepCosts(
+    base_s=0.008, prefill_token_s=3.5e-5, prefill_pair_s=1.4e-9, decode_sequence_s=3.1e-5, context_token_s=1.5e-8
+)
 LINEAR = LinearModel(COSTS)
 PHASES = PhaseModel(
     PhaseCosts(
@@ -48,13 +50,13 @@ def told(
         max_step_tokens=chunk,
         max_sequences=sequences,
         total_blocks=blocks,
-        costs=None if costs is None else astuple(costs),
+        costs=costs,
     )
 
 
 def times(costs: StepCosts, factor: float) -> StepCosts:
     """All of them, so many times."""
-    return StepCosts(*(factor * cost for cost in astuple(costs)))
+    return costs.scaled(factor)
 
 
 def one_by_one(model: StepModel, prompt: int, cached: int, chunk: int) -> float:
@@ -153,7 +155,7 @@ def test_only_what_a_straight_line_cannot_explain_is_the_engines(factor: float, 
 
 
 def test_prefill_and_decode_are_judged_apart() -> None:
-    slow_prefill = StepCosts(COSTS.base_s, 10 * COSTS.prefill_token_s, COSTS.prefill_pair_s, *astuple(COSTS)[3:])
+    slow_prefill = replace(COSTS, prefill_token_s=10 * COSTS.prefill_token_s)
     engine = engine_of([told(slow_prefill)], LINEAR, 4000)
     assert engine is not None
     assert engine.prefill_factor > 2

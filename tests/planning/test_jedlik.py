@@ -20,7 +20,6 @@ from fluid_world import (
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from msgspec.structs import astuple
 
 from jedlik.core.config import Role
 from jedlik.core.plans import Wish
@@ -213,7 +212,7 @@ def test_nothing_is_released_while_reports_are_missing_but_more_is_started() -> 
 
 def test_nothing_is_released_where_the_model_is_not_to_be_believed() -> None:
     factor = 1.2 * CREDIBLE[1] * CROOKED
-    quick = StepCosts(*(cost / factor for cost in astuple(COSTS)))
+    quick = COSTS.scaled(1 / factor)
     world = settled(quick)
     wishes = world.run(WATCHED_S + 200)
     assert set(counts(wishes)) == {8}

@@ -11,8 +11,37 @@ from jedlik.planning.engine import Engine
 from jedlik.planning.lengths import bucket_of, middle
 from jedlik.planning.observe import FORGET_S, GUESS_OUTPUT_TOKENS, Habits, work_s
 
-ENGINE = Engine(LinearModel(StepCosts(0.008, 3.5e-5, 1.4e-9, 3.1e-5, 1.5e-8)), 2048, 64, 100_000)
-NOTHING = Demand(0, 0, {}, 0, 0, 0, 0, {}, 0, 0, 0, 0, 0.0, 0.0, 0)
+ENGINE = Engine(
+    LinearModel(
+        StepCosts(
+            base_s=0.008,
+            prefill_token_s=3.5e-5,
+            prefill_pair_s=1.4e-9,
+            decode_sequence_s=3.1e-5,
+            context_token_s=1.5e-8,
+        )
+    ),
+    2048,
+    64,
+    100_000,
+)
+NOTHING = Demand(
+    arrived=0,
+    prompt_tokens=0,
+    prompts={},
+    answered=0,
+    answered_prompt_tokens=0,
+    cached_tokens=0,
+    output_tokens=0,
+    outputs={},
+    refused=0,
+    failed=0,
+    kept=0,
+    missed_alone=0,
+    ttft_sum_s=0.0,
+    itl_sum_s=0.0,
+    itl_count=0,
+)
 
 
 def asked(count: int, prompt: int, output: int = 0, cached: int = 0) -> Demand:
@@ -125,10 +154,42 @@ def test_work_of_several_lengths_is_their_sum() -> None:
     short, long = bucket_of(300), bucket_of(7000)
     prompts = {short: 3, long: 2}
     tokens = 3 * middle(short) + 2 * middle(long)
-    demand = Demand(5, round(tokens), prompts, 0, 0, 0, 0, {}, 0, 0, 0, 0, 0.0, 0.0, 0)
+    demand = Demand(
+        arrived=5,
+        prompt_tokens=round(tokens),
+        prompts=prompts,
+        answered=0,
+        answered_prompt_tokens=0,
+        cached_tokens=0,
+        output_tokens=0,
+        outputs={},
+        refused=0,
+        failed=0,
+        kept=0,
+        missed_alone=0,
+        ttft_sum_s=0.0,
+        itl_sum_s=0.0,
+        itl_count=0,
+    )
     expected_s = 3 * ENGINE.prefill_s(middle(short), 0) + 2 * ENGINE.prefill_s(middle(long), 0)
     assert work_s(demand, ENGINE, 0.0) == pytest.approx(expected_s, rel=1e-3)
     # the mean that is known scales them all
-    double = Demand(5, round(2 * tokens), prompts, 0, 0, 0, 0, {}, 0, 0, 0, 0, 0.0, 0.0, 0)
+    double = Demand(
+        arrived=5,
+        prompt_tokens=round(2 * tokens),
+        prompts=prompts,
+        answered=0,
+        answered_prompt_tokens=0,
+        cached_tokens=0,
+        output_tokens=0,
+        outputs={},
+        refused=0,
+        failed=0,
+        kept=0,
+        missed_alone=0,
+        ttft_sum_s=0.0,
+        itl_sum_s=0.0,
+        itl_count=0,
+    )
     doubled_s = 3 * ENGINE.prefill_s(2 * middle(short), 0) + 2 * ENGINE.prefill_s(2 * middle(long), 0)
     assert work_s(double, ENGINE, 0.0) == pytest.approx(doubled_s, rel=1e-3)

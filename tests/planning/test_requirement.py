@@ -31,7 +31,9 @@ from jedlik.planning.requirement import (
     slow_share,
 )
 
-COSTS = StepCosts(0.008, 3.5e-5, 1.4e-9, 3.1e-5, 1.5e-8)
+COSTS = StepCosts(
+    base_s=0.008, prefill_token_s=3.5e-5, prefill_pair_s=1.4e-9, decode_sequence_s=3.1e-5, context_token_s=1.5e-8
+)
 """About a 32B model on two H200."""
 ENGINE = Engine(LinearModel(COSTS), 2048, 256, 1_000_000)
 PROMISE = Promise(1.0, 0.03)
@@ -155,7 +157,14 @@ def test_a_pace_satisfies_littles_law(mix: Mix, prefills: bool, each: float) -> 
 
 def test_a_pace_by_hand() -> None:
     """Steps of 10 ms and 0.1 ms per sequence, answers of 100 tokens, 20 a second: b = 2000 (0.01 + 0.0001 b)."""
-    engine = Engine(LinearModel(StepCosts(0.01, 0.0, 0.0, 1e-4, 0.0)), 2048, 256, 1_000_000)
+    engine = Engine(
+        LinearModel(
+            StepCosts(base_s=0.01, prefill_token_s=0.0, prefill_pair_s=0.0, decode_sequence_s=1e-4, context_token_s=0.0)
+        ),
+        2048,
+        256,
+        1_000_000,
+    )
     pace = pace_of(requests(100, 100, engine=engine), engine, 20.0, prefills=False)
     assert pace is not None
     assert pace.batch == pytest.approx(25, rel=0.01)

@@ -4,8 +4,40 @@ from jedlik.core.plans import Demand, Wish
 from jedlik.planning.named import make
 from jedlik.planning.policy import Limits, Situation, Terms
 
-QUIET = Demand(0, 0, {}, 0, 0, 0, 0, {}, 0, 0, 0, 0, 0.0, 0.0, 0)
-BUSY = Demand(99, 9900, {20: 99}, 9, 900, 0, 90, {10: 9}, 50, 0, 1, 0, 9.0, 0.9, 9)
+QUIET = Demand(
+    arrived=0,
+    prompt_tokens=0,
+    prompts={},
+    answered=0,
+    answered_prompt_tokens=0,
+    cached_tokens=0,
+    output_tokens=0,
+    outputs={},
+    refused=0,
+    failed=0,
+    kept=0,
+    missed_alone=0,
+    ttft_sum_s=0.0,
+    itl_sum_s=0.0,
+    itl_count=0,
+)
+BUSY = Demand(
+    arrived=99,
+    prompt_tokens=9900,
+    prompts={20: 99},
+    answered=9,
+    answered_prompt_tokens=900,
+    cached_tokens=0,
+    output_tokens=90,
+    outputs={10: 9},
+    refused=50,
+    failed=0,
+    kept=1,
+    missed_alone=0,
+    ttft_sum_s=9.0,
+    itl_sum_s=0.9,
+    itl_count=9,
+)
 
 
 def test_it_wishes_what_there_was_at_start() -> None:

@@ -9,7 +9,18 @@ BLOCK = 16
 COSTS = StepCosts(
     base_s=0.01, prefill_token_s=0.001, prefill_pair_s=1e-6, decode_sequence_s=0.002, context_token_s=1e-6
 )
-IDLE = Load(1, 0.0, None, 0, 0, 0, 0, 0, 0, 0)
+IDLE = Load(
+    steps=1,
+    step_age_s=0.0,
+    step_predicted_s=None,
+    running=0,
+    waiting=0,
+    waiting_tokens=0,
+    context_tokens=0,
+    held_blocks=0,
+    cached_blocks=0,
+    last_submit=0,
+)
 
 
 def card(name: str, max_sequences: int = 8) -> Card:
@@ -19,7 +30,7 @@ def card(name: str, max_sequences: int = 8) -> Card:
         name=name,
         model="m",
         revision="r1",
-        layout=Layout("float32", 1, 1, 8, BLOCK),
+        layout=Layout(dtype="float32", layers=1, kv_heads=1, head_dim=8, block_size=BLOCK),
         total_blocks=101,
         max_model_len=4000,
         max_sequences=max_sequences,
@@ -50,7 +61,19 @@ def load(
     requests: int = 0, queued: int = 0, context: int = 0, cache_blocks: int = 0, costs: StepCosts | None = COSTS
 ) -> Load:
     """Of a worker with so many requests in its batch, A tokens queued and S in decode."""
-    return Load(1, 0.0, None, requests, 0, queued, context, 0, cache_blocks, 0, costs=costs)
+    return Load(
+        steps=1,
+        step_age_s=0.0,
+        step_predicted_s=None,
+        running=requests,
+        waiting=0,
+        waiting_tokens=queued,
+        context_tokens=context,
+        held_blocks=0,
+        cached_blocks=cache_blocks,
+        last_submit=0,
+        costs=costs,
+    )
 
 
 def offer(name: str, report: Load | None, cached: int = 0) -> Offer:

@@ -4,7 +4,7 @@ import pytest
 from fleets import COSTS, IDLE, card
 from hypothesis import given
 from hypothesis import strategies as st
-from msgspec.structs import astuple, replace
+from msgspec.structs import replace
 
 from jedlik.core.ids import WorkerId
 from jedlik.core.protocol import Load, State, StepCosts
@@ -15,7 +15,7 @@ SHAPE = (50.0, 5000.0, 2.0, 400.0)
 
 
 def times(factor: float) -> StepCosts:
-    return StepCosts(*(cost * factor for cost in astuple(COSTS)))
+    return COSTS.scaled(factor)
 
 
 def told(factor: float, steps: int = 100, busy: int = 0) -> Load:

@@ -70,13 +70,22 @@ def test_a_pair_needs_the_same_revision_and_layout_and_the_same_kind_of_hand_off
     d, p = (replace(card(name), handoffs=("slots",)) for name in "dp")
     assert refusal(d, p) is None
     assert refusal(d, replace(p, revision="r2")) == "d@1 has another revision of the model"
-    assert refusal(d, replace(p, layout=Layout("bfloat16", 1, 1, 8, BLOCK))) == "d@1 has blocks of another layout"
+    assert (
+        refusal(d, replace(p, layout=Layout(dtype="bfloat16", layers=1, kv_heads=1, head_dim=8, block_size=BLOCK)))
+        == "d@1 has blocks of another layout"
+    )
     assert refusal(d, replace(p, handoffs=("nixl",))) == "p@1 takes part in no hand-off of blocks"
     assert refusal(card("d"), p) == "d@1 takes part in no hand-off of blocks"
 
 
 @pytest.mark.parametrize(
-    "changes", [{"revision": "r2"}, {"handoffs": ()}, {"layout": Layout("bfloat16", 1, 1, 8, BLOCK)}, {"model": "n"}]
+    "changes",
+    [
+        {"revision": "r2"},
+        {"handoffs": ()},
+        {"layout": Layout(dtype="bfloat16", layers=1, kv_heads=1, head_dim=8, block_size=BLOCK)},
+        {"model": "n"},
+    ],
 )
 def test_who_does_not_fit_is_not_asked(changes: dict[str, Any]) -> None:
     fleet = Fleet()

@@ -154,7 +154,10 @@ def test_names_are_those_of_the_table_and_a_wrong_one_says_the_nearest() -> None
 
 def test_equals_are_spread_by_turn_and_the_lowest_may_be_negative() -> None:
     def scored(*values: float) -> list[Candidate]:
-        return [Candidate(WorkerId(f"{name}@1"), v, 0, {}) for name, v in zip("abcd", values, strict=False)]
+        return [
+            Candidate(worker=WorkerId(f"{name}@1"), cost_s=v, cached_tokens=0, parts={})
+            for name, v in zip("abcd", values, strict=False)
+        ]
 
     near = scored(1.0, 1.009, 1.011)
     assert {lowest(near, ask(turn=i)).worker for i in range(50)} == {"a@1", "b@1"}

@@ -25,7 +25,7 @@ def noisy(workers: int, seed: int, gateway: GatewayConfig, gateways: int = 1) ->
     pool = setup.pools[0]
 
     def costs() -> StepCosts:
-        return StepCosts(*(cost * rng.uniform(1 - NOISE, 1 + NOISE) for cost in astuple(COSTS)))
+        return StepCosts.of(cost * rng.uniform(1 - NOISE, 1 + NOISE) for cost in astuple(COSTS))
 
     pools = tuple([replace(pool, name=f"p{n}", count=1, model=LinearModel(costs())) for n in range(workers)])
     return replace(setup, pools=pools)

@@ -21,7 +21,7 @@ CARD = Card(
     name="near",
     model="m",
     revision="r",
-    layout=Layout("float32", 1, 1, 8, 16),
+    layout=Layout(dtype="float32", layers=1, kv_heads=1, head_dim=8, block_size=16),
     total_blocks=101,
     max_model_len=4000,
     max_sequences=8,

@@ -17,7 +17,7 @@ from jedlik.serve.sizing import (
     threads,
 )
 
-LAYOUT = Layout("bfloat16", 30, 3, 64, 16)
+LAYOUT = Layout(dtype="bfloat16", layers=30, kv_heads=3, head_dim=64, block_size=16)
 BLOCK = 30 * 2 * 16 * 3 * 64 * 2
 
 

@@ -14,7 +14,7 @@ from jedlik.serve.settings import settle
 from jedlik.serve.supervisor import staff
 from jedlik.serve.units import shown
 
-LAYOUT = Layout("float32", 2, 1, 8, 16)
+LAYOUT = Layout(dtype="float32", layers=2, kv_heads=1, head_dim=8, block_size=16)
 BLOCK = 2 * 2 * 16 * 8 * 4
 
 

@@ -7,8 +7,12 @@ from jedlik.perf.model import LinearModel
 from jedlik.sim.attainable import Alone, Shared
 from jedlik.sim.workload.offered import Text
 
-FAST = LinearModel(StepCosts(0.01, 1e-4, 0.0, 0.0, 0.0))
-SLOW = LinearModel(StepCosts(0.02, 1e-4, 0.0, 0.0, 0.0))
+FAST = LinearModel(
+    StepCosts(base_s=0.01, prefill_token_s=1e-4, prefill_pair_s=0.0, decode_sequence_s=0.0, context_token_s=0.0)
+)
+SLOW = LinearModel(
+    StepCosts(base_s=0.02, prefill_token_s=1e-4, prefill_pair_s=0.0, decode_sequence_s=0.0, context_token_s=0.0)
+)
 
 
 def text(*ids: int, space: int = 0, piece_tokens: int = 64, short: int = 0) -> Text:
@@ -31,7 +35,17 @@ def test_prompts_up_to_a_length_need_nothing_cached_and_longer_ones_enough() -> 
 
 
 def test_attended_tokens_count() -> None:
-    alone = Alone([LinearModel(StepCosts(0.0, 0.0, 1e-6, 0.0, 0.0))], 1000, 1.0)
+    alone = Alone(
+        [
+            LinearModel(
+                StepCosts(
+                    base_s=0.0, prefill_token_s=0.0, prefill_pair_s=1e-6, decode_sequence_s=0.0, context_token_s=0.0
+                )
+            )
+        ],
+        1000,
+        1.0,
+    )
     assert alone.prefill_s(100, 1000) == pytest.approx(1e-6 * (100 * 1000 + 100 * 101 / 2))
 
 

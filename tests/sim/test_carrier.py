@@ -44,7 +44,7 @@ HOSTS = {A: "x", B: "y", C: "x"}
 
 def card(worker: WorkerId, host: str = "") -> Card:
     tiers = tuple(TierSize(tier, 100) for tier in ("host", "disk", "object"))
-    layout = Layout("float8", 1, 1, SIZE // 8, 4)
+    layout = Layout(dtype="float8", layers=1, kv_heads=1, head_dim=SIZE // 8, block_size=4)
     name = worker.partition("@")[0]
     return msgspec.structs.replace(
         make_card(), worker=worker, name=name, layout=layout, host=host, tiers=tiers, handoffs=("slots",)
@@ -79,14 +79,33 @@ class Yard:
 
 def push(number: int, target: WorkerId, blocks: int = 1, deadline_s: float = 10.0, ticket: int = 7) -> Move:
     indices = list(range(1, blocks + 1))
-    return Move(number, DEVICE, indices, Place("device", target), indices, [], None, deadline_s, Handle(ticket))
+    return Move(
+        number=number,
+        source=DEVICE,
+        source_blocks=indices,
+        target=Place("device", target),
+        target_blocks=indices,
+        ids=[],
+        parent=None,
+        deadline_s=deadline_s,
+        ticket=Handle(ticket),
+    )
 
 
 def own(number: int, source: Tier, target: Tier, slots: list[int], ids: str, parent: str = "") -> Move:
     """`ids` are letters, one a block."""
     names = [BlockId(letter.encode()) for letter in ids]
     above = BlockId(parent.encode()) if parent else None
-    return Move(number, Place(source), slots, Place(target), slots, names, above, 10.0)
+    return Move(
+        number=number,
+        source=Place(source),
+        source_blocks=slots,
+        target=Place(target),
+        target_blocks=slots,
+        ids=names,
+        parent=above,
+        deadline_s=10.0,
+    )
 
 
 def test_moves_of_one_path_wait_for_each_other_and_are_told_what_they_took() -> None:
@@ -227,5 +246,17 @@ def test_what_a_disk_or_store_does_not_hold_is_missing() -> None:
     yard.told.clear()
     yard.move(A, own(3, "disk", "device", [1, 2, 3], "pqr"))
     yard.move(A, own(4, "disk", "device", [2, 1], "pq"))
-    yard.move(B, Move(1, Place("object"), [], DEVICE, [4, 5], [BlockId(b"q"), BlockId(b"x")], None, 1.0))
+    yard.move(
+        B,
+        Move(
+            number=1,
+            source=Place("object"),
+            source_blocks=[],
+            target=DEVICE,
+            target_blocks=[4, 5],
+            ids=[BlockId(b"q"), BlockId(b"x")],
+            parent=None,
+            deadline_s=1.0,
+        ),
+    )
     assert [end[1:] for end in yard.ends()] == [(1, 1, "missing"), (3, 2, "missing"), (4, 0, "missing")]

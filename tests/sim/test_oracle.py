@@ -23,9 +23,27 @@ from jedlik.sim.setup import Pool, Setup
 from jedlik.sim.workload.offered import Offered, Text
 from jedlik.sim.world import simulate
 
-MODEL = LinearModel(StepCosts(0.005, 1e-4, 0.0, 1e-3, 1e-7))
+MODEL = LinearModel(
+    StepCosts(base_s=0.005, prefill_token_s=1e-4, prefill_pair_s=0.0, decode_sequence_s=1e-3, context_token_s=1e-7)
+)
 """1,000 tokens are prefilled in 105 ms."""
-NOTHING = Demand(0, 0, {}, 0, 0, 0, 0, {}, 0, 0, 0, 0, 0.0, 0.0, 0)
+NOTHING = Demand(
+    arrived=0,
+    prompt_tokens=0,
+    prompts={},
+    answered=0,
+    answered_prompt_tokens=0,
+    cached_tokens=0,
+    output_tokens=0,
+    outputs={},
+    refused=0,
+    failed=0,
+    kept=0,
+    missed_alone=0,
+    ttft_sum_s=0.0,
+    itl_sum_s=0.0,
+    itl_count=0,
+)
 NOW = Situation(0.0, 0.0, NOTHING, 0, 0, (), {}, False, False, 0.0, None, None)
 
 

@@ -14,8 +14,24 @@ D = WorkerId("worker-1@a")
 
 
 def submit(compute: bool = True) -> Submit:
-    push = Push(Layout("float32", 1, 1, 8, 16), 0, compute)
-    return Submit(Handle(1), R, 0, 1, b"", b"", Sampling(), Stopping(), "", "", 0, None, None, 1, push=push)
+    push = Push(Layout(dtype="float32", layers=1, kv_heads=1, head_dim=8, block_size=16), 0, compute)
+    return Submit(
+        handle=Handle(1),
+        request_id=R,
+        choice=0,
+        attempt=1,
+        prompt=b"",
+        output=b"",
+        sampling=Sampling(),
+        stopping=Stopping(),
+        tenant="",
+        salt="",
+        priority=0,
+        budget_s=None,
+        output_hint=None,
+        number=1,
+        push=push,
+    )
 
 
 def values(*told: tuple[WorkerId, Counters]) -> dict[str, float]:
@@ -31,7 +47,9 @@ def values(*told: tuple[WorkerId, Counters]) -> dict[str, float]:
 
 
 def handed_off(cause: str = "", compute: bool = True) -> HandedOff:
-    return HandedOff(R, 0, P, compute, 32, 2, 48, cause, 0.02)
+    return HandedOff(
+        request_id=R, choice=0, worker=P, compute=compute, tokens=32, blocks=2, wanted=48, cause=cause, elapsed_s=0.02
+    )
 
 
 def test_every_family_is_there_before_anybody_counted() -> None:
@@ -65,15 +83,59 @@ def test_hand_offs_are_counted_by_how_they_ended() -> None:
 
 def test_tiers_and_paths_are_counted_by_cause() -> None:
     counts = KvCounts()
-    counts.fact(Fetched(R, "host", 4, 3, "corrupt", 0.001))
-    counts.fact(Fetched(R, "disk", 2, 2, "", 0.001))
-    counts.fact(Fetched(R, "disk", 5, 0, "shadow", 0.001))
+    counts.fact(Fetched(request_id=R, tier="host", wanted=4, blocks=3, cause="corrupt", elapsed_s=0.001))
+    counts.fact(Fetched(request_id=R, tier="disk", wanted=2, blocks=2, cause="", elapsed_s=0.001))
+    counts.fact(Fetched(request_id=R, tier="disk", wanted=5, blocks=0, cause="shadow", elapsed_s=0.001))
     counts.fact(Verified("disk", 5, 1))
-    counts.fact(Offloaded("disk", 9, 4, "full", 0.1))
-    counts.fact(Carried("device", "host", "copy", 3, 300, "", 0.01, 0.02))
-    counts.fact(Carried("disk", "device", "file", 2, 200, "", 0.0, 0.02))
-    counts.fact(Carried("device", f"device of {D}", "shm", 5, 500, "", 0.0, 0.02))
-    counts.fact(Carried("device", f"device of {D}", "", 0, 0, "gone", 0.0, 0.0))
+    counts.fact(Offloaded(tier="disk", wanted=9, blocks=4, cause="full", elapsed_s=0.1))
+    counts.fact(
+        Carried(
+            source="device",
+            target="host",
+            path="copy",
+            blocks=3,
+            size_bytes=300,
+            cause="",
+            queued_s=0.01,
+            elapsed_s=0.02,
+        )
+    )
+    counts.fact(
+        Carried(
+            source="disk",
+            target="device",
+            path="file",
+            blocks=2,
+            size_bytes=200,
+            cause="",
+            queued_s=0.0,
+            elapsed_s=0.02,
+        )
+    )
+    counts.fact(
+        Carried(
+            source="device",
+            target=f"device of {D}",
+            path="shm",
+            blocks=5,
+            size_bytes=500,
+            cause="",
+            queued_s=0.0,
+            elapsed_s=0.02,
+        )
+    )
+    counts.fact(
+        Carried(
+            source="device",
+            target=f"device of {D}",
+            path="",
+            blocks=0,
+            size_bytes=0,
+            cause="gone",
+            queued_s=0.0,
+            elapsed_s=0.0,
+        )
+    )
     found = values((P, counts.counters()))
     assert found["jedlik_tier_hits_total{tier=host,worker=worker-0}"] == 3
     assert found["jedlik_tier_misses_total{cause=corrupt,tier=host,worker=worker-0}"] == 1

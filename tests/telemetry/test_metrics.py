@@ -16,7 +16,18 @@ from jedlik.telemetry.metrics import OUTCOMES, SHED, GatewayMetrics
 
 
 def answered(outcome: str) -> Answered:
-    return Answered(RequestId("r"), 0, outcome, 100, 64, 5, 1, 0.02, 0.3, 0.9)
+    return Answered(
+        request_id=RequestId("r"),
+        choice=0,
+        outcome=outcome,
+        prompt_tokens=100,
+        cached_tokens=64,
+        output_tokens=5,
+        attempts=1,
+        queued_s=0.02,
+        ttft_s=0.3,
+        duration_s=0.9,
+    )
 
 
 def values(metrics: GatewayMetrics) -> dict[str, float]:
@@ -46,8 +57,8 @@ def test_every_histogram_of_seconds_tells_an_hour_from_longer() -> None:
 def test_what_takes_long_is_counted_where_it_belongs() -> None:
     metrics = GatewayMetrics(dict)
     metrics.answered(replace(answered("stop"), ttft_s=500.0, duration_s=3000.0))
-    metrics.delivered(Deliver([StreamId(1)], [5]), 0.0)
-    metrics.delivered(Deliver([StreamId(1)], [5]), 27.0)
+    metrics.delivered(Deliver(streams=[StreamId(1)], tokens=[5]), 0.0)
+    metrics.delivered(Deliver(streams=[StreamId(1)], tokens=[5]), 27.0)
     found = values(metrics)
     for name, below, above in (
         ("time_to_first_token", "300", "600"),
@@ -74,9 +85,9 @@ def test_an_answered_request_is_counted() -> None:
 def test_inter_token_latency_is_per_stream_and_forgets_ended_ones() -> None:
     metrics = GatewayMetrics(dict)
     a, b = StreamId(1), StreamId(2)
-    metrics.delivered(Deliver([a, b], [5, 6]), 1.0)
-    metrics.delivered(Deliver([a], [5], ended=[StreamEnded(a, "stop")]), 1.04)
-    metrics.delivered(Deliver([a], [5]), 9.0)
+    metrics.delivered(Deliver(streams=[a, b], tokens=[5, 6]), 1.0)
+    metrics.delivered(Deliver(streams=[a], tokens=[5], ended=[StreamEnded(a, "stop")]), 1.04)
+    metrics.delivered(Deliver(streams=[a], tokens=[5]), 9.0)
     found = values(metrics)
     assert found["jedlik_inter_token_latency_seconds_count"] == 1
     assert found['jedlik_inter_token_latency_seconds_bucket{le="0.05"}'] == 1
@@ -85,7 +96,19 @@ def test_inter_token_latency_is_per_stream_and_forgets_ended_ones() -> None:
 
 def test_worker_gauges_follow_load_reports_and_go_with_the_worker() -> None:
     metrics = GatewayMetrics(lambda: {"worker-0": 101})
-    load = Load(9, 0.0, None, 3, 2, 50, 40, 25, 10, 1, step_s=0.01)
+    load = Load(
+        steps=9,
+        step_age_s=0.0,
+        step_predicted_s=None,
+        running=3,
+        waiting=2,
+        waiting_tokens=50,
+        context_tokens=40,
+        held_blocks=25,
+        cached_blocks=10,
+        last_submit=1,
+        step_s=0.01,
+    )
     metrics.load(WorkerId("worker-0@a"), load)
     found = values(metrics)
     assert found['jedlik_requests_running{worker="worker-0"}'] == 3
@@ -116,16 +139,34 @@ def test_one_line_a_request_in_both_formats() -> None:
 def test_streams_that_never_end_are_forgotten() -> None:
     metrics = GatewayMetrics(dict)
     for n in range(30_000):
-        metrics.delivered(Deliver([StreamId(n)], [5]), float(n))
+        metrics.delivered(Deliver(streams=[StreamId(n)], tokens=[5]), float(n))
     assert metrics.followed_streams() < 10_000
 
 
 def routed(shadow: Shadow | None = None, failure: str = "") -> Routed:
-    return Routed(RequestId("r"), 1, "t", 0.0, 9, WorkerId("a@1"), "s", (), failure=failure, shadow=shadow)
+    return Routed(
+        request_id=RequestId("r"),
+        attempt=1,
+        tenant="t",
+        at=0.0,
+        prompt_tokens=9,
+        chosen=WorkerId("a@1"),
+        unit="s",
+        candidates=(),
+        failure=failure,
+        shadow=shadow,
+    )
 
 
 def shadow(chosen: str | None, failure: str = "") -> Shadow:
-    return Shadow("dynamo", WorkerId(chosen) if chosen else None, 1.0, "blocks", (), failure)
+    return Shadow(
+        policy="dynamo",
+        chosen=WorkerId(chosen) if chosen else None,
+        cost=1.0,
+        unit="blocks",
+        candidates=(),
+        failure=failure,
+    )
 
 
 def test_a_shadows_choices_are_counted_by_agreement() -> None:
@@ -143,8 +184,26 @@ def test_a_shadows_choices_are_counted_by_agreement() -> None:
 
 def test_calibration_is_told_per_worker_and_goes_with_it() -> None:
     metrics = GatewayMetrics(dict)
-    metrics.first_token(FirstToken(RequestId("r"), 0, WorkerId("worker-0@a"), 0.5, 1.0, 1.9))
-    metrics.first_token(FirstToken(RequestId("r"), 0, WorkerId("worker-0@a"), 1.0, 1.0, 1.8))
+    metrics.first_token(
+        FirstToken(
+            request_id=RequestId("r"),
+            choice=0,
+            worker=WorkerId("worker-0@a"),
+            predicted_s=0.5,
+            observed_s=1.0,
+            ratio=1.9,
+        )
+    )
+    metrics.first_token(
+        FirstToken(
+            request_id=RequestId("r"),
+            choice=0,
+            worker=WorkerId("worker-0@a"),
+            predicted_s=1.0,
+            observed_s=1.0,
+            ratio=1.8,
+        )
+    )
     found = values(metrics)
     assert found['jedlik_ttft_calibration_ratio{worker="worker-0"}'] == 1.8
     assert found['jedlik_ttft_predicted_over_observed_ratio_bucket{le="0.5"}'] == 1
@@ -179,7 +238,18 @@ def test_requests_refused_for_load_are_counted_by_why_and_those_that_wait_are_to
 
 
 def test_requests_are_held_against_what_was_promised() -> None:
-    well = Answered(RequestId("r"), 0, "stop", 100, 64, 11, 1, 0.02, 0.3, 0.8)  # 50 ms a token
+    well = Answered(
+        request_id=RequestId("r"),
+        choice=0,
+        outcome="stop",
+        prompt_tokens=100,
+        cached_tokens=64,
+        output_tokens=11,
+        attempts=1,
+        queued_s=0.02,
+        ttft_s=0.3,
+        duration_s=0.8,
+    )  # 50 ms a token
     for promise, kept in (
         (Promise(), 3),
         (Promise(ttft_s=0.3), 3),
@@ -204,9 +274,12 @@ def test_requests_are_held_against_what_was_promised() -> None:
 def test_tokens_are_counted_by_the_worker_they_came_from_or_went_to() -> None:
     metrics = GatewayMetrics(dict)
     telemetry = GatewayTelemetry(metrics, Log("gateway", "human", StringIO(), lambda: 0.5), log_requests=False)
-    telemetry.heard(WorkerId("a@1"), Tokens(1, [Handle(1), Handle(2)], [7, 8]))
-    telemetry.heard(WorkerId("a@2"), Tokens(1, [Handle(1)], [7, 8, 9], each=3))
-    rows = (Candidate(WorkerId("b@1"), 0.1, 5, {}), Candidate(WorkerId("a@1"), 0.1, 4, {}))
+    telemetry.heard(WorkerId("a@1"), Tokens(step=1, handles=[Handle(1), Handle(2)], tokens=[7, 8]))
+    telemetry.heard(WorkerId("a@2"), Tokens(step=1, handles=[Handle(1)], tokens=[7, 8, 9], each=3))
+    rows = (
+        Candidate(worker=WorkerId("b@1"), cost_s=0.1, cached_tokens=5, parts={}),
+        Candidate(worker=WorkerId("a@1"), cost_s=0.1, cached_tokens=4, parts={}),
+    )
     telemetry.fact(replace(routed(), candidates=rows))
     telemetry.fact(replace(routed(), chosen=None, candidates=rows))
     found = values(metrics)

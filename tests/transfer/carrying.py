@@ -134,7 +134,17 @@ def move(
     ticket: int = 0,
 ) -> Move:
     names = ids(max(len(source_blocks), len(target_blocks)))
-    return Move(number, source, source_blocks, target, target_blocks, names, None, deadline_s, Handle(ticket))
+    return Move(
+        number=number,
+        source=source,
+        source_blocks=source_blocks,
+        target=target,
+        target_blocks=target_blocks,
+        ids=names,
+        parent=None,
+        deadline_s=deadline_s,
+        ticket=Handle(ticket),
+    )
 
 
 class OtherWorker:

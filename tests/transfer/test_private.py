@@ -67,7 +67,7 @@ def test_a_file_is_no_folder(tmp_path: Path) -> None:
 
 
 def test_fingerprints_differ_where_bytes_mean_something_else() -> None:
-    layout = Layout("bfloat16", 30, 3, 64, 16)
+    layout = Layout(dtype="bfloat16", layers=30, kv_heads=3, head_dim=64, block_size=16)
     mine = fingerprint(layout, "revision", "check")
     assert mine == fingerprint(layout, "revision", "check")
     others = [

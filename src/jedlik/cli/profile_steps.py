@@ -118,10 +118,31 @@ class Bench:
     def _enter(self, lengths: dict[int, int]) -> None:
         """Give lanes histories of these lengths, in blocks that keep what was computed: no step of its own."""
         closed = [Lane(lane) for lane in lengths if lane in self._open]
-        opened = [Open(Lane(lane), self._prompt(lane, n), b"", GREEDY, 0, 0, ()) for lane, n in lengths.items()]
+        opened = [
+            Open(
+                lane=Lane(lane),
+                prompt=self._prompt(lane, n),
+                output=b"",
+                sampling=GREEDY,
+                choice=0,
+                banned_until=0,
+                banned=(),
+            )
+            for lane, n in lengths.items()
+        ]
         tables = [(Lane(lane), self._blocks[lane]) for lane in lengths]
         self._open |= lengths
-        self._submit(Step(self._next(), closed, opened, tables, [], [], 0))
+        self._submit(
+            Step(
+                step_id=self._next(),
+                closed=closed,
+                opened=opened,
+                tables=tables,
+                prefills=[],
+                decodes=[],
+                decode_context=0,
+            )
+        )
 
     def _prompt(self, lane: int, length: int) -> bytes:
         draw = random.Random(lane)
@@ -129,7 +150,15 @@ class Bench:
 
     def _run(self, prefills: list[Chunk], decodes: list[int]) -> Point:
         context = sum(self._open[lane] for lane in decodes)
-        step = Step(self._next(), [], [], [], prefills, [Lane(lane) for lane in decodes], context)
+        step = Step(
+            step_id=self._next(),
+            closed=[],
+            opened=[],
+            tables=[],
+            prefills=prefills,
+            decodes=[Lane(lane) for lane in decodes],
+            decode_context=context,
+        )
         for lane in decodes:
             self._open[lane] += 1
         return Point(shape_of(step), self._submit(step))

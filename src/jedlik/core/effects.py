@@ -65,7 +65,7 @@ class StreamEnded(msgspec.Struct, frozen=True, array_like=True):
     fault: Fault | None = None
 
 
-class Deliver(msgspec.Struct, frozen=True, tag="deliver"):
+class Deliver(msgspec.Struct, frozen=True, kw_only=True, tag="deliver"):
     """To the frontend, one per `Tokens` message or decision: columns over streams.
 
     Read started, tokens, ended, in this order.

@@ -40,7 +40,7 @@ class Bug(JedlikError):
     """We are at fault: an invariant does not hold. Carries the object's recent story in its message."""
 
 
-class Fault(msgspec.Struct, frozen=True, array_like=True):
+class Fault(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """Why a request ended without its answer; travels in effects and on the wire."""
 
     kind: FaultKind

@@ -18,7 +18,7 @@ class Elsewhere(msgspec.Struct, frozen=True):
     """As of `Candidate`, in seconds."""
 
 
-class Candidate(msgspec.Struct, frozen=True):
+class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     """One worker as the router saw it when it chose."""
 
     worker: WorkerId
@@ -39,7 +39,7 @@ class Candidate(msgspec.Struct, frozen=True):
     """Of the prompt, beyond `cached_tokens`: held by the candidate's memory, disk or object storage."""
 
 
-class Shadow(msgspec.Struct, frozen=True):
+class Shadow(msgspec.Struct, frozen=True, kw_only=True):
     """What another policy would have done with the same workers to choose from."""
 
     policy: str
@@ -53,7 +53,7 @@ class Shadow(msgspec.Struct, frozen=True):
     """Why it would have chosen nobody now."""
 
 
-class Routed(msgspec.Struct, frozen=True, tag="routed"):
+class Routed(msgspec.Struct, frozen=True, kw_only=True, tag="routed"):
     """A choice of worker, with all that led to it. `cached_tokens` are the caller's own tenant's by construction."""
 
     request_id: RequestId
@@ -97,7 +97,7 @@ class Migrated(msgspec.Struct, frozen=True, tag="migrated"):
     reason: str
 
 
-class FirstToken(msgspec.Struct, frozen=True, tag="first_token"):
+class FirstToken(msgspec.Struct, frozen=True, kw_only=True, tag="first_token"):
     """An attempt's first token came: how good the prediction was."""
 
     request_id: RequestId
@@ -117,7 +117,7 @@ NOT_OFFERED = frozenset({"abandoned", "invalid"})
 """The client's own doing: neither kept nor missed."""
 
 
-class Answered(msgspec.Struct, frozen=True, tag="answered"):
+class Answered(msgspec.Struct, frozen=True, kw_only=True, tag="answered"):
     """A choice ended, well or not."""
 
     request_id: RequestId
@@ -153,7 +153,7 @@ class Answered(msgspec.Struct, frozen=True, tag="answered"):
         return self.well and promise.kept(self.ttft_s, self.itl_s)
 
 
-class StepRan(msgspec.Struct, frozen=True, tag="step_ran"):
+class StepRan(msgspec.Struct, frozen=True, kw_only=True, tag="step_ran"):
     """One engine step, as the worker saw it."""
 
     step_id: int
@@ -174,7 +174,7 @@ class Suspected(msgspec.Struct, frozen=True, tag="suspected"):
     reason: str
 
 
-class HandedOff(msgspec.Struct, frozen=True, tag="handed_off"):
+class HandedOff(msgspec.Struct, frozen=True, kw_only=True, tag="handed_off"):
     """At the worker that decodes: a hand-off is over, well or not."""
 
     request_id: RequestId
@@ -192,7 +192,7 @@ class HandedOff(msgspec.Struct, frozen=True, tag="handed_off"):
     elapsed_s: float
 
 
-class Fetched(msgspec.Struct, frozen=True, tag="fetched"):
+class Fetched(msgspec.Struct, frozen=True, kw_only=True, tag="fetched"):
     """Blocks were wanted from a tier of this worker."""
 
     request_id: RequestId
@@ -206,7 +206,7 @@ class Fetched(msgspec.Struct, frozen=True, tag="fetched"):
     elapsed_s: float
 
 
-class Offloaded(msgspec.Struct, frozen=True, tag="offloaded"):
+class Offloaded(msgspec.Struct, frozen=True, kw_only=True, tag="offloaded"):
     """Blocks were to be copied to a tier of this worker."""
 
     tier: str
@@ -226,7 +226,7 @@ class Verified(msgspec.Struct, frozen=True, tag="verified"):
     differing: int
 
 
-class Carried(msgspec.Struct, frozen=True, tag="carried"):
+class Carried(msgspec.Struct, frozen=True, kw_only=True, tag="carried"):
     """One move of blocks has ended."""
 
     source: str
@@ -240,7 +240,7 @@ class Carried(msgspec.Struct, frozen=True, tag="carried"):
     elapsed_s: float
 
 
-class Planned(msgspec.Struct, frozen=True, tag="planned"):
+class Planned(msgspec.Struct, frozen=True, kw_only=True, tag="planned"):
     """A planner has decided, and why. Said when the wish changed or something was done about it, and now and then."""
 
     at: float
@@ -258,7 +258,7 @@ class Planned(msgspec.Struct, frozen=True, tag="planned"):
     """Nothing was done: the mode is `advise`."""
 
 
-class MemberMoved(msgspec.Struct, frozen=True, tag="member_moved"):
+class MemberMoved(msgspec.Struct, frozen=True, kw_only=True, tag="member_moved"):
     """A worker of the fleet is in another state: starting, serving, draining, ending (told to leave at once), ended,
     waiting (to be started again), held (nobody may be started there); or has another role."""
 

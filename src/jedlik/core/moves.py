@@ -30,7 +30,7 @@ class Place(msgspec.Struct, frozen=True, array_like=True):
 DEVICE = Place("device")
 
 
-class Move(msgspec.Struct, frozen=True, tag="move"):
+class Move(msgspec.Struct, frozen=True, kw_only=True, tag="move"):
     """Copy blocks, the first to the first, and so on. Told `Moved` once, whatever happens."""
 
     number: int
@@ -82,7 +82,7 @@ Order = Move | CancelMove | Compare | Revoke
 """What is asked of whoever carries blocks."""
 
 
-class Moved(msgspec.Struct, frozen=True, tag="moved"):
+class Moved(msgspec.Struct, frozen=True, kw_only=True, tag="moved"):
     """A move has ended: neither side's blocks are touched for it any more."""
 
     number: int

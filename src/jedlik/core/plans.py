@@ -11,6 +11,7 @@ import msgspec
 
 from jedlik.core.config import Role
 from jedlik.core.ids import GatewayId, WorkerId
+from jedlik.core.protocol import StepCosts
 
 ROLES: tuple[Role, ...] = ("prefill", "decode", "both")
 Counts = Mapping[Role, int]
@@ -36,7 +37,7 @@ class Promise(NamedTuple):
 # --- what gateways see ----------------------------------------------------------------------------------------------
 
 
-class Demand(msgspec.Struct, frozen=True, array_like=True):
+class Demand(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """What clients asked of one gateway in one period, and what became of it."""
 
     arrived: int
@@ -74,7 +75,7 @@ class Demand(msgspec.Struct, frozen=True, array_like=True):
         return self.answered + self.refused + self.failed - self.missed_alone
 
 
-class WorkerSeen(msgspec.Struct, frozen=True, array_like=True):
+class WorkerSeen(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """One worker, as a gateway sees it."""
 
     worker: WorkerId
@@ -96,15 +97,15 @@ class WorkerSeen(msgspec.Struct, frozen=True, array_like=True):
     max_sequences: int
     max_step_tokens: int
     step_s: float | None
-    costs: tuple[float, float, float, float, float] | None
-    """Its step model, the fields of `protocol.StepCosts` in order; None: not known yet."""
+    costs: StepCosts | None
+    """The worker's step model; None while it is not known."""
     correction: float
     """Times to first token as observed over those its step model predicts; 1 where nothing is known."""
     hit_tokens: int
     """Prompt tokens found in its cache by what was answered in this period."""
 
 
-class Report(msgspec.Struct, frozen=True, array_like=True, tag="report"):
+class Report(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag="report"):
     """A period of one gateway."""
 
     gateway: GatewayId

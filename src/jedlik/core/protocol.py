@@ -6,6 +6,7 @@ numbered apart from the card, for what may change. A gateway opens one connectio
 Anything an engine can't report is None: unknown, not zero.
 """
 
+from collections.abc import Iterable
 from typing import Literal
 
 import msgspec
@@ -27,7 +28,7 @@ FinishReason = Literal["stop", "length", "abort"]
 DTYPE_BYTES = {"bfloat16": 2, "float16": 2, "float32": 4, "float8": 1}
 
 
-class Layout(msgspec.Struct, frozen=True, array_like=True):
+class Layout(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """The shape of one KV block. Two workers may exchange blocks only if these are equal."""
 
     dtype: str
@@ -55,7 +56,7 @@ class Capabilities(msgspec.Struct, frozen=True, array_like=True):
     """Fixed-shape steps: the same request gives the same tokens whatever else is in the batch."""
 
 
-class Card(msgspec.Struct, frozen=True, array_like=True, tag="card"):
+class Card(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag="card"):
     """What a worker is, for one incarnation."""
 
     schema: int
@@ -130,7 +131,7 @@ class Push(msgspec.Struct, frozen=True, array_like=True):
     compute: bool = True
 
 
-class Submit(msgspec.Struct, frozen=True, array_like=True, tag="submit"):
+class Submit(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag="submit"):
     """One attempt at one choice."""
 
     handle: Handle
@@ -204,7 +205,7 @@ class State(msgspec.Struct, frozen=True, array_like=True, tag="state"):
     draining: bool = False
 
 
-class StepCosts(msgspec.Struct, frozen=True, array_like=True):
+class StepCosts(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """A linear model of a step's time; `perf/step` evaluates it, `perf/fit` learns it."""
 
     base_s: float
@@ -218,8 +219,17 @@ class StepCosts(msgspec.Struct, frozen=True, array_like=True):
     context_token_s: float
     """Each token in cache of a decoded sequence."""
 
+    @classmethod
+    def of(cls, values: Iterable[float]) -> "StepCosts":
+        """Return the costs whose fields, in order, are five values."""
+        return cls(**dict(zip(cls.__struct_fields__, values, strict=True)))
 
-class Load(msgspec.Struct, frozen=True, array_like=True, tag="load"):
+    def scaled(self, factor: float) -> "StepCosts":
+        """Return the costs of a worker whose every step takes `factor` times as long."""
+        return self.of(value * factor for value in msgspec.structs.astuple(self))
+
+
+class Load(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag="load"):
     """What a worker has to do, sent when it changed and at least every `heartbeat_s`."""
 
     steps: int
@@ -284,7 +294,7 @@ class Facts(msgspec.Struct, frozen=True, array_like=True, tag="facts"):
     """Which of the worker's tiers (`core/moves.TIERS`); each is numbered, digested and followed by itself."""
 
 
-class Snapshot(msgspec.Struct, frozen=True, array_like=True, tag="snapshot"):
+class Snapshot(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag="snapshot"):
     """All cached blocks, in chunks of bounded size, parents before children; deltas follow with number + 1.
 
     The first chunk replaces everything known of this tier of the worker.
@@ -320,7 +330,7 @@ class Finished(msgspec.Struct, frozen=True, array_like=True):
     """Set if and only if reason is "abort"."""
 
 
-class Tokens(msgspec.Struct, frozen=True, array_like=True, tag="tokens"):
+class Tokens(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag="tokens"):
     """Everything one step gave to one gateway: columns over attempts, one token each (`each` in a row after a leap)."""
 
     step: int

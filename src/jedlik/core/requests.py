@@ -19,7 +19,7 @@ RANGES: dict[str, tuple[float, float]] = {
 """What the fields of `Sampling` may be, whoever names them."""
 
 
-class Defaults(msgspec.Struct, frozen=True):
+class Defaults(msgspec.Struct, frozen=True, kw_only=True):
     """What holds for a model where a request says nothing. The neutral values are OpenAI's defaults."""
 
     temperature: float = 1.0
@@ -43,7 +43,7 @@ MOST_PRIORITY = 20
 """Priorities go from minus this to this: a bounded range, so that no priority can hold up others for long."""
 
 
-class Sampling(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
+class Sampling(msgspec.Struct, frozen=True, kw_only=True, array_like=True, omit_defaults=True):
     """How the next token is drawn. Neutral values mean the step is skipped.
 
     The draw at output position p of choice c is a function of (seed, c, p) and the logits only.
@@ -92,7 +92,7 @@ class KvHint(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
     """No follow-up will come: the blocks may go first."""
 
 
-class Request(msgspec.Struct, frozen=True):
+class Request(msgspec.Struct, frozen=True, kw_only=True):
     """One prompt with n choices. A batch of prompts is several requests of one HTTP call."""
 
     request_id: RequestId

@@ -15,7 +15,7 @@ from jedlik.core.ids import BlockIndex, Lane
 from jedlik.core.requests import Sampling
 
 
-class Open(msgspec.Struct, frozen=True, array_like=True):
+class Open(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """A sequence takes a lane: fresh, or with `output`: migrated from elsewhere or resumed after preemption."""
 
     lane: Lane
@@ -40,7 +40,7 @@ class Chunk(msgspec.Struct, frozen=True, array_like=True):
     """True for the chunk that reaches the end of the history: draw the next token from its last logits."""
 
 
-class Step(msgspec.Struct, frozen=True, array_like=True):
+class Step(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """One forward pass."""
 
     step_id: int
@@ -72,7 +72,7 @@ class TokenLogprobs(msgspec.Struct, frozen=True, array_like=True):
     """(token id, logprob), most likely first; as many as were asked for."""
 
 
-class StepDone(msgspec.Struct, frozen=True, array_like=True):
+class StepDone(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """What a step drew: columns over the lanes that sampled, prefills' first in order, then decodes' in theirs.
 
     A leap that ran `steps` steps has so many tokens in a row for each lane.

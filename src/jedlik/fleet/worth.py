@@ -42,17 +42,17 @@ def residual_s(seen: WorkerSeen, output_tokens: float | None) -> float | None:
     """Seconds of work that it has: prompts to prefill, and its batch's share of steps until answers are complete."""
     if seen.costs is None:
         return None if seen.running or seen.waiting else 0.0
-    _, prefill_token_s, _, sequence_s, context_token_s = seen.costs
-    step_s = seen.running * sequence_s + seen.context_tokens * context_token_s
+    costs = seen.costs
+    step_s = seen.running * costs.decode_sequence_s + seen.context_tokens * costs.context_token_s
     remaining = OUTPUT_TOKENS if output_tokens is None else output_tokens
-    return seen.waiting_tokens * prefill_token_s * seen.correction + step_s * remaining
+    return seen.waiting_tokens * costs.prefill_token_s * seen.correction + step_s * remaining
 
 
 def cache_s(seen: WorkerSeen, hits_per_s: float, horizon_s: float) -> float | None:
     """Prefill seconds that its cache saves in the horizon."""
     if seen.costs is None:
         return None if hits_per_s > 0 else 0.0
-    return hits_per_s * seen.costs[1] * horizon_s
+    return hits_per_s * seen.costs.prefill_token_s * horizon_s
 
 
 class Hits:

@@ -26,7 +26,9 @@ from jedlik.frontend.turns import Steps
 
 WATCH_AFTER_S = 0.005
 """Below any engine's step: who leaves earlier is noticed then, and costs no step more."""
-NO_WORKER = Fault("unavailable", "No worker for this model is ready yet.", code="no_worker", retry_after_s=1.0)
+NO_WORKER = Fault(
+    kind="unavailable", message="No worker for this model is ready yet.", code="no_worker", retry_after_s=1.0
+)
 
 
 class Desk:

@@ -46,7 +46,14 @@ class CacheReport:
         """All that is cached now. The last facts have been taken: deltas follow with the next number."""
         chunks = list(chunked(self.source.runs(), SNAPSHOT_KEYS))
         for at, runs in enumerate(chunks):
-            yield Snapshot(self._number, at, at == len(chunks) - 1, runs, self.source.digest, self._tier)
+            yield Snapshot(
+                number=self._number,
+                chunk=at,
+                last=at == len(chunks) - 1,
+                runs=runs,
+                digest=self.source.digest,
+                tier=self._tier,
+            )
 
 
 def chunked(runs: list[Stored], keys: int) -> Iterator[list[Stored]]:

@@ -94,7 +94,9 @@ def _architecture(file: Path, config: dict[str, Any]) -> str:
 
 def layout(info: ModelInfo, dtype: str, block_size: int) -> Layout:
     """Return the shape of one KV block of a model."""
-    return Layout(dtype, info.layers, info.kv_heads, info.head_dim, block_size)
+    return Layout(
+        dtype=dtype, layers=info.layers, kv_heads=info.kv_heads, head_dim=info.head_dim, block_size=block_size
+    )
 
 
 def block_bytes(shape: Layout) -> int:

@@ -133,14 +133,14 @@ class Fetches:
         fetch.loads.append(load)
         parent = names[part.first - 1] if part.first else None
         move = Move(
-            0,
-            store.place,
-            store.slots(slots[part.first : part.last]),
-            DEVICE,
-            list(blocks),
-            names[part.first :],
-            parent,
-            max(0.0, fetch.due_s - fetch.began_s),
+            number=0,
+            source=store.place,
+            source_blocks=store.slots(slots[part.first : part.last]),
+            target=DEVICE,
+            target_blocks=list(blocks),
+            ids=names[part.first :],
+            parent=parent,
+            deadline_s=max(0.0, fetch.due_s - fetch.began_s),
         )
         self._moves.begin(move, load, out)
         self._loads[load.number] = load
@@ -206,7 +206,18 @@ class Fetches:
     def _tell(self, fetch: Fetch, load: FetchJob, blocks: int, cause: str, now: float, out: list[WorkerEffect]) -> None:
         wanted = load.part.last - load.part.first
         request_id = fetch.sequence.submit.request_id
-        out.append(Note(Fetched(request_id, load.store.tier, wanted, blocks, cause, now - fetch.began_s)))
+        out.append(
+            Note(
+                Fetched(
+                    request_id=request_id,
+                    tier=load.store.tier,
+                    wanted=wanted,
+                    blocks=blocks,
+                    cause=cause,
+                    elapsed_s=now - fetch.began_s,
+                )
+            )
+        )
 
     def reserved(self) -> Iterator[list[BlockIndex]]:
         """Iterate over the blocks that loads may write to, or that have arrived out of turn; `check` counts them."""

@@ -70,7 +70,9 @@ def plan(  # noqa: PLR0913 - plain figures, from four owners
     if not tiers:
         return []
     tiers.sort(key=lambda tier: tier.blocks)  # stable: nearer first among equals
-    assumed = StepCosts(0.0, 1 / ASSUMED_TOKENS_S, 0.0, 0.0, 0.0)
+    assumed = StepCosts(
+        base_s=0.0, prefill_token_s=1 / ASSUMED_TOKENS_S, prefill_pair_s=0.0, decode_sequence_s=0.0, context_token_s=0.0
+    )
     prompt = Prompt(known_tokens, block_size, costs or assumed, max_step_tokens)
     best, best_gain_s = list[Part](), 0.0
     for parts in _ways(prompt, tiers, device_blocks):

@@ -323,13 +323,13 @@ class Arrivals:
 def _told(incoming: Incoming, cause: str, now: float) -> HandedOff:
     s, remote = incoming.sequence, incoming.remote
     return HandedOff(
-        s.submit.request_id,
-        s.submit.choice,
-        remote.worker,
-        remote.compute,
-        incoming.done_tokens,
-        incoming.arrived,
-        s.known - 1 - incoming.start,
-        cause,
-        now - incoming.asked_s,
+        request_id=s.submit.request_id,
+        choice=s.submit.choice,
+        worker=remote.worker,
+        compute=remote.compute,
+        tokens=incoming.done_tokens,
+        blocks=incoming.arrived,
+        wanted=s.known - 1 - incoming.start,
+        cause=cause,
+        elapsed_s=now - incoming.asked_s,
     )

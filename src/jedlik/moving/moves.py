@@ -87,14 +87,14 @@ def own_path(move: Move) -> str | None:
 
 def _carried(move: Move, moved: Moved) -> Carried:
     return Carried(
-        _name(move.source),
-        _name(move.target),
-        moved.path,
-        moved.blocks,
-        moved.size_bytes,
-        moved.cause,
-        moved.queued_s,
-        moved.elapsed_s,
+        source=_name(move.source),
+        target=_name(move.target),
+        path=moved.path,
+        blocks=moved.blocks,
+        size_bytes=moved.size_bytes,
+        cause=moved.cause,
+        queued_s=moved.queued_s,
+        elapsed_s=moved.elapsed_s,
     )
 
 

@@ -146,7 +146,16 @@ class Offloads:
             blocks = list(copy.sequence.blocks[found : len(ids)])
         place = DEVICE if source is None else source.place
         parent = ids[found - 1] if found else None
-        move = Move(0, place, blocks, store.place, store.slots(slots), ids[found:], parent, COPY_DEADLINE_S)
+        move = Move(
+            number=0,
+            source=place,
+            source_blocks=blocks,
+            target=store.place,
+            target_blocks=store.slots(slots),
+            ids=ids[found:],
+            parent=parent,
+            deadline_s=COPY_DEADLINE_S,
+        )
         self._copying += len(slots)
         self._moves.begin(move, job, out)
         return True
@@ -180,7 +189,9 @@ class Offloads:
     def _tell(
         self, copy: Copy, store: Store, wanted: int, blocks: int, cause: str, now: float, out: list[WorkerEffect]
     ) -> None:
-        out.append(Note(Offloaded(store.tier, wanted, blocks, cause, now - copy.began_s)))
+        out.append(
+            Note(Offloaded(tier=store.tier, wanted=wanted, blocks=blocks, cause=cause, elapsed_s=now - copy.began_s))
+        )
 
     def check(self) -> None:
         assert self._known.union(self._hints.pinned()) == self._batch.kept.keys()

@@ -85,7 +85,11 @@ class Pushes:
         push = submit.push
         if push is None or push.layout == self._card.layout:
             return None
-        return Fault("invalid", f"the asker's blocks are {push.layout}, these are {self._card.layout}", code="layout")
+        return Fault(
+            kind="invalid",
+            message=f"the asker's blocks are {push.layout}, these are {self._card.layout}",
+            code="layout",
+        )
 
     def begin(self, s: Sequence, last_step: int, out: list[WorkerEffect]) -> bool:
         """Take on a new sequence. True: it needs no computing, only what is cached is to be sent."""
@@ -150,7 +154,17 @@ class Pushes:
         target = outgoing.slots[first - outgoing.first : last - outgoing.first]
         source: list[int] = list(s.blocks[first:last])
         tokens = min(last * self._booking.block_size, outgoing.until)
-        move = Move(0, DEVICE, source, _device_of(s.client), target, [], None, self._deadline_s, s.handle)
+        move = Move(
+            number=0,
+            source=DEVICE,
+            source_blocks=source,
+            target=_device_of(s.client),
+            target_blocks=target,
+            ids=[],
+            parent=None,
+            deadline_s=self._deadline_s,
+            ticket=s.handle,
+        )
         self._batch.hold(s)
         job = PushJob(outgoing, tokens)
         self._moves.begin(move, job, out)

@@ -5,8 +5,6 @@ weighs less than a common step. Sums are updated at every step, the 5 x 5 system
 now and then. What was not seen lately keeps its last value.
 """
 
-import msgspec
-
 from jedlik.core.protocol import StepCosts
 from jedlik.perf.step import StepShape, shape_s
 
@@ -95,7 +93,7 @@ class StepFit:
             if solution == before:
                 break  # every further sweep would change nothing, too
         if self._enough():
-            self._costs = StepCosts(*solution)
+            self._costs = StepCosts.of(solution)
 
 
 DRIFT = 0.02
@@ -118,4 +116,4 @@ class Corrected:
         self._ratio += weight * (ratio - self._ratio)
         if abs(self._ratio - self._told) > REDRAW * self._told:
             self._told = self._ratio
-            self.costs = StepCosts(*(x * self._ratio for x in msgspec.structs.astuple(self._profile)))
+            self.costs = self._profile.scaled(self._ratio)

@@ -75,7 +75,7 @@ def nearest(step_s: Callable[[StepShape], float]) -> StepCosts:
     for shape in _usual():
         elapsed_s = step_s(shape)
         rows.append([x / elapsed_s for x in (1, *shape)])
-    return StepCosts(*non_negative(rows, [1.0] * len(rows)))
+    return StepCosts.of(non_negative(rows, [1.0] * len(rows)))
 
 
 def mean_error(step_s: Callable[[StepShape], float], points: Sequence[Point]) -> float:

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping
 from statistics import median
 from typing import NamedTuple
 
+from msgspec.structs import astuple
+
 from jedlik.core.plans import WorkerSeen
 from jedlik.core.protocol import StepCosts
 from jedlik.core.sums import float_sum
@@ -80,9 +82,8 @@ def engine_of(workers: Iterable[WorkerSeen], model: StepModel | None, prompt_tok
     seen = [worker for worker in workers if worker.costs is not None and worker.trusted]
     if not seen:
         return None
-    columns = zip(*(worker.costs for worker in seen if worker.costs is not None), strict=True)
-    base, token, pair, sequence, context = (median(column) for column in columns)
-    costs = StepCosts(base, token, pair, sequence, context)
+    columns = zip(*(astuple(worker.costs) for worker in seen if worker.costs is not None), strict=True)
+    costs = StepCosts.of(median(column) for column in columns)
     chunk = round(median(worker.max_step_tokens for worker in seen))
     factors = (
         (median(worker.correction for worker in seen), 1.0)

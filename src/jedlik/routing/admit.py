@@ -15,9 +15,11 @@ def too_many(in_flight: int, choices: int, limit: int, fleet: Fleet) -> Fault | 
     if in_flight + choices <= limit:
         return None
     if choices > limit:
-        return Fault("invalid", f"{choices} choices are more than the gateway takes at once ({limit})", "n")
+        return Fault(
+            kind="invalid", message=f"{choices} choices are more than the gateway takes at once ({limit})", param="n"
+        )
     message = f"{in_flight} choices in flight, this request has {choices}, the gateway takes {limit}: retry later"
-    return Fault("overloaded", message, retry_after_s=retry_after_s(fleet))
+    return Fault(kind="overloaded", message=message, retry_after_s=retry_after_s(fleet))
 
 
 def too_late(predicted_s: float | None, left_s: float | None) -> Fault | None:
@@ -25,17 +27,17 @@ def too_late(predicted_s: float | None, left_s: float | None) -> Fault | None:
     if left_s is None:
         return None
     if left_s <= 0:
-        return Fault("timeout", "the deadline passed before a worker could be chosen")
+        return Fault(kind="timeout", message="the deadline passed before a worker could be chosen")
     if predicted_s is None or predicted_s <= left_s:
         return None
     message = f"the first token would take about {predicted_s:.2f} s, the deadline is in {left_s:.2f} s"
-    return Fault("overloaded", message, retry_after_s=_clamp(predicted_s - left_s))
+    return Fault(kind="overloaded", message=message, retry_after_s=_clamp(predicted_s - left_s))
 
 
 def refused(refusal: Refuse) -> Fault:
     """What a policy would not take: the promised time to first token can't be kept because of load."""
     message = f"overloaded: {refusal.why}: retry later"
-    return Fault("overloaded", message, retry_after_s=_clamp(refusal.retry_after_s))
+    return Fault(kind="overloaded", message=message, retry_after_s=_clamp(refusal.retry_after_s))
 
 
 def no_worker(model: str, waited_s: float = 0.0, why: str = "") -> Fault:
@@ -43,7 +45,7 @@ def no_worker(model: str, waited_s: float = 0.0, why: str = "") -> Fault:
     after = f" after {waited_s:.1f} s" if waited_s else ""
     cause = f" ({why})" if why else ""
     message = f"no worker is ready for model {model!r}{after}{cause}: retry later"
-    return Fault("unavailable", message, retry_after_s=RESTART_S)
+    return Fault(kind="unavailable", message=message, retry_after_s=RESTART_S)
 
 
 def retry_after_s(fleet: Fleet) -> float:

@@ -90,7 +90,7 @@ class Alike:
     def costs(self) -> StepCosts | None:
         """What a step takes, by the mean of all that count."""
         if self._shared is None and (values := self._costs.values()) is not None:
-            self._shared = StepCosts(*values)
+            self._shared = StepCosts.of(values)
         return self._shared
 
     def learn(self, before: Row | None, costs: StepCosts, shape: Sequence[float], steps: int) -> Row | None:

@@ -114,7 +114,9 @@ def offers_of(fleet: Fleet, ask: Ask, held: Held, everyone: bool) -> tuple[list[
             if len(offers) >= MAX_OFFERS and not everyone:
                 break
         elif len(out) < MAX_EXCLUDED:
-            out.append(Candidate(worker, 0.0, cached.get(worker, 0), {}, reason))
+            out.append(
+                Candidate(worker=worker, cost_s=0.0, cached_tokens=cached.get(worker, 0), parts={}, excluded=reason)
+            )
     if fleet.split(ask.model):
         offers, out = _with_prefillers(fleet, ask, held, offers, out)
     return offers, tuple(out)
@@ -131,7 +133,13 @@ def _with_prefillers(
     taken = {offer.worker for offer in offers}
     idle = [view for view in views if view.card.worker not in taken]
     told = [
-        Candidate(view.card.worker, 0.0, cached.get(view.card.worker, 0), {}, _not_here(view, ask, offers))
+        Candidate(
+            worker=view.card.worker,
+            cost_s=0.0,
+            cached_tokens=cached.get(view.card.worker, 0),
+            parts={},
+            excluded=_not_here(view, ask, offers),
+        )
         for view in idle[: MAX_EXCLUDED - len(out)]
     ]
     return offers, [*out, *told]
@@ -173,9 +181,22 @@ def decide(policy: Policy, offers: Sequence[Offer], ask: Ask) -> Verdict:
         seen = kept.candidates or _passed_over(offers, (), policy.name)
         return Verdict(None, [], seen, policy.unit(offers), kept)
     scored = [
-        _with_partner(Candidate(offer.view.card.worker, float_sum(terms.values()), offer.cached_tokens, terms), offer)
+        _with_partner(
+            Candidate(
+                worker=offer.view.card.worker,
+                cost_s=float_sum(terms.values()),
+                cached_tokens=offer.cached_tokens,
+                parts=terms,
+            ),
+            offer,
+        )
         if offer.terms or offer.tiers or offer.pair
-        else Candidate(offer.view.card.worker, float_sum(terms.values()), offer.cached_tokens, terms)
+        else Candidate(
+            worker=offer.view.card.worker,
+            cost_s=float_sum(terms.values()),
+            cached_tokens=offer.cached_tokens,
+            parts=terms,
+        )
         for offer, terms in zip(kept, policy.score(kept, ask), strict=True)
     ]
     chosen = policy.pick(scored, ask)
@@ -217,12 +238,20 @@ def _shadow(policy: Policy, offers: Sequence[Offer], ask: Ask) -> Shadow:
     try:
         verdict = decide(policy, offers, ask)
     except Exception as error:  # as above: a shadow may be wrong, never harmful
-        return Shadow(policy.name, None, 0.0, "", (), _reason(policy, error))
+        return Shadow(policy=policy.name, chosen=None, cost=0.0, unit="", candidates=(), failure=_reason(policy, error))
     chosen = verdict.chosen
     if chosen is None:
         why = verdict.held.why if verdict.held else ""
-        return Shadow(policy.name, None, 0.0, verdict.unit, verdict.passed_over, held=why)
-    return Shadow(policy.name, chosen.worker, chosen.cost_s, verdict.unit, _shown(verdict.scored, chosen))
+        return Shadow(
+            policy=policy.name, chosen=None, cost=0.0, unit=verdict.unit, candidates=verdict.passed_over, held=why
+        )
+    return Shadow(
+        policy=policy.name,
+        chosen=chosen.worker,
+        cost=chosen.cost_s,
+        unit=verdict.unit,
+        candidates=_shown(verdict.scored, chosen),
+    )
 
 
 def _shown(scored: list[Candidate], chosen: Candidate) -> tuple[Candidate, ...]:
@@ -237,7 +266,18 @@ def _passed_over(offers: Sequence[Offer], kept: Sequence[Offer], policy: str) ->
     """Some of those that the policy's filter left out."""
     stayed = {offer.worker for offer in kept}
     out = [offer for offer in offers if offer.worker not in stayed][:MAX_EXCLUDED]
-    return tuple([Candidate(o.worker, 0.0, o.cached_tokens, {}, f"passed over by {policy}") for o in out])
+    return tuple(
+        [
+            Candidate(
+                worker=o.worker,
+                cost_s=0.0,
+                cached_tokens=o.cached_tokens,
+                parts={},
+                excluded=f"passed over by {policy}",
+            )
+            for o in out
+        ]
+    )
 
 
 def _reason(policy: Policy, error: Exception) -> str:

@@ -53,7 +53,13 @@ class Prospect(NamedTuple):
     def told(self) -> Candidate:
         """For `explain`: why not there."""
         why = f"first token in {self.first_token_s:.2f} s, {self.harm:.2f} answers would miss their pace"
-        return Candidate(self.offer.worker, self.total_s, self.offer.cached_tokens, self.terms, why)
+        return Candidate(
+            worker=self.offer.worker,
+            cost_s=self.total_s,
+            cached_tokens=self.offer.cached_tokens,
+            parts=self.terms,
+            excluded=why,
+        )
 
 
 def admitted(

@@ -386,7 +386,17 @@ class Batch:
         submit, until = s.submit, s.submit.stopping.min_tokens
         output = bytes(s.history[s.prompt_tokens * TOKEN_BYTES :])
         banned = tuple(sorted(s.stops)) if until else ()
-        plan.opened.append(Open(s.lane, submit.prompt, output, submit.sampling, submit.choice, until, banned))
+        plan.opened.append(
+            Open(
+                lane=s.lane,
+                prompt=submit.prompt,
+                output=output,
+                sampling=submit.sampling,
+                choice=submit.choice,
+                banned_until=until,
+                banned=banned,
+            )
+        )
 
     def _fits(self, s: Sequence) -> bool:
         """Whether its whole history fits beside what admitted prefills still need and a margin for decodes."""

@@ -60,15 +60,15 @@ class StepPlan:
 
     def step(self) -> Step:
         return Step(
-            self.step_id,
-            self.closed,
-            self.opened,
-            self.tables,
-            self.prefills,
-            self.decodes,
-            self.context,
-            self.predicted_s,
-            self.repeat,
+            step_id=self.step_id,
+            closed=self.closed,
+            opened=self.opened,
+            tables=self.tables,
+            prefills=self.prefills,
+            decodes=self.decodes,
+            decode_context=self.context,
+            predicted_s=self.predicted_s,
+            repeat=self.repeat,
         )
 
     def sampled_lanes(self) -> list[Lane]:

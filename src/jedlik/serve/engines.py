@@ -182,7 +182,7 @@ class SimulatedKind(EngineKind):
         return MemoryNeeds(process_bytes=70 << 20, dtype="bfloat16", holds_data=False)
 
     def step_costs(self, costs: StepCosts, config: ServeConfig) -> StepCosts:
-        return StepCosts(*(seconds / config.speedup for seconds in msgspec.structs.astuple(costs)))
+        return costs.scaled(1 / config.speedup)
 
     def load(self, process: "ProcessConfig", status: Status) -> LoadedEngine:
         from jedlik.engines.simulated import CAPABILITIES, DEFAULT_COSTS, SimulatedEngine

@@ -179,7 +179,15 @@ class Carrier:
         del self._jobs[move.number]
         begun_s = now if job.begun_s is None else job.begun_s
         size_bytes = blocks * self.block_bytes
-        moved = Moved(move.number, blocks, cause, path, size_bytes, begun_s - job.asked_s, now - begun_s)
+        moved = Moved(
+            number=move.number,
+            blocks=blocks,
+            cause=cause,
+            path=path,
+            size_bytes=size_bytes,
+            queued_s=begun_s - job.asked_s,
+            elapsed_s=now - begun_s,
+        )
         self._heap.at(now, self._tell, moved)
 
     def takes(self, writer: WorkerId, ticket: Handle) -> bool:

@@ -171,7 +171,7 @@ class Engine:
             at = texts[lane] % PATTERN
             tokens += TEXT[at : at + steps]
             texts[lane] = at + steps
-        return StepDone(step.step_id, lanes, tokens, self._elapsed_s, steps=steps)
+        return StepDone(step_id=step.step_id, lanes=lanes, tokens=tokens, elapsed_s=self._elapsed_s, steps=steps)
 
 
 def place_in_text(seed: int, choice: int, position: int) -> int:

@@ -72,7 +72,9 @@ def card_of(setup: Setup, slot: Slot) -> Card:
         name=slot.name,
         model=setup.model,
         revision=setup.model,
-        layout=Layout("float8", 1, 1, -(-slot.pool.kv_token_bytes // 2), size),  # as many bytes as there are
+        layout=Layout(
+            dtype="float8", layers=1, kv_heads=1, head_dim=-(-slot.pool.kv_token_bytes // 2), block_size=size
+        ),  # as many bytes as there are
         total_blocks=slot.pool.kv_tokens // size + 1,
         max_model_len=setup.max_model_len or slot.pool.kv_tokens,
         max_sequences=setup.worker.max_sequences,

@@ -14,7 +14,7 @@ if "jedlik.serve.worker_process" in sys.orig_argv:
         step = engine._queue.popleft()
         engine._timer = None
         if engine._on_done is not None:
-            engine._on_done(StepDone(step.step_id, [], [], 0.0, error="out of memory"))
+            engine._on_done(StepDone(step_id=step.step_id, lanes=[], tokens=[], elapsed_s=0.0, error="out of memory"))
 
     def hang(*_: object) -> None:
         setattr(SimulatedEngine, "_run", lambda engine: None)  # noqa: B010 - not a product's way to assign

@@ -23,17 +23,52 @@ R = RequestId("r")
 def moved() -> Movement:
     movement = Movement()
     for fact in (
-        HandedOff(R, 0, P, True, 80, 5, 80, "", 0.2),
-        HandedOff(R, 0, P, True, 20, 2, 90, "late", 0.6),
-        HandedOff(R, 0, P, False, 0, 0, 10, "late", 0.1),
-        Carried("device", f"device of {P}", "shm", 7, 7_000, "", 0.0, 0.1),
-        Fetched(R, "disk", 4, 4, "", 0.3),
-        Fetched(R, "host", 10, 6, "missing", 0.1),
-        Fetched(R, "host", 3, 0, "late", 0.2),
-        Offloaded("host", 9, 8, "full", 0.1),
-        Carried("device", "host", "host", 8, 8_000, "", 0.0, 0.1),
-        Carried("host", "device", "host", 6, 6_000, "missing", 0.0, 0.1),
-        Carried("host", "disk", "disk", 2, 2_000, "", 0.0, 0.1),
+        HandedOff(
+            request_id=R, choice=0, worker=P, compute=True, tokens=80, blocks=5, wanted=80, cause="", elapsed_s=0.2
+        ),
+        HandedOff(
+            request_id=R, choice=0, worker=P, compute=True, tokens=20, blocks=2, wanted=90, cause="late", elapsed_s=0.6
+        ),
+        HandedOff(
+            request_id=R, choice=0, worker=P, compute=False, tokens=0, blocks=0, wanted=10, cause="late", elapsed_s=0.1
+        ),
+        Carried(
+            source="device",
+            target=f"device of {P}",
+            path="shm",
+            blocks=7,
+            size_bytes=7_000,
+            cause="",
+            queued_s=0.0,
+            elapsed_s=0.1,
+        ),
+        Fetched(request_id=R, tier="disk", wanted=4, blocks=4, cause="", elapsed_s=0.3),
+        Fetched(request_id=R, tier="host", wanted=10, blocks=6, cause="missing", elapsed_s=0.1),
+        Fetched(request_id=R, tier="host", wanted=3, blocks=0, cause="late", elapsed_s=0.2),
+        Offloaded(tier="host", wanted=9, blocks=8, cause="full", elapsed_s=0.1),
+        Carried(
+            source="device",
+            target="host",
+            path="host",
+            blocks=8,
+            size_bytes=8_000,
+            cause="",
+            queued_s=0.0,
+            elapsed_s=0.1,
+        ),
+        Carried(
+            source="host",
+            target="device",
+            path="host",
+            blocks=6,
+            size_bytes=6_000,
+            cause="missing",
+            queued_s=0.0,
+            elapsed_s=0.1,
+        ),
+        Carried(
+            source="host", target="disk", path="disk", blocks=2, size_bytes=2_000, cause="", queued_s=0.0, elapsed_s=0.1
+        ),
         Suspected(P, "ok", "of no interest"),
     ):
         movement.note(fact)

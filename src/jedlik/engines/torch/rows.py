@@ -63,7 +63,9 @@ def native_rows(cache_dir: Path, layout: Layout, heads: int, threads: int) -> Na
 
 
 def _agrees(rows: NativeRows, layout: Layout, heads: int) -> bool:
-    small = Layout(layout.dtype, 1, layout.kv_heads, layout.head_dim, layout.block_size)
+    small = Layout(
+        dtype=layout.dtype, layers=1, kv_heads=layout.kv_heads, head_dim=layout.head_dim, block_size=layout.block_size
+    )
     lengths = np.array([1, 2 * layout.block_size + 3], np.int32)
     batch = TokenBatch(
         ids=np.zeros(2, np.int64),

@@ -74,12 +74,12 @@ class Plan(msgspec.Struct, frozen=True):
         """Core requests on the streams from `first` on. Ids of further prompts are `request_id~1`, `~2`, ..."""
         return [
             Request(
-                request_id if at == 0 else RequestId(f"{request_id}~{at}"),
-                StreamId(first + at * self.n),
-                self.model,
-                prompt.ids,
-                self.sampling,
-                prompt.stopping,
+                request_id=request_id if at == 0 else RequestId(f"{request_id}~{at}"),
+                first_stream=StreamId(first + at * self.n),
+                model=self.model,
+                prompt=prompt.ids,
+                sampling=self.sampling,
+                stopping=prompt.stopping,
                 choices=self.n,
                 tenant=tenant,
                 salt=self.salt,

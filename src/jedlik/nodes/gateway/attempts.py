@@ -117,7 +117,7 @@ class Attempts:
         for stream in [s for s in self.parked.values() if s.park_until <= now]:
             deadline = stream.deadline()
             if deadline is not None and deadline <= now:
-                fault = Fault("timeout", "the deadline passed while no worker was available")
+                fault = Fault(kind="timeout", message="the deadline passed while no worker was available")
             else:
                 fault = no_worker(stream.request.model, now - stream.arrived_at, stream.reason)
             self.end(stream, fault, now, out)
@@ -234,7 +234,7 @@ class Attempts:
             self._router.refused(stream, held, now)
             fault = refused(held)
         elif deadline is not None and deadline <= now:
-            fault = Fault("timeout", "the deadline passed while no worker could take it well")
+            fault = Fault(kind="timeout", message="the deadline passed while no worker could take it well")
         if fault is not None:
             for choice in list(choices):
                 self.end(choice, fault, now, out)

@@ -7,13 +7,10 @@ have kept its promise at all is judged by the step model of the fastest worker, 
 from collections.abc import Iterable
 from math import inf
 
-import msgspec
-
 from jedlik.core.config import GatewayConfig
 from jedlik.core.facts import Answered
 from jedlik.core.ids import GatewayId, WorkerId
 from jedlik.core.plans import Demand, Promise, Report, WorkerSeen
-from jedlik.core.protocol import StepCosts
 from jedlik.nodes.gateway.peers import Peer
 from jedlik.nodes.gateway.streams import Stream
 from jedlik.perf.step import prefill_s
@@ -155,13 +152,7 @@ def _seen(peer: Peer[Stream], hit_tokens: int, now: float) -> WorkerSeen:
         max_sequences=card.max_sequences,
         max_step_tokens=card.max_step_tokens,
         step_s=load.step_s,
-        costs=None if load.costs is None else flat(load.costs),
+        costs=load.costs,
         correction=view.correction,
         hit_tokens=hit_tokens,
     )
-
-
-def flat(costs: StepCosts) -> tuple[float, float, float, float, float]:
-    """As `WorkerSeen.costs`."""
-    base, token, pair, sequence, context = msgspec.structs.astuple(costs)
-    return base, token, pair, sequence, context

@@ -200,16 +200,29 @@ class GatewayNode:
         self._attempts.tally.arrived(count(request.prompt), request.choices)
         for choice in range(request.choices):
             out.ended.append(StreamEnded(StreamId(request.first_stream + choice), "abort", None, fault))
-            fact = Answered(request.request_id, choice, fault.kind, count(request.prompt), 0, 0, 0, None, None, 0.0)
+            fact = Answered(
+                request_id=request.request_id,
+                choice=choice,
+                outcome=fault.kind,
+                prompt_tokens=count(request.prompt),
+                cached_tokens=0,
+                output_tokens=0,
+                attempts=0,
+                queued_s=None,
+                ttft_s=None,
+                duration_s=0.0,
+            )
             self._attempts.tally.ended(fact, None, self._fleet)
             out.note(fact)
 
     def _refusal(self, request: Request) -> Fault | None:
         if self._draining:
-            return Fault("unavailable", "this gateway is leaving: retry elsewhere", retry_after_s=RESTART_S)
+            return Fault(
+                kind="unavailable", message="this gateway is leaving: retry elsewhere", retry_after_s=RESTART_S
+            )
         if request.request_id in self._attempts.streams:
             message = f"request id {request.request_id!r} is in flight already: ids must be unique"
-            return Fault("invalid", message, code="duplicate_request_id")
+            return Fault(kind="invalid", message=message, code="duplicate_request_id")
         return too_many(len(self._attempts.streams), request.choices, self._config.max_in_flight, self._fleet)
 
     def _cut(self, stream_id: StreamId, position: int, now: float, out: Outbox) -> None:
@@ -235,7 +248,7 @@ class GatewayNode:
 
     def _cut_all(self, now: float, out: Outbox) -> None:
         """This gateway leaves now: clients are told why their answers end here."""
-        fault = Fault("unavailable", "the server is stopping and this answer took longer than it may wait")
+        fault = Fault(kind="unavailable", message="the server is stopping and this answer took longer than it may wait")
         for stream in self._attempts.streams.everyone():
             peer, handle = stream.peer, self._attempts.release(stream)
             if peer is not None:

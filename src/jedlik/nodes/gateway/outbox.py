@@ -32,5 +32,7 @@ class Outbox:
         """Everything, the delivery first."""
         if not (self.streams or self.started or self.ended):
             return self.effects
-        deliver = Deliver(self.streams, self.tokens, self.started, self.ended, self.logprobs)
+        deliver = Deliver(
+            streams=self.streams, tokens=self.tokens, started=self.started, ended=self.ended, logprobs=self.logprobs
+        )
         return [deliver, *self.effects]

@@ -242,7 +242,16 @@ class Router:
         calibration = self._calibrations[worker]
         calibration.observe(stream.modelled_s, observed_s - stream.rest_s)
         tried.correct(calibration.correction if calibration.enough else None)
-        out.note(FirstToken(routed.request_id, stream.choice, worker, predicted_s, observed_s, calibration.ratio))
+        out.note(
+            FirstToken(
+                request_id=routed.request_id,
+                choice=stream.choice,
+                worker=worker,
+                predicted_s=predicted_s,
+                observed_s=observed_s,
+                ratio=calibration.ratio,
+            )
+        )
 
     def _observed(self, routed: Routed, observed_s: float) -> None:
         decisions = self._routed.get(routed.request_id, ())

@@ -33,13 +33,13 @@ def take_plain(attempts: Attempts, message: Tokens, vocab_size: int) -> list[Gat
         if stream is None:
             return []
         stream.output.append(token)
-        return [Deliver([stream.id], [token])]
+        return [Deliver(streams=[stream.id], tokens=[token])]
     if violation(message, vocab_size) is not None:
         return None
     streams: list[StreamId] = []
     tokens: list[int] = []
     take_tokens(attempts, message, streams, tokens)
-    return [Deliver(streams, tokens)] if streams else []
+    return [Deliver(streams=streams, tokens=tokens)] if streams else []
 
 
 def take_tokens(attempts: Attempts, message: Tokens, streams: list[StreamId], tokens: list[int]) -> None:
@@ -95,7 +95,7 @@ def failure(finished: Finished) -> Fault | None:
     """The fault of an attempt that failed, None for one that ended well."""
     if finished.reason != "abort":
         return None
-    return finished.fault or Fault("internal", "the worker gave up without saying why")
+    return finished.fault or Fault(kind="internal", message="the worker gave up without saying why")
 
 
 def retryable(fault: Fault, stream: Stream) -> bool:

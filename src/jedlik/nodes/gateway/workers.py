@@ -115,7 +115,7 @@ class Workers:
         self._cards = None
         self._fleet.remove(peer.id)
         self._router.left(peer.view.card)
-        fault = Fault("unavailable", f"the worker was lost: {reason}", retry_after_s=RESTART_S)
+        fault = Fault(kind="unavailable", message=f"the worker was lost: {reason}", retry_after_s=RESTART_S)
         for stream in list(peer.attempts.values()):
             self._attempts.release(stream)
             self._attempts.go_on(stream, fault, peer, now, out)

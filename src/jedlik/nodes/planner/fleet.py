@@ -122,7 +122,13 @@ class Fleet:
                 member.turning = False
                 member.turn(found.role, now)
                 member.told = found.role
-                self._out.append(Note(MemberMoved(now, member.name, member.start, member.shown, member.role, why)))
+                self._out.append(
+                    Note(
+                        MemberMoved(
+                            at=now, name=member.name, start=member.start, state=member.shown, role=member.role, why=why
+                        )
+                    )
+                )
 
     def lost(self, heard_at: Mapping[WorkerId, float], since: float, now: float) -> None:
         """Those whose lease is over, of those that serve: gateways that have reported without a gap since `since`
@@ -218,7 +224,9 @@ class Fleet:
         if member.state == "waiting":
             member.told = role
         why = f"now {role}" if member.state == "serving" else f"to be {role}"
-        self._out.append(Note(MemberMoved(now, member.name, member.start, member.shown, role, why)))
+        self._out.append(
+            Note(MemberMoved(at=now, name=member.name, start=member.start, state=member.shown, role=role, why=why))
+        )
 
     def _tell_role(self, member: Member, now: float) -> None:
         assert member.worker is not None
@@ -261,5 +269,7 @@ class Fleet:
         self._moved(member, now)
 
     def _moved(self, member: Member, now: float) -> None:
-        fact = MemberMoved(now, member.name, member.start, member.shown, member.role, member.why)
+        fact = MemberMoved(
+            at=now, name=member.name, start=member.start, state=member.shown, role=member.role, why=member.why
+        )
         self._out.append(Note(fact))

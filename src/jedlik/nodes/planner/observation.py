@@ -15,7 +15,23 @@ from jedlik.fleet.worth import Hits, Worth, cache_s, residual_s
 
 STALE_PERIODS = 3.0
 FORGET_S = 600.0
-NOTHING = Demand(0, 0, {}, 0, 0, 0, 0, {}, 0, 0, 0, 0, 0.0, 0.0, 0)
+NOTHING = Demand(
+    arrived=0,
+    prompt_tokens=0,
+    prompts={},
+    answered=0,
+    answered_prompt_tokens=0,
+    cached_tokens=0,
+    output_tokens=0,
+    outputs={},
+    refused=0,
+    failed=0,
+    kept=0,
+    missed_alone=0,
+    ttft_sum_s=0.0,
+    itl_sum_s=0.0,
+    itl_count=0,
+)
 
 
 class _Gateway:
@@ -157,7 +173,7 @@ def urgent(report: Report, slo_ttft_s: float | None) -> bool:
     if slo_ttft_s is None:
         return False
     return any(
-        seen.costs is not None and seen.waiting_tokens * seen.costs[1] * seen.correction > slo_ttft_s
+        seen.costs is not None and seen.waiting_tokens * seen.costs.prefill_token_s * seen.correction > slo_ttft_s
         for seen in report.workers
         if seen.trusted and not seen.draining
     )
@@ -168,21 +184,21 @@ def add(demands: Iterable[Demand]) -> Demand:
     total = NOTHING
     for one in demands:
         total = Demand(
-            total.arrived + one.arrived,
-            total.prompt_tokens + one.prompt_tokens,
-            _counts(total.prompts, one.prompts),
-            total.answered + one.answered,
-            total.answered_prompt_tokens + one.answered_prompt_tokens,
-            total.cached_tokens + one.cached_tokens,
-            total.output_tokens + one.output_tokens,
-            _counts(total.outputs, one.outputs),
-            total.refused + one.refused,
-            total.failed + one.failed,
-            total.kept + one.kept,
-            total.missed_alone + one.missed_alone,
-            total.ttft_sum_s + one.ttft_sum_s,
-            total.itl_sum_s + one.itl_sum_s,
-            total.itl_count + one.itl_count,
+            arrived=total.arrived + one.arrived,
+            prompt_tokens=total.prompt_tokens + one.prompt_tokens,
+            prompts=_counts(total.prompts, one.prompts),
+            answered=total.answered + one.answered,
+            answered_prompt_tokens=total.answered_prompt_tokens + one.answered_prompt_tokens,
+            cached_tokens=total.cached_tokens + one.cached_tokens,
+            output_tokens=total.output_tokens + one.output_tokens,
+            outputs=_counts(total.outputs, one.outputs),
+            refused=total.refused + one.refused,
+            failed=total.failed + one.failed,
+            kept=total.kept + one.kept,
+            missed_alone=total.missed_alone + one.missed_alone,
+            ttft_sum_s=total.ttft_sum_s + one.ttft_sum_s,
+            itl_sum_s=total.itl_sum_s + one.itl_sum_s,
+            itl_count=total.itl_count + one.itl_count,
         )
     return total
 

@@ -173,7 +173,9 @@ class WorkerNode:
 
     def _overloaded(self) -> Fault:
         wait_s = self._pace.wait_s(self._batch.waiting.tokens, self._config.max_step_tokens)
-        return Fault("overloaded", f"{self._batch.lined_up} sequences wait here already", retry_after_s=wait_s)
+        return Fault(
+            kind="overloaded", message=f"{self._batch.lined_up} sequences wait here already", retry_after_s=wait_s
+        )
 
     def _lose(self, client: ClientId, now: float, out: list[WorkerEffect]) -> None:
         session = self._sessions.lose(client)
@@ -220,13 +222,20 @@ class WorkerNode:
             self._finish(ending, now, out)
         if plan.prefills or plan.preempted:
             self._sessions.changed = True
-        ran = StepRan(done.step_id, done.elapsed_s, plan.prefill_tokens, len(plan.decodes), plan.preempted, done.steps)
+        ran = StepRan(
+            step_id=done.step_id,
+            elapsed_s=done.elapsed_s,
+            prefill_tokens=plan.prefill_tokens,
+            decode_sequences=len(plan.decodes),
+            preempted=plan.preempted,
+            steps=done.steps,
+        )
         out.append(Note(ran))
 
     def _break(self, error: str, failed: StepPlan, now: float, out: list[WorkerEffect]) -> None:
         """The engine is gone: everybody's answer ends, and the process should leave."""
         self._broken = True
-        fault = Fault("internal", f"the engine failed: {error}")
+        fault = Fault(kind="internal", message=f"the engine failed: {error}")
         for sequence in list(self._sessions.attempts()):
             self._fail(sequence, fault, now, out)
         for plan in (failed, *self._steps):
@@ -242,7 +251,7 @@ class WorkerNode:
     def _advance(self, now: float, out: list[WorkerEffect]) -> None:
         batch, moving, sessions = self._batch, self._movement, self._sessions
         if batch.waiting.deadlines:
-            late = Fault("timeout", "no place in the batch within the request's deadline")
+            late = Fault(kind="timeout", message="no place in the batch within the request's deadline")
             for sequence in batch.waiting.overdue(now):
                 self._fail(sequence, late, now, out)
         if moving.active or batch.kept or now >= moving.due_s:
@@ -266,7 +275,7 @@ class WorkerNode:
         for s in done:
             self._finish(Ending(s, "length"), now, out)
         for s in failed:
-            self._fail(s, Fault("unavailable", "the blocks could not be sent"), now, out)
+            self._fail(s, Fault(kind="unavailable", message="the blocks could not be sent"), now, out)
 
     def _make_room(self, now: float, out: list[WorkerEffect]) -> None:
         """Somebody who runs lacks blocks that belong to what is on its way: have them back, or preempt."""

@@ -76,7 +76,7 @@ class ClientSession(Generic[A]):
         self.last_submit = max(self.last_submit, submit.number)
         older = self.choices.get((submit.request_id, submit.choice))
         if submit.handle in self.attempts or (older is not None and older.submit.attempt >= submit.attempt):
-            return None, Fault("invalid", "this attempt is not newer than the one that runs")
+            return None, Fault(kind="invalid", message="this attempt is not newer than the one that runs")
         return older, None
 
     def start(self, attempt: A) -> None:
@@ -102,7 +102,15 @@ class ClientSession(Generic[A]):
         """Return everything collected since the last call, None if that is nothing."""
         if not self.handles and not self._finished:
             return None
-        message = Tokens(step, self.handles, self.tokens, self._started, self._finished, self._logprobs, self.each)
+        message = Tokens(
+            step=step,
+            handles=self.handles,
+            tokens=self.tokens,
+            started=self._started,
+            finished=self._finished,
+            logprobs=self._logprobs,
+            each=self.each,
+        )
         self.handles, self.tokens, self.each = [], [], 1
         self._started, self._finished, self._logprobs = [], [], []
         return message
@@ -156,7 +164,7 @@ class Sessions(Generic[A]):
         fault = self.limits.fault(submit) or engine
         if fault is not None:
             return fault
-        return Fault("unavailable", "this worker is draining") if self.state.draining else None
+        return Fault(kind="unavailable", message="this worker is draining") if self.state.draining else None
 
     def flush(self, step: int, out: list[WorkerEffect]) -> None:
         """Send every client its tokens, then all followers what has changed in the caches."""
@@ -206,18 +214,26 @@ class CardLimits:
         """Why this submit can never be served here; None if it can."""
         prompt = count(submit.prompt)
         if not prompt or len(submit.prompt) % TOKEN_BYTES or len(submit.output) % TOKEN_BYTES:
-            return Fault("invalid", "the prompt must hold at least one token", "prompt", "invalid_prompt")
+            return Fault(
+                kind="invalid", message="the prompt must hold at least one token", param="prompt", code="invalid_prompt"
+            )
         needed = prompt + min(submit.stopping.max_tokens, 1)
         if max(needed, prompt + count(submit.output)) > self.max_length:
             return Fault(
-                "invalid",
-                f"{prompt} prompt tokens and at least one of output exceed this model's context of {self.max_length}",
-                "prompt",
-                "context_length_exceeded",
+                kind="invalid",
+                message=f"{prompt} prompt tokens and at least one of output exceed this model's context of "
+                f"{self.max_length}",
+                param="prompt",
+                code="context_length_exceeded",
             )
         largest = max(int(np.frombuffer(part, np.uint32).max()) for part in (submit.prompt, submit.output) if part)
         if largest >= self._card.vocab_size:
-            return Fault("invalid", f"token id {largest} is not in the vocabulary", "prompt", "invalid_token")
+            return Fault(
+                kind="invalid",
+                message=f"token id {largest} is not in the vocabulary",
+                param="prompt",
+                code="invalid_token",
+            )
         return None
 
     def stops(self, submit: Submit) -> frozenset[int]:

@@ -10,7 +10,6 @@ from math import ceil
 from typing import NamedTuple
 
 from jedlik.core.plans import WorkerSeen
-from jedlik.core.protocol import StepCosts
 from jedlik.perf.model import LinearModel, StepModel
 from jedlik.perf.step import StepShape
 from jedlik.planning.policy import Terms
@@ -84,7 +83,7 @@ def engine_of(terms: Terms, workers: Sequence[WorkerSeen]) -> Engine | None:
     told = next((seen for seen in workers if seen.costs is not None), workers[0] if workers else None)
     if told is None:
         return None
-    model = terms.model or (LinearModel(StepCosts(*told.costs)) if told.costs is not None else None)
+    model = terms.model or (LinearModel(told.costs) if told.costs is not None else None)
     if model is None:
         return None
     kv_tokens = terms.worker_kv_tokens or told.total_blocks * told.block_size
