@@ -23,7 +23,7 @@ from jedlik.core.protocol import SCHEMA_VERSION, Ack, Hello, Submit, Tokens
 from jedlik.core.requests import Sampling, Stopping
 from jedlik.core.tokens import pack
 from jedlik.core.wire import decode_to_gateway, encode
-from jedlik.net.discovery.local import Joined, LocalDiscovery
+from jedlik.net.discovery.local import living
 from jedlik.net.streams import Connection, connect
 
 TOKENS = 16
@@ -94,9 +94,9 @@ async def over_http(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, 
 
 async def measure(port: int, run_dir: str, rounds: int) -> tuple[list[float], list[float]]:
     """Seconds over HTTP and straight at the worker, taken in turn."""
-    records = [c.record for c in LocalDiscovery(Path(run_dir) / "records").poll() if isinstance(c, Joined)]
+    records = living(Path(run_dir) / "records")
     direct = Direct()
-    connection = await connect(records[0].address, direct, b"")
+    connection = await connect(records[0].addresses[0], direct, b"")
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     http, straight = [], []
     for number in range(rounds):

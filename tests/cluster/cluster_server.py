@@ -16,7 +16,8 @@ from pathlib import Path
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
-from jedlik.net.discovery.local import Record, read, start_ticks
+from jedlik.net.discovery.contract import Record
+from jedlik.net.discovery.local import living, start_ticks
 
 START_S = 90.0
 """What is waited for comes sooner, whatever else the machine has to do: the limit only catches a hang."""
@@ -123,7 +124,7 @@ class Server:
 
     def records(self) -> dict[str, Record]:
         """Ready workers by name."""
-        return {r.name: r for r in (read(path) for path in (self.run_dir / "records").glob("*.json"))}
+        return {record.name: record for record in living(self.run_dir / "records")}
 
     def children(self) -> list[int]:
         return children_of(self.process.pid)

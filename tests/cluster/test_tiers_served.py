@@ -89,7 +89,7 @@ def test_blocks_on_disk_are_found_after_a_kill_and_after_a_restart(folder: Path,
         server.wait_for(lambda: settled(server, "disk"))
         pid = server.pid_of("worker-0")
         os.kill(pid, signal.SIGKILL)
-        server.wait_for(lambda: any(record.pid != pid for record in server.records().values()))
+        server.wait_for(lambda: any(process_of(record)[0] != pid for record in server.records().values()))
         server.wait_for(lambda: server.ready_workers() == 1)
         warm(server, "disk", 10)
         assert [answer(server, number) for number in PROMPTS] == expected

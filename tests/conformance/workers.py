@@ -28,6 +28,7 @@ from jedlik.kv.hashing import BlockHasher
 from jedlik.live.rundir import make
 from jedlik.live.worker import Engine, WorkerDriver
 from jedlik.models import tiny
+from jedlik.net.addresses import parse
 from jedlik.net.discovery.local import read
 from jedlik.net.streams import serve
 from jedlik.nodes.worker.node import WorkerNode
@@ -98,7 +99,7 @@ class LiveWorker:
         hasher = BlockHasher(KEY, card.revision, self._config.block_size)
         self.node = WorkerNode(card, self._config, hasher)
         driver = WorkerDriver(self.node, engine, card, KvCounts())
-        server, _ = await serve(self.address, driver.listener, KEY)
+        server, _ = await serve(parse(self.address), driver.listener, KEY)
         running = asyncio.create_task(driver.run())
         waits = [asyncio.create_task(event.wait()) for event in (self._draining, self._closing)]
         self._listening.set()
@@ -158,7 +159,7 @@ class ProcessWorker:
         until = time.monotonic() + START_S
         while time.monotonic() < until:
             for path in self._run.records.glob("*.json"):
-                return read(path).address
+                return str(read(path).addresses[0])
             assert self._process.poll() is None, self._run.said("worker-0")
             time.sleep(0.02)
         raise AssertionError("the worker process never announced itself")

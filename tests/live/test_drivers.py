@@ -22,9 +22,11 @@ from jedlik.engines.simulated import CAPABILITIES, DEFAULT_COSTS, SimulatedEngin
 from jedlik.kv.hashing import BlockHasher, hash_check
 from jedlik.kv.naming import Naming
 from jedlik.live.gateway import GatewayDriver
-from jedlik.live.links import WorkerLinks
+from jedlik.live.links import Cluster, WorkerLinks
 from jedlik.live.worker import WorkerDriver
-from jedlik.net.discovery.local import Announcement, LocalDiscovery, Record, start_ticks
+from jedlik.net.addresses import Address, UnixAddress
+from jedlik.net.discovery.contract import Record
+from jedlik.net.discovery.local import LocalDiscovery, LocalFencer, fence_of
 from jedlik.net.streams import Connection, serve
 from jedlik.nodes.gateway.node import GatewayNode
 from jedlik.nodes.worker.node import WorkerNode
@@ -33,6 +35,11 @@ from jedlik.telemetry.kv import KvCounts
 
 KEY = b"k" * 32
 GATEWAY = GatewayId("gateway@1")
+HOST = "here"
+
+
+def cluster(folder: Path) -> Cluster:
+    return Cluster(LocalDiscovery(folder), LocalFencer(HOST), HOST, KEY)
 
 
 class Heard:
@@ -58,8 +65,8 @@ class Heard:
     def delivered(self, deliver: Deliver, now: float) -> None:
         """Not looked at."""
 
-    def kicked(self, worker: WorkerId, reason: str, killed: bool) -> None:
-        self.kicks.append((worker, killed))
+    def kicked(self, worker: WorkerId, reason: str, dead: bool) -> None:
+        self.kicks.append((worker, dead))
 
 
 def card(key: bytes) -> Card:
@@ -89,7 +96,7 @@ def worker_driver(key: bytes = KEY) -> WorkerDriver:
 
 def gateway_driver(folder: Path, heard: Heard) -> GatewayDriver:
     node = GatewayNode(GatewayConfig(), GATEWAY, Naming(KEY))
-    return GatewayDriver(GATEWAY, node, LocalDiscovery(folder), KEY, heard)
+    return GatewayDriver(GATEWAY, node, cluster(folder), heard)
 
 
 async def until(true: Callable[[], object], limit_s: float = 60.0) -> None:
@@ -103,11 +110,11 @@ def run(scenario: Callable[[Path], Awaitable[None]]) -> None:
         asyncio.run(asyncio.wait_for(scenario(Path(folder)), 100))
 
 
-def announce(folder: Path, address: str, pid: int | None = None) -> Announcement:
-    pid = pid or os.getpid()
-    announcement = Announcement(folder, Record("w@1", "w", pid, start_ticks(pid) or 0, address))
-    announcement.publish()
-    return announcement
+async def announce(folder: Path, address: Address, pid: int | None = None) -> Record:
+    fence = fence_of(pid or os.getpid())
+    record = Record(id="w@1", name="w", host=HOST, addresses=(address,), lease_s=60.0, fence=fence)
+    await LocalDiscovery(folder).announce(record)
+    return record
 
 
 def request(tokens: int) -> Request:
@@ -131,8 +138,8 @@ async def end(*tasks: "asyncio.Task[None]") -> None:
 def test_a_request_goes_through_both_nodes_and_both_drain() -> None:
     async def scenario(folder: Path) -> None:
         worker, heard = worker_driver(), Heard()
-        server, address = await serve(f"unix:{folder}/w.sock", worker.listener, KEY)
-        announce(folder, address)
+        server, address = await serve(UnixAddress(f"{folder}/w.sock"), worker.listener, KEY)
+        await announce(folder, address)
         gateway = gateway_driver(folder, heard)
         got: list[Deliver] = []
         gateway.listen(got.append)
@@ -157,11 +164,11 @@ def test_a_worker_that_leaves_is_lost_once_and_found_again() -> None:
         gateway_task = asyncio.create_task(gateway.run())
         for round_number in (1, 2):
             worker = worker_driver()
-            server, address = await serve(f"unix:{folder}/w.sock", worker.listener, KEY)
-            announcement = announce(folder, address)
+            server, address = await serve(UnixAddress(f"{folder}/w.sock"), worker.listener, KEY)
+            record = await announce(folder, address)
             worker_task = asyncio.create_task(worker.run())
             await until(gateway.cards)
-            announcement.withdraw()
+            await LocalDiscovery(folder).withdraw(record)
             await end(worker_task)
             server.close()
             await until(lambda: not gateway.cards())
@@ -175,13 +182,13 @@ def test_a_worker_with_another_key_is_kicked_and_its_process_killed() -> None:
     async def scenario(folder: Path) -> None:
         victim = await asyncio.create_subprocess_exec("sleep", "60")
         worker, heard = worker_driver(b"other" * 7), Heard()
-        server, address = await serve(f"unix:{folder}/w.sock", worker.listener, KEY)
-        announce(folder, address, victim.pid)
+        server, address = await serve(UnixAddress(f"{folder}/w.sock"), worker.listener, KEY)
+        await announce(folder, address, victim.pid)
         gateway = gateway_driver(folder, heard)
         gateway.listen(lambda deliver: None)
         tasks = asyncio.create_task(worker.run()), asyncio.create_task(gateway.run())
         assert await victim.wait() == -9
-        assert heard.kicks == [(WorkerId("w@1"), True)]
+        await until(lambda: heard.kicks == [(WorkerId("w@1"), True)])
         assert not gateway.cards()
         server.close()
         await end(*tasks)
@@ -205,13 +212,13 @@ class Mute:
 def test_a_worker_that_shows_no_card_is_kicked() -> None:
     async def scenario(folder: Path) -> None:
         victim = await asyncio.create_subprocess_exec("sleep", "60")
-        server, address = await serve(f"unix:{folder}/w.sock", Mute, KEY)
-        announce(folder, address, victim.pid)
+        server, address = await serve(UnixAddress(f"{folder}/w.sock"), Mute, KEY)
+        await announce(folder, address, victim.pid)
         heard = Heard()
-        links = WorkerLinks(GATEWAY, LocalDiscovery(folder), KEY, lambda event: None, heard.kicked, card_s=0.05)
+        links = WorkerLinks(GATEWAY, cluster(folder), lambda event: None, heard.kicked, card_s=0.05)
         task = asyncio.create_task(links.run())
         assert await victim.wait() == -9
-        assert heard.kicks == [(WorkerId("w@1"), True)]
+        await until(lambda: heard.kicks == [(WorkerId("w@1"), True)])
         server.close()
         await end(task)
 
@@ -259,8 +266,8 @@ def test_a_worker_whose_engine_failed_stops_running() -> None:
     async def scenario(folder: Path) -> None:
         node = WorkerNode(card(KEY), WorkerConfig(max_sequences=8), BlockHasher(KEY, "r", 16))
         worker, heard = WorkerDriver(node, Failing(), card(KEY), KvCounts()), Heard()
-        server, address = await serve(f"unix:{folder}/w.sock", worker.listener, KEY)
-        announce(folder, address)
+        server, address = await serve(UnixAddress(f"{folder}/w.sock"), worker.listener, KEY)
+        await announce(folder, address)
         gateway = gateway_driver(folder, heard)
         gateway.listen(lambda deliver: None)
         tasks = asyncio.create_task(worker.run()), asyncio.create_task(gateway.run())

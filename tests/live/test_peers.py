@@ -49,14 +49,21 @@ from jedlik.core.step import Step, StepDone
 from jedlik.core.tokens import pack
 from jedlik.engines.simulated import CAPABILITIES
 from jedlik.kv.hashing import hash_check
-from jedlik.live.links import Counted, LinkEvent, WorkerLinks
+from jedlik.live.links import Cluster, Counted, LinkEvent, WorkerLinks
 from jedlik.live.peers import PeerLinks
 from jedlik.live.worker import Reach, WorkerDriver
-from jedlik.net.discovery.local import Announcement, LocalDiscovery, Record, start_ticks
+from jedlik.net.addresses import Address, UnixAddress
+from jedlik.net.discovery.contract import Record
+from jedlik.net.discovery.local import LocalDiscovery, LocalFencer, fence_of
 from jedlik.net.streams import Connection, serve
 
 KEY = b"k" * 32
+HOST = "here"
 LAYOUT = Layout(dtype="bfloat16", layers=2, kv_heads=1, head_dim=8, block_size=16)
+
+
+def cluster(folder: Path) -> Cluster:
+    return Cluster(LocalDiscovery(folder), LocalFencer(HOST), HOST, KEY)
 
 
 def card(name: str, revision: str = "r") -> Card:
@@ -175,28 +182,29 @@ class Worker:
     def __init__(self, folder: Path, name: str, node: Written | None = None, revision: str = "r") -> None:
         self.node, self.carrier, self.telemetry = node or Written(), Carrying(), Counting()
         self.card, self.folder = card(name, revision), folder
-        peers = PeerLinks(self.card, LocalDiscovery(folder), KEY, self.carrier.met, card_s=0.3)
+        peers = PeerLinks(self.card, cluster(folder), self.carrier.met, card_s=0.3)
         reach = Reach(self.carrier, peers)
         self.driver = WorkerDriver(self.node, Idle(), self.card, self.telemetry, reach=reach)
 
     async def begin(self, pid: int | None = None) -> None:
-        self.server, address = await serve(f"unix:{self.folder}/{self.card.name}.sock", self.driver.listener, KEY)
-        self.announcement = announce(self.folder, self.card.name, address, pid)
+        self.server, address = await serve(UnixAddress(f"{self.folder}/{self.card.name}.sock"), self.driver.listener, KEY)
+        self.record = await announce(self.folder, self.card.name, address, pid)
         self.task = asyncio.create_task(self.driver.run())
 
     async def end(self) -> None:
-        self.announcement.withdraw()
+        await LocalDiscovery(self.folder).withdraw(self.record)
         self.server.close()
         self.task.cancel()
         await asyncio.gather(self.task, return_exceptions=True)
 
 
-def announce(folder: Path, name: str, address: str, pid: int | None = None) -> Announcement:
-    pid = pid or os.getpid()
-    record = Record(f"{name}@1", name, pid, start_ticks(pid) or 0, address, data=f"data of {name}")
-    announcement = Announcement(folder, record)
-    announcement.publish()
-    return announcement
+async def announce(folder: Path, name: str, address: Address, pid: int | None = None) -> Record:
+    record = Record(
+        id=f"{name}@1", name=name, host=HOST, addresses=(address,), data=UnixAddress(f"data of {name}"), lease_s=60.0,
+        fence=fence_of(pid or os.getpid()),
+    )  # fmt: skip
+    await LocalDiscovery(folder).announce(record)
+    return record
 
 
 async def until(true: Callable[[], object], limit_s: float = 60.0) -> None:
@@ -260,10 +268,10 @@ def test_a_worker_that_ends_is_told_lost_and_dead_and_then_unknown() -> None:
         await a.begin()
         a.driver.joined(GatewayId("g@1"), Connection(a.driver.listener(), None), True)
         await until(lambda: b.node.of(FromClient))
-        assert a.carrier.known == [(B, "data of b")]
+        assert a.carrier.known == [(B, "unix:data of b")]
         await b.end()
         await until(lambda: a.node.of(WorkerLost))
-        assert a.carrier.known == [(B, "data of b")]  # its record is withdrawn, its process lives
+        assert a.carrier.known == [(B, "unix:data of b")]  # its record is withdrawn, its process lives
         body.kill()
         await body.wait()
         await until(lambda: len(a.carrier.known) == 2)
@@ -279,7 +287,7 @@ def test_a_worker_that_ends_is_told_lost_and_dead_and_then_unknown() -> None:
 def test_a_record_nobody_answers_for_is_a_loss() -> None:
     async def scenario(folder: Path) -> None:
         a = Worker(folder, "a", asking(SUBMIT))
-        announce(folder, "b", f"unix:{folder}/nobody.sock")
+        await announce(folder, "b", UnixAddress(f"{folder}/nobody.sock"))
         await a.begin()
         a.driver.joined(GatewayId("g@1"), Connection(a.driver.listener(), None), True)
         await until(lambda: a.node.of(WorkerLost))
@@ -305,8 +313,8 @@ class Mute:
 def test_a_worker_that_shows_no_card_is_a_loss_and_lives() -> None:
     async def scenario(folder: Path) -> None:
         a = Worker(folder, "a", asking(SUBMIT))
-        server, address = await serve(f"unix:{folder}/b.sock", Mute, KEY)
-        announce(folder, "b", address)
+        server, address = await serve(UnixAddress(f"{folder}/b.sock"), Mute, KEY)
+        await announce(folder, "b", address)
         await a.begin()
         a.driver.joined(GatewayId("g@1"), Connection(a.driver.listener(), None), True)
         await until(lambda: a.node.of(WorkerLost))
@@ -404,7 +412,7 @@ def test_counters_travel_with_load_reports_when_they_have_changed() -> None:
         b = Worker(folder, "b", Written(reporting))
         await b.begin(os.getpid())
         heard: list[LinkEvent] = []
-        links = WorkerLinks(GatewayId("g@1"), LocalDiscovery(folder), KEY, heard.append, lambda *_: None)
+        links = WorkerLinks(GatewayId("g@1"), cluster(folder), heard.append, lambda *_: None)
         task = asyncio.create_task(links.run())
 
         def counted() -> list[Counters]:

@@ -14,6 +14,7 @@ from jedlik.core.errors import PeerError
 from jedlik.core.ids import Handle
 from jedlik.core.protocol import Cancel
 from jedlik.core.wire import decode_to_worker, encode
+from jedlik.net.addresses import UnixAddress, parse
 from jedlik.net.streams import Connection, connect, serve
 
 
@@ -38,7 +39,7 @@ class End:
 
 async def talk(address: str, server_key: bytes, client_key: bytes) -> tuple[End, End]:
     server_end, client_end = End(), End()
-    server, where = await serve(address, lambda: server_end, server_key)
+    server, where = await serve(parse(address), lambda: server_end, server_key)
     async with server:
         connection = await connect(where, client_end, client_key)
         try:
@@ -68,7 +69,7 @@ def test_tcp_carries_frames_between_peers_with_one_key() -> None:
 def test_tcp_with_another_key_is_never_opened() -> None:
     async def scenario() -> None:
         server_end, client_end = End(), End()
-        server, where = await serve("tcp:127.0.0.1:0", lambda: server_end, b"key")
+        server, where = await serve(parse("tcp:127.0.0.1:0"), lambda: server_end, b"key")
         async with server:
             await connect(where, client_end, b"other")
             await asyncio.sleep(0.1)
@@ -81,7 +82,7 @@ def test_tcp_with_another_key_is_never_opened() -> None:
 def test_nobody_there_is_a_peer_error(tmp_path: Path) -> None:
     async def scenario() -> None:
         with pytest.raises(PeerError, match="cannot connect"):
-            await connect(f"unix:{tmp_path}/nothing", End(), b"")
+            await connect(UnixAddress(f"{tmp_path}/nothing"), End(), b"")
 
     asyncio.run(scenario())
 

@@ -8,7 +8,8 @@ from rich.console import Console
 from jedlik.core.errors import PeerError
 from jedlik.core.ids import WorkerId
 from jedlik.core.moves import PathCosts
-from jedlik.net.discovery.local import Record
+from jedlik.net.addresses import parse
+from jedlik.net.discovery.contract import Record
 from jedlik.serve.links import ask, figures, find_server, matrix, tried
 from jedlik.transfer.agent import Agent, AgentOptions
 from jedlik.transfer.arena import Arena
@@ -41,19 +42,23 @@ def test_no_server_is_found_where_none_runs(tmp_path: Path) -> None:
     assert find_server(None, 1) is None
 
 
+def record(key: str, data: str) -> Record:
+    return Record(id=key, name="w", host="here", addresses=(), data=parse(data), lease_s=10.0)
+
+
 def test_a_worker_answers_who_only_looks(tmp_path: Path) -> None:
     arena = Arena(4096, 1, 1)
     agent = Agent(WorkerId("w@1"), arena, AgentOptions(listen=f"unix:{tmp_path}/w", key=b"key"))
     told: list[object] = []
     agent.start(told.append)
-    answer = ask(Record("w@1", "w", 1, 1, "", agent.address), b"key")
-    other = ask(Record("w@0", "w", 1, 1, "", agent.address), b"key")
+    answer = ask(record("w@1", agent.address), b"key")
+    other = ask(record("w@0", agent.address), b"key")
     agent.close()
     arena.close()
     assert isinstance(answer, AgentReport)
     assert all(link.to == "" for link in answer.transports)
     assert other == "w@0 is not here; w@1 is"
-    assert "cannot connect" in str(ask(Record("w@1", "w", 1, 1, "", agent.address), b"key"))
+    assert "cannot connect" in str(ask(record("w@1", agent.address), b"key"))
 
 
 @pytest.mark.parametrize(("path", "on_tcp"), [("shm", False), ("tcp", True)])

@@ -15,6 +15,7 @@ from jedlik.core.events import Hold, Reported, Scale
 from jedlik.core.ids import GatewayId
 from jedlik.core.plans import Report
 from jedlik.live.control import Answer, Ask, Greeting, Plan, decode_downward, encode
+from jedlik.net.addresses import UnixAddress
 from jedlik.net.streams import Connection, connect
 
 RETRY_S = 0.25
@@ -40,7 +41,7 @@ class ControlLink:
             while True:
                 self._lost.clear()
                 try:
-                    await connect(f"unix:{self._path}", self, b"")
+                    await connect(UnixAddress(str(self._path)), self, b"")
                 except PeerError:
                     await asyncio.sleep(RETRY_S)
                 else:

@@ -12,6 +12,7 @@ from jedlik.core.errors import PeerError
 from jedlik.core.events import GatewayGone, Reported
 from jedlik.core.ids import GatewayId
 from jedlik.live.control import Answer, Ask, Greeting, decode_upward, encode
+from jedlik.net.addresses import UnixAddress
 from jedlik.net.streams import Connection, serve
 
 Tell = Callable[[Reported | GatewayGone], None]
@@ -28,7 +29,7 @@ class ControlServer:
     async def listen(self, path: Path, tell: Tell, reply: Reply) -> None:
         """Until closed."""
         self.tell, self.reply = tell, reply
-        self._server, _ = await serve(f"unix:{path}", lambda: _Gateway(self), b"")
+        self._server, _ = await serve(UnixAddress(str(path)), lambda: _Gateway(self), b"")
 
     def change(self, change: ChangeRole) -> None:
         """Any gateway may tell a worker; none connected: nothing happens, and the planner sees that."""

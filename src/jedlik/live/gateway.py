@@ -28,9 +28,8 @@ from jedlik.core.facts import Fact, Routed
 from jedlik.core.ids import GatewayId, RequestId, WorkerId
 from jedlik.core.plans import Report
 from jedlik.core.protocol import Card, Counters
-from jedlik.live.links import Counted, LinkEvent, WorkerLinks
+from jedlik.live.links import Cluster, Counted, LinkEvent, WorkerLinks
 from jedlik.live.turn import Recorder, Turn, WakeTimer
-from jedlik.net.discovery.local import LocalDiscovery
 
 
 class GatewayDecider(Protocol):
@@ -62,7 +61,7 @@ class GatewayTelemetry(Protocol):
 
     def delivered(self, deliver: Deliver, now: float) -> None: ...
 
-    def kicked(self, worker: WorkerId, reason: str, killed: bool) -> None: ...
+    def kicked(self, worker: WorkerId, reason: str, dead: bool) -> None: ...
 
 
 class GatewayDriver:
@@ -72,8 +71,7 @@ class GatewayDriver:
         self,
         gateway: GatewayId,
         node: GatewayDecider,
-        discovery: LocalDiscovery,
-        cluster_key: bytes,
+        cluster: Cluster,
         telemetry: GatewayTelemetry,
         recorder: Recorder[GatewayEvent, GatewayEffect] | None = None,
     ) -> None:
@@ -81,7 +79,7 @@ class GatewayDriver:
         self._telemetry = telemetry
         self._deliver: Callable[[Deliver], None] | None = None
         self._report: Callable[[Report], None] = _unread
-        self._links = WorkerLinks(gateway, discovery, cluster_key, self._from_links, telemetry.kicked)
+        self._links = WorkerLinks(gateway, cluster, self._from_links, telemetry.kicked)
         self._turn: Turn[GatewayEvent, GatewayEffect] = Turn(node.handle, self._perform, recorder)
         self._timer = WakeTimer(lambda: self._turn.send(Woken()))
         self._drained = asyncio.Event()

@@ -6,6 +6,7 @@ told `opened` is told `lost`, once, with a reason.
 
 import asyncio
 import contextlib
+import functools
 import os
 import secrets
 import socket
@@ -14,6 +15,7 @@ from typing import Protocol, cast
 
 from jedlik.core.authenticate import Handshake
 from jedlik.core.errors import PeerError
+from jedlik.net.addresses import Address, TcpAddress, UnixAddress
 from jedlik.net.frames import FrameParser
 
 MAX_UNSENT_BYTES = 64 << 20
@@ -131,31 +133,28 @@ def no_delay(transport: asyncio.Transport) -> None:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
-async def connect(address: str, listener: Listener, key: bytes) -> Connection:
-    """Connect to `unix:PATH` or `tcp:HOST:PORT`. Raises PeerError if nobody answers there."""
+async def connect(address: Address, listener: Listener, key: bytes) -> Connection:
+    """Connect to an address. Raises PeerError if nobody answers there."""
     loop = asyncio.get_running_loop()
-    kind, _, where = address.partition(":")
     try:
         async with asyncio.timeout(CONNECT_S):
-            if kind == "unix":
-                return (await loop.create_unix_connection(lambda: Connection(listener, None), where))[1]
-            host, _, port = where.rpartition(":")
-            return (await loop.create_connection(lambda: _proving(listener, key, client=True), host, int(port)))[1]
+            if isinstance(address, UnixAddress):
+                return (await loop.create_unix_connection(lambda: Connection(listener, None), address.path))[1]
+            proving = functools.partial(_proving, listener, key, client=True)
+            return (await loop.create_connection(proving, address.host, address.port))[1]
     except (OSError, TimeoutError) as error:
         raise PeerError(f"cannot connect to {address}: {error or 'no answer'}") from error
 
 
-async def serve(address: str, listener: Callable[[], Listener], key: bytes) -> tuple[asyncio.Server, str]:
-    """Listen on `unix:PATH` or `tcp:HOST:PORT` (port 0: any); the server and the address that peers connect to."""
+async def serve(address: Address, listener: Callable[[], Listener], key: bytes) -> tuple[asyncio.Server, Address]:
+    """Listen on an address (port 0: any); return the server and the address that peers connect to."""
     loop = asyncio.get_running_loop()
-    kind, _, where = address.partition(":")
-    if kind == "unix":
+    if isinstance(address, UnixAddress):
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(where)  # left by a dead incarnation; the run directory is private to us
-        return await loop.create_unix_server(lambda: Connection(listener(), None), where), address
-    host, _, port = where.rpartition(":")
-    server = await loop.create_server(lambda: _proving(listener(), key, client=False), host, int(port))
-    return server, f"tcp:{host}:{server.sockets[0].getsockname()[1]}"
+            os.unlink(address.path)  # left by a dead incarnation; the run directory is private to us
+        return await loop.create_unix_server(lambda: Connection(listener(), None), address.path), address
+    server = await loop.create_server(lambda: _proving(listener(), key, client=False), address.host, address.port)
+    return server, TcpAddress(address.host, server.sockets[0].getsockname()[1])
 
 
 def _proving(listener: Listener, key: bytes, *, client: bool) -> Connection:

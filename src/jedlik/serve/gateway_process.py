@@ -30,13 +30,13 @@ from jedlik.live.control_link import ControlLink
 from jedlik.live.descriptors import MOST, for_connections
 from jedlik.live.gateway import GatewayDriver
 from jedlik.models import generation
-from jedlik.net.discovery.local import LocalDiscovery
 from jedlik.serve import reach
 from jedlik.serve.event_log import gateway_log, make_gateway
 from jedlik.serve.process import ProcessConfig, run, trace_of
 from jedlik.telemetry.gateway import GatewayTelemetry
 from jedlik.telemetry.log import Log
 from jedlik.telemetry.metrics import GatewayMetrics
+from jedlik.transfer.processes import host_name
 
 YOUNG_OBJECTS = 20_000
 
@@ -49,8 +49,7 @@ async def serve(told: ProcessConfig, log: Log, stop: asyncio.Event) -> None:
     promise = Promise(config.gateway.slo_ttft_s, config.gateway.slo_itl_s, config.planner.attainment)
     metrics = GatewayMetrics(lambda: {card.name: card.total_blocks for card in node.cards()}, node.held_back, promise)
     telemetry = GatewayTelemetry(metrics, log, log_requests=config.frontend.log_requests)
-    discovery = LocalDiscovery(told.run.records)
-    driver = GatewayDriver(node.gateway, node, discovery, told.cluster_key, telemetry, gateway_log(told))
+    driver = GatewayDriver(node.gateway, node, told.cluster(host_name()), telemetry, gateway_log(told))
     link = ControlLink(node.gateway, told.run.socket(SOCKET), _changing(driver, log))
     driver.reports_to(link.report)
     application = _application(told, driver, link, metrics)

@@ -21,7 +21,8 @@ from jedlik.core.errors import JedlikError, PeerError
 from jedlik.core.ids import WorkerId
 from jedlik.core.moves import PathCosts, PathsMeasured, Told
 from jedlik.live.rundir import RunDir
-from jedlik.net.discovery.local import Record, alive, read
+from jedlik.net.discovery.contract import Record
+from jedlik.net.discovery.local import living
 from jedlik.serve.process import ProcessConfig
 from jedlik.transfer.agent import Agent, AgentOptions
 from jedlik.transfer.arena import Arena
@@ -56,7 +57,7 @@ def show_links(run_dir: str | None, port: int) -> bool:
         return True
     told, records = found
     console.print(f"as measured by the {len(records)} workers of the server in {told.run_dir}")
-    answers = {record.worker: ask(record, told.cluster_key) for record in records}
+    answers = {record.id: ask(record, told.cluster_key) for record in records}
     for worker, answer in sorted(answers.items()):
         console.print(f"{worker}: {answer}" if isinstance(answer, str) else f"{worker}: {_facts_line(answer.facts)}")
     console.print(matrix({worker: its for worker, its in answers.items() if isinstance(its, AgentReport)}))
@@ -69,12 +70,11 @@ def find_server(run_dir: str | None, port: int) -> tuple[ProcessConfig, list[Rec
     for folder in folders:
         try:
             told = msgspec.json.decode(RunDir(folder).config("gateway").read_bytes(), type=ProcessConfig)
-            records = [read(path) for path in sorted(RunDir(folder).records.glob("*.json"))]
         except (OSError, msgspec.MsgspecError):
             continue
-        living = [record for record in records if record.data and alive(record)]
-        if living and (run_dir or told.config.port == port):
-            return told, living
+        records = [record for record in living(RunDir(folder).records) if record.data is not None]
+        if records and (run_dir or told.config.port == port):
+            return told, records
     return None
 
 
@@ -82,7 +82,7 @@ def ask(record: Record, key: bytes) -> AgentReport | str:
     """What a worker knows of its ways, or why it does not say."""
     card = AgentCard(worker=WorkerId("doctor"), process=this_process(), block_bytes=0, device_blocks=0, host_blocks=0)
     try:
-        wire, _ = dial(record.data, key, AgentHello(card, WorkerId(record.worker), "look"))
+        wire, _ = dial(str(record.data), key, AgentHello(card, WorkerId(record.id), "look"))
         try:
             wire.send(Look())
             answer = wire.receive_answer()

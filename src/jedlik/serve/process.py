@@ -16,8 +16,10 @@ import uvloop
 from jedlik.core.config import Role, ServeConfig
 from jedlik.core.errors import ConfigError
 from jedlik.live.child import EXIT_CONFIG
+from jedlik.live.links import Cluster
 from jedlik.live.orphan import Orphanhood, die_with_parent
 from jedlik.live.rundir import RunDir
+from jedlik.net.discovery.local import LocalDiscovery, LocalFencer
 from jedlik.telemetry.log import Log
 
 ALARM_S = 5.0
@@ -58,6 +60,10 @@ class ProcessConfig(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def run(self) -> RunDir:
         return RunDir(Path(self.run_dir))
+
+    def cluster(self, host: str) -> Cluster:
+        """How this process finds the others. Called inside a running loop."""
+        return Cluster(LocalDiscovery(self.run.records), LocalFencer(host), host, self.cluster_key)
 
     @property
     def drain_s(self) -> float:

@@ -5,9 +5,13 @@ import os
 import sys
 
 from jedlik.core.errors import Bug
+from jedlik.core.protocol import Card
 from jedlik.live.peers import PeerLinks
 from jedlik.live.worker import Reach, WorkerDriver
-from jedlik.net.discovery.local import Announcement, LocalDiscovery, Record, start_ticks
+from jedlik.net.addresses import Address, UnixAddress, parse
+from jedlik.net.discovery.announcing import keep_announced
+from jedlik.net.discovery.contract import Record
+from jedlik.net.discovery.local import fence_of
 from jedlik.net.streams import serve
 from jedlik.serve.engines import LoadedEngine, Status, kind_of, load, profiled_costs
 from jedlik.serve.event_log import make_worker, worker_log
@@ -18,6 +22,9 @@ from jedlik.telemetry.log import Log
 from jedlik.transfer.agent import Agent, AgentOptions
 
 
+LEASE_S = 10.0
+
+
 async def work(told: ProcessConfig, log: Log, stop: asyncio.Event) -> None:
     """Load, serve until told to stop, drain."""
     if kind_of(told.config).schedules_itself:
@@ -26,24 +33,28 @@ async def work(told: ProcessConfig, log: Log, stop: asyncio.Event) -> None:
     card, costs = loaded.card, profiled_costs(told.config)
     node, recorder = make_worker(told, card, costs), worker_log(told, card, costs)
     agent = _agent(told, loaded, log)
-    reach = Reach(agent, PeerLinks(card, LocalDiscovery(told.run.records), told.cluster_key, agent.met))
+    cluster = told.cluster(card.host)
+    reach = Reach(agent, PeerLinks(card, cluster, agent.met))
     driver = WorkerDriver(node, loaded.engine, card, KvCounts(), recorder, reach)
-    server, address = await serve(f"unix:{told.run.socket(told.id)}", driver.listener, told.cluster_key)
-    announcement = Announcement(told.run.records, _record(told, address, agent.address))
+    server, address = await serve(UnixAddress(str(told.run.socket(told.id))), driver.listener, told.cluster_key)
+    record = _record(told, card, address, parse(agent.address))
     running = asyncio.create_task(driver.run(), name="driver")
     stopping = asyncio.create_task(stop.wait(), name="stop")
-    announcement.publish()
+    await cluster.discovery.announce(record)
+    announcing = asyncio.create_task(keep_announced(cluster.discovery, record), name="announcement")
     _status(told)("")
     cache_mib = card.total_blocks * card.layout.block_bytes >> 20
     tiers = {f"{tier.tier}_blocks": tier.blocks for tier in card.tiers if tier.tier != "object"}
     log.line("ready", engine=card.engine, kv_cache_mib=cache_mib, max_model_len=card.max_model_len, **tiers)
     try:
         await asyncio.wait((running, stopping), return_when=asyncio.FIRST_COMPLETED)
-        announcement.withdraw()
+        announcing.cancel()
+        await cluster.discovery.withdraw(record)
         if not running.done():
             await driver.drain(told.drain_s)
     finally:
-        announcement.withdraw()
+        announcing.cancel()
+        await cluster.discovery.withdraw(record)
         server.close()
         running.cancel()
         stopping.cancel()
@@ -87,11 +98,18 @@ def _status(told: ProcessConfig) -> Status:
     return lambda text: told.run.tell(told.name, text)
 
 
-def _record(told: ProcessConfig, address: str, data: str) -> Record:
-    started = start_ticks(os.getpid())
-    if started is None:
-        raise Bug("this process does not exist")
-    return Record(told.id, told.name, os.getpid(), started, address, data)
+def _record(told: ProcessConfig, card: Card, address: Address, data: Address) -> Record:
+    """What this worker announces."""
+    return Record(
+        id=told.id,
+        name=told.name,
+        host=card.host,
+        addresses=(address,),
+        data=data,
+        lease_s=LEASE_S,
+        model=told.model_name,
+        fence=fence_of(os.getpid()),
+    )
 
 
 if __name__ == "__main__":

@@ -52,9 +52,9 @@ class GatewayTelemetry:
     def delivered(self, deliver: Deliver, now: float) -> None:
         self._metrics.delivered(deliver, now)
 
-    def kicked(self, worker: WorkerId, reason: str, killed: bool) -> None:
+    def kicked(self, worker: WorkerId, reason: str, dead: bool) -> None:
         self._metrics.kicked()
-        self._log.line("kicked", worker=worker, reason=reason, killed=killed)
+        self._log.line("kicked", worker=worker, reason=reason, killed=dead)
 
     def fact(self, fact: Fact) -> None:
         match fact:
