@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from cluster_server import PATIENT, Server
 
+from jedlik.net.discovery.local import process_of
+
 pytestmark = pytest.mark.cluster
 BLOCK_BYTES = 8192
 """Of tiny-random in float32."""

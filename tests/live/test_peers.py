@@ -187,7 +187,9 @@ class Worker:
         self.driver = WorkerDriver(self.node, Idle(), self.card, self.telemetry, reach=reach)
 
     async def begin(self, pid: int | None = None) -> None:
-        self.server, address = await serve(UnixAddress(f"{self.folder}/{self.card.name}.sock"), self.driver.listener, KEY)
+        self.server, address = await serve(
+            UnixAddress(f"{self.folder}/{self.card.name}.sock"), self.driver.listener, KEY
+        )
         self.record = await announce(self.folder, self.card.name, address, pid)
         self.task = asyncio.create_task(self.driver.run())
 

@@ -18,19 +18,24 @@ def record(fence: str, lease_s: float = 60.0) -> Record:
     return Record(id="w@x", name="w", host="here", addresses=(), lease_s=lease_s, fence=fence)
 
 
+def waiting() -> "subprocess.Popen[bytes]":
+    """A process that waits for its input to end."""
+    return subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+
+
 def test_records_of_dead_processes_and_reused_pids_are_removed(tmp_path: Path) -> None:
     async def scenario() -> None:
         await LocalDiscovery(tmp_path).announce(record(f"{os.getpid()}:1"))
         assert living(tmp_path) == []
         assert LocalDiscovery(tmp_path).watch().take() == []
-        assert list(tmp_path.iterdir()) == []
+        assert os.listdir(tmp_path) == []
 
     asyncio.run(scenario())
 
 
 def test_a_process_that_has_the_pid_of_a_dead_one_is_not_killed() -> None:
     async def scenario() -> None:
-        with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
+        with waiting() as other:
             pid, started = process_of(record(fence_of(other.pid)))
             assert pid == other.pid
             assert await LocalFencer("here").end(record(f"{pid}:{started + 1}")) == "dead"

@@ -21,7 +21,6 @@ from jedlik.telemetry.kv import KvCounts
 from jedlik.telemetry.log import Log
 from jedlik.transfer.agent import Agent, AgentOptions
 
-
 LEASE_S = 10.0
 
 

@@ -8,11 +8,11 @@ from pathlib import Path
 from random import Random
 from typing import Any, TypeVar
 
+import implementations
 import msgspec
 import pytest
-
-import implementations
 from implementations import IMPLEMENTATIONS, Implementation, record_of
+
 from jedlik.core.errors import PeerError
 from jedlik.net.addresses import TcpAddress
 from jedlik.net.discovery.announcing import keep_announced
@@ -70,6 +70,11 @@ class Watcher:
     async def until_there(self, *records: Record) -> None:
         """Take until just these records are there."""
         await self.until(lambda: self.records == {record.id: record for record in records})
+
+
+def waiting() -> "subprocess.Popen[bytes]":
+    """A process that waits for its input to end."""
+    return subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
 
 
 async def beside(work: Coroutine[Any, Any, None], scenario: Awaitable[None]) -> None:
@@ -254,11 +259,15 @@ def test_garbage_disturbs_nobody(directory: Implementation) -> None:
     run(scenario())
 
 
+def announcing(name: str, folder: Path) -> "subprocess.Popen[bytes]":
+    """A process that announces worker-0 until it is killed."""
+    return subprocess.Popen([sys.executable, implementations.__file__, name, str(folder), "worker-0"])
+
+
 def test_whoever_was_killed_leaves_and_is_certainly_dead(directory: Implementation, name: str, tmp_path: Path) -> None:
     async def scenario() -> None:
-        command = [sys.executable, implementations.__file__, name, str(tmp_path), "worker-0"]
         watcher = Watcher(directory.discovery().watch())
-        with subprocess.Popen(command) as announcer:
+        with announcing(name, tmp_path) as announcer:
             await watcher.until(lambda: len(watcher.records) == 1)
             record = watcher.records["worker-0@a"]
             assert await directory.fencer.look(record) == "unknown"
@@ -272,7 +281,7 @@ def test_whoever_was_killed_leaves_and_is_certainly_dead(directory: Implementati
 
 def test_a_fencer_ends_the_process_that_a_record_names(directory: Implementation) -> None:
     async def scenario() -> None:
-        with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as victim:
+        with waiting() as victim:
             record = msgspec.structs.replace(record_of(directory, "w"), fence=directory.fence(victim.pid))
             assert await directory.fencer.look(record) == "unknown"
             assert await directory.fencer.end(record) == "dead"
@@ -286,7 +295,7 @@ def test_a_fencer_ends_the_process_that_a_record_names(directory: Implementation
 @pytest.mark.parametrize("change", [{"host": "another host"}, {"fence": "what nobody understands"}])
 def test_a_fencer_refuses_processes_of_others(directory: Implementation, change: dict[str, str]) -> None:
     async def scenario() -> None:
-        with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
+        with waiting() as other:
             record = msgspec.structs.replace(record_of(directory, "w"), fence=directory.fence(other.pid))
             record = msgspec.structs.replace(record, **change)
             assert await directory.fencer.end(record) == "refused"
