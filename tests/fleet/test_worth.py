@@ -5,6 +5,7 @@ from math import exp
 import pytest
 from msgspec.structs import replace
 
+from jedlik.core.protocol import StepCosts
 from jedlik.fleet.starts import Starts
 from jedlik.fleet.worth import HITS_TAU_S, Hits, Worth, cache_s, residual_s
 from seen_given import worker_seen
@@ -14,7 +15,7 @@ SEEN = worker_seen(
     waiting=1,
     waiting_tokens=1000,
     context_tokens=2000,
-    costs=(0.005, 0.001, 0.0, 0.002, 0.00001),
+    costs=StepCosts.of([0.005, 0.001, 0.0, 0.002, 0.00001]),
     correction=2.0,
 )
 

@@ -8,13 +8,14 @@ from jedlik.core.events import MemberEnded, MemberReady, PlannerEvent, Reported,
 from jedlik.core.facts import MemberMoved, Planned
 from jedlik.core.ids import GatewayId, WorkerId
 from jedlik.core.plans import Cause, Counts, Demand, Place, Report, Wish, WorkerSeen
+from jedlik.core.protocol import StepCosts
 from jedlik.nodes.planner.node import PlannerNode
 from jedlik.planning.policy import Situation
 from seen_given import worker_seen
 
 G, H = GatewayId("gateway@1"), GatewayId("other@1")
 Act = Launch | Retire | End | ChangeRole
-COSTS = (0.005, 0.001, 0.0, 0.001, 0.0)
+COSTS = StepCosts.of([0.005, 0.001, 0.0, 0.001, 0.0])
 
 
 class Told:
@@ -75,7 +76,7 @@ def seen(
     trusted: bool = True,
     age_s: float = 0.0,
     waiting_tokens: int = 0,
-    costs: tuple[float, float, float, float, float] | None = COSTS,
+    costs: StepCosts | None = COSTS,
     hit_tokens: int = 0,
 ) -> WorkerSeen:
     return worker_seen(
