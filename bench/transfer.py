@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterator
 import msgspec
 
 from jedlik.core.ids import Handle, WorkerId
-from jedlik.core.moves import Move, Moved, Place, Told
+from jedlik.core.moves import Location, Move, Moved, Told
 from jedlik.transfer.agent import Agent, AgentOptions
 from jedlik.transfer.arena import Arena, attach
 from jedlik.transfer.connection import dial, listen, tune
@@ -36,7 +36,7 @@ from jedlik.transfer.processes import start_ticks, this_process
 from jedlik.transfer.region import Mapped, paired_runs
 
 MOVE_BYTES = 64 << 20
-DEVICE, OTHER = Place("device"), WorkerId("other@1")
+DEVICE, OTHER = Location("device"), WorkerId("other@1")
 Times = tuple[float, float]
 Trial = Callable[[list[int], list[int]], float]
 
@@ -103,7 +103,7 @@ class Ours:
         self._number += 1
         self._told.clear()
         began_s = time.perf_counter()
-        there = Place("device", OTHER)
+        there = Location("device", OTHER)
         self._agent.perform(
             Move(
                 number=self._number,

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from xxhash import xxh3_128_digest
 
 from jedlik.core.ids import BlockId, Lane, WorkerId
-from jedlik.core.moves import Move, Place
+from jedlik.core.moves import Location, Move
 from jedlik.core.protocol import Card
 from jedlik.core.step import Step, StepDone
 from jedlik.core.tokens import TOKEN_BYTES, pack
@@ -119,13 +119,13 @@ class Memory:
             return [self._objects[name] for name in move.ids]
         return self._contents(worker, move.source, move.source_blocks)
 
-    def _contents(self, worker: WorkerId, place: Place, blocks: Sequence[int]) -> list[Content]:
+    def _contents(self, worker: WorkerId, place: Location, blocks: Sequence[int]) -> list[Content]:
         memory = self._place(worker, place)
         missing = [block for block in blocks if block not in memory]
         assert not missing, f"{worker}: blocks {missing} of {place} are moved, but hold nothing whole"
         return [memory[block] for block in blocks]
 
-    def _place(self, worker: WorkerId, place: Place) -> dict[int, Content]:
+    def _place(self, worker: WorkerId, place: Location) -> dict[int, Content]:
         return self._memory(place.worker or worker, place.tier)
 
     def _memory(self, worker: WorkerId, tier: str) -> dict[int, Content]:

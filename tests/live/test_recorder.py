@@ -11,7 +11,7 @@ from jedlik.core.effects import Deliver, GatewayEffect, StreamEnded, ToWorkerEff
 from jedlik.core.errors import ConfigError
 from jedlik.core.events import Arrived, FromWorker, GatewayEvent, Woken
 from jedlik.core.ids import BlockId, Handle, RequestId, StreamId, WorkerId
-from jedlik.core.moves import Move, Place
+from jedlik.core.moves import Location, Move
 from jedlik.core.protocol import Layout, Push, Submit, Tokens
 from jedlik.core.requests import Request, Sampling, Stopping
 from jedlik.core.tokens import pack
@@ -151,9 +151,9 @@ def test_what_workers_ask_of_workers_is_kept_without_token_ids() -> None:
     assert asked.message.prompt == redact.packed(SUBMIT.prompt) != SUBMIT.prompt
     move = Move(
         number=1,
-        source=Place("device"),
+        source=Location("device"),
         source_blocks=[1],
-        target=Place("host"),
+        target=Location("host"),
         target_blocks=[2],
         ids=[BlockId(b"i" * 16)],
         parent=None,

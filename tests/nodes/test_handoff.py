@@ -12,7 +12,7 @@ from jedlik.core.effects import ToClient, ToWorkerEffect
 from jedlik.core.events import ClientJoined, FromClient, FromWorker
 from jedlik.core.facts import HandedOff
 from jedlik.core.ids import GatewayId, Handle, WorkerId
-from jedlik.core.moves import Move, Moved, Place
+from jedlik.core.moves import Location, Move, Moved
 from jedlik.core.protocol import Cancel, Card, Granted, Layout, Push, Pushed, Released, Remote, Reserve, Submit
 from jedlik.core.requests import Stopping
 from pair_world import Cluster
@@ -289,7 +289,7 @@ def test_a_push_that_fails_ends_the_hand_off_and_not_the_request() -> None:
     while not world.moves:
         world.do(world.choices()[0])
     name, move = world.moves.pop()
-    assert move.target == Place("device", D)
+    assert move.target == Location("device", D)
     assert isinstance(move, Move)
     world.send(name, Moved(number=move.number, blocks=0, cause="failed", path="test"))
     world.settle()

@@ -8,10 +8,10 @@ from jedlik.core.ids import BlockId, Handle, WorkerId
 from jedlik.core.moves import (
     DEVICE,
     CancelMove,
+    Location,
     Move,
     Moved,
     PathsMeasured,
-    Place,
     Revoke,
     Revoked,
     StoredRun,
@@ -83,7 +83,7 @@ def push(number: int, target: WorkerId, blocks: int = 1, deadline_s: float = 10.
         number=number,
         source=DEVICE,
         source_blocks=indices,
-        target=Place("device", target),
+        target=Location("device", target),
         target_blocks=indices,
         ids=[],
         parent=None,
@@ -98,9 +98,9 @@ def own(number: int, source: Tier, target: Tier, slots: list[int], ids: str, par
     above = BlockId(parent.encode()) if parent else None
     return Move(
         number=number,
-        source=Place(source),
+        source=Location(source),
         source_blocks=slots,
-        target=Place(target),
+        target=Location(target),
         target_blocks=slots,
         ids=names,
         parent=above,
@@ -250,7 +250,7 @@ def test_what_a_disk_or_store_does_not_hold_is_missing() -> None:
         B,
         Move(
             number=1,
-            source=Place("object"),
+            source=Location("object"),
             source_blocks=[],
             target=DEVICE,
             target_blocks=[4, 5],

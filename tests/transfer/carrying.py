@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from jedlik.core.ids import BlockId, Handle, WorkerId
-from jedlik.core.moves import Move, Moved, Place, Revoked, Told
+from jedlik.core.moves import Location, Move, Moved, Revoked, Told
 from jedlik.transfer.agent import Agent, AgentOptions
 from jedlik.transfer.arena import Arena
 from jedlik.transfer.region import Bytes
@@ -125,9 +125,9 @@ def ids(count: int) -> list[BlockId]:
 
 def move(
     number: int,
-    source: Place,
+    source: Location,
     source_blocks: list[int],
-    target: Place,
+    target: Location,
     target_blocks: list[int],
     *,
     deadline_s: float = 60.0,

@@ -9,7 +9,7 @@ from pathlib import Path
 from carrying import Carrying, move
 
 from jedlik.core.ids import WorkerId
-from jedlik.core.moves import Moved, Place, Told
+from jedlik.core.moves import Location, Moved, Told
 
 
 def say(*words: object) -> None:
@@ -33,8 +33,10 @@ def main(worker: str, folder: str, path: str, blocks: str, block_bytes: str, see
             case ["push", first, count, name, ticket]:
                 everything = list(range(int(blocks)))
                 for number in range(int(first), int(first) + int(count)):
-                    there = Place("device", WorkerId(name))
-                    one.agent.perform(move(number, Place("device"), everything, there, everything, ticket=int(ticket)))
+                    there = Location("device", WorkerId(name))
+                    one.agent.perform(
+                        move(number, Location("device"), everything, there, everything, ticket=int(ticket))
+                    )
     one.close()
 
 

@@ -12,10 +12,10 @@ from carrying import HANG_S, Carrying, ids, move
 
 from jedlik.core.errors import ConfigError
 from jedlik.core.ids import BlockId, WorkerId
-from jedlik.core.moves import CancelMove, Move, PathsMeasured, Place, Revoke, StoredRun, Tier, TierOpened
+from jedlik.core.moves import CancelMove, Location, Move, PathsMeasured, Revoke, StoredRun, Tier, TierOpened
 from jedlik.transfer.store import Buffer, Done, Stop
 
-DEVICE, HOST, DISK = Place("device"), Place("host"), Place("disk")
+DEVICE, HOST, DISK = Location("device"), Location("host"), Location("disk")
 Make = Callable[..., Carrying]
 
 
@@ -40,9 +40,9 @@ def test_copies_between_device_and_host(carrying: Make) -> None:
         move(1, DEVICE, [0], HOST, [99]),
         move(1, DEVICE, [0, 1], HOST, [0]),
         move(1, DEVICE, [], HOST, []),
-        move(1, DISK, [0], Place("object"), []),
-        move(1, Place("device", WorkerId("a@1")), [0], Place("device", WorkerId("b@1")), [0]),
-        move(1, DISK, [0], Place("device", WorkerId("b@1")), [0]),
+        move(1, DISK, [0], Location("object"), []),
+        move(1, Location("device", WorkerId("a@1")), [0], Location("device", WorkerId("b@1")), [0]),
+        move(1, DISK, [0], Location("device", WorkerId("b@1")), [0]),
     ],
 )
 def test_a_move_that_makes_no_sense_fails(carrying: Make, wrong: Move) -> None:
@@ -62,13 +62,13 @@ def test_a_tier_that_is_not_there_is_a_miss(carrying: Make) -> None:
 
 def test_a_peer_never_met_is_waited_for_until_the_deadline(carrying: Make) -> None:
     one = carrying("w0@1")
-    one.agent.perform(move(1, DEVICE, [0], Place("device", WorkerId("w1@1")), [0], deadline_s=0.01))
+    one.agent.perform(move(1, DEVICE, [0], Location("device", WorkerId("w1@1")), [0], deadline_s=0.01))
     assert one.ear.moved(1).cause == "late"
 
 
 def test_a_dead_peer_ends_what_waits_and_what_comes(carrying: Make) -> None:
     one = carrying("w0@1")
-    there = Place("device", WorkerId("w1@1"))
+    there = Location("device", WorkerId("w1@1"))
     one.agent.perform(move(1, DEVICE, [0], there, [0]))
     one.agent.met(WorkerId("w1@1"), None)
     assert one.ear.moved(1).cause == "gone"
@@ -101,7 +101,7 @@ def test_a_peer_s_arena_is_mapped_when_a_move_needs_it_and_nothing_is_kept_of_a_
         measured = incarnation + 2  # the first was of its own memory
         one.ear.heard(PathsMeasured, lambda told, so=measured: len(one.ear.all(PathsMeasured)) >= so)  # type: ignore[misc]
         assert mappings(other) == 1
-        one.agent.perform(move(incarnation, DEVICE, [0], Place("device", name), [0]))
+        one.agent.perform(move(incarnation, DEVICE, [0], Location("device", name), [0]))
         assert one.ear.moved(incarnation).cause == ""
         assert mappings(other) == 2
         one.agent.met(name, None)
@@ -115,7 +115,7 @@ def test_a_peer_s_arena_is_mapped_when_a_move_needs_it_and_nothing_is_kept_of_a_
 
 def test_cancelling_what_has_not_begun(carrying: Make) -> None:
     one = carrying("w0@1")
-    one.agent.perform(move(1, DEVICE, [0], Place("device", WorkerId("w1@1")), [0]))
+    one.agent.perform(move(1, DEVICE, [0], Location("device", WorkerId("w1@1")), [0]))
     one.agent.perform(CancelMove(1))
     one.agent.perform(CancelMove(1))
     one.agent.perform(CancelMove(7))

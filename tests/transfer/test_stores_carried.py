@@ -8,13 +8,13 @@ import pytest
 from carrying import Carrying, ids, move
 from kept_blocks import MINE
 
-from jedlik.core.moves import Place, TierOpened
+from jedlik.core.moves import Location, TierOpened
 from jedlik.transfer.file import SLOTS_FILE, FileStore
 from jedlik.transfer.object import object_store
 from jedlik.transfer.slots import DATA_START
 from jedlik.transfer.store import BlockStore
 
-DEVICE = Place("device")
+DEVICE = Location("device")
 Make = Callable[..., Carrying]
 
 
@@ -27,7 +27,7 @@ def test_out_and_back_after_a_restart(carrying: Make, tmp_path: Path, block_byte
         pytest.importorskip("obstore", reason="obstore is not installed: pip install 'jedlik[object]'")
         return object_store(f"file://{tmp_path}/kept", block_bytes, MINE)
 
-    kept, slots = Place(tier), [9, 3, 4, 5] if tier == "disk" else []  # type: ignore[arg-type]
+    kept, slots = Location(tier), [9, 3, 4, 5] if tier == "disk" else []  # type: ignore[arg-type]
     one = carrying("w0@1", block_bytes=block_bytes, stores=[store()])
     assert one.ear.heard(TierOpened).runs == []
     one.fill(1)
@@ -47,12 +47,12 @@ def test_damage_is_told_as_such(carrying: Make, tmp_path: Path) -> None:
     one = carrying("w0@1", stores=[FileStore(tmp_path / "kept", 32, 4096, MINE)])
     one.ear.heard(TierOpened)
     one.fill(1)
-    one.agent.perform(move(1, DEVICE, [0, 1, 2], Place("disk"), [0, 1, 2]))
+    one.agent.perform(move(1, DEVICE, [0, 1, 2], Location("disk"), [0, 1, 2]))
     one.ear.moved(1)
     with open(tmp_path / "kept" / SLOTS_FILE, "r+b") as file:
         file.seek(DATA_START + 4096 + 17)
         file.write(b"damage")
-    one.agent.perform(move(2, Place("disk"), [0, 1, 2], DEVICE, [10, 11, 12]))
+    one.agent.perform(move(2, Location("disk"), [0, 1, 2], DEVICE, [10, 11, 12]))
     moved = one.ear.moved(2)
     assert (moved.blocks, moved.cause) == (1, "corrupt")
     assert np.array_equal(one.device[10], one.device[0])

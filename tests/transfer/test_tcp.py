@@ -11,7 +11,7 @@ from carrying import HANG_S, Carrying, move
 
 from jedlik.core.errors import PeerError
 from jedlik.core.ids import Handle, WorkerId
-from jedlik.core.moves import Place, Revoke
+from jedlik.core.moves import Location, Revoke
 from jedlik.transfer.connection import (
     PIECE_BYTES,
     AgentConnection,
@@ -25,7 +25,7 @@ from jedlik.transfer.messages import AgentCard, AgentHello, Get, Landed, Put, Tr
 from jedlik.transfer.processes import this_process
 
 Make = Callable[..., Carrying]
-DEVICE = Place("device")
+DEVICE = Location("device")
 ANYWHERE = "tcp:127.0.0.1:0"
 
 
@@ -33,7 +33,7 @@ def test_authenticated_streams_carry_blocks(carrying: Make) -> None:
     left, right = (carrying(name, paths=["tcp"], listen=ANYWHERE, key=b"secret") for name in ("left@1", "right@1"))
     left.fill(1)
     left.meet(right)
-    left.agent.perform(move(1, DEVICE, [1, 2, 9], Place("device", right.worker), [3, 4, 5], ticket=1))
+    left.agent.perform(move(1, DEVICE, [1, 2, 9], Location("device", right.worker), [3, 4, 5], ticket=1))
     assert (left.ear.moved(1).cause, left.ear.moved(1).path) == ("", "tcp")
     assert np.array_equal(right.device[[3, 4, 5]], left.device[[1, 2, 9]])
 
@@ -41,7 +41,7 @@ def test_authenticated_streams_carry_blocks(carrying: Make) -> None:
 def test_another_key_gets_nowhere(carrying: Make) -> None:
     left, right = (carrying(f"{key}@1", paths=["tcp"], listen=ANYWHERE, key=key.encode()) for key in ("one", "two"))
     left.meet(right)
-    left.agent.perform(move(1, DEVICE, [1], Place("device", right.worker), [1], deadline_s=0.2, ticket=1))
+    left.agent.perform(move(1, DEVICE, [1], Location("device", right.worker), [1], deadline_s=0.2, ticket=1))
     assert left.ear.moved(1).cause == "late"
     with pytest.raises(PeerError):
         dial(right.agent.address, b"one", hello(right))

@@ -20,14 +20,14 @@ Cause = Literal["", "late", "cancelled", "gone", "corrupt", "stale", "missing", 
 bytes differ from their checksum; "stale": of another generation or identity; "missing": not there; "failed": else."""
 
 
-class Place(msgspec.Struct, frozen=True, array_like=True):
-    """Where blocks are: a tier of a worker; None is the worker that says it."""
+class Location(msgspec.Struct, frozen=True, array_like=True):
+    """Where KV blocks are: a tier of a worker. None stands for the worker that sends the message."""
 
     tier: Tier
     worker: WorkerId | None = None
 
 
-DEVICE = Place("device")
+DEVICE = Location("device")
 
 
 class Move(msgspec.Struct, frozen=True, kw_only=True, tag="move"):
@@ -35,10 +35,10 @@ class Move(msgspec.Struct, frozen=True, kw_only=True, tag="move"):
 
     number: int
     """Consecutive from 1 within an incarnation of the worker."""
-    source: Place
+    source: Location
     source_blocks: list[int]
     """Indices in the source's memory or slots; of the object tier, where `ids` name them: empty."""
-    target: Place
+    target: Location
     target_blocks: list[int]
     ids: list[BlockId]
     """What the blocks hold, in chain order: written beside the data that leaves memory, compared when it is read."""

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from jedlik.core.effects import Note, WorkerEffect
 from jedlik.core.errors import Bug
 from jedlik.core.facts import Carried
-from jedlik.core.moves import TIERS, Move, Moved, Place
+from jedlik.core.moves import TIERS, Location, Move, Moved
 from jedlik.perf.paths import Paths
 
 BLAMELESS = ("cancelled", "corrupt", "stale", "missing")
@@ -98,5 +98,5 @@ def _carried(move: Move, moved: Moved) -> Carried:
     )
 
 
-def _name(place: Place) -> str:
+def _name(place: Location) -> str:
     return place.tier if place.worker is None else f"{place.tier} of {place.worker}"

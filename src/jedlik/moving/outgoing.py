@@ -8,7 +8,7 @@ from jedlik.core.config import WorkerConfig
 from jedlik.core.effects import ToClient, WorkerEffect
 from jedlik.core.errors import Fault
 from jedlik.core.ids import ClientId, Handle, WorkerId
-from jedlik.core.moves import DEVICE, CancelMove, Move, Moved, Place
+from jedlik.core.moves import DEVICE, CancelMove, Location, Move, Moved
 from jedlik.core.protocol import Card, Granted, Pushed, Released, Reserve, Submit
 from jedlik.moving.moves import Job, Moves
 from jedlik.scheduling.batch import Batch
@@ -201,5 +201,5 @@ def released(asker: ClientId, handle: Handle) -> ToClient:
     return ToClient(asker, Released([handle]))
 
 
-def _device_of(asker: ClientId) -> Place:
-    return Place("device", WorkerId(asker))
+def _device_of(asker: ClientId) -> Location:
+    return Location("device", WorkerId(asker))

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from jedlik.core.config import WorkerConfig
 from jedlik.core.ids import BlockId
-from jedlik.core.moves import TIERS, Place, Tier, TierOpened
+from jedlik.core.moves import TIERS, Location, Tier, TierOpened
 from jedlik.core.protocol import Card
 from jedlik.kv.cache_report import CacheReport
 from jedlik.kv.pool import BlockPool
@@ -50,7 +50,7 @@ class Store:
 
     def __init__(self, tier: Tier, blocks: int, config: WorkerConfig) -> None:
         self.tier: Tier = tier
-        self.place = Place(tier)
+        self.place = Location(tier)
         self.pool = BlockPool(blocks, config.host_eviction if tier == "host" else "lru")
         self.report = CacheReport(self.pool, TIERS.index(tier))
         self.open = tier == "host"

@@ -21,10 +21,10 @@ from jedlik.core.moves import (
     Cause,
     Compare,
     Compared,
+    Location,
     Move,
     Order,
     PathsMeasured,
-    Place,
     Revoke,
     Revoked,
     TierOpened,
@@ -151,7 +151,7 @@ class Agent:
             return ""
         return self._to_store(transfer, source, target)
 
-    def _to_store(self, transfer: Transfer, source: Place, target: Place) -> Cause:
+    def _to_store(self, transfer: Transfer, source: Location, target: Location) -> Cause:
         writing = source.tier in self._memory
         kind, memory = (target.tier, source.tier) if writing else (source.tier, target.tier)
         if memory not in self._memory:
@@ -163,17 +163,17 @@ class Agent:
         self._queues[kind].put(transfer, access)
         return ""
 
-    def _to_peer(self, transfer: Transfer, source: Place, target: Place) -> Cause:
+    def _to_peer(self, transfer: Transfer, source: Location, target: Location) -> Cause:
         theirs, ours = (target, source) if target.worker is not None else (source, target)
         if ours.tier not in self._memory or theirs.tier not in self._memory or theirs.worker is None:
             return "failed"
         self._peers.submit(transfer, theirs.worker, ours.tier, cast(MemoryTier, theirs.tier))
         return ""
 
-    def _own(self, place: Place) -> Place:
-        return Place(place.tier) if place.worker == self._worker else place
+    def _own(self, place: Location) -> Location:
+        return Location(place.tier) if place.worker == self._worker else place
 
-    def _sound(self, move: Move, source: Place, target: Place) -> bool:
+    def _sound(self, move: Move, source: Location, target: Location) -> bool:
         """Whether it says which blocks, as many on both sides, and ours are within our memory."""
         for place, blocks in ((source, move.source_blocks), (target, move.target_blocks)):
             needed = len(move.ids) if place.tier == "object" else move.blocks

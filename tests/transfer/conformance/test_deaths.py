@@ -10,11 +10,11 @@ import pytest
 from carrying import WAYS, Carrying, OtherWorker, move
 
 from jedlik.core.ids import Handle
-from jedlik.core.moves import Moved, Place, Revoke, Revoked
+from jedlik.core.moves import Location, Moved, Revoke, Revoked
 
 BLOCKS, BLOCK_BYTES = 16, 1 << 20
 EVERYTHING = list(range(BLOCKS))
-DEVICE = Place("device")
+DEVICE = Location("device")
 Spawn = Callable[..., OtherWorker]
 
 
@@ -47,7 +47,7 @@ def test_killed_while_being_pushed_to(here: Carrying, spawn: Spawn) -> None:
     here.agent.met(other.worker, other.address)
     last = 200
     for number in range(1, last + 1):
-        there = Place("device", other.worker)
+        there = Location("device", other.worker)
         here.agent.perform(move(number, DEVICE, EVERYTHING, there, EVERYTHING, ticket=number))
     assert here.ear.moved(2).cause == ""
     other.kill()
@@ -63,7 +63,7 @@ def test_killed_while_being_pulled_from(here: Carrying, spawn: Spawn) -> None:
     here.agent.met(other.worker, other.address)
     last = 200
     for number in range(1, last + 1):
-        here.agent.perform(move(number, Place("device", other.worker), EVERYTHING, DEVICE, EVERYTHING))
+        here.agent.perform(move(number, Location("device", other.worker), EVERYTHING, DEVICE, EVERYTHING))
     assert here.ear.moved(1).cause == ""
     other.kill()
     assert here.ear.moved(last).cause == "gone"
@@ -82,7 +82,7 @@ def test_killed_while_pushing_then_revoked_then_nothing_lands(here: Carrying, sp
     here.agent.perform(Revoke(other.worker, [Handle(9)]))
     assert here.ear.revoked(other.worker).tickets == [9]
     here.device[:] = 0
-    here.agent.perform(move(1, DEVICE, [0], Place("host"), [0]))  # some more of the agent's time
+    here.agent.perform(move(1, DEVICE, [0], Location("host"), [0]))  # some more of the agent's time
     here.ear.moved(1)
     assert not here.device.any()
 
@@ -98,7 +98,7 @@ def test_a_hung_worker_is_revoked_when_it_answers(here: Carrying, spawn: Spawn, 
     if path == "tcp":  # whatever it sends, we are the ones who let it land
         here.ear.revoked(other.worker)
     else:
-        here.agent.perform(move(1, DEVICE, [0], Place("host"), [0]))
+        here.agent.perform(move(1, DEVICE, [0], Location("host"), [0]))
         here.ear.moved(1)
         assert not any(isinstance(told, Revoked) for told in here.ear.told), "it could still write"
     os.kill(other.process.pid, signal.SIGCONT)
@@ -121,7 +121,7 @@ def test_a_hung_worker_that_is_killed_is_revoked(here: Carrying, spawn: Spawn) -
     other.kill()
     here.ear.revoked(other.worker)
     here.device[:] = 0
-    here.agent.perform(move(1, DEVICE, [0], Place("host"), [0]))
+    here.agent.perform(move(1, DEVICE, [0], Location("host"), [0]))
     here.ear.moved(1)
     assert not here.device.any()
 
@@ -130,16 +130,16 @@ def test_a_restarted_worker_is_another_one(here: Carrying, spawn: Spawn) -> None
     here.fill(1)
     first = spawn("other@1")
     here.agent.met(first.worker, first.address)
-    here.agent.perform(move(1, DEVICE, [0], Place("device", first.worker), [0], ticket=1))
+    here.agent.perform(move(1, DEVICE, [0], Location("device", first.worker), [0], ticket=1))
     assert here.ear.moved(1).cause == ""
     first.kill()
     second = spawn("other@2")
-    here.agent.perform(move(2, DEVICE, [0], Place("device", first.worker), [0], ticket=1))
+    here.agent.perform(move(2, DEVICE, [0], Location("device", first.worker), [0], ticket=1))
     assert here.ear.moved(2).cause == "gone"
     here.agent.met(second.worker, second.address)
-    here.agent.perform(move(3, DEVICE, [0], Place("device", second.worker), [1], ticket=1))
+    here.agent.perform(move(3, DEVICE, [0], Location("device", second.worker), [1], ticket=1))
     assert here.ear.moved(3).cause == ""
-    here.agent.perform(move(4, Place("device", second.worker), [1], Place("host"), [2]))
+    here.agent.perform(move(4, Location("device", second.worker), [1], Location("host"), [2]))
     assert here.ear.moved(4).cause == ""
     assert np.array_equal(here.host[2], here.device[0])
 
@@ -147,9 +147,9 @@ def test_a_restarted_worker_is_another_one(here: Carrying, spawn: Spawn) -> None
 def test_a_death_is_noticed_by_who_waits_for_nothing(here: Carrying, spawn: Spawn) -> None:
     other = spawn("other@1")
     here.agent.met(other.worker, other.address)
-    here.agent.perform(move(1, DEVICE, [0], Place("device", other.worker), [0], ticket=1))
+    here.agent.perform(move(1, DEVICE, [0], Location("device", other.worker), [0], ticket=1))
     here.ear.moved(1)
     other.kill()
-    here.agent.perform(move(2, DEVICE, [0], Place("device", other.worker), [0], ticket=1))
+    here.agent.perform(move(2, DEVICE, [0], Location("device", other.worker), [0], ticket=1))
     moved = here.ear.heard(Moved, lambda told: told.number == 2)
     assert (moved.cause, moved.blocks) == ("gone", 0)

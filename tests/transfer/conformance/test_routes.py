@@ -8,9 +8,9 @@ import pytest
 from carrying import WAYS, Carrying, move
 
 from jedlik.core.ids import Handle, WorkerId
-from jedlik.core.moves import CancelMove, Place, Revoke
+from jedlik.core.moves import CancelMove, Location, Revoke
 
-DEVICE, HOST = Place("device"), Place("host")
+DEVICE, HOST = Location("device"), Location("host")
 Pair: TypeAlias = tuple[Carrying, Carrying]
 Lists = tuple[list[int], list[int]]
 
@@ -40,7 +40,7 @@ def path_of(pair: Pair) -> str:
 def test_pushed_blocks_are_in_their_places_and_nothing_else_is_touched(pair: Pair, lists: Lists, target: str) -> None:
     left, right = pair
     sources, targets = lists
-    place = Place(target, right.worker)  # type: ignore[arg-type]
+    place = Location(target, right.worker)  # type: ignore[arg-type]
     left.agent.perform(move(1, DEVICE, sources, place, targets, ticket=3))
     moved = left.ear.moved(1)
     assert (moved.blocks, moved.cause, moved.path) == (len(sources), "", path_of(pair))
@@ -55,7 +55,7 @@ def test_pushed_blocks_are_in_their_places_and_nothing_else_is_touched(pair: Pai
 def test_pulled_blocks_are_in_their_places(pair: Pair, lists: Lists) -> None:
     left, right = pair
     sources, targets = lists
-    right.agent.perform(move(1, Place("device", left.worker), sources, HOST, targets))
+    right.agent.perform(move(1, Location("device", left.worker), sources, HOST, targets))
     moved = right.ear.moved(1)
     assert (moved.blocks, moved.cause, moved.path) == (len(sources), "", path_of(pair))
     assert np.array_equal(right.host[targets], left.device[sources])
@@ -65,7 +65,7 @@ def test_pulled_blocks_are_in_their_places(pair: Pair, lists: Lists) -> None:
 
 def test_many_moves_each_told_once(pair: Pair) -> None:
     left, right = pair
-    there = Place("device", right.worker)
+    there = Location("device", right.worker)
     for number in range(1, 33):
         left.agent.perform(move(number, DEVICE, [number - 1], there, [32 - number], ticket=number))
     for number in range(1, 33):
@@ -77,7 +77,7 @@ def test_many_moves_each_told_once(pair: Pair) -> None:
 def test_what_waits_for_a_meeting_is_carried_then(carrying: Callable[..., Carrying], pair: Pair) -> None:
     left, _ = pair
     late = carrying("late@1", paths=left.agent.paths)
-    left.agent.perform(move(1, DEVICE, [1], Place("device", late.worker), [2]))
+    left.agent.perform(move(1, DEVICE, [1], Location("device", late.worker), [2]))
     left.meet(late)
     assert left.ear.moved(1).cause == ""
     assert np.array_equal(late.device[2], left.device[1])
@@ -85,7 +85,7 @@ def test_what_waits_for_a_meeting_is_carried_then(carrying: Callable[..., Carryi
 
 def test_blocks_the_peer_does_not_have_are_refused(pair: Pair) -> None:
     left, right = pair
-    left.agent.perform(move(1, DEVICE, [0, 1], Place("device", right.worker), [0, 32], ticket=1))
+    left.agent.perform(move(1, DEVICE, [0, 1], Location("device", right.worker), [0, 32], ticket=1))
     moved = left.ear.moved(1)
     assert (moved.blocks, moved.cause) == (0, "failed")
     assert not right.device.any()
@@ -93,7 +93,7 @@ def test_blocks_the_peer_does_not_have_are_refused(pair: Pair) -> None:
 
 def test_nothing_lands_for_a_revoked_ticket(pair: Pair) -> None:
     left, right = pair
-    there = Place("device", right.worker)
+    there = Location("device", right.worker)
     left.agent.perform(move(1, DEVICE, [1], there, [1], ticket=8))
     left.ear.moved(1)
     right.agent.perform(Revoke(left.worker, [Handle(9), Handle(10)]))
@@ -113,18 +113,18 @@ def test_a_ticket_revoked_before_they_met_is_refused(carrying: Callable[..., Car
     late.agent.perform(Revoke(left.worker, [Handle(5)]))
     late.ear.revoked(left.worker)
     left.meet(late)
-    left.agent.perform(move(1, DEVICE, [1], Place("device", late.worker), [1], ticket=5))
+    left.agent.perform(move(1, DEVICE, [1], Location("device", late.worker), [1], ticket=5))
     assert left.ear.moved(1).cause == "stale"
     assert not late.device.any()
 
 
 def test_a_peer_that_closed_is_no_place_to_push_to(pair: Pair) -> None:
     left, right = pair
-    left.agent.perform(move(1, DEVICE, [1], Place("device", right.worker), [1], ticket=1))
+    left.agent.perform(move(1, DEVICE, [1], Location("device", right.worker), [1], ticket=1))
     left.ear.moved(1)
     right.agent.close()
     left.agent.met(right.worker, None)
-    left.agent.perform(move(2, DEVICE, [2], Place("device", right.worker), [2], ticket=1))
+    left.agent.perform(move(2, DEVICE, [2], Location("device", right.worker), [2], ticket=1))
     assert left.ear.moved(2).cause == "gone"
     assert not right.device[2].any()
 
@@ -133,7 +133,7 @@ def test_another_incarnation_at_the_address_is_not_the_one_that_was_meant(
     carrying: Callable[..., Carrying], pair: Pair
 ) -> None:
     left, right = pair
-    left.agent.perform(move(1, DEVICE, [1], Place("device", WorkerId("right@0")), [1], ticket=1))
+    left.agent.perform(move(1, DEVICE, [1], Location("device", WorkerId("right@0")), [1], ticket=1))
     left.agent.met(WorkerId("right@0"), right.agent.address)
     assert left.ear.moved(1).cause == "stale"
     assert not right.device.any()
@@ -142,7 +142,7 @@ def test_another_incarnation_at_the_address_is_not_the_one_that_was_meant(
 def test_blocks_of_another_size_are_never_taken(carrying: Callable[..., Carrying], pair: Pair) -> None:
     left, _ = pair
     other = carrying("other@1", paths=left.agent.paths, block_bytes=8192)
-    left.agent.perform(move(1, DEVICE, [1], Place("device", other.worker), [1], ticket=1))
+    left.agent.perform(move(1, DEVICE, [1], Location("device", other.worker), [1], ticket=1))
     left.meet(other)
     assert left.ear.moved(1).cause == "stale"
     assert not other.device.any()
@@ -152,7 +152,7 @@ def test_a_move_can_be_cancelled_at_any_time(pair: Pair) -> None:
     left, right = pair
     for number in range(1, 20):
         left.agent.perform(
-            move(number, DEVICE, list(range(32)), Place("device", right.worker), list(range(32)), ticket=1)
+            move(number, DEVICE, list(range(32)), Location("device", right.worker), list(range(32)), ticket=1)
         )
         left.agent.perform(CancelMove(number))
     for number in range(1, 20):
