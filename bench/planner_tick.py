@@ -64,7 +64,7 @@ def situation(number: int, engine: StepModel, pools: dict[Role, Pool], chance: r
         outputs={bucket_of(150): count},
         refused=0,
         failed=0,
-        kept=count,
+        met=count,
         missed_alone=0,
         ttft_sum_s=0.1,
         itl_sum_s=0.1,

@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterator
 import msgspec
 
 from jedlik.core.ids import Handle, WorkerId
-from jedlik.core.moves import Location, Move, Moved, Told
+from jedlik.core.moves import CarrierReport, Location, Move, Moved
 from jedlik.transfer.agent import Agent, AgentOptions
 from jedlik.transfer.arena import Arena, attach
 from jedlik.transfer.connection import dial, listen, tune
@@ -123,7 +123,7 @@ class Ours:
         assert self._moved.cause == "", self._moved
         return elapsed_s
 
-    def _tell(self, told: Told) -> None:
+    def _tell(self, told: CarrierReport) -> None:
         if isinstance(told, Moved):
             self._moved = told
             self._told.set()

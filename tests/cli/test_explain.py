@@ -144,17 +144,17 @@ HELD = Candidate(worker=A, cost_s=2.0, cached_tokens=64, parts={"wait": 1.7, "pr
 
 
 def test_who_was_held_back_or_refused_is_told_why_and_what_each_worker_would_have_cost() -> None:
-    waits = msgspec.structs.replace(ROUTED, chosen=None, candidates=(HELD,), shadow=None, held="not now")
+    waits = msgspec.structs.replace(ROUTED, chosen=None, candidates=(HELD,), shadow=None, deferred="not now")
     lines = shown(waits)
     assert lines[:2] == ["choice 0, attempt 1: 128 prompt tokens to nobody by jedlik", "held back: not now"]
     assert lines[3].split() == ["worker-0@a", "64", "(50%)", "2.0000", "1.7000", "0.3000", *LATE.split()]
     assert not any("time to first token" in line for line in lines)
-    refused = msgspec.structs.replace(waits, held="too late", shed="late", waited_s=0.25)
+    refused = msgspec.structs.replace(waits, deferred="too late", shed="late", waited_s=0.25)
     assert shown(refused)[1:3] == ["refused (late): too late", "after 0.2500 s at the gateway"]
     went = msgspec.structs.replace(ROUTED, waited_s=0.5)
     assert shown(went)[1] == "after 0.5000 s at the gateway"
     minds = msgspec.structs.replace(
-        ROUTED, shadow=Shadow(policy="mine", chosen=None, cost=0.0, unit="s", candidates=(HELD,), held="not now")
+        ROUTED, shadow=Shadow(policy="mine", chosen=None, cost=0.0, unit="s", candidates=(HELD,), deferred="not now")
     )
     assert "shadow mine would have chosen nobody: not now" in shown(minds)
 

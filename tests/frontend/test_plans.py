@@ -24,8 +24,8 @@ def test_the_plan_is_the_supervisors(model_dir: Path) -> None:
         ({"workers": 0}, Scale({"both": 0})),
         ({"prefill": 2, "decode": 1}, Scale({"prefill": 2, "decode": 1})),
         ({"auto": True}, Scale(None)),
-        ({"hold": "worker-1"}, Hold("worker-1", held=True)),
-        ({"release": "worker-1"}, Hold("worker-1", held=False)),
+        ({"hold": "worker-1"}, Hold("worker-1", active=True)),
+        ({"release": "worker-1"}, Hold("worker-1", active=False)),
     ],
 )
 def test_what_is_asked_for_is_told(model_dir: Path, body: dict[str, object], told: Scale | Hold) -> None:

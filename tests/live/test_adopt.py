@@ -48,8 +48,8 @@ def test_records_of_living_processes_are_found_again(run_dir: RunDir) -> None:
 
 def test_what_was_set_by_hand_is_found_again(run_dir: RunDir) -> None:
     assert adopt.by_hand(run_dir) == []
-    adopt.keep_by_hand(run_dir, [Scale({"both": 2}), Hold("worker-1", held=True)])
-    assert adopt.by_hand(run_dir) == [Scale({"both": 2}), Hold("worker-1", held=True)]
+    adopt.keep_by_hand(run_dir, [Scale({"both": 2}), Hold("worker-1", active=True)])
+    assert adopt.by_hand(run_dir) == [Scale({"both": 2}), Hold("worker-1", active=True)]
 
 
 def test_a_listening_socket_is_handed_over(run_dir: RunDir) -> None:

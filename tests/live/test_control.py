@@ -35,7 +35,7 @@ REPORT = Report(
         outputs={},
         refused=0,
         failed=0,
-        kept=0,
+        met=0,
         missed_alone=0,
         ttft_sum_s=0.0,
         itl_sum_s=0.0,
@@ -90,7 +90,7 @@ def test_reports_questions_and_roles_pass(tmp_path: Path) -> None:
             link.report(REPORT)
             assert await link.plan() == b'"Plan"'
             assert await link.scale(Scale({"both": 2})) == b'"Scale"'
-            assert await link.scale(Hold("worker-9", held=True)) == "there is no place"
+            assert await link.scale(Hold("worker-9", active=True)) == "there is no place"
             supervisor.server.change(ChangeRole(WorkerId("w@1"), "decode"))
             await until(lambda: changes)
             assert changes == [ChangeRole(WorkerId("w@1"), "decode")]
@@ -150,8 +150,8 @@ def desk(sent: list[Scale | Hold]) -> Desk:
         (Scale({"prefill": 1, "decode": 3}), {"auto": False, "mode": "on", "wanted": {"prefill": 1, "decode": 2}}),
         (Scale({}), {"auto": False, "mode": "on", "wanted": {"prefill": 1, "decode": 2}}),
         (Scale(None), {"auto": True, "mode": "on", "wanted": {"prefill": 1, "decode": 2}}),
-        (Hold("worker-1", held=True), {"hold": "worker-1", "state": "draining"}),
-        (Hold("worker-0", held=False), {"release": "worker-0", "state": "serving"}),
+        (Hold("worker-1", active=True), {"hold": "worker-1", "state": "draining"}),
+        (Hold("worker-0", active=False), {"release": "worker-0", "state": "serving"}),
     ],
 )
 def test_what_is_set_is_said(question: Scale | Hold, value: dict[str, object]) -> None:
@@ -167,7 +167,7 @@ def test_what_is_set_is_said(question: Scale | Hold, value: dict[str, object]) -
         (Scale({"both": 5}), "--planner.budget 5"),
         (Scale({"prefill": 1, "both": 0}), "answer nothing"),
         (Scale({"decode": 2}), "nobody who prefills"),
-        (Hold("worker-2", held=True), "there are worker-0, worker-1"),
+        (Hold("worker-2", active=True), "there are worker-0, worker-1"),
     ],
 )
 def test_what_may_not_be_is_refused(question: Scale | Hold, said: str) -> None:

@@ -11,7 +11,7 @@ import pytest
 from jedlik.core.config import GatewayConfig, WorkerConfig
 from jedlik.core.effects import Deliver
 from jedlik.core.errors import Bug, PeerError
-from jedlik.core.events import Arrived, Said
+from jedlik.core.events import Arrived, WorkerMessage
 from jedlik.core.facts import Fact
 from jedlik.core.ids import GatewayId, RequestId, StreamId, WorkerId
 from jedlik.core.protocol import SCHEMA_VERSION, Card, Counters, Layout
@@ -53,7 +53,7 @@ class Heard:
     def fact(self, fact: Fact) -> None:
         self.facts.append(fact)
 
-    def heard(self, worker: WorkerId, message: Said) -> None:
+    def heard(self, worker: WorkerId, message: WorkerMessage) -> None:
         """Not looked at."""
 
     def counters(self, worker: WorkerId, counters: Counters) -> None:

@@ -20,6 +20,7 @@ from jedlik.core.ids import BlockId, GatewayId, Handle, RequestId, WorkerId
 from jedlik.core.moves import (
     DEVICE,
     CancelMove,
+    CarrierReport,
     Location,
     Move,
     Moved,
@@ -28,7 +29,6 @@ from jedlik.core.moves import (
     PathsMeasured,
     Revoke,
     Revoked,
-    Told,
 )
 from jedlik.core.protocol import (
     SCHEMA_VERSION,
@@ -124,9 +124,9 @@ class Carrying:
         self.performed: list[Order] = []
         self.known: list[tuple[WorkerId, str | None]] = []
         self.closed = False
-        self._tell: Callable[[Told], None] | None = None
+        self._tell: Callable[[CarrierReport], None] | None = None
 
-    def start(self, tell: Callable[[Told], None]) -> None:
+    def start(self, tell: Callable[[CarrierReport], None]) -> None:
         self._tell = tell
 
     def perform(self, effect: Order) -> None:
@@ -138,7 +138,7 @@ class Carrying:
     def close(self) -> None:
         self.closed = True
 
-    async def tell(self, event: Told) -> None:
+    async def tell(self, event: CarrierReport) -> None:
         assert self._tell is not None
         await asyncio.to_thread(self._tell, event)
 
@@ -357,7 +357,7 @@ MOVE = Move(
 
 def test_moves_go_to_the_carrier_and_what_it_tells_from_a_thread_to_the_node() -> None:
     wanted: list[Order] = [MOVE, CancelMove(1), Revoke(B, [Handle(7)])]
-    told: Sequence[Told] = [
+    told: Sequence[CarrierReport] = [
         Moved(number=1, blocks=1, path="shm"),
         Revoked(B, [Handle(7)]),
         PathsMeasured([PathCosts("shm", 1e-6, 1e-9)]),

@@ -115,11 +115,11 @@ def test_a_fresh_node_is_told_what_runs_and_what_was_set_by_hand() -> None:
         driver.send(Woken())
         told.tell(MemberReady("worker-0", 1, W0), "")
         driver.send(Scale({"both": 2}))
-        driver.send(Hold("worker-9", held=True))
+        driver.send(Hold("worker-9", active=True))
         with pytest.raises(Bug):
             await asyncio.shield(driver.failed)
         told.tell(MemberEnded("worker-1", 1, "crashed"), "ended with code 1")  # while there is no node
-        driver.send(Hold("worker-9", held=False))
+        driver.send(Hold("worker-9", active=False))
         driver._by_hand.pop("worker-9")  # a node that failed for it would fail again
         driver.renew()
         assert not driver.failed.done()

@@ -62,7 +62,7 @@ def demand(arrived: int = 0, answered: int = 0, output_tokens: int = 0) -> Deman
         outputs={10: answered} if answered else {},
         refused=0,
         failed=0,
-        kept=answered,
+        met=answered,
         missed_alone=0,
         ttft_sum_s=0.1 * answered,
         itl_sum_s=0.01 * answered,

@@ -53,7 +53,7 @@ def test_a_request_that_can_not_be_in_time_is_told_when_to_come_again() -> None:
     (end,) = [e for deliver in effects if isinstance(deliver, Deliver) for e in deliver.ended]
     assert end.fault is not None
     assert end.fault.retry_after_s == pytest.approx(3.3, abs=0.15)  # 4 s of backlog, 63 steps, 1 s promised
-    assert node.explain(RequestId("r"))[-1].held.startswith("the first token would take")
+    assert node.explain(RequestId("r"))[-1].deferred.startswith("the first token would take")
     node.check()
 
 
@@ -266,7 +266,7 @@ def test_what_was_decided_of_it_can_be_explained() -> None:
     node = warm(A)
     (held,) = facts(Routed, waiting_at(node))
     assert (held.chosen, held.shed, held.waited_s) == (None, "", 0.0)
-    assert "would miss their pace" in held.held
+    assert "would miss their pace" in held.deferred
     (seen,) = held.candidates
     assert (seen.worker, seen.parts.keys() >= {"wait", "prefill", "stall"}) == (A, True)
     assert facts(Routed, busy(node, A, running=6, context_tokens=110)) == []  # looked at again, with nothing new to say

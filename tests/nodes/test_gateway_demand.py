@@ -52,7 +52,7 @@ def test_demand_and_what_became_of_it() -> None:
         node.handle(said(chosen, end), at + 0.05)
     demand = report(node, 1.0).demand
     assert (demand.arrived, demand.prompt_tokens, demand.prompts) == (2, 40, {bucket_of(20): 2})
-    assert (demand.answered, demand.kept, demand.refused, demand.failed) == (2, 1, 0, 0)
+    assert (demand.answered, demand.met, demand.refused, demand.failed) == (2, 1, 0, 0)
     assert (demand.cached_tokens, demand.answered_prompt_tokens, demand.output_tokens) == (32, 40, 4)
     assert demand.outputs == {bucket_of(2): 2}
     assert demand.missed_alone == 0
@@ -71,7 +71,7 @@ def test_a_request_that_nobody_could_have_answered_in_time_is_told_apart() -> No
         said(A, Tokens(step=2, handles=[submit.handle], tokens=[6], finished=[Finished(submit.handle, "length")])), 0.95
     )
     demand = report(node, 1.0).demand
-    assert (demand.answered, demand.kept, demand.missed_alone) == (1, 0, 1)
+    assert (demand.answered, demand.met, demand.missed_alone) == (1, 0, 1)
 
 
 def test_workers_are_seen_with_their_load_and_what_waits_at_the_gateway() -> None:

@@ -220,9 +220,9 @@ def test_the_same_holds_where_requests_wait_and_are_refused() -> None:
         for seed in range(60):
             world = World(seed, promises=True)
             _run(world)
-            held += sum(bool(routed.held and not routed.shed) for routed in world.routed)
+            held += sum(bool(routed.deferred and not routed.shed) for routed in world.routed)
             shed |= {routed.shed for routed in world.routed}
-            assert all(routed.attempt == 1 for routed in world.routed if routed.held)
+            assert all(routed.attempt == 1 for routed in world.routed if routed.deferred)
     assert held > 20
     assert {"late", "long"} <= shed
 

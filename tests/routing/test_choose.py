@@ -181,4 +181,4 @@ def test_a_shadow_that_would_wait_says_so_and_has_not_failed() -> None:
     policies = Policies(make(), make(), Plugged(Holding(Wait(0.5, "not now"))))
     shadow = choose(fleet_of(a=TIMED), ask(), Held({}), policies).shadow
     assert shadow is not None
-    assert (shadow.chosen, shadow.failure, shadow.held) == (None, "", "not now")
+    assert (shadow.chosen, shadow.failure, shadow.deferred) == (None, "", "not now")

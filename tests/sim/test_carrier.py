@@ -8,6 +8,7 @@ from jedlik.core.ids import BlockId, Handle, WorkerId
 from jedlik.core.moves import (
     DEVICE,
     CancelMove,
+    CarrierReport,
     Location,
     Move,
     Moved,
@@ -17,7 +18,6 @@ from jedlik.core.moves import (
     StoredRun,
     Tier,
     TierOpened,
-    Told,
 )
 from jedlik.core.protocol import Card, Layout, TierSize
 from jedlik.sim.carrier import Carriers
@@ -58,12 +58,12 @@ class Yard:
         self.heap = Heap()
         self.cut: set[tuple[WorkerId, WorkerId]] = set()
         self.carriers = Carriers(self.heap, NETWORK, lambda one, other: (one, other) not in self.cut, None)
-        self.told: list[tuple[float, WorkerId, Told]] = []
+        self.told: list[tuple[float, WorkerId, CarrierReport]] = []
         for worker, host in HOSTS.items():
             self.start(card(worker, host))
 
     def start(self, new: Card) -> None:
-        def tell(told: Told) -> None:
+        def tell(told: CarrierReport) -> None:
             self.told.append((round(self.heap.now, 6), new.worker, told))
 
         self.carriers.add(new, tell)

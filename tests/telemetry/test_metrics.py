@@ -228,8 +228,8 @@ def test_a_policy_that_fails_is_counted_each_time_and_told_once() -> None:
 def test_requests_refused_for_load_are_counted_by_why_and_those_that_wait_are_told() -> None:
     metrics = GatewayMetrics(dict, lambda: 3)
     for shed in ("late", "late", "harm", "of a user's own"):
-        metrics.routed(replace(routed(), chosen=None, held="because", shed=shed))
-    metrics.routed(replace(routed(), chosen=None, held="not now"))
+        metrics.routed(replace(routed(), chosen=None, deferred="because", shed=shed))
+    metrics.routed(replace(routed(), chosen=None, deferred="not now"))
     found = values(metrics)
     counted = {reason: found[f'jedlik_requests_shed_total{{reason="{reason}"}}'] for reason in SHED}
     assert counted == {"late": 2, "long": 0, "harm": 1, "deadline": 0, "policy": 1}

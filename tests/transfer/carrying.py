@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 
 from jedlik.core.ids import BlockId, Handle, WorkerId
-from jedlik.core.moves import Location, Move, Moved, Revoked, Told
+from jedlik.core.moves import CarrierReport, Location, Move, Moved, Revoked
 from jedlik.transfer.agent import Agent, AgentOptions
 from jedlik.transfer.arena import Arena
 from jedlik.transfer.region import Bytes
 from jedlik.transfer.store import BlockStore
 
-T = TypeVar("T", bound=Told)
+T = TypeVar("T", bound=CarrierReport)
 NO_NIXL = not any(map(importlib.util.find_spec, ("nixl_cu12", "nixl_cu13")))
 WAYS = [
     "shm",
@@ -35,10 +35,10 @@ class Ear:
     """Hears what an agent tells."""
 
     def __init__(self) -> None:
-        self.told: list[Told] = []
+        self.told: list[CarrierReport] = []
         self._changed = threading.Condition()
 
-    def __call__(self, told: Told) -> None:
+    def __call__(self, told: CarrierReport) -> None:
         with self._changed:
             self.told.append(told)
             self._changed.notify_all()
@@ -85,7 +85,7 @@ class Carrying:
         stores: Sequence[BlockStore] = (),
         listen: str = "",
         key: bytes = b"",
-        tell: Callable[[Told], None] | None = None,
+        tell: Callable[[CarrierReport], None] | None = None,
         probe: bool = False,
     ) -> None:
         self.worker = WorkerId(worker)

@@ -9,7 +9,7 @@ from pathlib import Path
 from carrying import Carrying, move
 
 from jedlik.core.ids import WorkerId
-from jedlik.core.moves import Location, Moved, Told
+from jedlik.core.moves import CarrierReport, Location, Moved
 
 
 def say(*words: object) -> None:
@@ -17,7 +17,7 @@ def say(*words: object) -> None:
     sys.stdout.flush()
 
 
-def tell(told: Told) -> None:
+def tell(told: CarrierReport) -> None:
     if isinstance(told, Moved):
         say(told.number, told.blocks, told.cause or "ok")
 

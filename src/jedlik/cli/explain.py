@@ -53,9 +53,9 @@ def told(routed: Routed) -> list[RenderableType]:
     chosen = routed.chosen or "nobody"
     head = f"choice {routed.choice}, attempt {routed.attempt}: {routed.prompt_tokens} prompt tokens to {chosen}{by}"
     lines: list[RenderableType] = [Text(head, style="bold")]
-    if routed.held:
+    if routed.deferred:
         how = f"refused ({routed.shed})" if routed.shed else "held back"
-        lines.append(Text(f"{how}: {routed.held}", style="yellow"))
+        lines.append(Text(f"{how}: {routed.deferred}", style="yellow"))
     if routed.waited_s:
         lines.append(Text(f"after {_s(routed.waited_s)} at the gateway"))
     if routed.failure:
@@ -115,7 +115,7 @@ def _shadow(shadow: Shadow, routed: Routed) -> Iterable[RenderableType]:
         yield Text(f"shadow: {shadow.failure}", style="red")
         return
     if shadow.chosen is None:
-        yield Text(f"shadow {shadow.policy} would have chosen nobody: {shadow.held}")
+        yield Text(f"shadow {shadow.policy} would have chosen nobody: {shadow.deferred}")
         yield candidates(shadow.candidates, None, shadow.unit, routed.prompt_tokens)
         return
     agreed = "the same" if shadow.chosen == routed.chosen else "another worker"

@@ -32,10 +32,6 @@ class PeerError(JedlikError):
     """Another process failed; the work may be tried elsewhere."""
 
 
-class CapacityError(JedlikError):
-    """There is no room now; wait or shed."""
-
-
 class Bug(JedlikError):
     """We are at fault: an invariant does not hold. Carries the object's recent story in its message."""
 

@@ -77,13 +77,13 @@ class WorkerLost(msgspec.Struct, frozen=True, tag="worker_lost"):
     reason: str
 
 
-Said = State | Load | Facts | Snapshot | Tokens | Granted | Pushed | Released
+WorkerMessage = State | Load | Facts | Snapshot | Tokens | Granted | Pushed | Released
 """What a worker says after its card; the last three only to workers for which it prefills."""
 
 
 class FromWorker(msgspec.Struct, frozen=True, tag="from_worker"):
     worker: WorkerId
-    message: Said
+    message: WorkerMessage
 
 
 class Flip(msgspec.Struct, frozen=True, tag="flip"):
@@ -179,7 +179,7 @@ class Hold(msgspec.Struct, frozen=True, tag="hold"):
     """Somebody wants no worker at this place (drain it, start none), or wants one there again."""
 
     name: str
-    held: bool
+    active: bool
 
 
 PlannerEvent = Woken | Reported | GatewayGone | MemberReady | MemberEnded | Adopted | Scale | Hold

@@ -49,7 +49,7 @@ class Shadow(msgspec.Struct, frozen=True, kw_only=True):
     unit: str
     candidates: tuple[Candidate, ...]
     failure: str = ""
-    held: str = ""
+    deferred: str = ""
     """Why it would have chosen nobody now."""
 
 
@@ -74,7 +74,7 @@ class Routed(msgspec.Struct, frozen=True, kw_only=True, tag="routed"):
     observed_ttft_s: float | None = None
     """The same, as it was. Only what is remembered for `explain` has it."""
     shadow: Shadow | None = None
-    held: str = ""
+    deferred: str = ""
     """Why nobody was chosen though workers could have been: it waits for a better moment, or is refused."""
     shed: str = ""
     """Set where it is refused for load: "late", "long", "harm", "deadline" or "policy"; docs/routing.md says when."""
@@ -148,9 +148,9 @@ class Answered(msgspec.Struct, frozen=True, kw_only=True, tag="answered"):
             return None
         return (self.duration_s - self.ttft_s) / (self.output_tokens - 1)
 
-    def kept(self, promise: Promise) -> bool:
+    def met(self, promise: Promise) -> bool:
         """It ended well, and in time."""
-        return self.well and promise.kept(self.ttft_s, self.itl_s)
+        return self.well and promise.met(self.ttft_s, self.itl_s)
 
 
 class StepRan(msgspec.Struct, frozen=True, kw_only=True, tag="step_ran"):

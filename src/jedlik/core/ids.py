@@ -34,5 +34,3 @@ BlockId = NewType("BlockId", bytes)
 
 BlockKey = NewType("BlockKey", int)
 """The low 64 bits of a `BlockId`: enough to route by, never enough to re-use KV by."""
-
-TokenId = NewType("TokenId", int)

@@ -147,5 +147,5 @@ class PathsMeasured(msgspec.Struct, frozen=True, tag="paths_measured"):
     paths: list[PathCosts]
 
 
-Told = Moved | Compared | Revoked | TierOpened | PathsMeasured
+CarrierReport = Moved | Compared | Revoked | TierOpened | PathsMeasured
 """What a carrier tells."""

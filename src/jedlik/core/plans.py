@@ -28,7 +28,7 @@ class Promise(NamedTuple):
     itl_s: float | None = None
     attainment: float | None = None
 
-    def kept(self, ttft_s: float | None, itl_s: float | None) -> bool:
+    def met(self, ttft_s: float | None, itl_s: float | None) -> bool:
         """By an answer that ended well. One without tokens has no first, one of a single token none between."""
         in_time = self.ttft_s is None or ttft_s is None or ttft_s <= self.ttft_s
         return in_time and (self.itl_s is None or itl_s is None or itl_s <= self.itl_s)
@@ -59,7 +59,7 @@ class Demand(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """For load (429)."""
     failed: int
     """Ended otherwise, clients that left not counted."""
-    kept: int
+    met: int
     """Of `answered`: within the SLOs; all of them where there are none."""
     missed_alone: int
     """Of `answered` and `refused`: could not have kept `slo_ttft_s` on an idle worker with its prefix cached."""

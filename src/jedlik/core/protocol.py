@@ -101,12 +101,11 @@ class TierSize(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Hello(msgspec.Struct, frozen=True, array_like=True, tag="hello"):
-    """First on a connection. `proof` authenticates off loopback (see net/streams), empty on a unix socket."""
+    """The first message on a connection, from the client."""
 
     schema: int
     client: ClientId
     """The id of the gateway that connects, or of the worker that asks another worker for a prefill."""
-    proof: bytes = b""
     follows: bool = True
     """Wants cache facts and load reports. Workers that only hand off want none."""
 

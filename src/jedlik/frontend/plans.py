@@ -82,9 +82,9 @@ def wanted(body: Body) -> Scale | Hold:
     if body.auto:
         asked.append(Scale(None))
     if body.hold is not None:
-        asked.append(Hold(body.hold, held=True))
+        asked.append(Hold(body.hold, active=True))
     if body.release is not None:
-        asked.append(Hold(body.release, held=False))
+        asked.append(Hold(body.release, active=False))
     if len(asked) != 1:
         how = 'one of {"workers": 3}, {"prefill": 2, "decode": 1}, {"auto": true}, {"hold": NAME}, {"release": NAME}'
         raise RequestError(f"The body must ask for one thing: {how}.", code="invalid_value")

@@ -56,7 +56,7 @@ class Desk:
     def _now(self, question: Scale | Hold) -> dict[str, object]:
         plan = self._plan()
         if isinstance(question, Hold):
-            return {"hold" if question.held else "release": question.name, "state": self._members()[question.name]}
+            return {"hold" if question.active else "release": question.name, "state": self._members()[question.name]}
         wanted = plan["wanted"]
         assert isinstance(wanted, dict)
         counts = {KEYS[role]: count for role, count in wanted.items() if count}

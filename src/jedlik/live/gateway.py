@@ -20,9 +20,9 @@ from jedlik.core.events import (
     Flip,
     FromWorker,
     GatewayEvent,
-    Said,
     Woken,
     WorkerLost,
+    WorkerMessage,
 )
 from jedlik.core.facts import Fact, Routed
 from jedlik.core.ids import GatewayId, RequestId, WorkerId
@@ -53,7 +53,7 @@ class GatewayTelemetry(Protocol):
 
     def fact(self, fact: Fact) -> None: ...
 
-    def heard(self, worker: WorkerId, message: Said) -> None: ...
+    def heard(self, worker: WorkerId, message: WorkerMessage) -> None: ...
 
     def counters(self, worker: WorkerId, counters: Counters) -> None: ...
 

@@ -16,11 +16,11 @@ from jedlik.core.facts import Fact
 from jedlik.core.ids import ClientId, WorkerId
 from jedlik.core.moves import (
     CancelMove,
+    CarrierReport,
     Compare,
     Move,
     Order,
     Revoke,
-    Told,
 )
 from jedlik.core.protocol import SCHEMA_VERSION, Card, Counters, Hello, Load, Submit
 from jedlik.core.step import Step, StepDone
@@ -52,7 +52,7 @@ class Engine(Protocol):
 class Carrier(Protocol):
     """What carries blocks between tiers and workers (`transfer/agent`). Calls return at once."""
 
-    def start(self, tell: Callable[[Told], None]) -> None:
+    def start(self, tell: Callable[[CarrierReport], None]) -> None:
         """`tell` may be called from any thread, never inside one of these calls."""
 
     def perform(self, effect: Order) -> None:
@@ -180,7 +180,7 @@ class WorkerDriver:
         else:
             self._loop.call_soon_threadsafe(self._step_ended, done)
 
-    def _carried(self, event: Told) -> None:
+    def _carried(self, event: CarrierReport) -> None:
         if threading.get_ident() == self._thread:
             self._turn.send(event)
         else:

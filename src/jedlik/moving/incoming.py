@@ -12,7 +12,7 @@ from math import inf
 from jedlik.core.config import WorkerConfig
 from jedlik.core.effects import Note, ToWorkerEffect, WorkerEffect
 from jedlik.core.errors import Bug
-from jedlik.core.events import Said
+from jedlik.core.events import WorkerMessage
 from jedlik.core.facts import HandedOff
 from jedlik.core.ids import BlockIndex, Handle, WorkerId
 from jedlik.core.moves import Revoke, Revoked
@@ -156,7 +156,7 @@ class Arrivals:
         out.append(ToWorkerEffect(remote.worker, self._submit(incoming)))
         return True
 
-    def take(self, worker: WorkerId, message: Said, now: float, out: list[WorkerEffect]) -> None:
+    def take(self, worker: WorkerId, message: WorkerMessage, now: float, out: list[WorkerEffect]) -> None:
         """What a worker says that prefills for this one."""
         match message:
             case Granted():

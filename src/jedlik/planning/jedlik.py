@@ -110,7 +110,7 @@ class JedlikPlanner:
             rate = demand.arrived / period_s / self._learnt.factor
             predicted = predict(pools, mix, engine, rate, Promise(situation.slo_ttft_s, situation.slo_itl_s))
             self._predicted += [] if predicted is None else [predicted]
-        missed = demand.attainable - demand.kept
+        missed = demand.attainable - demand.met
         full = sum(pool.committed for pool in pools.values()) >= self._terms.limits.most
         if not (full and missed > self._learnt.wanted * demand.attainable):
             self._learnt.learn(demand.attainable, missed, self._predicted, period_s)
@@ -222,7 +222,7 @@ class JedlikPlanner:
             Reason("answer", mix.answer_tokens, "tokens"),
             Reason("cached", self._habits.cached_share, "share"),
             Reason("waiting at gateways", float(situation.waiting), "requests"),
-            Reason("kept", demand.kept / attainable if attainable > 0 else None, "share"),
+            Reason("kept", demand.met / attainable if attainable > 0 else None, "share"),
             Reason("attainable", mix.attainable, "share"),
             Reason("planned to miss", self._learnt.level, "share"),
             Reason("predicted to miss", self._predicted[-1] if self._predicted else None, "share"),

@@ -243,7 +243,7 @@ def _shadow(policy: Policy, offers: Sequence[Offer], ask: Ask) -> Shadow:
     if chosen is None:
         why = verdict.held.why if verdict.held else ""
         return Shadow(
-            policy=policy.name, chosen=None, cost=0.0, unit=verdict.unit, candidates=verdict.passed_over, held=why
+            policy=policy.name, chosen=None, cost=0.0, unit=verdict.unit, candidates=verdict.passed_over, deferred=why
         )
     return Shadow(
         policy=policy.name,

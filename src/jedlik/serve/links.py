@@ -19,7 +19,7 @@ from rich.table import Table
 
 from jedlik.core.errors import JedlikError, PeerError
 from jedlik.core.ids import WorkerId
-from jedlik.core.moves import PathCosts, PathsMeasured, Told
+from jedlik.core.moves import CarrierReport, PathCosts, PathsMeasured
 from jedlik.live.rundir import RunDir
 from jedlik.net.discovery.contract import Record
 from jedlik.net.discovery.local import living
@@ -155,7 +155,7 @@ def _without_interrupts() -> Iterator[None]:
 
 
 def _measured(folder: str, path: str, address: str, *, on_tcp: bool) -> PathCosts:
-    told: multiprocessing.SimpleQueue[Told] = multiprocessing.SimpleQueue()
+    told: multiprocessing.SimpleQueue[CarrierReport] = multiprocessing.SimpleQueue()
     agent, arena = _made("one@1", folder, path, on_tcp=on_tcp)
     try:
         agent.start(told.put)

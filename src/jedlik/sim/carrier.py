@@ -16,6 +16,7 @@ from jedlik.core.ids import BlockId, Handle, WorkerId
 from jedlik.core.moves import (
     TIERS,
     CancelMove,
+    CarrierReport,
     Cause,
     Compare,
     Compared,
@@ -29,7 +30,6 @@ from jedlik.core.moves import (
     StoredRun,
     Tier,
     TierOpened,
-    Told,
 )
 from jedlik.core.protocol import Card
 from jedlik.core.step import Step, StepDone
@@ -109,7 +109,7 @@ class Road:
 class Carrier:
     """Of one worker. `tell` is never called inside `perform`."""
 
-    def __init__(self, heap: Heap, fleet: "Carriers", card: Card, tell: Callable[[Told], None]) -> None:
+    def __init__(self, heap: Heap, fleet: "Carriers", card: Card, tell: Callable[[CarrierReport], None]) -> None:
         self._heap, self._fleet, self.card, self._tell = heap, fleet, card, tell
         self.block_bytes = card.layout.block_bytes
         self._jobs: dict[int, Job] = {}
@@ -276,7 +276,7 @@ class Carriers:
         self._objects: set[BlockId] = set()
         self._waiting: dict[WorkerId, list[Callable[[], None]]] = {}
 
-    def add(self, card: Card, tell: Callable[[Told], None]) -> Carrier:
+    def add(self, card: Card, tell: Callable[[CarrierReport], None]) -> Carrier:
         """A worker is up."""
         carrier = self.alive[card.worker] = Carrier(self._heap, self, card, tell)
         if self._witness is not None:

@@ -39,7 +39,7 @@ class Choices(msgspec.Struct):
 
     def note(self, fact: Routed) -> None:
         """A gateway has chosen. Where no worker could be offered nobody was asked."""
-        if fact.chosen is not None or fact.held or fact.failure:
+        if fact.chosen is not None or fact.deferred or fact.failure:
             self.serving.note(fact.failure)
         if fact.shadow is not None:
             self.shadow.note(fact.shadow.failure)

@@ -29,7 +29,7 @@ def attainable(run: Run) -> int:
 
 
 def _kept(outcome: Outcome, promise: Promise) -> bool:
-    return outcome.ok and outcome.ttft_s is not None and promise.kept(outcome.ttft_s, outcome.itl_s)
+    return outcome.ok and outcome.ttft_s is not None and promise.met(outcome.ttft_s, outcome.itl_s)
 
 
 def _could(run: Run) -> list[bool]:

@@ -1,7 +1,7 @@
 """What a gateway tells the world: facts to metrics and, one line a request, to the log."""
 
 from jedlik.core.effects import Deliver
-from jedlik.core.events import Said
+from jedlik.core.events import WorkerMessage
 from jedlik.core.facts import (
     Answered,
     Carried,
@@ -34,7 +34,7 @@ class GatewayTelemetry:
         self._failures: set[str] = set()
         """What has been said of policies that failed: once each, they fail at every request."""
 
-    def heard(self, worker: WorkerId, message: Said) -> None:
+    def heard(self, worker: WorkerId, message: WorkerMessage) -> None:
         match message:
             case Tokens():
                 self._metrics.tokens(worker, len(message.tokens))

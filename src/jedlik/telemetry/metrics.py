@@ -146,7 +146,7 @@ class GatewayMetrics:
         self._outcomes[fact.outcome if fact.outcome in self._outcomes else "other"] += 1
         if fact.offered:
             self._totals["jedlik_requests_offered"] += 1
-            self._totals["jedlik_requests_kept_slo"] += fact.kept(self._promise)
+            self._totals["jedlik_requests_kept_slo"] += fact.met(self._promise)
         self._totals["jedlik_prefix_cache_queried_tokens"] += fact.prompt_tokens
         self._totals["jedlik_prefix_cache_hit_tokens"] += fact.cached_tokens
         self.duration.observe(fact.duration_s)

@@ -18,10 +18,10 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from jedlik.core.moves import Cause, Move, Moved, Told
+from jedlik.core.moves import CarrierReport, Cause, Move, Moved
 from jedlik.perf.paths import Paths
 
-Notify = Callable[[Told], None]
+Notify = Callable[[CarrierReport], None]
 BLAMED: frozenset[Cause] = frozenset(("gone", "corrupt", "failed"))
 """Ends of transfers that speak against their path."""
 MAX_WAITING = 4096
@@ -160,7 +160,7 @@ class InFlight:
                 key, transfer.cost_key = transfer.cost_key, ""
                 self.costs.ended(key, transfer.blocks, transfer.size_bytes, elapsed_s, ok, now)
 
-    def report(self, report: Told) -> None:
+    def report(self, report: CarrierReport) -> None:
         """Give the worker a report, in the caller's thread; one at a time."""
         with self.lock:
             if self._notify is not None:

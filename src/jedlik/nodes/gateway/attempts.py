@@ -210,7 +210,7 @@ class Attempts:
         late = too_late(routed.predicted_ttft_s, None if deadline is None else deadline - now)
         if late is not None and stream.attempt == 0:
             shed = "deadline" if late.kind == "overloaded" else ""
-            self._tell(msgspec.structs.replace(routed, chosen=None, held=late.message, shed=shed), out)
+            self._tell(msgspec.structs.replace(routed, chosen=None, deferred=late.message, shed=shed), out)
             self.end(stream, late, now, out)
             return
         self._tell(routed, out)

@@ -43,7 +43,7 @@ class Tally:
 
     def ended(self, fact: Answered, stream: Stream | None, fleet: Iterable[WorkerView]) -> None:
         """One choice has ended; `stream` is None where it was never taken in."""
-        kept = fact.kept(self._promise)
+        kept = fact.met(self._promise)
         if fact.well:
             self._well(fact, kept)
             worker = stream.routed.chosen if stream is not None and stream.routed is not None else None
@@ -124,7 +124,7 @@ class Tally:
             outputs=self._outputs,
             refused=self._refused,
             failed=self._failed,
-            kept=self._kept,
+            met=self._kept,
             missed_alone=self._missed_alone,
             ttft_sum_s=self._ttft_sum_s,
             itl_sum_s=self._itl_sum_s,

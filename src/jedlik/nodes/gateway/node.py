@@ -22,10 +22,10 @@ from jedlik.core.events import (
     Flip,
     FromWorker,
     GatewayEvent,
-    Said,
     Woken,
     WorkerJoined,
     WorkerLost,
+    WorkerMessage,
 )
 from jedlik.core.facts import Answered, Routed
 from jedlik.core.ids import GatewayId, Handle, RequestId, StreamId, WorkerId
@@ -264,7 +264,7 @@ class GatewayNode:
         stream.acked = peer.acks[stream.handle] = min(position, len(stream.output))
         return acks_of(peer) if ahead >= RUN_AHEAD_TOKENS // 2 else []
 
-    def _from_worker(self, peer: Peer[Stream], message: Said, now: float, out: Outbox) -> None:
+    def _from_worker(self, peer: Peer[Stream], message: WorkerMessage, now: float, out: Outbox) -> None:
         match message:
             case Tokens():
                 self._tokens(peer, message, now, out)

@@ -181,7 +181,7 @@ class Router:
             failure=choice.failure,
             predicted_ttft_s=predicted,
             shadow=choice.shadow,
-            held=choice.held.why if choice.held else "",
+            deferred=choice.held.why if choice.held else "",
             shed=choice.held.kind if isinstance(choice.held, Refuse) else "",
             waited_s=0.0 if stream.attempt else now - stream.arrived_at,
             remote=choice.chosen.remote if choice.chosen else None,

@@ -81,12 +81,12 @@ class Fleet:
 
     def hold(self, event: Hold, now: float) -> None:
         member = self._member(event.name)
-        if event.held == member.held:
-            if not event.held:
+        if event.active == member.held:
+            if not event.active:
                 member.release(now)
             return
         before = member.state
-        if event.held:
+        if event.active:
             if member.state in ("starting", "serving"):
                 self._leave(member, now, "held")
             member.hold(now)

@@ -64,7 +64,7 @@ def demand(last: Demand, period_s: float, waiting: tuple[int, int]) -> dict[str,
         "waiting_tokens": float(waiting[1]),
         "refused": float(last.refused),
         "failed": float(last.failed),
-        "kept_share": None if well is None else last.kept / well,
+        "kept_share": None if well is None else last.met / well,
         "ttft_s": None if well is None else last.ttft_sum_s / well,
         "itl_s": last.itl_sum_s / last.itl_count if last.itl_count else None,
     }
