@@ -21,13 +21,15 @@ Share = Annotated[float, Meta(ge=0, le=1)]
 Device = Literal["auto", "cpu", "cuda"]
 Dtype = Literal["auto", "bfloat16", "float32"]
 Role = Literal["prefill", "decode", "both"]
-"""What a worker admits: prompts to prefill for others, requests to decode, or both. May change while it runs."""
+"""A role says what a worker admits: prompts to prefill for others, requests to decode, or both. It may change while the
+worker runs."""
 DEFAULT_WORKERS = 2
 ADOPTABLE_S = 60.0
 
 
 class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What one worker may hold and do at once. Read by `scheduling/` and `nodes/worker`."""
+    """The limits of one worker: what it may hold and do at once. `scheduling/`, `moving/` and `nodes/worker` read
+    them."""
 
     block_size: Annotated[int, Meta(ge=1, le=4096)] = 16
     """Tokens per KV block."""
@@ -42,14 +44,14 @@ class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     heartbeat_s: Period = 0.25
     """A load report at least this often."""
     load_period_s: Period = 0.1
-    """And at most this often while things change."""
+    """A load report at most this often while things change."""
     hung_step_s: Period = 5.0
     """A step is hung after the larger of this and `hung_step_factor` times its prediction."""
     hung_step_factor: Factor = 5.0
     """A step is never hung before this many times its prediction, nor before `hung_step_s`."""
 
     handoff_share: Share = 0.5
-    """Of the KV cache, at most, for blocks that are on their way from other workers or tiers."""
+    """The share of the KV cache, at most, for blocks that are on their way from other workers or tiers."""
     handoff_patience_s: Period = 2.0
     """A hand-off that makes no progress for this long, and three times as long as expected, is given up: the prompt is
     computed here."""
@@ -58,28 +60,30 @@ class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     offload_blocks: Count = 4096
     """Blocks that wait to be copied to a lower tier, at most; what comes beyond is not copied."""
     host_eviction: Literal["lru", "s3fifo"] = "lru"
-    """Which blocks leave host memory first (always leaf first)."""
+    """The blocks that leave host memory first: the least recently used, or by S3-FIFO; always leaf first."""
     disk_admission: Literal["second_touch", "all"] = "second_touch"
-    """What is written to disk: what was asked for again (anything, while the disk is mostly empty), or all."""
+    """The blocks that are written to disk. second_touch: those that were asked for again (all, while the disk is mostly
+    empty); all: every block."""
     verify_share: Share = 0.0
-    """Of loads from disk or object storage: also computed here and compared; a difference is counted and the load
-    dropped."""
+    """The share of loads from disk or object storage that is also computed here and compared. A difference is counted
+    and the load dropped."""
 
 
 class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How requests are admitted, routed and kept alive. Read by `routing/` and `nodes/gateway`."""
+    """The rules by which a gateway admits, routes and keeps requests alive. `routing/` and `nodes/gateway` read
+    them."""
 
     max_attempts: Positive = 4
     """Dispatches of one choice, the first included, before the client gets an error."""
     silent_suspect_s: Period = 1.5
     """No message from a worker for this long: no new requests go there."""
     silent_fence_s: Period = 5.0
-    """And for this long: its streams move, it is cut off, killed and restarted."""
+    """No message from a worker for this long: its streams go on elsewhere, and it is cut off, killed and restarted."""
     no_worker_wait_s: Seconds = 0.0
-    """How long a new request may wait for a worker when none is ready (or none has been yet), before 503. At 0 a
+    """The time that a new request may wait for a worker when none is ready (or none has been yet), before 503. At 0 a
     balancer in front learns at once that it should ask another server."""
     migration_wait_s: Seconds = 10.0
-    """How long a stream that lost its worker may wait for another one."""
+    """The time that a stream that lost its worker may wait for another one."""
     max_in_flight: Positive = 4096
     """Choices in flight in this gateway, at most; more are refused as overloaded."""
     index_bytes: Positive = 256 << 20
@@ -90,7 +94,7 @@ class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Consumption is acknowledged to workers this often."""
 
     policy: str = "jedlik"
-    """How a worker is chosen: a name from docs/routing.md, or FILE.py[:NAME] of your own."""
+    """The routing policy: a name from docs/routing.md, or FILE.py[:NAME] of your own."""
     shadow_policy: str | None = None
     """A second policy, asked about every request and never followed; `/explain` shows what it would have done."""
     slo_ttft_s: Period | None = None
@@ -116,8 +120,9 @@ class FrontendConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     idle_s: Period = 75.0
     """A connection without a request is closed after this."""
     max_connections: Positive | None = None
-    """At once; who has no request makes room first, then more are refused with 503. Default: the open files that are
-    allowed (`ulimit -Hn`, at most 65536), less a reserve for workers and logs."""
+    """Connections at once. When there are more, those without a request are closed first, then new ones are refused
+    with 503. Default: the open files that are allowed (`ulimit -Hn`, at most 65536), less a reserve for workers and
+    logs."""
     max_messages: Positive = 10_000
     """Messages and parts of messages of one request, at most."""
     text_cache_bytes: Positive = 112 << 20
@@ -127,7 +132,8 @@ class FrontendConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     stalled_client_s: Period = 60.0
     """A client that takes nothing for this long is cut."""
     default_max_tokens: Positive | None = None
-    """Where a request names no limit; None: the context length for chat, 16 for completions, as OpenAI documents."""
+    """The limit of an answer's tokens where a request names none. Default: the context length for chat, 16 for
+    completions, as OpenAI documents."""
     max_choices: Positive = 128
     """`n` of one request, at most."""
     max_batch_prompts: Positive = 256
@@ -144,7 +150,7 @@ PlannerName = Literal["jedlik", "static", "hpa", "kpa", "dynamo"]
 
 
 class PlannerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How many workers there should be, and of which role. Read by `planning/`, `fleet/` and `nodes/planner`.
+    """The rules by which a planner decides how many workers there should be, and of which role.
 
     The promises are `gateway.slo_ttft_s` and `gateway.slo_itl_s`.
     """
@@ -153,25 +159,25 @@ class PlannerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """off: as many workers as were started; advise: say what would be done, and why; on: do it. Default: on where a
     budget is given, else off."""
     policy: PlannerName = "jedlik"
-    """Who decides: jedlik, or one of those it is compared with (docs/planner.md)."""
+    """The planner: a name from docs/planner.md."""
     budget: Annotated[float, Meta(ge=1, le=1_000_000)] | None = None
     """GPUs, at most, over all workers; where a worker takes none: processes."""
     min_workers: Workers = 1
     """Never fewer: all roles together."""
     min_prefill: Workers = 1
-    """Where prefill and decode are apart."""
+    """Never fewer that prefill, where prefill and decode are apart."""
     min_decode: Workers = 1
     """The same for those that decode."""
     attainment: Annotated[float, Meta(gt=0, lt=1)] = 0.95
-    """Of the requests that could keep the SLOs on an idle worker: the share that should."""
+    """The share of requests that should keep the SLOs, of those that could keep them on an idle worker."""
     start_s: Seconds | None = None
-    """From the order to start a worker until it serves; default: learnt from starts, 30 s before the first."""
+    """Seconds from the order to start a worker until it serves. Default: learnt from starts, 30 s before the first."""
     drain_s: Seconds = 120.0
     """A worker that is to go may take so long to finish what it has; then its streams go on elsewhere."""
     tick_s: Period = 5.0
-    """How often counts are decided; a backlog that can't wait is answered within a second."""
+    """The period in which counts are decided. A backlog that can't wait is answered within a second."""
     gpu_hour_cost: Annotated[float, Meta(ge=0)] | None = None
-    """For reports: what a GPU costs in an hour."""
+    """The cost of a GPU in an hour, for reports."""
 
     @property
     def acts(self) -> Literal["off", "advise", "on"]:
@@ -187,7 +193,7 @@ class ServeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     served_model_name: str | None = None
     """The name clients use; default: the alias, else the directory's or file's name."""
     workers: Workers | None = None
-    """That prefill and decode both; default: 2, none where `prefill` or `decode` is given."""
+    """Workers that both prefill and decode. Default: 2, or none where `prefill` or `decode` is given."""
     prefill: Workers = 0
     """Workers that only prefill, for others."""
     decode: Workers = 0
@@ -208,7 +214,7 @@ class ServeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     max_model_len: Positive | None = None
     """Prompt plus output; default: the model's own, cut to what the KV cache holds."""
     kv_cache_bytes: Positive | None = None
-    """Per worker; default: a share of what is free, said at start."""
+    """The KV cache of each worker, in bytes. Default: a share of what is free, shown at start."""
     kv_host_bytes: Count | None = None
     """Host memory per worker for blocks that leave the cache; none: what leaves is gone."""
     kv_disk: str | None = None
@@ -223,9 +229,9 @@ class ServeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     speedup: Factor = 1.0
     """Simulated engine: how much faster than its profile."""
     profile: str | None = None
-    """What steps take, for the router, until they tell otherwise: a name from `jedlik profile --list`, or a file that
-    `jedlik profile` wrote; default: learnt. The simulated engine also runs by it and has its KV cache; default there:
-    about a 135M model on one core."""
+    """The step times that the router assumes until workers report theirs: a name from `jedlik profile --list`, or a
+    file that `jedlik profile` wrote. Default: learnt. The simulated engine also runs by it and has its KV cache;
+    default there: about a 135M model on one core."""
     api_keys: dict[str, str] = {}
     """Key to tenant. Empty: no authentication, and then only loopback is bound."""
     allow_open: bool = False
@@ -246,12 +252,12 @@ class ServeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     drain_s: Seconds = 30.0
     """Budget for finishing what runs, at SIGTERM."""
     run_dir: str | None = None
-    """For sockets and records; default: a fresh private directory."""
+    """The folder for sockets and records. Default: a fresh private folder."""
     orphan_s: Seconds | None = None
     """A killed supervisor's gateway and workers serve on for so long, for a new `jedlik serve` with the same run_dir to
     take them over; default: 60 s where run_dir is named, else 0: they end with it."""
     log_format: Literal["human", "json"] = "human"
-    """How the lines of all processes are written."""
+    """The format of the log lines of all processes."""
     event_log: str | None = None
     """Folder to record every node's events in, for replay."""
     event_log_tokens: bool = False
@@ -263,7 +269,7 @@ class ServeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     @property
     def roles(self) -> list[Role]:
-        """Of the workers at start, by number: those that prefill come first, those that do both last."""
+        """The roles of the workers at start, by number: those that prefill come first, those that do both last."""
         split = self.prefill + self.decode
         both = self.workers if self.workers is not None else (0 if split else min(DEFAULT_WORKERS, self._room))
         counts: list[tuple[Role, int]] = [("prefill", self.prefill), ("decode", self.decode), ("both", both)]
@@ -271,7 +277,7 @@ class ServeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     @property
     def most_workers(self) -> int:
-        """At once, on this host: cores, and what else workers share, are divided by it."""
+        """The most workers at once on this host. Cores, and what else workers share, are divided by it."""
         return len(self.roles) if self.planner.budget is None else self._room
 
     @property

@@ -1,4 +1,4 @@
-"""What nodes want done. Effects are performed in order, by `live/` on the real world or by `sim/` on a heap."""
+"""Effects: what nodes want done. They are performed in order, by `live/` on the real world or by `sim/` on a heap."""
 
 import msgspec
 
@@ -35,7 +35,7 @@ class Wake(msgspec.Struct, frozen=True, tag="wake"):
 
 
 class ToWorkerEffect(msgspec.Struct, frozen=True, tag="to_worker"):
-    """From a gateway; or from a worker that has another one prefill for it.
+    """Send a message to a worker: from a gateway, or from a worker that has another one prefill for it.
 
     To a worker that can't be reached nothing is sent; then `WorkerLost` follows.
     """
@@ -66,7 +66,7 @@ class StreamEnded(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Deliver(msgspec.Struct, frozen=True, kw_only=True, tag="deliver"):
-    """To the frontend, one per `Tokens` message or decision: columns over streams.
+    """Deliver tokens to the frontend, once for each `Tokens` message or decision: columns over streams.
 
     Read started, tokens, ended, in this order.
     """
@@ -86,7 +86,7 @@ class Kick(msgspec.Struct, frozen=True, tag="kick"):
 
 
 class ToPlanner(msgspec.Struct, frozen=True, tag="to_planner"):
-    """What this gateway saw in the period that ends now."""
+    """Send the planner a report of what this gateway saw in the period that ends now."""
 
     report: Report
 

@@ -1,4 +1,5 @@
-"""What happens to nodes. A node's `handle(event, now)` takes one of these; `now` is in seconds on the world's clock.
+"""Events: what happens to nodes. A node's `handle(event, now)` takes one of these; `now` is in seconds on the world's
+clock.
 
 Messages of the worker protocol reach a node inside `FromWorker` / `FromClient`, which name the sender.
 """
@@ -78,7 +79,7 @@ class WorkerLost(msgspec.Struct, frozen=True, tag="worker_lost"):
 
 
 WorkerMessage = State | Load | Facts | Snapshot | Tokens | Granted | Pushed | Released
-"""What a worker says after its card; the last three only to workers for which it prefills."""
+"""The messages that a worker sends after its card. The last three go only to workers for which it prefills."""
 
 
 class FromWorker(msgspec.Struct, frozen=True, tag="from_worker"):

@@ -1,4 +1,4 @@
-"""What is worth knowing afterwards: facts for metrics, logs and `explain`. Nobody decides on a fact."""
+"""Facts: what is worth knowing afterwards, for metrics, logs and `explain`. No decision reads a fact."""
 
 import msgspec
 
@@ -11,11 +11,11 @@ class Elsewhere(msgspec.Struct, frozen=True):
     """Another place where a candidate's prompt could have been prefilled, and what that would have cost."""
 
     worker: WorkerId | None
-    """None: the candidate itself."""
+    """The worker that would have prefilled the prompt; None is the candidate itself."""
     compute: bool
     """False: the worker would only have sent what it has cached."""
     parts: dict[str, float]
-    """As of `Candidate`, in seconds."""
+    """The terms of the cost by name, in seconds, as in `Candidate.parts`."""
 
 
 class Candidate(msgspec.Struct, frozen=True, kw_only=True):
@@ -23,28 +23,29 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
 
     worker: WorkerId
     cost_s: float
-    """What was compared: seconds where a performance model exists, else relative units (see `Routed.unit`)."""
+    """The cost that was compared: seconds where a step model exists, else relative units (see `Routed.unit`)."""
     cached_tokens: int
     parts: dict[str, float]
     """The terms of the cost by name."""
     excluded: str | None = None
     """Why it could not be chosen, None if it could."""
     remote: WorkerId | None = None
-    """Who would prefill for it, or send it what it lacks; None: it does all itself."""
+    """The worker that would prefill for the candidate, or send it what it lacks. None: the candidate does all
+    itself."""
     compute: bool = True
-    """Of `remote`: it prefills what is lacking; False: it only sends what it has cached."""
+    """True: `remote` prefills what is lacking. False: it only sends what it has cached."""
     instead: Elsewhere | None = None
     """The best of the other places that were compared; None: there was no other, or nothing to compare by."""
     tier_tokens: int = 0
-    """Of the prompt, beyond `cached_tokens`: held by the candidate's memory, disk or object storage."""
+    """Tokens of the prompt, beyond `cached_tokens`, that are in the candidate's memory, disk or object storage."""
 
 
 class Shadow(msgspec.Struct, frozen=True, kw_only=True):
-    """What another policy would have done with the same workers to choose from."""
+    """The choice that another policy would have made among the same workers."""
 
     policy: str
     chosen: WorkerId | None
-    """None where it failed, or held the request back."""
+    """The worker it would have chosen. None where the policy failed, or held the request back."""
     cost: float
     unit: str
     candidates: tuple[Candidate, ...]
@@ -66,11 +67,12 @@ class Routed(msgspec.Struct, frozen=True, kw_only=True, tag="routed"):
     candidates: tuple[Candidate, ...]
     choice: int = 0
     policy: str = ""
-    """Whose choice it was."""
+    """The name of the policy that made the choice."""
     failure: str = ""
     """Why it was not the configured policy's."""
     predicted_ttft_s: float | None = None
-    """From this choice to the first token: wait and prefill there, corrected; None where no step model is known."""
+    """Predicted seconds from this choice to the first token: wait and prefill there, corrected. None where no step
+    model is known."""
     observed_ttft_s: float | None = None
     """The same, as it was. Only what is remembered for `explain` has it."""
     shadow: Shadow | None = None
@@ -79,11 +81,11 @@ class Routed(msgspec.Struct, frozen=True, kw_only=True, tag="routed"):
     shed: str = ""
     """Set where it is refused for load: "late", "long", "harm", "deadline" or "policy"; docs/routing.md says when."""
     waited_s: float = 0.0
-    """At the gateway from its arrival to this choice; 0 for all attempts but the first."""
+    """Seconds at the gateway from the request's arrival to this choice; 0 for all attempts but the first."""
     remote: WorkerId | None = None
-    """Who prefills for the chosen worker, or sends it what it lacks; None: nobody."""
+    """The worker that prefills for the chosen one, or sends it what it lacks. None: there is none."""
     compute: bool = True
-    """As of `Candidate`."""
+    """True: `remote` prefills. False: it only sends what it has cached."""
 
 
 class Migrated(msgspec.Struct, frozen=True, tag="migrated"):
@@ -91,7 +93,7 @@ class Migrated(msgspec.Struct, frozen=True, tag="migrated"):
 
     request_id: RequestId
     attempt: int
-    """Of the new one."""
+    """The number of the new attempt."""
     delivered: int
     """Output tokens carried over."""
     reason: str
@@ -103,10 +105,10 @@ class FirstToken(msgspec.Struct, frozen=True, kw_only=True, tag="first_token"):
     request_id: RequestId
     choice: int
     worker: WorkerId
-    """That prefilled it: whose step model was tried."""
+    """The worker that prefilled, whose step model was tried."""
     predicted_s: float
     observed_s: float
-    """From the choice of the worker."""
+    """Observed seconds from the choice of the worker to the first token."""
     ratio: float
     """Observed over predicted by the worker's step model alone, as lately averaged: its correction from now on."""
 
@@ -138,7 +140,7 @@ class Answered(msgspec.Struct, frozen=True, kw_only=True, tag="answered"):
 
     @property
     def offered(self) -> bool:
-        """It counts, kept or missed."""
+        """Return whether the answer counts as one that met or missed its SLOs."""
         return self.outcome not in NOT_OFFERED
 
     @property
@@ -149,7 +151,7 @@ class Answered(msgspec.Struct, frozen=True, kw_only=True, tag="answered"):
         return (self.duration_s - self.ttft_s) / (self.output_tokens - 1)
 
     def met(self, promise: Promise) -> bool:
-        """It ended well, and in time."""
+        """Return whether the answer ended well, and in time."""
         return self.well and promise.met(self.ttft_s, self.itl_s)
 
 
@@ -175,15 +177,15 @@ class Suspected(msgspec.Struct, frozen=True, tag="suspected"):
 
 
 class HandedOff(msgspec.Struct, frozen=True, kw_only=True, tag="handed_off"):
-    """At the worker that decodes: a hand-off is over, well or not."""
+    """A hand-off is over, well or not, at the worker that decodes."""
 
     request_id: RequestId
     choice: int
     worker: WorkerId
-    """That prefilled (or sent what it had)."""
+    """The worker that prefilled, or sent what it had."""
     compute: bool
     tokens: int
-    """Whose KV came from there."""
+    """Tokens whose KV came from there."""
     blocks: int
     wanted: int
     """Tokens that were asked for."""
@@ -198,9 +200,9 @@ class Fetched(msgspec.Struct, frozen=True, kw_only=True, tag="fetched"):
     request_id: RequestId
     tier: str
     wanted: int
-    """Blocks."""
+    """Blocks that were asked for."""
     blocks: int
-    """That came, whole and verified."""
+    """Blocks that came, whole and verified."""
     cause: str
     """"" if all came, else of the first that did not (core/moves.Cause); "shadow" where they are only compared."""
     elapsed_s: float
@@ -211,10 +213,11 @@ class Offloaded(msgspec.Struct, frozen=True, kw_only=True, tag="offloaded"):
 
     tier: str
     wanted: int
-    """Blocks."""
+    """Blocks that were to be copied."""
     blocks: int
     cause: str
-    """As of `Fetched`; "full" where nobody could make room, "dropped" where memory was needed before it began."""
+    """A cause as in `Fetched`; "full" where no room could be made, "dropped" where memory was needed before it
+    began."""
     elapsed_s: float
 
 
@@ -245,13 +248,13 @@ class Planned(msgspec.Struct, frozen=True, kw_only=True, tag="planned"):
 
     at: float
     planner: str
-    """Its name; "hand" where somebody set the counts."""
+    """The planner's name; "hand" where an operator set the counts."""
     serving: dict[Role, int]
     starting: dict[Role, int]
     draining: dict[Role, int]
     wanted: dict[Role, int]
     done: tuple[str, ...]
-    """What is done about it now: "start worker-2 (decode)", "drain worker-0", "worker-1: prefill to decode"."""
+    """The actions taken now: "start worker-2 (decode)", "drain worker-0", "worker-1: prefill to decode"."""
     why: str
     reasons: tuple[Reason, ...]
     advice: bool = False

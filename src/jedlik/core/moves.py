@@ -41,13 +41,14 @@ class Move(msgspec.Struct, frozen=True, kw_only=True, tag="move"):
     target: Location
     target_blocks: list[int]
     ids: list[BlockId]
-    """What the blocks hold, in chain order: written beside the data that leaves memory, compared when it is read."""
+    """The ids of the blocks, in chain order. They are written beside the data that leaves memory and compared when it
+    is read."""
     parent: BlockId | None
-    """What precedes ids[0] in its chain; None: nothing does."""
+    """The block before ids[0] in its chain; None: there is none."""
     deadline_s: float
     """Seconds from now: what has not begun by then is not begun."""
     ticket: Handle = Handle(0)
-    """Of a push to another worker: its name for the hand-off. It takes no writes for tickets it has revoked."""
+    """The name of the hand-off, in a push to another worker. A worker takes no writes for tickets it has revoked."""
 
     @property
     def blocks(self) -> int:
@@ -72,14 +73,15 @@ class Compare(msgspec.Struct, frozen=True, tag="compare"):
 
     number: int
     dtype: str
-    """As of the layout: values are compared as numbers, since two ways to compute one differ in the last bits."""
+    """The type of the numbers, as in the layout. Values are compared as numbers, since two ways to compute one differ
+    in the last bits."""
     blocks: list[int]
     computed: list[int]
-    """On the device, both."""
+    """The blocks on the device that were computed."""
 
 
 Order = Move | CancelMove | Compare | Revoke
-"""What is asked of whoever carries blocks."""
+"""The orders of a worker node to the code that carries blocks."""
 
 
 class Moved(msgspec.Struct, frozen=True, kw_only=True, tag="moved"):
@@ -87,19 +89,19 @@ class Moved(msgspec.Struct, frozen=True, kw_only=True, tag="moved"):
 
     number: int
     blocks: int
-    """How many of the first blocks arrived, whole and verified."""
+    """The number of the first blocks that arrived, whole and verified."""
     cause: Cause = ""
     path: str = ""
-    """What carried it: "shm", "tcp", "nixl", "copy" (inside one worker), "file", "object", "sim"."""
+    """The path that carried it: "shm", "tcp", "nixl", "copy" (inside one worker), "file", "object", "sim"."""
     size_bytes: int = 0
     queued_s: float = 0.0
-    """Before it began."""
+    """Seconds before it began."""
     elapsed_s: float = 0.0
-    """From its beginning to its end."""
+    """Seconds from its beginning to its end."""
 
 
 class Revoked(msgspec.Struct, frozen=True, tag="revoked"):
-    """It is certain that these tickets are written no more: the writer is dead, or can't reach this memory now."""
+    """A promise that these tickets are written no more: the writer is dead, or can't reach this memory now."""
 
     worker: WorkerId
     tickets: list[Handle]
@@ -117,7 +119,7 @@ class StoredRun(msgspec.Struct, frozen=True, array_like=True):
     parent: BlockId | None
     ids: list[BlockId]
     slots: list[int]
-    """Of the tier; empty for the object tier."""
+    """The blocks' slots in the tier; empty for the object tier."""
 
 
 class TierOpened(msgspec.Struct, frozen=True, tag="tier_opened"):
@@ -128,7 +130,7 @@ class TierOpened(msgspec.Struct, frozen=True, tag="tier_opened"):
 
 
 class PathCosts(msgspec.Struct, frozen=True, array_like=True):
-    """What moving takes on one path: seconds = blocks * block_s + bytes * byte_s, alone on it."""
+    """The time that a transfer takes on one path: seconds = blocks * block_s + bytes * byte_s, alone on it."""
 
     path: str
     """Between workers: "shm" (one host), "tcp" or "nixl" (hosts).
@@ -142,10 +144,10 @@ class PathCosts(msgspec.Struct, frozen=True, array_like=True):
 
 
 class PathsMeasured(msgspec.Struct, frozen=True, tag="paths_measured"):
-    """What probes say of this worker's paths: replaces what was known of those named."""
+    """Probes have measured this worker's paths: the figures replace what was known of the paths named."""
 
     paths: list[PathCosts]
 
 
 CarrierReport = Moved | Compared | Revoked | TierOpened | PathsMeasured
-"""What a carrier tells."""
+"""The events that the code that carries blocks gives to a worker node."""

@@ -1,4 +1,4 @@
-"""What somebody probably meant."""
+"""A guess at the name that somebody meant."""
 
 import difflib
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""What planners see of a fleet and want of it: reports of gateways, places for workers, counts by role, reasons.
+"""The values that planners see and return: reports of gateways, places for workers, counts by role, reasons.
 
 A gateway reports once a period, whatever happened in it; a report that does not come says nothing, and nothing is not
 zero. Counts are of workers; a worker is a replica of the model, however many GPUs or processes it takes.
@@ -22,14 +22,15 @@ BUCKET_RATIO = 1.25
 
 
 class Promise(NamedTuple):
-    """What is promised of an answer, None: nothing; and of how many that should hold."""
+    """The SLOs of an answer, None where there is none, and the share of answers that should meet them."""
 
     ttft_s: float | None = None
     itl_s: float | None = None
     attainment: float | None = None
 
     def met(self, ttft_s: float | None, itl_s: float | None) -> bool:
-        """By an answer that ended well. One without tokens has no first, one of a single token none between."""
+        """Return whether an answer that ended well met the SLOs. An answer without tokens has no time to first token,
+        and one of a single token has no time between tokens."""
         in_time = self.ttft_s is None or ttft_s is None or ttft_s <= self.ttft_s
         return in_time and (self.itl_s is None or itl_s is None or itl_s <= self.itl_s)
 
@@ -38,40 +39,41 @@ class Promise(NamedTuple):
 
 
 class Demand(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
-    """What clients asked of one gateway in one period, and what became of it."""
+    """The requests that clients sent to one gateway in one period, and what became of them."""
 
     arrived: int
-    """Choices."""
+    """The number of choices that arrived."""
     prompt_tokens: int
-    """Of those that arrived."""
+    """Prompt tokens of the choices that arrived."""
     prompts: dict[int, int]
-    """Those that arrived, by `planning/lengths.bucket_of` the prompt's length."""
+    """Choices that arrived, by `planning/lengths.bucket_of` of the prompt's length."""
     answered: int
-    """Ended well."""
+    """Answers that ended well."""
     answered_prompt_tokens: int
     cached_tokens: int
-    """Of those, found in a cache."""
+    """Prompt tokens of those answers that were found in a cache."""
     output_tokens: int
-    """Of answers that ended well."""
+    """Tokens of answers that ended well."""
     outputs: dict[int, int]
-    """Those answers, by bucket of their length."""
+    """Answers that ended well, by bucket of their length."""
     refused: int
-    """For load (429)."""
+    """Choices that were refused for load (429)."""
     failed: int
     """Ended otherwise, clients that left not counted."""
     met: int
-    """Of `answered`: within the SLOs; all of them where there are none."""
+    """Answers of `answered` within the SLOs; all of them where there are no SLOs."""
     missed_alone: int
-    """Of `answered` and `refused`: could not have kept `slo_ttft_s` on an idle worker with its prefix cached."""
+    """Choices of `answered` and `refused` that could not have met `slo_ttft_s` on an idle worker with its prefix
+    cached."""
     ttft_sum_s: float
-    """Over `answered`."""
+    """The sum of times to first token over `answered`."""
     itl_sum_s: float
-    """Over `itl_count` answers of two tokens and more."""
+    """The sum of mean times between tokens over `itl_count` answers of two tokens and more."""
     itl_count: int
 
     @property
     def attainable(self) -> int:
-        """Of those that ended: could have been kept."""
+        """Choices that ended and could have met the SLOs."""
         return self.answered + self.refused + self.failed - self.missed_alone
 
 
@@ -81,12 +83,12 @@ class WorkerSeen(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     worker: WorkerId
     name: str
     role: Role
-    """What it is, or has been told to be."""
+    """The role that the worker has, or has been given."""
     draining: bool
     trusted: bool
     """False: suspect, it gets nothing new."""
     age_s: float
-    """Since its last load report."""
+    """Seconds since the worker's last load report."""
     running: int
     waiting: int
     waiting_tokens: int
@@ -116,7 +118,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag="re
     waiting: int
     """Choices held back at the gateway now, and those that wait for any worker at all."""
     waiting_tokens: int
-    """Of their prompts."""
+    """Prompt tokens of the choices that wait."""
     in_flight: int
     workers: list[WorkerSeen]
     slo_ttft_s: float | None = None
@@ -131,20 +133,20 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     gpus: float = 0.0
-    """That a worker here takes; 0: it runs on CPUs."""
+    """GPUs that a worker here takes; 0: it runs on CPUs."""
     path: tuple[str, ...] = ()
-    """Where it is, widest first: rack, host, NVLink domain or NUMA node, device. Neighbours share its beginning."""
+    """The location, widest first: rack, host, NVLink domain or NUMA node, device. Neighbours share its beginning."""
     processes: int = 1
-    """Of the worker (a gang): it serves when all are up, and is ended and started as a whole."""
+    """Processes of the worker (a gang). It serves when all are up, and is ended and started as a whole."""
     role: Role | None = None
-    """What it is meant for, where that matters; another role goes here only when there is no other room."""
+    """The role that the place is meant for, if any. Another role goes here only when there is no other room."""
 
 
 # --- what is wanted -------------------------------------------------------------------------------------------------
 
 Cause = Literal["asked", "crashed", "killed", "hopeless", "late"]
-"""How a member ended: as it was told; by itself; by somebody's signal; saying that another start can't help; it was
-still not ready, or not drained, when its time was over."""
+"""The cause of a member's end. asked: it was told to; crashed: by itself; killed: by a signal; hopeless: it reported
+that another start can't help; late: it was not ready, or not drained, in time."""
 
 
 class Reason(msgspec.Struct, frozen=True, array_like=True):
@@ -152,17 +154,17 @@ class Reason(msgspec.Struct, frozen=True, array_like=True):
 
     name: str
     value: float | None
-    """None: unknown."""
+    """The number; None where it is unknown."""
     unit: str = ""
 
 
 class Wish(msgspec.Struct, frozen=True):
-    """What a planner wants now."""
+    """The counts that a planner wants now."""
 
     counts: dict[Role, int]
     """Workers serving or starting, by role; roles not named: none."""
     why: str = ""
-    """One sentence."""
+    """One sentence for people."""
     reasons: tuple[Reason, ...] = ()
     flips: bool = True
     """A role may be changed instead of ending one worker and starting another."""

@@ -45,23 +45,24 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
 
 
 class Capabilities(msgspec.Struct, frozen=True, array_like=True):
-    """What requests may ask of a worker. The gateway refuses what is not here, naming the parameter."""
+    """The parameters that a worker honours. The gateway refuses a request for what is not here, naming the
+    parameter."""
 
     sampling: frozenset[str] = frozenset()
     """Names of `Sampling`/`Stopping` fields that take effect, beyond temperature 0 and max_tokens."""
     max_logprobs: int = 0
     choices: int = 128
-    """Largest n."""
+    """The largest n of a request."""
     deterministic: bool = False
     """Fixed-shape steps: the same request gives the same tokens whatever else is in the batch."""
 
 
 class Card(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag="card"):
-    """What a worker is, for one incarnation."""
+    """A worker's description, which holds for one incarnation."""
 
     schema: int
     worker: WorkerId
-    """`name@incarnation`."""
+    """The worker's id: `name@incarnation`."""
     name: str
     model: str
     """The name clients use."""
@@ -83,7 +84,7 @@ class Card(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag="card
     prefix_closed: bool = True
     """Whoever holds block i holds 0..i-1."""
     engine: str = ""
-    """For people; no decision may read it."""
+    """The engine's name, for people; no decision may read it."""
     host: str = ""
     """Workers with the same (not empty) host can share memory."""
     tiers: tuple["TierSize", ...] = ()
@@ -91,7 +92,7 @@ class Card(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag="card
 
 
 class TierSize(msgspec.Struct, frozen=True, array_like=True):
-    """How many blocks a tier has room for."""
+    """The number of blocks that a tier has room for."""
 
     tier: Tier
     blocks: int
@@ -111,20 +112,20 @@ class Hello(msgspec.Struct, frozen=True, array_like=True, tag="hello"):
 
 
 class Remote(msgspec.Struct, frozen=True, array_like=True):
-    """Where else a prompt's blocks are to come from."""
+    """Another worker from which a prompt's blocks are to come."""
 
     worker: WorkerId
     compute: bool = True
     """True: it computes what it lacks (prefill). False: it sends what it has cached, no more (pull)."""
     expected_s: float = 0.0
-    """What the gateway expects it to take, queue included: much later is too late."""
+    """Seconds that the gateway expects this to take, queue included. Much later is too late."""
 
 
 class Push(msgspec.Struct, frozen=True, array_like=True):
     """A worker asks another one to fill its blocks with a prompt's KV."""
 
     layout: Layout
-    """Of the asker: unequal ones are refused."""
+    """The layout of the worker that asks; another layout is refused."""
     start: int
     """Tokens, whole blocks: what comes before is there already."""
     compute: bool = True
@@ -159,7 +160,7 @@ class Submit(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag="su
 
 
 class Reserve(msgspec.Struct, frozen=True, array_like=True, tag="reserve"):
-    """These blocks of the asker's may be written: they take the prompt's blocks `first`, `first` + 1, ..."""
+    """Blocks of the worker that asks may be written: they take the prompt's blocks `first`, `first` + 1, ..."""
 
     handle: Handle
     first: int
@@ -197,7 +198,7 @@ class Goodbye(msgspec.Struct, frozen=True, array_like=True, tag="goodbye"):
 
 
 class State(msgspec.Struct, frozen=True, array_like=True, tag="state"):
-    """What may change about a worker. A larger epoch wins; equal or smaller is ignored."""
+    """The part of a worker's description that may change. A larger epoch wins; equal or smaller is ignored."""
 
     epoch: int
     role: Role = "both"
@@ -210,11 +211,11 @@ class StepCosts(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     base_s: float
     """Any step at all."""
     prefill_token_s: float
-    """Each token prefilled."""
+    """Seconds for each token prefilled."""
     prefill_pair_s: float
     """Each (prefilled token, earlier token it attends to) pair."""
     decode_sequence_s: float
-    """Each sequence decoded."""
+    """Seconds for each sequence decoded."""
     context_token_s: float
     """Each token in cache of a decoded sequence."""
 
@@ -229,12 +230,12 @@ class StepCosts(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
 
 
 class Load(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag="load"):
-    """What a worker has to do, sent when it changed and at least every `heartbeat_s`."""
+    """A worker's load: what it has to do. It is sent when it changed, and at least every `heartbeat_s`."""
 
     steps: int
     """Steps finished in this incarnation: progress, and so health."""
     step_age_s: float
-    """How long the step in flight has been running, 0 when idle."""
+    """Seconds that the step in flight has been running, 0 when idle."""
     step_predicted_s: float | None
     running: int
     """Sequences in the batch."""
@@ -258,14 +259,14 @@ class Load(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag="load
     waiting_pairs: int | None = None
     """(token of `waiting_tokens`, token it attends to) pairs; None where an engine can't tell."""
     arriving: int = 0
-    """Of `waiting`: sequences whose blocks are on their way from another worker or a tier."""
+    """Sequences of `waiting` whose blocks are on their way from another worker or a tier."""
     reserved_blocks: int = 0
-    """Of `held_blocks`: where blocks that are on their way will go, quarantined ones included."""
+    """Blocks of `held_blocks` into which blocks on their way will go, quarantined ones included."""
     paths: tuple[PathCosts, ...] = ()
-    """What moving blocks takes, as this worker knows it."""
+    """The time that moving blocks takes, as this worker knows it."""
     step_shape: tuple[float, float, float, float] | None = None
-    """What steps were like lately, on average: tokens prefilled, their pairs, sequences decoded, their context. Whoever
-    tells it shares what it has learnt of steps with others of its kind."""
+    """The mean of recent steps: tokens prefilled, their pairs, sequences decoded, their context. A worker that reports
+    it shares what it has learnt of steps with others of its kind."""
 
 
 class Stored(msgspec.Struct, frozen=True, array_like=True, tag="+"):
@@ -290,7 +291,7 @@ class Facts(msgspec.Struct, frozen=True, array_like=True, tag="facts"):
     digest: int
     """Sum modulo 2**64 of the keys cached after this message: order-free, so any loss shows."""
     tier: int = 0
-    """Which of the worker's tiers (`core/moves.TIERS`); each is numbered, digested and followed by itself."""
+    """The tier, as its place in `core/moves.TIERS`. Each tier is numbered, digested and followed by itself."""
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag="snapshot"):
@@ -314,7 +315,7 @@ class Started(msgspec.Struct, frozen=True, array_like=True):
     cached_tokens: int
     """Prompt tokens (of this attempt's prompt + output) that were found in the cache."""
     queued_s: float
-    """From submit to the first step."""
+    """Seconds from submit to the first step."""
     prompt_logprobs: list[TokenLogprobs] | None = None
 
 
@@ -377,7 +378,8 @@ class Count(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Counters(msgspec.Struct, frozen=True, array_like=True, tag="counters"):
-    """What a worker counted since it began, for metrics: beside a `Load`, where it has changed. Nodes don't see it."""
+    """The counts of a worker since it began, for metrics. They come beside a `Load`, where they have changed. Nodes
+    don't see them."""
 
     counts: list[Count]
 

@@ -1,4 +1,4 @@
-"""What a client asked for, after validation and tokenisation: text has become ids, defaults have become values.
+"""Requests of clients after validation and tokenisation: text has become ids, defaults have become values.
 
 Everything here is a function of the request alone, so that an attempt can be replayed at another worker from
 (request, tokens delivered so far).
@@ -16,11 +16,12 @@ RANGES: dict[str, tuple[float, float]] = {
     "presence_penalty": (-2.0, 2.0),
     "repetition_penalty": (1e-3, 100.0),
 }
-"""What the fields of `Sampling` may be, whoever names them."""
+"""The ranges of the fields of `Sampling`, wherever they are set."""
 
 
 class Defaults(msgspec.Struct, frozen=True, kw_only=True):
-    """What holds for a model where a request says nothing. The neutral values are OpenAI's defaults."""
+    """The sampling values that hold for a model where a request says nothing. The neutral values are OpenAI's
+    defaults."""
 
     temperature: float = 1.0
     top_p: float = 1.0
@@ -44,7 +45,7 @@ MOST_PRIORITY = 20
 
 
 class Sampling(msgspec.Struct, frozen=True, kw_only=True, array_like=True, omit_defaults=True):
-    """How the next token is drawn. Neutral values mean the step is skipped.
+    """The parameters by which the next token is drawn. A neutral value means that its step is skipped.
 
     The draw at output position p of choice c is a function of (seed, c, p) and the logits only.
     """
@@ -52,21 +53,23 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True, array_like=True, omit_
     seed: int = 0
     """Always set: the gateway draws one at arrival when the client gave none. 0 <= seed < 2**64."""
     temperature: float = 1.0
-    """0 means greedy."""
+    """The temperature; 0 means greedy."""
     top_p: float = 1.0
     top_k: int = 0
     """0 means no limit."""
     min_p: float = 0.0
     repetition_penalty: float = 1.0
-    """Over prompt and output, as transformers and vLLM define it."""
+    """A penalty on tokens of prompt and output, as transformers and vLLM define it."""
     frequency_penalty: float = 0.0
-    """Over output only, as OpenAI defines it."""
+    """A penalty on tokens of the output only, as OpenAI defines it."""
     presence_penalty: float = 0.0
     logit_bias: dict[int, float] = {}
     logprobs: int | None = None
-    """None: none; 0: of the chosen token; n: also of the n most likely. Before temperature, after nothing else."""
+    """Log-probabilities of output tokens. None: none; 0: of the chosen token; n: also of the n most likely. They are
+    taken before temperature and penalties."""
     prompt_logprobs: int | None = None
-    """As `logprobs`, for each prompt position but the first. Such a request re-uses no cached block."""
+    """Log-probabilities of each prompt position but the first, counted as in `logprobs`. Such a request re-uses no
+    cached block."""
 
 
 class Stopping(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
@@ -82,7 +85,7 @@ class Stopping(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True)
 
 
 class KvHint(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
-    """What a client knows of its conversation."""
+    """A client's hint about its conversation's KV."""
 
     pin_s: float = 0.0
     """Keep this prompt's and answer's blocks at hand for so long after the answer."""
@@ -105,7 +108,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     stopping: Stopping
     choices: int = 1
     tenant: str = ""
-    """From authentication, never from the body. Divides the KV cache."""
+    """The tenant comes from authentication, never from the body. It divides the KV cache."""
     salt: str = ""
     """The client's `cache_salt`: divides the tenant's cache further."""
     priority: int = 0
@@ -117,4 +120,4 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     session: str = ""
     """Requests of one conversation have the same; empty: unknown. A hint for routing, nothing else."""
     hint: KvHint | None = None
-    """Of the client, about its conversation's KV."""
+    """The client's hint about its conversation's KV."""

@@ -41,10 +41,10 @@ class Chunk(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
-    """One forward pass."""
+    """A step is one forward pass."""
 
     step_id: int
-    """Consecutive from 1."""
+    """Step ids are consecutive from 1."""
     closed: list[Lane]
     opened: list[Open]
     tables: list[tuple[Lane, list[BlockIndex]]]
@@ -55,7 +55,7 @@ class Step(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     decode_context: int
     """Sum of history lengths over `decodes`, tokens: what a performance model needs."""
     predicted_s: float | None = None
-    """What the scheduler expects, None while nothing is known; for watchdogs, not for the engine."""
+    """The time that the scheduler expects, None while nothing is known. It is for watchdogs, not for the engine."""
     repeat: int = 1
     """A leap: so many decode steps in a row over the same lanes, each of which appends one token. Only engines of
     simulations are given leaps; tables then name the blocks of the first step only."""
@@ -65,7 +65,7 @@ class TokenLogprobs(msgspec.Struct, frozen=True, array_like=True):
     """Log-probabilities at one position."""
 
     logprob: float
-    """Of the token that is there."""
+    """The log-probability of the token at this position."""
     rank: int
     """1 is the most likely."""
     top: list[tuple[int, float]]
@@ -73,7 +73,8 @@ class TokenLogprobs(msgspec.Struct, frozen=True, array_like=True):
 
 
 class StepDone(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
-    """What a step drew: columns over the lanes that sampled, prefills' first in order, then decodes' in theirs.
+    """The tokens that a step drew: columns over the lanes that sampled, prefills' first in order, then decodes' in
+    theirs.
 
     A leap that ran `steps` steps has so many tokens in a row for each lane.
     """
@@ -84,10 +85,11 @@ class StepDone(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     elapsed_s: float
     """Time the engine worked on this step."""
     logprobs: dict[int, TokenLogprobs] = {}
-    """By lane; only lanes that asked."""
+    """Log-probabilities by lane; only lanes that asked have some."""
     prompt_logprobs: dict[int, list[TokenLogprobs]] = {}
-    """By lane that asked, for positions start+1 ... start+length of its chunk, as far as they lie in the prompt."""
+    """Prompt log-probabilities by lane that asked, for positions start+1 ... start+length of its chunk, as far as they
+    lie in the prompt."""
     error: str | None = None
     """The step failed as a whole: nothing was drawn, the engine must not be used again."""
     steps: int = 1
-    """Of a leap: how many ran before it was ended; 1 <= steps <= repeat."""
+    """The steps of a leap that ran before it was ended; 1 <= steps <= repeat."""

@@ -29,5 +29,5 @@ def unpack(packed: bytes) -> list[int]:
 
 
 def count(packed: bytes) -> int:
-    """How many tokens a packed prompt holds."""
+    """Return the number of tokens in a packed prompt."""
     return len(packed) // TOKEN_BYTES

@@ -23,19 +23,19 @@ class WireError(PeerError):
 
 
 UNDECODABLE = (msgspec.MsgspecError, ValueError, RecursionError)
-"""What the decoder raises on bytes that are not ours: invalid UTF-8 is a ValueError."""
+"""The exceptions that the decoder raises on bytes of others: invalid UTF-8 is a ValueError."""
 _encoder = msgspec.msgpack.Encoder()
 _to_worker: msgspec.msgpack.Decoder[ToWorker] = msgspec.msgpack.Decoder(ToWorker)
 _to_gateway: msgspec.msgpack.Decoder[ToGateway] = msgspec.msgpack.Decoder(ToGateway)
 
 
 def encode(message: ToWorker | ToGateway) -> bytes:
-    """The whole frame."""
+    """Return a message as a whole frame."""
     return frame(_encoder.encode(message))
 
 
 def frame(body: bytes) -> bytes:
-    """With its header."""
+    """Return a body as a frame, with its header."""
     return _header.pack(len(body), SCHEMA_VERSION) + body
 
 
