@@ -45,7 +45,7 @@ TRANSFER_METAPHORS = words("ways way gates gate lanes lane ledger meeting")
 """Parts of identifiers that are refused in `transfer/`."""
 PENDING = words(
     """
-    cli core fleet frontend kv live serve moving net nodes perf planning routing scheduling sim
+    cli core fleet frontend kv live serve moving net nodes perf planning scheduling sim
     telemetry
     """
 )

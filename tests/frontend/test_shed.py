@@ -56,7 +56,7 @@ class NodePort:
 
 
 def test_a_client_gets_429_with_retry_after_and_may_ask_why(model_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jedlik.routing.reuse.ENOUGH", 0)  # it may refuse from the first request on
+    monkeypatch.setattr("jedlik.routing.estimates.ENOUGH_REQUESTS", 0)  # it may refuse from the first request on
     busy = Load(
         steps=1,
         step_age_s=0.0,
@@ -84,7 +84,7 @@ def test_a_client_gets_429_with_retry_after_and_may_ask_why(model_dir: Path, mon
         explained = get(app, f"/explain/{reply.headers['x-request-id']}").json()
         (decision,) = explained["decisions"]
         assert (decision["chosen"], decision["shed"]) == (None, "late")
-        assert decision["held"] in error["message"]
+        assert decision["deferred"] in error["message"]
         (seen,) = decision["candidates"]
         assert seen["parts"]["wait"] > 6
         assert seen["excluded"].startswith("first token in 6.")

@@ -14,7 +14,7 @@ from jedlik.core.facts import Routed
 from jedlik.core.ids import Handle, RequestId, StreamId, WorkerId
 from jedlik.core.protocol import State
 from jedlik.nodes.gateway.node import GatewayNode
-from jedlik.routing.reuse import ENOUGH
+from jedlik.routing.estimates import ENOUGH_REQUESTS
 
 PROMISES = GatewayConfig(slo_ttft_s=1.0, slo_itl_s=0.02, silent_suspect_s=1e6, silent_fence_s=1e6)
 READY = load(costs=COSTS)
@@ -26,7 +26,7 @@ def warm(*workers: WorkerId, config: GatewayConfig = PROMISES) -> GatewayNode:
     handle = 0
     for worker in workers:
         node.handle(said(worker, READY), 0.0)
-    for number in range(ENOUGH):
+    for number in range(ENOUGH_REQUESTS):
         effects = node.handle(Arrived(request(f"w{number}", range(number, number + 20), stream=10_000 + number)), 0.0)
         ((worker, submit),) = submits(effects)
         handle = submit.handle

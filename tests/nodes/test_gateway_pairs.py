@@ -153,7 +153,7 @@ def test_no_booking_is_left_whatever_ends_the_attempt(how: str) -> None:
     else:
         assert ended(node.handle(Drain(cut=True), 0.1)) == [(1, "abort", "unavailable")]
     assert booked(node, B) == (0, 0)
-    assert all(peer.view.errands == {} for peer in node._peers.values())
+    assert all(peer.view.remote_prefills == {} for peer in node._peers.values())
 
 
 def test_the_first_token_tries_the_step_model_of_who_prefilled() -> None:
@@ -389,6 +389,6 @@ def test_any_order_of_events_leaves_nothing_booked() -> None:
         for _ in range(150):
             world.act()
         world.tell(Drain(cut=True))
-        assert all(not peer.view.errands and not peer.view.bookings for peer in world.node._peers.values())
+        assert all(not peer.view.remote_prefills and not peer.view.bookings for peer in world.node._peers.values())
         remote += world.remote
     assert remote > 100

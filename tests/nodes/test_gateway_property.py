@@ -216,7 +216,7 @@ def test_streams_end_exactly_once_and_tokens_are_neither_lost_nor_doubled(seed: 
 
 def test_the_same_holds_where_requests_wait_and_are_refused() -> None:
     held, shed = 0, set[str]()
-    with mock.patch("jedlik.routing.reuse.ENOUGH", 0):  # it may refuse from the start
+    with mock.patch("jedlik.routing.estimates.ENOUGH_REQUESTS", 0):  # it may refuse from the start
         for seed in range(60):
             world = World(seed, promises=True)
             _run(world)

@@ -14,7 +14,7 @@ from jedlik.core.protocol import Snapshot
 from jedlik.core.requests import Request
 from jedlik.kv.naming import Naming
 from jedlik.nodes.gateway.node import GatewayNode
-from jedlik.routing.calibration import MIN_SAMPLES
+from jedlik.routing.estimates import MIN_SAMPLES
 from jedlik.routing.policies.named import make
 from jedlik.routing.policy import Ask, Offer, Policy, Scored
 

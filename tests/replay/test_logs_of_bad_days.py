@@ -16,7 +16,7 @@ from jedlik.core.effects import Deliver, GatewayEffect, Kick, Note
 from jedlik.core.events import WorkerLost
 from jedlik.core.facts import Answered, FirstToken, Migrated, Routed
 from jedlik.live.recorder import GatewayTurn, WorkerTurn, read
-from jedlik.routing.reuse import ENOUGH
+from jedlik.routing.estimates import ENOUGH_REQUESTS
 from jedlik.serve.event_log import differences
 
 pytestmark = pytest.mark.cluster
@@ -63,7 +63,7 @@ def flood(server: Server) -> None:
         return httpx.post(f"{url}/v1/completions", json=body, timeout=60).status_code
 
     with ThreadPoolExecutor(24) as threads:
-        assert set(threads.map(partial(one, tokens=3), range(ENOUGH))) <= {200, 429}
+        assert set(threads.map(partial(one, tokens=3), range(ENOUGH_REQUESTS))) <= {200, 429}
         assert set(threads.map(partial(one, tokens=700), range(48))) <= {200, 429}
 
 

@@ -48,13 +48,21 @@ def fleet_of(**loads: Load | None) -> Fleet:
         view = fleet.add(card(name))
         if load is not None:
             view.report(load)
-            fleet.moved(view)
+            fleet.rerank(view)
     fleet.check()
     return fleet
 
 
 def ask(history: int = 200, output: int = 10, name: str = "r", session: str = "", turn: int = 0) -> Ask:
-    return Ask(RequestId(name), 0, "m", history, output, (), session, turn=turn)
+    return Ask(
+        request_id=RequestId(name),
+        choice=0,
+        model="m",
+        history_tokens=history,
+        output_tokens=output,
+        session=session,
+        turn=turn,
+    )
 
 
 def load(
@@ -80,4 +88,4 @@ def offer(name: str, report: Load | None, cached: int = 0) -> Offer:
     view = WorkerView(card(name))
     if report is not None:
         view.report(report)
-    return Offer(view, cached)
+    return Offer(view=view, cached_tokens=cached)

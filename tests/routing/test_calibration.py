@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jedlik.routing.calibration import BOUND, MIN_SAMPLES, WEIGHT, Calibration
+from jedlik.routing.estimates import BOUND, MIN_SAMPLES, WEIGHT, Calibration
 
 
 def after(*samples: tuple[float, float]) -> Calibration:

@@ -12,11 +12,10 @@ from jedlik.core.facts import Candidate
 from jedlik.core.ids import WorkerId
 from jedlik.core.protocol import Load
 from jedlik.routing.choose import MAX_OFFERS, Policies, choose
-from jedlik.routing.cost import Demand, first_token_s
+from jedlik.routing.cost import Dispatch, first_token_s
 from jedlik.routing.policies.named import POLICIES, make
 from jedlik.routing.policies.plugged import Plugged
-from jedlik.routing.policy import Ask, Offer, Refuse, Scored, Wait
-from jedlik.routing.reach import Held
+from jedlik.routing.policy import Ask, Matches, Offer, Refuse, Scored, Wait
 from jedlik.routing.view import Fleet
 
 TIMED = replace(IDLE, costs=COSTS)
@@ -34,7 +33,7 @@ class Broken(Scored):
         if self._how == "filter nobody":
             return []
         if self._how == "filter a stranger":
-            return [Offer(offers[0].view, 0)]
+            return [Offer(view=offers[0].view, cached_tokens=0)]
         return offers
 
     def score(self, offers: Sequence[Offer], ask: Ask) -> list[dict[str, float]]:
@@ -51,7 +50,7 @@ class Broken(Scored):
 
 
 HOWS = {
-    "filter nobody": "filter left nobody",
+    "filter nobody": "filter returned no worker",
     "filter a stranger": "not offered",
     "score raises": "KeyError: 'no such thing'",
     "score too few": "0 costs for 2 workers",
@@ -64,8 +63,8 @@ HOWS = {
 @pytest.mark.parametrize("how", HOWS)
 def test_a_policy_that_fails_is_replaced_for_that_request_and_the_choice_says_why(how: str) -> None:
     fleet = fleet_of(a=TIMED, b=load(requests=5, queued=500))
-    choice = choose(fleet, ask(), Held({}), Policies(Plugged(Broken(how)), make()))
-    plain = choose(fleet, ask(), Held({}), Policies(make(), make()))
+    choice = choose(fleet, ask(), Matches(cached={}), Policies(Plugged(Broken(how)), make()))
+    plain = choose(fleet, ask(), Matches(cached={}), Policies(make(), make()))
     assert choice == replace(plain, failure=choice.failure)
     assert (choice.policy, plain.failure) == ("jedlik", "")
     assert choice.failure.startswith("policy broken failed: ")
@@ -75,7 +74,7 @@ def test_a_policy_that_fails_is_replaced_for_that_request_and_the_choice_says_wh
 @pytest.mark.parametrize("how", HOWS)
 def test_a_shadow_that_fails_is_only_a_note(how: str) -> None:
     fleet = fleet_of(a=TIMED, b=TIMED)
-    choice = choose(fleet, ask(), Held({}), Policies(make(), make(), Plugged(Broken(how))))
+    choice = choose(fleet, ask(), Matches(cached={}), Policies(make(), make(), Plugged(Broken(how))))
     assert (choice.policy, choice.failure) == ("jedlik", "")
     assert choice.shadow is not None
     assert choice.shadow.chosen is None
@@ -83,7 +82,9 @@ def test_a_shadow_that_fails_is_only_a_note(how: str) -> None:
 
 
 def test_a_sound_policy_of_a_users_own_is_followed() -> None:
-    choice = choose(fleet_of(a=TIMED, b=TIMED), ask(), Held({}), Policies(Plugged(Broken("not at all")), make()))
+    choice = choose(
+        fleet_of(a=TIMED, b=TIMED), ask(), Matches(cached={}), Policies(Plugged(Broken("not at all")), make())
+    )
     assert (choice.policy, choice.failure, choice.unit) == ("broken", "", "s")
     assert [c.parts for c in choice.candidates] == [{"x": 1.0}, {"x": 1.0}]
 
@@ -91,11 +92,13 @@ def test_a_sound_policy_of_a_users_own_is_followed() -> None:
 def test_the_prediction_is_the_step_models_whatever_the_policy_counts() -> None:
     fleet = fleet_of(a=load(requests=3, queued=300), b=None)
     busy, new = fleet
-    choice = choose(fleet, ask(), Held({busy.card.worker: 192}), Policies(make("sglang"), make()))
+    choice = choose(fleet, ask(), Matches(cached={busy.card.worker: 192}), Policies(make("sglang"), make()))
     assert choice.chosen is not None
     assert choice.chosen.worker == "a@1"
-    assert choice.first_token_s == first_token_s(busy, Demand(200, 10, 192), COSTS)
-    assert choose(fleet, ask(), Held({}), Policies(make("least_loaded"), make())).first_token_s is None
+    assert choice.first_token_s == first_token_s(
+        busy, Dispatch(history_tokens=200, output_tokens=10, cached_tokens=192), COSTS
+    )
+    assert choose(fleet, ask(), Matches(cached={}), Policies(make("least_loaded"), make())).first_token_s is None
     assert new.load is None
 
 
@@ -104,14 +107,14 @@ def test_a_policy_for_everyone_is_offered_all_and_reported_a_few() -> None:
     for number in range(300):
         view = fleet.add(card(f"w{number:03}"))
         view.report(load(requests=1 + (number != 277)))
-        fleet.moved(view)
-    held = Held({WorkerId("w123@1"): 192})
-    choice = choose(fleet, ask(), held, Policies(make("lmetric"), make()))
+        fleet.rerank(view)
+    matches = Matches(cached={WorkerId("w123@1"): 192})
+    choice = choose(fleet, ask(), matches, Policies(make("lmetric"), make()))
     assert choice.chosen is not None
     assert choice.chosen.worker == "w123@1"
     assert len(choice.candidates) == MAX_OFFERS
     assert choice.chosen in choice.candidates
-    turns = choose(fleet, ask(), held, Policies(make("round_robin"), make()))
+    turns = choose(fleet, ask(), matches, Policies(make("round_robin"), make()))
     assert [c.worker for c in turns.candidates if c.excluded is None] == ["w000@1"]
     assert {c.excluded for c in turns.candidates} == {None, "passed over by round_robin"}
 
@@ -129,12 +132,14 @@ def test_a_shadow_never_changes_the_choice(
     serving: str, shadowing: str, workers: list[tuple[Load | None, int]], requests: int
 ) -> None:
     fleet = fleet_of(**{f"w{at:02}": report for at, (report, _) in enumerate(workers)})
-    held = Held({view.card.worker: 16 * depth for view, (_, depth) in zip(fleet, workers, strict=True) if depth})
+    matches = Matches(
+        cached={view.card.worker: 16 * depth for view, (_, depth) in zip(fleet, workers, strict=True) if depth}
+    )
     alone = Policies(make(serving), make())
     watched = Policies(make(serving), make(), make(shadowing))
     for number in range(requests):
         what = ask(name=f"r{number}", session="s")
-        plain, seen = choose(fleet, what, held, alone), choose(fleet, what, held, watched)
+        plain, seen = choose(fleet, what, matches, alone), choose(fleet, what, matches, watched)
         assert seen.shadow is not None
         assert seen.shadow.policy == shadowing
         assert seen.shadow.failure == ""
@@ -157,28 +162,29 @@ class Holding(Scored):
         raise AssertionError("nobody is left to be scored")
 
 
-@pytest.mark.parametrize("answer", [Wait(0.5, "not now"), Refuse(2.0, "never")])
+@pytest.mark.parametrize("answer", [Wait(0.5, "not now"), Refuse(retry_after_s=2.0, why="never")])
 def test_a_policy_may_hold_a_request_back_unless_it_was_taken_in(answer: Wait | Refuse) -> None:
     fleet, policies = fleet_of(a=TIMED, b=TIMED), Policies(Plugged(Holding(answer)), make())
-    choice = choose(fleet, ask(), Held({}), policies)
-    assert (choice.chosen, choice.held, choice.failure) == (None, answer, "")
+    choice = choose(fleet, ask(), Matches(cached={}), policies)
+    assert (choice.chosen, choice.deferred, choice.failure) == (None, answer, "")
     assert [c.excluded for c in choice.candidates] == ["passed over by holding"] * 2
-    taken = choose(fleet, replace(ask(), taken=True), Held({}), policies)
+    taken = choose(fleet, replace(ask(), taken=True), Matches(cached={}), policies)
     assert taken.chosen is not None
     assert "would hold back a request that was taken in" in taken.failure
 
 
 @pytest.mark.parametrize(
-    "answer", [Wait(0.0, ""), Wait(float("nan"), ""), Wait(float("inf"), ""), Refuse(float("nan"), "")]
+    "answer",
+    [Wait(0.0, ""), Wait(float("nan"), ""), Wait(float("inf"), ""), Refuse(retry_after_s=float("nan"), why="")],
 )
 def test_a_time_that_does_not_pass_is_no_answer(answer: Wait | Refuse) -> None:
-    choice = choose(fleet_of(a=TIMED), ask(), Held({}), Policies(Plugged(Holding(answer)), make()))
+    choice = choose(fleet_of(a=TIMED), ask(), Matches(cached={}), Policies(Plugged(Holding(answer)), make()))
     assert choice.chosen is not None
     assert "filter said" in choice.failure
 
 
 def test_a_shadow_that_would_wait_says_so_and_has_not_failed() -> None:
     policies = Policies(make(), make(), Plugged(Holding(Wait(0.5, "not now"))))
-    shadow = choose(fleet_of(a=TIMED), ask(), Held({}), policies).shadow
+    shadow = choose(fleet_of(a=TIMED), ask(), Matches(cached={}), policies).shadow
     assert shadow is not None
     assert (shadow.chosen, shadow.failure, shadow.deferred) == (None, "", "not now")

@@ -6,8 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jedlik.routing.lengths import FORGET, PRIOR_MEAN, PRIOR_WEIGHT, OutputLengths
-from jedlik.routing.reuse import ENOUGH, MOST, PREFIXES, Reuse
+from jedlik.routing.estimates import (
+    ENOUGH_REQUESTS,
+    FORGET_LENGTHS,
+    MOST_REUSE,
+    PREFIXES,
+    PRIOR_MEAN,
+    PRIOR_WEIGHT,
+    OutputLengths,
+    Reuse,
+)
 
 
 def test_before_any_answer_there_is_a_first_guess() -> None:
@@ -43,13 +51,13 @@ def test_many_answers_outweigh_the_guess_and_newer_ones_the_older() -> None:
 def test_tokens_found_again() -> None:
     reuse = Reuse()
     assert (reuse.times, reuse.known) == (0.0, False)
-    for _ in range(ENOUGH):
+    for _ in range(ENOUGH_REQUESTS):
         reuse.observe(100, 75, None)
     assert reuse.times == pytest.approx(3)
     assert reuse.known
     for _ in range(5000):
         reuse.observe(100, 100, None)
-    assert reuse.times == MOST
+    assert reuse.times == MOST_REUSE
 
 
 def test_a_prefix_is_as_hot_as_the_share_of_requests_that_find_it() -> None:
@@ -70,7 +78,7 @@ def test_the_mean_is_the_answers_and_the_guess_weighed(seen: list[int]) -> None:
     for tokens in seen:
         lengths.observe(tokens)
         lengths.observe(0)  # no answer
-    weights = [FORGET**age for age in range(len(seen), -1, -1)]  # of the guess first
+    weights = [FORGET_LENGTHS**age for age in range(len(seen), -1, -1)]  # of the guess first
     total = PRIOR_WEIGHT * weights[0] * PRIOR_MEAN + sum(map(mul, weights[1:], seen))
     assert lengths.mean == pytest.approx(total / (PRIOR_WEIGHT * weights[0] + sum(weights[1:])))
 
@@ -80,7 +88,7 @@ def test_what_is_learnt_of_prefixes_stays_within_bounds(prompts: list[tuple[int,
     reuse = Reuse()
     for tokens, share, key in prompts:
         reuse.observe(tokens, int(share * (tokens - 1)), key)
-        assert 0 <= reuse.times <= MOST
+        assert 0 <= reuse.times <= MOST_REUSE
     keyed = [key for _, _, key in prompts if key is not None]
     shares = [reuse.share(key) for key in range(1, 10)]
     assert sum(shares) == pytest.approx(sum(shares[key - 1] for key in set(keyed)))

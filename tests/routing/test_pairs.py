@@ -4,6 +4,8 @@ from typing import Any
 
 import pytest
 from fleets import BLOCK, COSTS, IDLE, ask, card
+from hypothesis import given
+from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from jedlik.core.config import Role
@@ -11,15 +13,13 @@ from jedlik.core.ids import Handle, WorkerId
 from jedlik.core.moves import PathCosts
 from jedlik.core.protocol import Layout, Load, State, StepCosts
 from jedlik.perf.step import prefill_s
-from jedlik.routing.choose import Choice, Policies, choose
-from jedlik.routing.lengths import OutputLengths
-from jedlik.routing.pairs import HANDOFF_S, first_token_s, paired, refusal
-from jedlik.routing.paths import between
+from jedlik.routing.choose import Policies, Selection, choose
+from jedlik.routing.estimates import OutputLengths
+from jedlik.routing.pairs import HANDOFF_S, between, first_token_s, handoff_kind, paired, refusal
 from jedlik.routing.policies.named import POLICIES, make
-from jedlik.routing.policy import Ask, Offer, Wait
-from jedlik.routing.reach import Held
+from jedlik.routing.policy import Ask, Matches, Offer, Wait
 from jedlik.routing.slo import prospect
-from jedlik.routing.view import ERRAND_S, Booking, Fleet, WorkerView
+from jedlik.routing.view import INCLUDED_S, Booking, Fleet, WorkerView
 
 FLAT = StepCosts(base_s=0.01, prefill_token_s=0.001, prefill_pair_s=0.0, decode_sequence_s=0.002, context_token_s=0.0)
 BYTES = card("x").layout.block_bytes
@@ -34,7 +34,7 @@ def joined(fleet: Fleet, name: str, role: Role, load: Load | None = FREE, **chan
     fleet.assume(view, State(0, role))
     if load is not None:
         view.report(load)
-        fleet.moved(view)
+        fleet.rerank(view)
     return view
 
 
@@ -46,21 +46,23 @@ def split(decoding: Load | None = FREE, prefilling: Load | None = FREE, role: Ro
     return fleet
 
 
-def held(**tokens: int) -> Held:
-    return Held({WorkerId(f"{name}@1"): count for name, count in tokens.items()})
+def matches(**tokens: int) -> Matches:
+    return Matches(cached={WorkerId(f"{name}@1"): count for name, count in tokens.items()})
 
 
-def offered(fleet: Fleet, what: Ask | None = None, have: Held | None = None) -> Offer:
+def offered(fleet: Fleet, what: Ask | None = None, have: Matches | None = None) -> Offer:
     """The first worker that decodes, with its best place."""
-    what, have = what or ask(), have or held()
+    what, have = what or ask(), have or matches()
     view = next(fleet.least_loaded("m"))
-    offer = Offer(view, have.cached.get(view.card.worker, 0), 0, have.tiers.get(view.card.worker, ()))
+    offer = Offer(
+        view=view, cached_tokens=have.cached.get(view.card.worker, 0), tiers=have.tiers.get(view.card.worker, ())
+    )
     fleet.check()
     return paired([offer], fleet, what, have)[0]
 
 
-def decided(fleet: Fleet, what: Ask | None = None, have: Held | None = None, policy: str = "jedlik") -> Choice:
-    return choose(fleet, what or ask(), have or held(), Policies(make(policy), make()))
+def decided(fleet: Fleet, what: Ask | None = None, have: Matches | None = None, policy: str = "jedlik") -> Selection:
+    return choose(fleet, what or ask(), have or matches(), Policies(make(policy), make()))
 
 
 # --- who can be paired ---
@@ -74,8 +76,46 @@ def test_a_pair_needs_the_same_revision_and_layout_and_the_same_kind_of_hand_off
         refusal(d, replace(p, layout=Layout(dtype="bfloat16", layers=1, kv_heads=1, head_dim=8, block_size=BLOCK)))
         == "d@1 has blocks of another layout"
     )
-    assert refusal(d, replace(p, handoffs=("nixl",))) == "p@1 takes part in no hand-off of blocks"
+    assert (
+        refusal(d, replace(p, handoffs=("nixl",))) == "d@1 and p@1 have no kind of hand-off in common (slots and nixl)"
+    )
+    assert refusal(d, replace(p, handoffs=())) == "p@1 takes part in no hand-off of blocks"
     assert refusal(card("d"), p) == "d@1 takes part in no hand-off of blocks"
+
+
+KINDS = st.lists(st.sampled_from(("slots", "pull-by-url", "connector")), unique=True).map(tuple)
+
+
+@given(decodes=KINDS, prefills=KINDS)
+def test_the_kind_of_hand_off_is_the_first_of_the_decoding_worker_that_both_have(
+    decodes: tuple[str, ...], prefills: tuple[str, ...]
+) -> None:
+    d, p = replace(card("d"), handoffs=decodes), replace(card("p"), handoffs=prefills)
+    kind = handoff_kind(d, p)
+    assert (kind is None) == (not set(decodes) & set(prefills))
+    assert (kind is None) == (refusal(d, p) is not None)
+    if kind is not None:
+        assert kind in prefills
+        assert not set(decodes[: decodes.index(kind)]) & set(prefills)
+
+
+def test_a_pair_is_made_by_a_kind_that_both_have() -> None:
+    fleet = Fleet()
+    joined(fleet, "d", "decode", replace(FREE, running=6, context_tokens=600), handoffs=("connector", "pull-by-url"))
+    joined(fleet, "p", "prefill", handoffs=("slots", "pull-by-url"))
+    pair = offered(fleet).pair
+    assert pair is not None
+    assert (pair.worker, pair.kind) == ("p@1", "pull-by-url")
+
+
+def test_workers_without_a_kind_in_common_are_never_paired() -> None:
+    fleet = Fleet()
+    joined(fleet, "d", "decode", handoffs=("connector",))
+    joined(fleet, "p", "prefill", handoffs=("slots",))
+    assert offered(fleet).pair is None
+    choice = decided(fleet)
+    (excluded,) = [c.excluded for c in choice.candidates if c.excluded]
+    assert "no kind of hand-off in common (connector and slots)" in excluded
 
 
 @pytest.mark.parametrize(
@@ -115,7 +155,7 @@ def test_nor_who_is_suspect_leaving_avoided_or_short() -> None:
 
 def test_the_terms_of_a_remote_prefill_are_the_documented_ones() -> None:
     fleet = split(replace(FREE, running=4, context_tokens=400), replace(FREE, waiting=1, waiting_tokens=50))
-    offer = offered(fleet, have=held(d=32, p=16))
+    offer = offered(fleet, have=matches(d=32, p=16))
     pair, terms = offer.pair, offer.terms
     assert pair is not None
     assert terms is not None
@@ -165,7 +205,7 @@ def test_an_idle_decode_worker_prefills_itself_and_a_busy_one_does_not() -> None
     assert offered(split(replace(FREE, running=4, context_tokens=400))).pair is not None
     queued = replace(FREE, waiting=3, waiting_tokens=3000)
     assert offered(split(replace(FREE, running=4), queued)).pair is None
-    assert offered(split(replace(FREE, running=4)), have=held(d=192)).pair is None  # hardly anything is lacking
+    assert offered(split(replace(FREE, running=4)), have=matches(d=192)).pair is None  # hardly anything is lacking
 
 
 def test_a_backlog_at_the_decode_worker_passes_meanwhile() -> None:
@@ -199,7 +239,7 @@ def test_the_prefiller_with_the_prefix_or_with_the_shorter_queue() -> None:
     joined(fleet, "q", "prefill", replace(FREE, waiting=1, waiting_tokens=60))
     assert (pair := offered(fleet).pair) is not None
     assert pair.worker == "p@1"
-    assert (pair := offered(fleet, have=held(q=160)).pair) is not None
+    assert (pair := offered(fleet, have=matches(q=160)).pair) is not None
     assert pair.worker == "q@1"
 
 
@@ -208,7 +248,7 @@ def test_a_holder_behind_many_idle_ones_is_asked() -> None:
     joined(fleet, "d", "decode", replace(FREE, running=6))
     for number in range(9):
         joined(fleet, f"p{number}", "prefill", replace(FREE, waiting=1, waiting_tokens=number))
-    assert (pair := offered(fleet, have=held(p8=160)).pair) is not None
+    assert (pair := offered(fleet, have=matches(p8=160)).pair) is not None
     assert (pair.worker, pair.compute) == ("p8@1", True)
 
 
@@ -217,7 +257,11 @@ def test_who_does_both_prefills_for_decode_workers_where_nobody_else_does_and_it
     joined(fleet, "d", "decode", replace(FREE, running=7, context_tokens=700))
     both = joined(fleet, "b", "both", replace(FREE, running=1, waiting=3, waiting_tokens=90))
     what = replace(ask(), reuse=0.5)
-    decode = [o for o in paired([Offer(v, 0) for v in fleet.least_loaded("m")], fleet, what, held()) if o.pair]
+    decode = [
+        o
+        for o in paired([Offer(view=v, cached_tokens=0) for v in fleet.least_loaded("m")], fleet, what, matches())
+        if o.pair
+    ]
     [offer] = decode
     assert offer.worker == "d@1"
     assert offer.terms is not None
@@ -226,7 +270,11 @@ def test_who_does_both_prefills_for_decode_workers_where_nobody_else_does_and_it
     assert offer.terms["remote_stall"] == pytest.approx(4 * own)
     assert offer.terms["evicted"] == pytest.approx(offer.instead.parts["evicted"] + 0.5 * own)
     joined(fleet, "p", "prefill")
-    offer = next(o for o in paired([Offer(v, 0) for v in fleet.least_loaded("m")], fleet, what, held()) if o.pair)
+    offer = next(
+        o
+        for o in paired([Offer(view=v, cached_tokens=0) for v in fleet.least_loaded("m")], fleet, what, matches())
+        if o.pair
+    )
     assert offer.pair is not None
     assert (offer.pair.worker, "remote_stall" in (offer.terms or {})) == ("p@1", False)
     assert both.state.role == "both"
@@ -236,7 +284,7 @@ def test_a_prefix_that_another_worker_has_is_pulled_where_that_is_quicker() -> N
     fleet = Fleet()
     joined(fleet, "a", "both", replace(FREE, running=1))
     joined(fleet, "b", "both", replace(FREE, running=2))
-    offer = offered(fleet, have=held(b=160))
+    offer = offered(fleet, have=matches(b=160))
     pair, terms = offer.pair, offer.terms
     assert pair is not None
     assert terms is not None
@@ -244,9 +292,9 @@ def test_a_prefix_that_another_worker_has_is_pulled_where_that_is_quicker() -> N
     assert terms["transfer"] == pytest.approx(10 * 0.001)
     assert (terms["remote_prefill"], terms["remote_wait"]) == (0.0, 0.0)
     assert terms["prefill"] == pytest.approx(0.01 + 0.04)
-    for other in (held(a=160, b=160), held()):
+    for other in (matches(a=160, b=160), matches()):
         assert offered(fleet, have=other).pair is None
-    shared = Held({WorkerId("b@1"): 160}, {WorkerId("b@1"): 160})  # still to be computed there
+    shared = Matches(cached={WorkerId("b@1"): 160}, shared={WorkerId("b@1"): 160})  # still to be computed there
     assert offered(fleet, have=shared).pair is None
 
 
@@ -268,7 +316,7 @@ def test_known_places_come_before_unknown_ones() -> None:
     joined(fleet, "d", "decode", replace(FREE, running=6))
     joined(fleet, "p", "prefill", None)
     joined(fleet, "q", "prefill", replace(FREE, waiting=1, waiting_tokens=60))
-    assert (pair := offered(fleet, have=held(p=160)).pair) is not None
+    assert (pair := offered(fleet, have=matches(p=160)).pair) is not None
     assert pair.worker == "q@1"
 
 
@@ -285,7 +333,7 @@ def test_paths_by_host_and_by_whether_they_work() -> None:
     p.report(replace(FREE, paths=(TCP, PathCosts("nixl", 0.0001, 0.0, False))))
     assert between(p, d) == TCP
     p.report(replace(FREE, paths=(replace(TCP, open=False),)))
-    assert between(p, d) == "the path to it (tcp) failed lately"
+    assert between(p, d) == "the path to it (tcp) failed recently"
     assert offered(fleet).pair is None
     p.report(replace(FREE, paths=()))
     assert between(p, d) == TCP  # by the other's word
@@ -357,7 +405,7 @@ def test_a_promise_looks_at_the_first_token_of_the_pair_and_at_the_harm_where_it
     fleet = Fleet()
     joined(fleet, "d", "decode", replace(FREE, running=6, context_tokens=600))
     alone = decided(fleet, what)
-    assert isinstance(alone.held, Wait)  # its prefill would spoil the pace of six
+    assert isinstance(alone.deferred, Wait)  # its prefill would spoil the pace of six
     joined(fleet, "p", "prefill", replace(FREE, waiting=1, waiting_tokens=30))
     choice = decided(fleet, what)
     assert choice.chosen is not None
@@ -375,7 +423,7 @@ def test_a_remote_prefill_harms_who_decodes_where_it_is_computed(role: Role, har
     joined(fleet, "d", "decode", replace(FREE, running=7, context_tokens=700))
     joined(fleet, "p", role, replace(FREE, running=5, context_tokens=500))
     what = replace(ask(), itl_s=0.05, lengths=lengths)
-    offers = paired([Offer(view, 0) for view in fleet.least_loaded("m")], fleet, what, held())
+    offers = paired([Offer(view=view, cached_tokens=0) for view in fleet.least_loaded("m")], fleet, what, matches())
     [offer] = [offer for offer in offers if offer.worker == "d@1"]
     assert offer.pair is not None
     assert offer.terms is not None
@@ -391,7 +439,7 @@ def test_a_tier_is_charged_for_what_it_holds_beyond_the_device() -> None:
     fleet = Fleet()
     host = PathCosts("host", 0.001, 0.0)
     view = joined(fleet, "a", "both", replace(FREE, paths=(host,)))
-    have = Held({view.card.worker: 32}, tiers={view.card.worker: (("host", 160),)})
+    have = Matches(cached={view.card.worker: 32}, tiers={view.card.worker: (("host", 160),)})
     choice = decided(fleet, have=have)
     assert choice.chosen is not None
     assert choice.chosen.parts["fetch"] == pytest.approx(8 * 0.001)
@@ -404,7 +452,7 @@ def test_a_tier_is_charged_for_what_it_holds_beyond_the_device() -> None:
 def test_what_is_unknown_slow_or_broken_is_computed(paths: tuple[PathCosts, ...]) -> None:
     fleet = Fleet()
     view = joined(fleet, "a", "both", replace(FREE, paths=paths))
-    have = Held({view.card.worker: 32}, tiers={view.card.worker: (("host", 160),)})
+    have = Matches(cached={view.card.worker: 32}, tiers={view.card.worker: (("host", 160),)})
     choice = decided(fleet, have=have)
     assert choice.chosen is not None
     assert choice.chosen.parts["fetch"] == 0.0
@@ -416,7 +464,7 @@ def test_each_tier_is_asked_for_what_nearer_ones_lack_as_far_as_that_pays() -> N
     paths = (PathCosts("host", 0.001, 0.0), PathCosts("disk", 0.004, 0.0), PathCosts("object", 0.1, 0.0))
     view = joined(fleet, "a", "both", replace(FREE, paths=paths))
     tiers = (("host", 64), ("disk", 128), ("object", 192))
-    choice = decided(fleet, have=Held({view.card.worker: 0}, tiers={view.card.worker: tiers}))
+    choice = decided(fleet, have=Matches(cached={view.card.worker: 0}, tiers={view.card.worker: tiers}))
     assert choice.chosen is not None
     assert choice.chosen.parts["fetch"] == pytest.approx(4 * 0.001 + 4 * 0.004)
     assert choice.chosen.parts["prefill"] == pytest.approx(0.01 + 0.072)
@@ -427,7 +475,7 @@ def test_a_worker_that_holds_a_prompt_in_a_tier_is_found_among_many() -> None:
     for number in range(100):
         joined(fleet, f"w{number}", "both", replace(FREE, paths=(PathCosts("host", 0.0001, 0.0),)))
     worker = WorkerId("w77@1")
-    choice = decided(fleet, have=Held({worker: 0}, tiers={worker: (("host", 192),)}))
+    choice = decided(fleet, have=Matches(cached={worker: 0}, tiers={worker: (("host", 192),)}))
     assert choice.chosen is not None
     assert choice.chosen.worker == worker
 
@@ -437,28 +485,28 @@ def test_a_worker_that_holds_a_prompt_in_a_tier_is_found_among_many() -> None:
 
 def test_an_errand_ends_with_a_report_that_came_well_after_it() -> None:
     view = WorkerView(card("p"))
-    view.lend(Handle(1), Booking(150, 0, 49), 3.0)
-    view.report(FREE, 3.0 + ERRAND_S / 2)
+    view.book_remote_prefill(Handle(1), Booking(150, 0, 49), 3.0)
+    view.report(FREE, 3.0 + INCLUDED_S / 2)
     assert view.backlog_tokens == 150
-    view.lend(Handle(2), Booking(10, 0, 0), 3.0 + ERRAND_S)
-    view.report(replace(FREE, waiting=1, waiting_tokens=150), 3.0 + ERRAND_S)
-    assert (view.backlog_tokens, list(view.errands)) == (160, [Handle(2)])
-    view.report(FREE, 3.0 + 2 * ERRAND_S)
-    assert view.errands == {}
+    view.book_remote_prefill(Handle(2), Booking(10, 0, 0), 3.0 + INCLUDED_S)
+    view.report(replace(FREE, waiting=1, waiting_tokens=150), 3.0 + INCLUDED_S)
+    assert (view.backlog_tokens, list(view.remote_prefills)) == (160, [Handle(2)])
+    view.report(FREE, 3.0 + 2 * INCLUDED_S)
+    assert view.remote_prefills == {}
 
 
 def test_an_errand_ends_with_the_second_report_or_when_it_is_done() -> None:
     view = WorkerView(card("p"))
     view.report(FREE)
-    view.lend(Handle(1), Booking(150, 0, 49), 0.0)
-    view.lend(Handle(2), Booking(10, 0, 0), 0.0)
+    view.book_remote_prefill(Handle(1), Booking(150, 0, 49), 0.0)
+    view.book_remote_prefill(Handle(2), Booking(10, 0, 0), 0.0)
     assert (view.backlog_tokens, view.backlog_pairs, view.sequences, view.context_tokens) == (160, 18730, 2, 0)
-    view.unlend(Handle(2))
-    view.unlend(Handle(2))
+    view.release_remote_prefill(Handle(2))
+    view.release_remote_prefill(Handle(2))
     view.report(FREE)
     assert view.backlog_tokens == 150  # this report may have been on its way already
     view.report(replace(FREE, waiting=1, waiting_tokens=150, waiting_pairs=9))
-    assert (view.backlog_tokens, view.sequences, view.errands) == (150, 1, {})
+    assert (view.backlog_tokens, view.sequences, view.remote_prefills) == (150, 1, {})
     view.check()
 
 

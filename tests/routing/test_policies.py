@@ -13,7 +13,7 @@ from jedlik.core.facts import Candidate
 from jedlik.core.ids import WorkerId
 from jedlik.routing.choose import decide
 from jedlik.routing.policies.named import POLICIES, make
-from jedlik.routing.policies.session import FREE_REQUESTS
+from jedlik.routing.policies.published import Session
 from jedlik.routing.policy import Ask, Offer, Policy, draw, exact, lowest
 
 BUSY = 70
@@ -99,7 +99,7 @@ def test_round_robin_takes_turns_whatever_comes_and_goes() -> None:
     assert [chosen(policy, [c, a, b]) for _ in range(4)] == ["a", "b", "c", "a"]
     assert [chosen(policy, [a, c]) for _ in range(2)] == ["c", "a"]
     assert chosen(policy, [a, b, c]) == "b"
-    other = Ask(ask().request_id, 0, "another model", 10, 10)
+    other = Ask(request_id=ask().request_id, choice=0, model="another model", history_tokens=10, output_tokens=10)
     assert chosen(policy, [a, b, c], other) == "a"
     assert chosen(policy, [a, b, c]) == "c"
 
@@ -136,8 +136,8 @@ def test_a_session_leaves_a_worker_with_far_more_than_its_share() -> None:
     def loaded(there: int, elsewhere: int) -> list[Offer]:
         return [offer(name, load(there if name == home else elsewhere)) for name in "abcd"]
 
-    assert chosen(policy, loaded(FREE_REQUESTS - 1, 0), ask(session="s")) == home
-    assert chosen(policy, loaded(FREE_REQUESTS, 0), ask(session="s")) != home
+    assert chosen(policy, loaded(Session.FREE_REQUESTS - 1, 0), ask(session="s")) == home
+    assert chosen(policy, loaded(Session.FREE_REQUESTS, 0), ask(session="s")) != home
     # 12 + 1 against 1.25 x (12 + 30 + 1)/4 = 13.4; 13 + 1 against 13.75
     assert chosen(policy, loaded(12, 10), ask(session="s")) == home
     assert chosen(policy, loaded(13, 10), ask(session="s")) != home

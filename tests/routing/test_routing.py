@@ -10,12 +10,11 @@ from jedlik.core.errors import Bug
 from jedlik.core.ids import RequestId, WorkerId
 from jedlik.core.protocol import Load, State
 from jedlik.routing.admit import no_worker, retry_after_s, too_late, too_many
-from jedlik.routing.choose import MAX_HOLDERS, MAX_IDLE, Choice, Policies, excluded
+from jedlik.routing.choose import MAX_HOLDERS, MAX_IDLE, Policies, Selection, excluded
 from jedlik.routing.choose import choose as choose_among
-from jedlik.routing.cost import Demand, backlog_s, cost_seconds, cost_tokens, first_token_s, missing_tokens
+from jedlik.routing.cost import Dispatch, backlog_s, cost_seconds, cost_tokens, first_token_s, missing_tokens
 from jedlik.routing.policies.named import make
-from jedlik.routing.policy import Ask
-from jedlik.routing.reach import Held
+from jedlik.routing.policy import Ask, Matches
 from jedlik.routing.view import SEQUENCE_TOKENS, Booking, Fleet, WorkerView
 
 TIMED = replace(IDLE, costs=COSTS)
@@ -29,20 +28,22 @@ def view_of(load: Load | None = TIMED) -> WorkerView:
 
 
 def ask(history: int = 200, output: int = 10, name: str = "r", avoid: tuple[WorkerId, ...] = ()) -> Ask:
-    return Ask(RequestId(name), 0, "m", history, output, avoid)
+    return Ask(
+        request_id=RequestId(name), choice=0, model="m", history_tokens=history, output_tokens=output, avoid=avoid
+    )
 
 
-def choose(fleet: Fleet, ask: Ask, held: Held) -> Choice:
+def choose(fleet: Fleet, ask: Ask, matches: Matches) -> Selection:
     """By the default policy."""
-    return choose_among(fleet, ask, held, Policies(make(), make()))
+    return choose_among(fleet, ask, matches, Policies(make(), make()))
 
 
-def chosen(choice: Choice) -> str | None:
+def chosen(choice: Selection) -> str | None:
     return choice.chosen.worker if choice.chosen else None
 
 
-def held(**tokens: int) -> Held:
-    return Held({WorkerId(f"{name}@1"): count for name, count in tokens.items()})
+def matches(**tokens: int) -> Matches:
+    return Matches(cached={WorkerId(f"{name}@1"): count for name, count in tokens.items()})
 
 
 # --- view ---
@@ -67,7 +68,7 @@ def test_workers_are_kept_in_order_of_backlog() -> None:
     first = fleet.get(WorkerId("a@1"))
     assert first is not None
     first.book(Booking(1000, 1000))
-    fleet.moved(first)
+    fleet.rerank(first)
     assert [view.card.name for view in fleet.least_loaded("m")] == ["b", "c", "a"]
     fleet.remove(WorkerId("b@1"))
     assert [view.card.name for view in fleet.least_loaded("m")] == ["c", "a"]
@@ -89,7 +90,7 @@ def test_sums_and_ranks_follow_whatever_happens(steps: list[tuple[int, int, int]
             view.unbook(amount % (view.submits + 1))
         else:
             view.report(replace(IDLE, waiting_tokens=amount, last_submit=amount % (view.submits + 1)))
-        fleet.moved(view)
+        fleet.rerank(view)
         fleet.check()
 
 
@@ -98,7 +99,7 @@ def test_sums_and_ranks_follow_whatever_happens(steps: list[tuple[int, int, int]
 
 def test_cost_in_seconds_is_the_documented_sum() -> None:
     view = view_of(replace(TIMED, running=2, waiting=1, waiting_tokens=150, context_tokens=1000))
-    parts = cost_seconds(view, Demand(300, 10, cached_tokens=160), COSTS)
+    parts = cost_seconds(view, Dispatch(history_tokens=300, output_tokens=10, cached_tokens=160), COSTS)
     own = 2 * 0.01 + 140 * 0.001 + (140 * 160 + 140 * 141 / 2) * 1e-6
     assert parts["prefill"] == pytest.approx(own)
     assert parts["wait"] == pytest.approx(2 * 0.01 + 150 * 0.001 + 150 * 151 / 2 * 1e-6)
@@ -108,7 +109,7 @@ def test_cost_in_seconds_is_the_documented_sum() -> None:
 
 
 def test_a_full_batch_makes_one_wait_for_a_place() -> None:
-    demand = Demand(300, 10, 0)
+    demand = Dispatch(history_tokens=300, output_tokens=10, cached_tokens=0)
     full, free = view_of(replace(TIMED, running=8)), view_of(replace(TIMED, running=7))
     assert cost_seconds(full, demand, COSTS)["wait"] > cost_seconds(free, demand, COSTS)["wait"] == 0.0
     assert cost_tokens(full, demand)["wait"] > cost_tokens(free, demand)["wait"] == 0.0
@@ -116,23 +117,23 @@ def test_a_full_batch_makes_one_wait_for_a_place() -> None:
 
 def test_what_does_not_fit_into_memory_costs() -> None:
     view = view_of(replace(TIMED, held_blocks=90))
-    assert missing_tokens(view, Demand(300, 10, 0)) == 140
-    assert missing_tokens(view, Demand(300, 10, 160)) == 0
-    assert missing_tokens(view_of(None), Demand(300, 10, 0)) == 0
-    assert cost_tokens(view, Demand(300, 10, 0))["memory"] == 140
+    assert missing_tokens(view, Dispatch(history_tokens=300, output_tokens=10, cached_tokens=0)) == 140
+    assert missing_tokens(view, Dispatch(history_tokens=300, output_tokens=10, cached_tokens=160)) == 0
+    assert missing_tokens(view_of(None), Dispatch(history_tokens=300, output_tokens=10, cached_tokens=0)) == 0
+    assert cost_tokens(view, Dispatch(history_tokens=300, output_tokens=10, cached_tokens=0))["memory"] == 140
 
 
 def test_cost_without_a_profile_is_in_tokens() -> None:
     view = view_of(replace(IDLE, running=2, waiting_tokens=50))
     view.book(Booking(30, 30))
-    parts = cost_tokens(view, Demand(100, 10, 64))
+    parts = cost_tokens(view, Dispatch(history_tokens=100, output_tokens=10, cached_tokens=64))
     assert parts == {"wait": 80.0, "prefill": 36.0, "batch": 3.0 * SEQUENCE_TOKENS, "memory": 0.0}
-    assert Demand(64, 10, 64).uncached_tokens == 1
+    assert Dispatch(history_tokens=64, output_tokens=10, cached_tokens=64).uncached_tokens == 1
 
 
 def test_a_correction_multiplies_wait_and_prefill_only() -> None:
     view = view_of(replace(TIMED, running=2, waiting=1, waiting_tokens=150, context_tokens=1000))
-    demand = Demand(300, 10, cached_tokens=160)
+    demand = Dispatch(history_tokens=300, output_tokens=10, cached_tokens=160)
     before, alone = cost_seconds(view, demand, COSTS), first_token_s(view, demand, COSTS)
     view.correct(3.0)
     after = cost_seconds(view, demand, COSTS)
@@ -151,9 +152,9 @@ def test_several_prompts_wait_for_less_than_one_long_one() -> None:
 
 def test_a_cached_prefix_wins_until_its_worker_is_too_busy() -> None:
     fleet = fleet_of(a=TIMED, b=TIMED)
-    assert chosen(choose(fleet, ask(2000), held(b=1600))) == "b@1"
+    assert chosen(choose(fleet, ask(2000), matches(b=1600))) == "b@1"
     busy = fleet_of(a=TIMED, b=replace(TIMED, running=2, waiting=4, waiting_tokens=8000))
-    assert chosen(choose(busy, ask(2000), held(b=1600))) == "a@1"
+    assert chosen(choose(busy, ask(2000), matches(b=1600))) == "a@1"
 
 
 def test_every_candidate_is_reported_with_its_parts_or_its_exclusion() -> None:
@@ -162,7 +163,7 @@ def test_every_candidate_is_reported_with_its_parts_or_its_exclusion() -> None:
     a.suspect = "suspect: silent for 2.0 s"
     b.state = State(1, draining=True)
     c.state = State(1, role="prefill")
-    choice = choose(fleet, ask(avoid=(d.card.worker,)), held(b=64))
+    choice = choose(fleet, ask(avoid=(d.card.worker,)), matches(b=64))
     assert {x.worker: x.excluded for x in choice.candidates} == {
         "a@1": "suspect: silent for 2.0 s",
         "b@1": "draining",
@@ -173,18 +174,18 @@ def test_every_candidate_is_reported_with_its_parts_or_its_exclusion() -> None:
     [able] = [x for x in choice.candidates if x.excluded is None]
     assert able.cost_s == sum(able.parts.values()) > 0
     assert choice.unit == "s"
-    assert chosen(choose(fleet, ask(5000), held())) is None
+    assert chosen(choose(fleet, ask(5000), matches())) is None
 
 
 def test_one_unknown_profile_makes_all_relative() -> None:
-    assert choose(fleet_of(a=TIMED, b=IDLE), ask(), held()).unit == "tokens"
-    assert choose(fleet_of(a=TIMED, b=None), ask(), held()).unit == "tokens"
+    assert choose(fleet_of(a=TIMED, b=IDLE), ask(), matches()).unit == "tokens"
+    assert choose(fleet_of(a=TIMED, b=None), ask(), matches()).unit == "tokens"
 
 
 def test_ties_are_spread_by_turn_and_repeat_for_the_same_one() -> None:
     fleet = fleet_of(a=IDLE, b=IDLE, c=IDLE, d=IDLE)
-    picks = [chosen(choose(fleet, replace(ask(), turn=i), held())) for i in range(400)]
-    assert picks == [chosen(choose(fleet, replace(ask(), turn=i), held())) for i in range(400)]
+    picks = [chosen(choose(fleet, replace(ask(), turn=i), matches())) for i in range(400)]
+    assert picks == [chosen(choose(fleet, replace(ask(), turn=i), matches())) for i in range(400)]
     assert all(95 <= picks.count(f"{name}@1") <= 105 for name in "abcd")
 
 
@@ -192,7 +193,7 @@ def test_choosing_looks_at_a_bounded_number_of_workers() -> None:
     fleet = Fleet()
     for number in range(300):
         fleet.add(card(f"w{number:03}"))
-    everywhere = Held({view.card.worker: 16 for view in fleet})
+    everywhere = Matches(cached={view.card.worker: 16 for view in fleet})
     assert len(choose(fleet, ask(), everywhere).candidates) == MAX_HOLDERS + MAX_IDLE
 
 
@@ -200,7 +201,7 @@ def test_a_holder_among_many_is_found() -> None:
     fleet = Fleet()
     for number in range(300):
         fleet.add(card(f"w{number:03}"))
-    assert chosen(choose(fleet, ask(), held(w277=160))) == "w277@1"
+    assert chosen(choose(fleet, ask(), matches(w277=160))) == "w277@1"
 
 
 # --- admit ---

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from jedlik.core.protocol import StepCosts
-from jedlik.routing.lengths import OutputLengths
+from jedlik.routing.estimates import OutputLengths
 from jedlik.routing.policies.named import make
 from jedlik.routing.policy import Ask, Offer, Refuse, Wait
 from jedlik.routing.slo import prospect

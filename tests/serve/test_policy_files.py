@@ -120,8 +120,8 @@ def test_the_example_in_the_documentation_does_what_it_says(file: Path) -> None:
     file.write_text(page.read_text().partition("```python\n")[2].partition("```")[0])
     near, far = WorkerView(CARD), WorkerView(replace(CARD, worker=WorkerId("far@1")))
     far.book(Booking(150, 0))
-    ask = Ask(RequestId("r"), 0, "m", 200, 10)
-    verdict = decide(load(str(file)), [Offer(near, 0), Offer(far, 60)], ask)
+    ask = Ask(request_id=RequestId("r"), choice=0, model="m", history_tokens=200, output_tokens=10)
+    verdict = decide(load(str(file)), [Offer(view=near, cached_tokens=0), Offer(view=far, cached_tokens=60)], ask)
     assert {c.worker: c.parts for c in verdict.scored} == {
         "near@1": {"queued": 0.0, "prefill": 200.0},
         "far@1": {"queued": 150.0, "prefill": 140.0},

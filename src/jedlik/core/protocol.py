@@ -119,6 +119,8 @@ class Remote(msgspec.Struct, frozen=True, array_like=True):
     """True: it computes what it lacks (prefill). False: it sends what it has cached, no more (pull)."""
     expected_s: float = 0.0
     """Seconds that the gateway expects this to take, queue included. Much later is too late."""
+    kind: str = "slots"
+    """The kind of hand-off to use: one of `Card.handoffs` of both workers."""
 
 
 class Push(msgspec.Struct, frozen=True, array_like=True):

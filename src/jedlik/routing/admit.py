@@ -7,11 +7,11 @@ from jedlik.routing.view import Fleet
 
 MIN_RETRY_S, MAX_RETRY_S = 1.0, 30.0
 RESTART_S = 2.0
-"""What a worker takes to come back, where nothing better is known."""
+"""The seconds a worker takes to come back, where nothing better is known."""
 
 
 def too_many(in_flight: int, choices: int, limit: int, fleet: Fleet) -> Fault | None:
-    """Refuse what would exceed the gateway's limit of choices in flight, for good where it exceeds the limit alone."""
+    """Refuse a request beyond the limit of choices in flight; for good if it exceeds the limit alone."""
     if in_flight + choices <= limit:
         return None
     if choices > limit:
@@ -23,7 +23,7 @@ def too_many(in_flight: int, choices: int, limit: int, fleet: Fleet) -> Fault | 
 
 
 def too_late(predicted_s: float | None, left_s: float | None) -> Fault | None:
-    """Refuse what the chosen worker can't begin to answer before its deadline, where that is predicted."""
+    """Refuse a request that the chosen worker can't begin to answer before its deadline, where that is predicted."""
     if left_s is None:
         return None
     if left_s <= 0:
@@ -35,13 +35,13 @@ def too_late(predicted_s: float | None, left_s: float | None) -> Fault | None:
 
 
 def refused(refusal: Refuse) -> Fault:
-    """What a policy would not take: the promised time to first token can't be kept because of load."""
+    """Return the fault of a request that the policy refused: its objectives can't be met because of load."""
     message = f"overloaded: {refusal.why}: retry later"
     return Fault(kind="overloaded", message=message, retry_after_s=_clamp(refusal.retry_after_s))
 
 
 def no_worker(model: str, waited_s: float = 0.0, why: str = "") -> Fault:
-    """Nobody to send it to, perhaps after waiting, perhaps because an attempt failed."""
+    """Return the fault of a request without a worker, perhaps after waiting, perhaps after a failed attempt."""
     after = f" after {waited_s:.1f} s" if waited_s else ""
     cause = f" ({why})" if why else ""
     message = f"no worker is ready for model {model!r}{after}{cause}: retry later"
@@ -49,7 +49,7 @@ def no_worker(model: str, waited_s: float = 0.0, why: str = "") -> Fault:
 
 
 def retry_after_s(fleet: Fleet) -> float:
-    """When the least loaded worker will have computed its backlog; the least and most a client should wait."""
+    """Return when the least loaded worker will have computed its backlog, within what a client should wait."""
     waits = []
     for view in fleet:
         if view.ready() and view.costs is not None:

@@ -2,8 +2,8 @@
 
 What each has learnt of its steps differs by noise of some per cent, and whoever seems the quickest would get every
 request of an idle fleet. So workers of one kind share the mean of what all have learnt, weighted by how many steps that
-is. Whoever's own steps, as they were lately, take clearly longer than they would at the others is slow, not unlucky: it
-counts by its own figures and is left out of the mean, until it has rested for so long that it is worth another try. The
+is. A worker whose recent steps take clearly longer than they would at the others is slow, not unlucky: it counts by its
+own figures and is excluded from the mean, until it has rested for so long that another try is due. The
 corrections of times to first token are shared where nothing but noise can tell them apart: at idle workers.
 """
 
@@ -16,7 +16,7 @@ from jedlik.core.config import Role
 from jedlik.core.protocol import Card, Layout, StepCosts
 
 SLOWER = 1.3
-"""Times what the others take: more is no noise."""
+"""A worker that takes this many times what the others take is slow: more is no noise."""
 REST_S = 10.0
 """A slow worker that has run no step for so long may be slow no more: nobody would learn it without a request."""
 MOST_STEPS = 500
@@ -24,8 +24,8 @@ MOST_STEPS = 500
 COSTS = len(StepCosts.__struct_fields__)
 
 
-class Kind(NamedTuple):
-    """What workers alike have in common, as far as their cards tell."""
+class WorkerKind(NamedTuple):
+    """The properties that workers alike have in common, as far as their cards say."""
 
     model: str
     revision: str
@@ -34,42 +34,49 @@ class Kind(NamedTuple):
     max_sequences: int
     max_step_tokens: int
     role: Role
-    """Whoever only prefills learns nothing of decoding, and its times to first token are of hand-offs."""
+    """A worker that only prefills learns nothing of decoding, and its times to first token are of hand-offs."""
 
 
-def kind_of(card: Card, role: Role) -> Kind:
-    """The kind of a worker."""
-    blocks, sequences, tokens = card.total_blocks, card.max_sequences, card.max_step_tokens
-    return Kind(card.model, card.revision, card.layout, blocks, sequences, tokens, role)
+def kind_of(card: Card, role: Role) -> WorkerKind:
+    """Return the kind of a worker."""
+    return WorkerKind(
+        model=card.model,
+        revision=card.revision,
+        layout=card.layout,
+        total_blocks=card.total_blocks,
+        max_sequences=card.max_sequences,
+        max_step_tokens=card.max_step_tokens,
+        role=role,
+    )
 
 
-class Row(NamedTuple):
-    """What one worker adds to a mean."""
+class Addend(NamedTuple):
+    """One worker's part of a mean."""
 
     weight: float
     values: tuple[float, ...]
 
 
 class Mean:
-    """A weighted mean of rows that come and go."""
+    """A weighted mean of parts that come and go."""
 
     def __init__(self, width: int) -> None:
-        self._rows = 0
+        self._parts = 0
         self._weight = 0.0
         self._totals = [0.0] * width
 
-    def add(self, row: Row, sign: int = 1) -> None:
-        """A row comes; with a sign of -1 it goes."""
-        self._rows += sign
-        self._weight += sign * row.weight
-        for at, value in enumerate(row.values):
-            self._totals[at] += sign * row.weight * value
-        if not self._rows:  # what rounding left behind goes too
+    def add(self, part: Addend, sign: int = 1) -> None:
+        """Add a worker's part; with a sign of -1 take it away."""
+        self._parts += sign
+        self._weight += sign * part.weight
+        for at, value in enumerate(part.values):
+            self._totals[at] += sign * part.weight * value
+        if not self._parts:  # rounding errors go too
             self._weight, self._totals = 0.0, [0.0] * len(self._totals)
 
-    def values(self, without: Row | None = None) -> Sequence[float] | None:
-        """The mean, perhaps without one of its rows; None where no other is left."""
-        if self._rows <= (without is not None):
+    def values(self, without: Addend | None = None) -> Sequence[float] | None:
+        """Return the mean, perhaps without one of its parts; None if no other remains."""
+        if self._parts <= (without is not None):
             return None
         if without is None:
             return [total / self._weight for total in self._totals]
@@ -79,7 +86,7 @@ class Mean:
 
 
 class Alike:
-    """What workers of one kind share."""
+    """The step costs and corrections that workers of one kind share."""
 
     def __init__(self) -> None:
         self._costs = Mean(COSTS)
@@ -88,15 +95,15 @@ class Alike:
 
     @property
     def costs(self) -> StepCosts | None:
-        """What a step takes, by the mean of all that count."""
+        """The step costs by the mean of all workers that count."""
         if self._shared is None and (values := self._costs.values()) is not None:
             self._shared = StepCosts.of(values)
         return self._shared
 
-    def learn(self, before: Row | None, costs: StepCosts, shape: Sequence[float], steps: int) -> Row | None:
-        """Take a worker's costs, learnt from so many steps, in place of its row `before`; None: it is a slow one.
+    def learn(self, before: Addend | None, costs: StepCosts, shape: Sequence[float], steps: int) -> Addend | None:
+        """Take a worker's costs, learnt from so many steps, in place of its part `before`; None: it is a slow one.
 
-        `shape` is what its steps were like lately, on average.
+        `shape` is what its recent steps were like, on average.
         """
         values, others = astuple(costs), self._costs.values(before)
         if others is not None and _step_s(values, shape) > SLOWER * _step_s(others, shape):
@@ -104,28 +111,28 @@ class Alike:
             return None
         if before is not None and before.values == values:
             return before
-        row = Row(float(min(max(1, steps), MOST_STEPS)), values)
+        part = Addend(float(min(max(1, steps), MOST_STEPS)), values)
         self.forget(before)
-        self._costs.add(row)
+        self._costs.add(part)
         self._shared = None
-        return row
+        return part
 
-    def forget(self, row: Row | None) -> None:
-        """A worker's costs count no more."""
-        if row is not None:
-            self._costs.add(row, -1)
+    def forget(self, part: Addend | None) -> None:
+        """Take a worker's costs out of the mean."""
+        if part is not None:
+            self._costs.add(part, -1)
             self._shared = None
 
-    def corrected(self, before: float | None, now: float | None) -> None:
-        """A worker's correction has changed; None: it has none (yet, or any more)."""
+    def corrected(self, before: float | None, after: float | None) -> None:
+        """Take a worker's changed correction; None: it has none (yet, or any more)."""
         if before is not None:
-            self._corrections.add(Row(1.0, (before,)), -1)
-        if now is not None:
-            self._corrections.add(Row(1.0, (now,)))
+            self._corrections.add(Addend(1.0, (before,)), -1)
+        if after is not None:
+            self._corrections.add(Addend(1.0, (after,)))
 
     @property
     def correction(self) -> float:
-        """What times to first token are multiplied by, by the mean of all that have a correction."""
+        """The factor for times to first token, by the mean of all workers that have a correction."""
         mean = self._corrections.values()
         return 1.0 if mean is None else mean[0]
 

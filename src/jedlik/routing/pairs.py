@@ -1,12 +1,13 @@
-"""Where a prompt is prefilled: at the worker that decodes it, or at another one that pushes its blocks there.
+"""Choose where a prompt is prefilled: at the worker that decodes it, or at another one that pushes its blocks there.
 
-For each worker D that could decode, the best of three kinds of place, by what it costs everybody, in seconds:
+For each worker D that could decode, the best of three kinds of placement, by what it costs everybody, in seconds:
     local     D's wait, prefill and the stall it inflicts on D's batch
     remote    P's wait, P's prefill of what it lacks, the stall it inflicts if P decodes too, what of the transfer does
               not overlap with that (at least the last chunk), an overhead, and the last token's prefill at D
     pull      W's wait, transfer of what only W has cached, the overhead, and the prefill of the rest at D
-D's own backlog is worked off meanwhile. Who cannot be paired is told with the reason. Where steps or paths are unknown
-nothing is compared: a worker of role "decode" has others prefill for it, one that does both prefills itself.
+D's own backlog is worked off meanwhile. Workers that cannot be paired are reported with the reason. Where steps or
+paths are unknown nothing is compared: a worker of role "decode" has others prefill for it, one of role "both" prefills
+itself. Which kind of hand-off two workers use is decided by `handoff_kind` alone (docs/contracts/handoffs.md).
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,40 +19,41 @@ from msgspec.structs import replace
 
 from jedlik.core.facts import Elsewhere
 from jedlik.core.ids import WorkerId
+from jedlik.core.moves import PathCosts
 from jedlik.core.protocol import Card, StepCosts
 from jedlik.core.sums import float_sum
 from jedlik.perf.step import prefill_s
-from jedlik.routing.cost import Demand, cost_seconds, missing_tokens, own_work, wait_s
-from jedlik.routing.paths import between, path_s
-from jedlik.routing.policy import Ask, Offer, Pair
-from jedlik.routing.reach import Held
-from jedlik.routing.view import SLOTS, Fleet, WorkerView
+from jedlik.routing.cost import Dispatch, cost_seconds, missing_tokens, own_work, path_costs, path_s, wait_s
+from jedlik.routing.policy import Ask, Matches, Offer, Pair, dispatch_of
+from jedlik.routing.view import Fleet, WorkerView
 
 MAX_IDLE = MAX_HOLDERS = 4
 """Workers with the least backlog and with most of the prompt that are asked to prefill."""
 MAX_PULLED = 2
 """Workers with most of the prompt that are asked for what they have."""
 HANDOFF_S = 0.005
-"""Messages, reservation and commit of one hand-off, beyond what is computed and carried."""
+"""Messages, reservation and commit of one hand-off, beyond what is computed and transferred."""
 REMOTE_TIMES = ("remote_wait", "remote_prefill", "transfer", "handoff")
 TIMES = ("wait", "fetch", "prefill", *REMOTE_TIMES)
 """Terms of a cost that come before the first token."""
+SAME_HOST, HOSTS = ("shm",), ("tcp", "nixl")
+"""Paths between two workers on one host, and on two."""
 
 
-class Source(NamedTuple):
+class Prefiller(NamedTuple):
     """A worker that could prefill all but the last token of a history, whoever decodes it."""
 
     view: WorkerView
     cached_tokens: int
     lacking_tokens: int
-    """To be computed there, at least one."""
+    """The tokens to be computed there, at least one."""
     wait_s: float | None
-    """By the step model alone; None: it has told none."""
+    """The wait there by the step model alone; None: the step costs are unknown."""
     own_s: float
-    """Its prefill, loads from its own tiers included."""
+    """The prefill there, loads from its own tiers included."""
 
 
-class Place(NamedTuple):
+class Placement(NamedTuple):
     """One way to serve an offer."""
 
     pair: Pair | None
@@ -61,22 +63,33 @@ class Place(NamedTuple):
     def cost_s(self) -> float:
         return float_sum(self.terms.values())
 
-    def told(self) -> Elsewhere:
-        """For `explain`."""
+    def elsewhere(self) -> Elsewhere:
+        """Return the placement as `explain` shows it."""
         pair = self.pair
         return Elsewhere(pair.worker if pair else None, pair is None or pair.compute, self.terms)
 
 
 def first_token_s(terms: dict[str, float]) -> float:
-    """Predicted from the terms of a cost in seconds."""
+    """Return the predicted time to first token, from the terms of a cost in seconds."""
     return float_sum([terms.get(name, 0.0) for name in TIMES])
 
 
+def handoff_kind(decodes: Card, prefills: Card) -> str | None:
+    """Return the kind of hand-off that two workers use: the decoding worker's first that both have; None: none."""
+    for kind in decodes.handoffs:
+        if kind in prefills.handoffs:
+            return kind
+    return None
+
+
 def refusal(decodes: Card, prefills: Card) -> str | None:
-    """Why one worker can't take blocks from another; None if it can."""
+    """Return why one worker can't take blocks from another; None if it can."""
     for card in (decodes, prefills):
-        if SLOTS not in card.handoffs:
+        if not card.handoffs:
             return f"{card.worker} takes part in no hand-off of blocks"
+    if handoff_kind(decodes, prefills) is None:
+        kinds = f"{', '.join(decodes.handoffs)} and {', '.join(prefills.handoffs)}"
+        return f"{decodes.worker} and {prefills.worker} have no kind of hand-off in common ({kinds})"
     if decodes.revision != prefills.revision:
         return f"{decodes.worker} has another revision of the model"
     if decodes.layout != prefills.layout:
@@ -84,15 +97,31 @@ def refusal(decodes: Card, prefills: Card) -> str | None:
     return None
 
 
-def paired(offers: list[Offer], fleet: Fleet, ask: Ask, held: Held) -> list[Offer]:
-    """The same offers, each with its best place."""
+def between(source: WorkerView, target: WorkerView) -> PathCosts | str | None:
+    """Return the cheapest path from one worker to another, as the source reports it or else the target.
+
+    None: nothing is known. A text: why there is no path.
+    """
+    host = source.card.host
+    near = host != "" and host == target.card.host
+    paths = SAME_HOST if near else HOSTS
+    known = [costs for path in paths if (costs := path_costs(source, path) or path_costs(target, path))]
+    if not known:
+        return None
+    if not (usable := [costs for costs in known if costs.open]):
+        return f"the path to it ({', '.join(costs.path for costs in known)}) failed recently"
+    return min(usable, key=lambda costs: (path_s(costs, source, source.card.layout.block_size), costs.path))
+
+
+def paired(offers: list[Offer], fleet: Fleet, ask: Ask, matches: Matches) -> list[Offer]:
+    """Return the same offers, each with its best placement."""
     if ask.alone or ask.history_tokens < 2:
         return offers
-    prefillers = [_source(view, ask, held) for view in _prefillers(fleet, ask, held)]
-    others: list[Source] = []
+    prefillers = [_prefiller(view, ask, matches) for view in _only_prefilling(fleet, ask, matches)]
+    others: list[Prefiller] = []
     if not prefillers and any(offer.view.state.role == "decode" for offer in offers):
-        others = [_source(view, ask, held) for view in _both(fleet, ask)]
-    holders = _holders(fleet, ask, held)
+        others = [_prefiller(view, ask, matches) for view in _both(fleet, ask)]
+    holders = _holders(fleet, ask, matches)
     if not (prefillers or others or holders):
         return offers
     return [
@@ -102,21 +131,21 @@ def paired(offers: list[Offer], fleet: Fleet, ask: Ask, held: Held) -> list[Offe
 
 
 def _able(view: WorkerView | None, ask: Ask) -> bool:
-    """It may be asked: works, stays, has the context, and takes part in hand-offs at all."""
-    if view is None or not view.trusted() or view.card.model != ask.model or SLOTS not in view.card.handoffs:
+    """Return whether a worker may be asked: it works, stays, has the context, and takes part in hand-offs at all."""
+    if view is None or not view.trusted() or view.card.model != ask.model or not view.card.handoffs:
         return False
     return ask.history_tokens <= view.card.max_model_len and view.card.worker not in ask.avoid
 
 
-def _prefillers(fleet: Fleet, ask: Ask, held: Held) -> Iterator[WorkerView]:
-    """The least loaded of those that only prefill, then those of them that hold most of the prompt."""
+def _only_prefilling(fleet: Fleet, ask: Ask, matches: Matches) -> Iterator[WorkerView]:
+    """The least loaded of those that only prefill, then those of them that have most of the prompt."""
     seen: set[WorkerId] = set()
     for view in islice((v for v in fleet.prefillers(ask.model) if _able(v, ask)), MAX_IDLE):
         seen.add(view.card.worker)
         yield view
     if not seen:
         return
-    known = ((held.cached[w], w) for w in held.cached if w not in seen)
+    known = ((matches.cached[w], w) for w in matches.cached if w not in seen)
     ours = ((-depth, w) for depth, w in known if (v := fleet.get(w)) and v.state.role == "prefill" and _able(v, ask))
     for _, worker in nsmallest(MAX_HOLDERS, ours):
         if (found := fleet.get(worker)) is not None:
@@ -128,94 +157,116 @@ def _both(fleet: Fleet, ask: Ask) -> Iterator[WorkerView]:
     return islice(views, MAX_IDLE)
 
 
-def _holders(fleet: Fleet, ask: Ask, held: Held) -> list[tuple[WorkerView, int]]:
-    """Those that hold most of the prompt on their device, with how much."""
-    deepest = nsmallest(MAX_PULLED, ((-depth, worker) for worker, depth in held.cached.items() if depth))
-    found = ((fleet.get(worker), -depth) for depth, worker in deepest if not held.shared.get(worker))
+def _holders(fleet: Fleet, ask: Ask, matches: Matches) -> list[tuple[WorkerView, int]]:
+    """Return the workers that have most of the prompt on their device, with how much."""
+    deepest = nsmallest(MAX_PULLED, ((-depth, worker) for worker, depth in matches.cached.items() if depth))
+    found = ((fleet.get(worker), -depth) for depth, worker in deepest if not matches.shared.get(worker))
     return [(view, depth) for view, depth in found if view is not None and _able(view, ask)]
 
 
-def _source(view: WorkerView, ask: Ask, held: Held) -> Source:
+def _prefiller(view: WorkerView, ask: Ask, matches: Matches) -> Prefiller:
     tokens, worker = ask.history_tokens - 1, view.card.worker
-    cached = min(held.cached.get(worker, 0), tokens)
-    demand = Demand(tokens, 0, cached, held.shared.get(worker, 0), held.tiers.get(worker, ()))
+    cached = min(matches.cached.get(worker, 0), tokens)
+    dispatch = Dispatch(
+        history_tokens=tokens,
+        output_tokens=0,
+        cached_tokens=cached,
+        shared_tokens=matches.shared.get(worker, 0),
+        tiers=matches.tiers.get(worker, ()),
+    )
     costs = view.costs
     if costs is None:
-        return Source(view, cached, demand.uncached_tokens, None, 0.0)
-    own = own_work(view, demand, costs)
+        return Prefiller(view, cached, dispatch.uncached_tokens, None, 0.0)
+    own = own_work(view, dispatch, costs)
     lacking = max(1, tokens - own.cached_tokens)
-    return Source(view, cached, lacking, wait_s(view, demand, costs), own.fetch_s + own.prefill_s)
+    return Prefiller(view, cached, lacking, wait_s(view, dispatch, costs), own.fetch_s + own.prefill_s)
 
 
-def _best(offer: Offer, sources: Sequence[Source], holders: Sequence[tuple[WorkerView, int]], ask: Ask) -> Offer:
-    """An offer with the cheapest place for it."""
+def _best(offer: Offer, prefillers: Sequence[Prefiller], holders: Sequence[tuple[WorkerView, int]], ask: Ask) -> Offer:
+    """Return an offer with the cheapest placement for it."""
     view, lacking = offer.view, ask.history_tokens - 1 - offer.cached_tokens
-    able = [s for s in sources if s.view is not view and refusal(view.card, s.view.card) is None] if lacking > 0 else []
+    able: list[Prefiller] = []
+    if lacking > 0:
+        able = [p for p in prefillers if p.view is not view and refusal(view.card, p.view.card) is None]
     costs = view.costs
     if costs is None:
         return _unpriced(offer, able, ask)
-    demand = Demand(ask.history_tokens, ask.output_tokens, offer.cached_tokens, offer.shared_tokens, offer.tiers)
-    local = Place(None, cost_seconds(view, demand, costs, ask.reuse))
-    places = [place for s in able if (place := _remote(offer, local.terms, s, costs, ask))]
-    if able and not places and view.state.role == "decode":
+    local = Placement(None, cost_seconds(view, dispatch_of(offer, ask), costs, ask.reuse))
+    placements = [placement for p in able if (placement := _remote(offer, local.terms, p, costs, ask))]
+    if able and not placements and view.state.role == "decode":
         return replace(_unpriced(offer, able, ask), terms=local.terms)
     for holder, depth in holders:
         if holder is not view and depth > offer.cached_tokens and refusal(view.card, holder.card) is None:
-            places += _pulled(offer, local.terms, holder, min(depth, ask.history_tokens - 1), costs, ask)
-    if not places:
+            placements += _pulled(offer, local.terms, (holder, min(depth, ask.history_tokens - 1)), costs, ask)
+    if not placements:
         return replace(offer, terms=local.terms)
-    best, *rest = sorted([local, *places], key=_order)
-    return replace(offer, pair=best.pair, terms=best.terms, instead=rest[0].told())
+    best, *rest = sorted([local, *placements], key=_order)
+    return replace(offer, pair=best.pair, terms=best.terms, instead=rest[0].elsewhere())
 
 
-def _order(place: Place) -> tuple[float, bool, WorkerId]:
+def _order(placement: Placement) -> tuple[float, bool, WorkerId]:
     """The cheapest; of equals the simplest, then by id."""
-    return place.cost_s, place.pair is not None, place.pair.worker if place.pair else WorkerId("")
+    return placement.cost_s, placement.pair is not None, placement.pair.worker if placement.pair else WorkerId("")
 
 
-def _unpriced(offer: Offer, able: Sequence[Source], ask: Ask) -> Offer:
+def _pair(offer: Offer, source: WorkerView, supplied_tokens: int, computed_tokens: int = 0, own_s: float = 0.0) -> Pair:
+    return Pair(
+        source=source,
+        kind=handoff_kind(offer.view.card, source.card) or "",
+        compute=computed_tokens > 0,
+        supplied_tokens=supplied_tokens,
+        computed_tokens=computed_tokens,
+        own_s=own_s,
+    )
+
+
+def _unpriced(offer: Offer, able: Sequence[Prefiller], ask: Ask) -> Offer:
     """Where nothing can be compared the roles decide."""
-    usable = [s for s in able if not isinstance(between(s.view, offer.view), str)]
+    usable = [p for p in able if not isinstance(between(p.view, offer.view), str)]
     if offer.view.state.role != "decode" or not usable:
         return offer
-    source = min(usable, key=lambda s: (-s.cached_tokens, s.view.rank))
-    return replace(offer, pair=Pair(source.view, True, ask.history_tokens - 1, source.lacking_tokens))
+    best = min(usable, key=lambda p: (-p.cached_tokens, p.view.rank))
+    return replace(offer, pair=_pair(offer, best.view, ask.history_tokens - 1, best.lacking_tokens))
 
 
-def _remote(offer: Offer, local: dict[str, float], source: Source, costs: StepCosts, ask: Ask) -> Place | None:
+def _remote(
+    offer: Offer, local: dict[str, float], prefiller: Prefiller, costs: StepCosts, ask: Ask
+) -> Placement | None:
     """Prefilled at another worker; None where its steps or the path to it are unknown, or the path does not work."""
-    path, there = between(source.view, offer.view), source.view
-    if path is None or isinstance(path, str) or source.wait_s is None:
+    path, there = between(prefiller.view, offer.view), prefiller.view
+    if path is None or isinstance(path, str) or prefiller.wait_s is None:
         return None
     chunk, correction = there.card.max_step_tokens, there.correction
     pushed = ask.history_tokens - 1 - offer.cached_tokens
-    last = min(pushed, (source.lacking_tokens - 1) % chunk + 1)
-    own_s = source.own_s * correction
+    last = min(pushed, (prefiller.lacking_tokens - 1) % chunk + 1)
+    own_s = prefiller.own_s * correction
     late_s = max(path_s(path, there, last), path_s(path, there, pushed) - own_s)
-    extra = {"remote_wait": source.wait_s * correction, "remote_prefill": own_s, "transfer": late_s}
-    pair = Pair(there, True, ask.history_tokens - 1, source.lacking_tokens, source.own_s)
+    extra = {"remote_wait": prefiller.wait_s * correction, "remote_prefill": own_s, "transfer": late_s}
+    pair = _pair(offer, there, ask.history_tokens - 1, prefiller.lacking_tokens, prefiller.own_s)
     terms = _terms(offer, local, extra, pair, costs, ask)
     if there.state.role != "prefill":
-        terms["remote_stall"] = source.own_s * min(there.sequences, there.card.max_sequences)
-        terms["evicted"] += ask.reuse * source.own_s
-    known = there.costs
-    if known and (missing := missing_tokens(there, Demand(ask.history_tokens - 1, 0, source.cached_tokens))):
-        terms["remote_memory"] = prefill_s(known, missing, 0, chunk)
-    return Place(replace(pair, expected_s=float_sum(terms[name] for name in REMOTE_TIMES)), terms)
+        terms["remote_stall"] = prefiller.own_s * min(there.sequences, there.card.max_sequences)
+        terms["evicted"] += ask.reuse * prefiller.own_s
+    whole = Dispatch(history_tokens=ask.history_tokens - 1, output_tokens=0, cached_tokens=prefiller.cached_tokens)
+    if there.costs and (missing := missing_tokens(there, whole)):
+        terms["remote_memory"] = prefill_s(there.costs, missing, 0, chunk)
+    return Placement(replace(pair, expected_s=float_sum(terms[name] for name in REMOTE_TIMES)), terms)
 
 
 def _pulled(
-    offer: Offer, local: dict[str, float], holder: WorkerView, depth: int, costs: StepCosts, ask: Ask
-) -> list[Place]:
+    offer: Offer, local: dict[str, float], holder: tuple[WorkerView, int], costs: StepCosts, ask: Ask
+) -> list[Placement]:
     """With what another worker has cached; nothing where its wait or the path is unknown, or the path does not work."""
-    path, known = between(holder, offer.view), holder.costs
+    view, depth = holder
+    path, known = between(view, offer.view), view.costs
     if path is None or isinstance(path, str) or known is None or depth <= offer.cached_tokens:
         return []
-    wait = wait_s(holder, Demand(ask.history_tokens, 0, depth), known) * holder.correction
-    extra = {"remote_wait": wait, "remote_prefill": 0.0, "transfer": path_s(path, holder, depth - offer.cached_tokens)}
-    pair = Pair(holder, False, depth)
+    dispatch = Dispatch(history_tokens=ask.history_tokens, output_tokens=0, cached_tokens=depth)
+    wait = wait_s(view, dispatch, known) * view.correction
+    extra = {"remote_wait": wait, "remote_prefill": 0.0, "transfer": path_s(path, view, depth - offer.cached_tokens)}
+    pair = _pair(offer, view, depth)
     terms = _terms(offer, local, extra, pair, costs, ask)
-    return [Place(replace(pair, expected_s=float_sum(terms[name] for name in REMOTE_TIMES)), terms)]
+    return [Placement(replace(pair, expected_s=float_sum(terms[name] for name in REMOTE_TIMES)), terms)]
 
 
 def _terms(

@@ -1,8 +1,8 @@
 """The contract of routing policies: filter, score, pick. What every policy gets, and what most of them share.
 
-A policy sees workers that *can* take the request (healthy, not draining, context long enough: `choose.excluded` has
-said so) and says which is best. One instance per gateway: it may keep state, changed in `pick` only, and draws nothing
-but by the turn of the ask, so the same events give the same choices. Views are for reading.
+A policy sees workers that *can* take the request (healthy, not draining, context long enough: `choose.excluded`) and
+says which is best. There is one instance per gateway. It may keep state, changed in `pick` only, and draws nothing but
+by the turn of the ask, so the same events give the same choices. Views are for reading.
 """
 
 from collections.abc import Collection, Sequence
@@ -15,8 +15,8 @@ from xxhash import xxh3_64_intdigest
 from jedlik.core.facts import Candidate, Elsewhere
 from jedlik.core.ids import RequestId, WorkerId
 from jedlik.core.protocol import StepCosts
-from jedlik.routing.cost import Tiers
-from jedlik.routing.lengths import OutputLengths
+from jedlik.routing.cost import Dispatch, Tiers
+from jedlik.routing.estimates import OutputLengths
 from jedlik.routing.view import WorkerView
 
 TIE = 0.01
@@ -25,156 +25,185 @@ MASK = (1 << 64) - 1
 _worker = attrgetter("worker")
 
 
-class Ask(msgspec.Struct, frozen=True):
+class Ask(msgspec.Struct, frozen=True, kw_only=True):
     """One attempt that needs a worker."""
 
     request_id: RequestId
     choice: int
     model: str
     history_tokens: int
+    """Prompt plus output delivered so far."""
     output_tokens: int
-    """Expected to follow."""
+    """Output tokens that are expected to follow."""
     avoid: Collection[WorkerId] = ()
-    """Workers at which it failed."""
+    """Workers at which the request failed."""
     session: str = ""
     """Requests of one conversation have the same; empty: unknown."""
     ttft_s: float | None = None
-    """What is left of the time to first token that counts as good; None: no such promise."""
+    """The rest of the time to first token that counts as good; None: there is no such objective."""
     itl_s: float | None = None
     """Mean time between tokens that counts as good."""
     waited_s: float = 0.0
-    """At the gateway, for a worker to go to."""
+    """Seconds that the request has been at the gateway."""
     lengths: OutputLengths = msgspec.field(default_factory=OutputLengths)
-    """Of answers seen lately."""
+    """Lengths of recent answers."""
     shed: bool = False
-    """It may be refused."""
+    """Whether the request may be refused."""
     pressed: bool = False
-    """Lately requests had to be refused because of load."""
+    """Whether requests had to be refused recently because of load."""
     reuse: float = 0.0
-    """How often a token that is computed is found again, on average; 0 where this prefix is wanted at more workers."""
+    """The times that a computed token is found again, on average; 0 where this prefix is wanted at more workers."""
     taken: bool = False
-    """It was taken in before (another attempt, another choice of it): it can neither wait nor be refused."""
+    """The request was taken in before (another attempt, another choice): it can neither wait nor be refused."""
     alone: bool = False
-    """Its prompt has to be computed where it is decoded."""
+    """The prompt has to be computed where it is decoded."""
     turn: int = 0
     """Counts a gateway's asks; no two gateways begin with the same."""
 
 
+class Matches(msgspec.Struct, frozen=True, kw_only=True):
+    """The tokens of one history that workers have cached; workers that have nothing are absent."""
+
+    cached: dict[WorkerId, int]
+    """Tokens that workers have on their devices."""
+    shared: dict[WorkerId, int] = msgspec.field(default_factory=dict)
+    """The part of `cached` that other choices of the same request are about to compute there."""
+    alone: bool = False
+    """The history has to be computed where it is decoded, whatever is cached anywhere."""
+    wanted: bool = False
+    """The prefix is popular: more workers should have it than do."""
+    tiers: dict[WorkerId, Tiers] = msgspec.field(default_factory=dict)
+    """Tokens in lower tiers, where that is more than on the device. Workers named here are in `cached`, too."""
+
+    def depth(self, worker: WorkerId) -> int:
+        """Return the most tokens that any of a worker's tiers has."""
+        tiers = self.tiers.get(worker)
+        return tiers[-1][1] if tiers else self.cached.get(worker, 0)
+
+
 class Wait(msgspec.Struct, frozen=True):
-    """A filter's answer: nowhere now. Ask again when a worker has changed, or at the latest after so long."""
+    """A filter's answer: nowhere now. The gateway asks again when a worker has changed, or at the latest in time."""
 
     seconds: float
     why: str
     candidates: tuple[Candidate, ...] = ()
-    """What it was decided on, where the policy tells: for `explain`."""
+    """The candidates it was decided on, for `explain`, where the policy says so."""
 
 
-class Refuse(msgspec.Struct, frozen=True):
-    """A filter's answer: what was promised can't be kept because of load."""
+class Refuse(msgspec.Struct, frozen=True, kw_only=True):
+    """A filter's answer: the objectives can't be met because of load."""
 
     retry_after_s: float
     why: str
     pressed: bool = False
-    """It could have been kept on an idle worker: there is more load than the fleet can bear."""
+    """An idle worker could have met them: there is more load than the fleet can bear."""
     kind: Literal["late", "long", "harm", "policy"] = "policy"
-    """For counting."""
+    """The reason, for counting."""
     candidates: tuple[Candidate, ...] = ()
 
 
-class Pair(msgspec.Struct, frozen=True):
+class Pair(msgspec.Struct, frozen=True, kw_only=True):
     """Another worker that prefills a history for one that decodes it, or sends it what it has cached."""
 
     source: WorkerView
+    kind: str
+    """The kind of hand-off (`Card.handoffs`)."""
     compute: bool
     """False: it only sends what it has cached."""
     supplied_tokens: int
-    """Of the history, that the decoding worker need not compute then."""
+    """Tokens of the history that the decoding worker need not compute then."""
     computed_tokens: int = 0
-    """By the source."""
+    """Tokens that the source computes."""
     own_s: float = 0.0
-    """What the source's prefill takes, by its step model alone; 0 where that is unknown."""
+    """Seconds of the source's prefill, by its step model alone; 0 where that is unknown."""
     expected_s: float = 0.0
-    """Until all is there, queue included; 0 where that is unknown."""
+    """Seconds until everything has arrived, queue included; 0 where that is unknown."""
 
     @property
     def worker(self) -> WorkerId:
         return self.source.card.worker
 
 
-class Offer(msgspec.Struct, frozen=True):
+class Offer(msgspec.Struct, frozen=True, kw_only=True):
     """One worker that could take the attempt."""
 
     view: WorkerView
     cached_tokens: int
-    """Of the history, on its device."""
+    """Tokens of the history that are on its device."""
     shared_tokens: int = 0
-    """Of what counts as cached: tokens that other choices of the same request are about to compute there."""
+    """The part of `cached_tokens` that other choices of the same request are about to compute there."""
     tiers: Tiers = ()
     pair: Pair | None = None
-    """Who else takes part, where that is best for this worker; None: it does all itself."""
+    """The best partner for this worker; None: it is best to do everything itself."""
     terms: dict[str, float] | None = None
-    """Its cost in seconds with the best partner or without one, where that was compared (`routing/pairs`)."""
+    """The cost in seconds with the best partner or without one, where that was compared (`routing/pairs`)."""
     instead: Elsewhere | None = None
-    """The best of the places that were not preferred."""
+    """The best of the placements that were not preferred."""
 
     @property
     def worker(self) -> WorkerId:
         return self.view.card.worker
 
 
+def dispatch_of(offer: Offer, ask: Ask) -> Dispatch:
+    """Return what an attempt would ask of an offered worker."""
+    return Dispatch(
+        history_tokens=ask.history_tokens,
+        output_tokens=ask.output_tokens,
+        cached_tokens=offer.cached_tokens,
+        shared_tokens=offer.shared_tokens,
+        tiers=offer.tiers,
+    )
+
+
 class Policy(Protocol):
-    """How to choose among workers. `offers` is never empty."""
+    """A way to choose among workers. `offers` is never empty."""
 
     name: str
     everyone: bool
     """True: all workers are offered. False: the best holders of the prefix and the least loaded, at any size."""
 
     def filter(self, offers: Sequence[Offer], ask: Ask) -> Sequence[Offer] | Wait | Refuse:
-        """Those worth scoring, at least one; or that there is none now, or that the request is to be refused."""
+        """Return the offers to score, at least one; or that there is none now, or that the request is refused."""
 
     def score(self, offers: Sequence[Offer], ask: Ask) -> list[dict[str, float]]:
-        """The terms of each one's cost, by name; their sum is compared."""
+        """Return the terms of each offer's cost, by name; their sum is compared."""
 
     def pick(self, scored: Sequence[Candidate], ask: Ask) -> Candidate:
-        """One of them: for most policies `lowest`."""
+        """Return one of the candidates: for most policies `lowest`."""
 
     def unit(self, offers: Sequence[Offer]) -> str:
-        """Of the terms of these: "s", "tokens", ..."""
+        """Return the unit of the terms of these offers: "s", "tokens", ..."""
 
 
 class Scored:
-    """What a policy is beyond its name and its score, where it needs nothing special: for subclassing."""
+    """A policy's members beyond its name and its score, where it needs nothing special: for subclassing."""
 
     everyone = False
 
     def filter(self, offers: Sequence[Offer], ask: Ask) -> Sequence[Offer] | Wait | Refuse:
-        """All of them."""
         return offers
 
     def pick(self, scored: Sequence[Candidate], ask: Ask) -> Candidate:
-        """The lowest cost."""
         return lowest(scored, ask)
 
     def unit(self, offers: Sequence[Offer]) -> str:
-        """Seconds."""
         return "s"
 
 
 class Exact(Scored):
-    """For published rules: everybody is offered, and only costs that are equal to the last bit are equal."""
+    """The base of published rules: everybody is offered, and only costs equal to the last bit are equal."""
 
     everyone = True
 
     def pick(self, scored: Sequence[Candidate], ask: Ask) -> Candidate:
-        """The lowest cost, exactly."""
         return exact(scored, ask)
 
 
 class Fewest(Exact):
-    """Where the filter has done the choosing: of those it leaves, who has the fewest requests."""
+    """The base of rules whose filter does the choosing: of what it returns, the fewest requests decide."""
 
     def score(self, offers: Sequence[Offer], ask: Ask) -> list[dict[str, float]]:
-        """Running, waiting and booked at each worker."""
         return [{"requests": float(offer.view.sequences)} for offer in offers]
 
     def unit(self, offers: Sequence[Offer]) -> str:
@@ -182,7 +211,7 @@ class Fewest(Exact):
 
 
 def step_costs(offers: Sequence[Offer]) -> list[StepCosts] | None:
-    """Each worker's; None where one of them has told none, and so nothing can be compared in seconds."""
+    """Return each worker's step costs; None while one that will tell its own has not: nothing compares in seconds."""
     known: list[StepCosts] = []
     for offer in offers:
         costs = offer.view.costs
@@ -193,7 +222,7 @@ def step_costs(offers: Sequence[Offer]) -> list[StepCosts] | None:
 
 
 def lowest(scored: Sequence[Candidate], ask: Ask) -> Candidate:
-    """The lowest cost; among nearly equal ones with as much cached the turn decides: nobody is herded."""
+    """Return the lowest cost; among nearly equal ones with as much cached the turn decides: nobody is herded."""
     if len(scored) == 1:
         return scored[0]
     least = min([c.cost_s for c in scored])
@@ -206,7 +235,7 @@ def lowest(scored: Sequence[Candidate], ask: Ask) -> Candidate:
 
 
 def exact(scored: Sequence[Candidate], ask: Ask) -> Candidate:
-    """The lowest cost; the turn decides among those that are equal to the last bit."""
+    """Return the lowest cost; the turn decides among those that are equal to the last bit."""
     if len(scored) == 1:
         return scored[0]
     least = min([c.cost_s for c in scored])
@@ -214,7 +243,7 @@ def exact(scored: Sequence[Candidate], ask: Ask) -> Candidate:
 
 
 def drawn(equals: list[Candidate], ask: Ask) -> Candidate:
-    """One of several that are as good as each other, in whatever order they come."""
+    """Return one of several candidates that are as good as each other, in whatever order they come."""
     if len(equals) == 1:
         return equals[0]
     equals.sort(key=_worker)
@@ -222,7 +251,7 @@ def drawn(equals: list[Candidate], ask: Ask) -> Candidate:
 
 
 def draw(ask: Ask, purpose: str, count: int) -> int:
-    """One of so many, from 0 on: a function of the ask's turn and the purpose.
+    """Return one of so many, from 0 on: a function of the ask's turn and the purpose.
 
     Turns in a row are spread as evenly as can be (a Weyl sequence: multiples of a number, modulo 2^64), so that hardly
     anybody gets more than its share of a hundred requests, as by dice somebody would.

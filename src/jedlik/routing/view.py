@@ -1,9 +1,9 @@
-"""What a gateway believes about each worker: its last report, plus the gateway's own dispatches since that report.
+"""A gateway's view of each worker: its last report, plus the gateway's own dispatches since that report.
 
-A report says which of our submits it includes; bookings up to that number end there, the others with their attempt.
-What a worker prefills for another comes to it from there, so reports can't say: such an errand ends with a report that
-comes well after it, or the second, or when it is known to be done. Workers of a model are kept in order of backlog,
-those that only prefill apart from the others, so that a choice need not look at all of them.
+A report says which of the gateway's submits it includes; bookings up to that number end there, the others with their
+attempt. A prefill for another worker comes from that worker, so reports can't include it by number: its booking ends
+with a report that comes well after it, or with the second, or when the prefill is known to be done. Workers of a model
+are in order of backlog, those that only prefill apart from the others, so that a choice need not look at all of them.
 """
 
 from bisect import bisect_left, insort
@@ -16,43 +16,41 @@ from jedlik.core.errors import Bug
 from jedlik.core.ids import Handle, WorkerId
 from jedlik.core.protocol import Card, Load, State, StepCosts
 from jedlik.perf.step import chunk_pairs
-from jedlik.routing.alike import REST_S, Alike, Kind, Row, kind_of
+from jedlik.routing.alike import REST_S, Addend, Alike, WorkerKind, kind_of
 
-SLOTS = "slots"
-"""The kind of hand-off in which a worker writes blocks into another one's."""
-ERRAND_REPORTS = 2
-"""Reports after which an errand is sure to be included: the first may have been on its way already."""
-ERRAND_S = 0.05
-"""Unless it came so much later: then the errand had been brought before."""
+INCLUDED_REPORTS = 2
+"""After so many reports a remote prefill is sure to be included: the first may have been on its way already."""
+INCLUDED_S = 0.05
+"""A report that comes so much later than the booking includes it."""
 SEQUENCE_TOKENS = 32
-"""What a sequence in the batch weighs in the order of backlog, in prefill tokens."""
+"""The weight of a sequence in the batch in the order of backlog, in prefill tokens."""
 
 
 class Booking(msgspec.Struct, frozen=True):
     """One dispatch that the worker's reports do not include yet."""
 
     prefill_tokens: int
-    """Not expected in its cache."""
+    """Tokens that are not expected in its cache."""
     context_tokens: int
     cached_tokens: int | None = None
-    """Before those that are prefilled; None: the rest of the context."""
+    """Tokens before those that are prefilled; None: the rest of the context."""
 
     @property
     def pairs(self) -> int:
-        """(token to be prefilled, token it attends to)."""
+        """The pairs (token to be prefilled, token it attends to)."""
         start = self.context_tokens - self.prefill_tokens if self.cached_tokens is None else self.cached_tokens
         return chunk_pairs(start, self.prefill_tokens)
 
 
 def pairs_of(load: Load) -> int:
-    """Of the tokens that wait; as of prompts of equal length where nobody told."""
+    """Return the pairs of the tokens that wait; as of prompts of equal length where the report has none."""
     if load.waiting_pairs is not None:
         return load.waiting_pairs
     return chunk_pairs(0, load.waiting_tokens) // max(1, load.waiting - load.arriving)
 
 
-class Errand:
-    """A prefill for another worker, until a report includes it."""
+class RemotePrefill:
+    """The booking of a prefill for another worker, until a report includes it."""
 
     __slots__ = ("began_at", "booking", "reports")
 
@@ -63,12 +61,12 @@ class Errand:
 
 
 class WorkerView:
-    """One worker, as far as routing is concerned. Its sums are kept, not computed: a choice reads them many times."""
+    """One worker, as far as routing is concerned. Its sums are stored: a choice reads them many times."""
 
     __slots__ = (
+        "_addend",
         "_correction",
         "_rested",
-        "_row",
         "_stepped_at",
         "alike",
         "backlog_pairs",
@@ -77,9 +75,9 @@ class WorkerView:
         "bookings",
         "card",
         "context_tokens",
-        "errands",
         "load",
         "rank",
+        "remote_prefills",
         "sequences",
         "state",
         "submits",
@@ -89,11 +87,11 @@ class WorkerView:
     def __init__(self, card: Card) -> None:
         self.card = card
         self.alike = Alike()
-        """What it shares with workers of its kind."""
-        self._row: Row | None = None
-        """What it adds to what they have learnt; None: nothing, or it is a slow one."""
+        """The estimates that it shares with workers of its kind."""
+        self._addend: Addend | None = None
+        """Its part of what they have learnt; None: nothing, or it is a slow one."""
         self._rested = False
-        """Whether the worker has run no step for a while, so that what it told of them is old."""
+        """Whether the worker has run no step for a while, so that its own costs are old."""
         self._stepped_at = 0.0
         self._correction: float | None = None
         self.state = State(epoch=-1)
@@ -102,8 +100,8 @@ class WorkerView:
         """Why nothing new goes there, None while it is trusted."""
         self.submits = 0
         self.bookings: dict[int, Booking] = {}
-        """By submit number, oldest first."""
-        self.errands: dict[Handle, Errand] = {}
+        """Dispatches by submit number, oldest first."""
+        self.remote_prefills: dict[Handle, RemotePrefill] = {}
         """Prefills for other workers, by the handle of the gateway's attempt there."""
         self.booked_prefill_tokens = 0
         self.sequences = 0
@@ -113,9 +111,9 @@ class WorkerView:
         self.backlog_pairs = 0
         """Their pairs with tokens they attend to; where a report does not tell, as of one long prompt."""
         self.context_tokens = 0
-        """In cache of running sequences, and booked."""
+        """Tokens in cache of running sequences, and booked ones."""
         self.rank = (0, card.worker)
-        """Where it stands in the order of backlog; changed by `Fleet` only."""
+        """Its position in the order of backlog; changed by `Fleet` only."""
 
     def report(self, load: Load, now: float = 0.0) -> None:
         """Take a load report: bookings that it includes end."""
@@ -134,36 +132,36 @@ class WorkerView:
             included.append(number)
         for number in included:
             self.unbook(number)
-        if self.errands:
+        if self.remote_prefills:
             self._age(now)
 
     @property
     def costs(self) -> StepCosts | None:
-        """What its steps take: as at all workers alike, unless it is a slow one; None until it has told."""
+        """The worker's step costs: as of all workers alike, unless it is a slow one; None until it has reported any."""
         load = self.load
         if load is None:
             return None
-        if load.costs is not None and (self._row is not None or self._rested or not load.steps):
+        if load.costs is not None and (self._addend is not None or self._rested or not load.steps):
             return self.alike.costs or load.costs
         return load.costs
 
     @property
     def correction(self) -> float:
-        """What its predicted times to first token are multiplied by.
+        """The factor for its predicted times to first token.
 
-        Under load that is its own affair; what one with nothing to do needs is told best by all workers alike.
+        Under load it is its own; for a worker with nothing to do all workers alike know best.
         """
         if not self.sequences:
             return self.alike.correction
         return 1.0 if self._correction is None else self._correction
 
     def correct(self, correction: float | None) -> None:
-        """What its times to first token were against predictions: `calibration` says. None: too few to say."""
+        """Take the ratio of its times to first token to predictions (`Calibration`); None: too few to say."""
         self.alike.corrected(self._correction, correction)
         self._correction = correction
 
     def share(self, alike: Alike) -> None:
-        """The worker is of another kind from now on."""
+        """Share with workers of another kind from now on."""
         correction = self._correction
         self.leave()
         self.alike = alike
@@ -173,15 +171,15 @@ class WorkerView:
     def _learn(self) -> None:
         load = self.load
         if load is not None and load.costs is not None and load.step_shape is not None:
-            self._row = self.alike.learn(self._row, load.costs, load.step_shape, load.steps)
-        elif self._row is not None:
-            self.alike.forget(self._row)
-            self._row = None
+            self._addend = self.alike.learn(self._addend, load.costs, load.step_shape, load.steps)
+        elif self._addend is not None:
+            self.alike.forget(self._addend)
+            self._addend = None
 
     def leave(self) -> None:
-        """The worker shares nothing any more."""
-        self.alike.forget(self._row)
-        self._row = None
+        """Share nothing any more."""
+        self.alike.forget(self._addend)
+        self._addend = None
         self.correct(None)
 
     def book(self, booking: Booking) -> int:
@@ -197,22 +195,22 @@ class WorkerView:
         if booking is not None:
             self._add(booking, -1)
 
-    def lend(self, handle: Handle, booking: Booking, now: float) -> None:
+    def book_remote_prefill(self, handle: Handle, booking: Booking, now: float) -> None:
         """Count a prefill for another worker until reports do."""
-        self.errands[handle] = Errand(booking, now)
+        self.remote_prefills[handle] = RemotePrefill(booking, now)
         self._add(booking, 1)
 
-    def unlend(self, handle: Handle) -> None:
-        """End an errand; a no-op if reports have ended it."""
-        errand = self.errands.pop(handle, None)
-        if errand is not None:
-            self._add(errand.booking, -1)
+    def release_remote_prefill(self, handle: Handle) -> None:
+        """End the booking of a prefill for another worker; a no-op if reports have ended it."""
+        prefill = self.remote_prefills.pop(handle, None)
+        if prefill is not None:
+            self._add(prefill.booking, -1)
 
     def _age(self, now: float) -> None:
-        for handle, errand in list(self.errands.items()):
-            errand.reports += 1
-            if errand.reports >= ERRAND_REPORTS or now >= errand.began_at + ERRAND_S:
-                self.unlend(handle)
+        for handle, prefill in list(self.remote_prefills.items()):
+            prefill.reports += 1
+            if prefill.reports >= INCLUDED_REPORTS or now >= prefill.began_at + INCLUDED_S:
+                self.release_remote_prefill(handle)
 
     def _add(self, booking: Booking, sign: int) -> None:
         self.booked_prefill_tokens += sign * booking.prefill_tokens
@@ -228,26 +226,27 @@ class WorkerView:
         self.context_tokens += sign * load.context_tokens
 
     def trusted(self) -> bool:
-        """It works and stays."""
+        """Return whether the worker works and stays."""
         return self.suspect is None and not self.state.draining
 
     def ready(self) -> bool:
-        """Requests may go there."""
+        """Return whether requests may go there."""
         return self.trusted() and self.state.role != "prefill"
 
     def check(self) -> None:
-        """The sums are those of the bookings and the report."""
-        booked = [*self.bookings.values(), *(errand.booking for errand in self.errands.values())]
+        """Raise Bug unless the sums are those of the bookings and the report."""
+        booked = [*self.bookings.values(), *(prefill.booking for prefill in self.remote_prefills.values())]
         prefill = sum(booking.prefill_tokens for booking in booked)
         context = sum(booking.context_tokens for booking in booked)
         pairs = sum(booking.pairs for booking in booked)
         counted = (len(booked), prefill, pairs, context)
         if (load := self.load) is not None:
-            told = (load.running + load.waiting, load.waiting_tokens, pairs_of(load), load.context_tokens)
-            counted = (counted[0] + told[0], prefill + told[1], pairs + told[2], context + told[3])
-        kept = (self.sequences, self.backlog_tokens, self.backlog_pairs, self.context_tokens)
-        if kept != counted or prefill != self.booked_prefill_tokens:
-            raise Bug(f"{self.card.worker}: the sums {kept} differ from bookings {booked} and report {load}")
+            requests = len(booked) + load.running + load.waiting
+            context += load.context_tokens
+            counted = (requests, prefill + load.waiting_tokens, pairs + pairs_of(load), context)
+        sums = (self.sequences, self.backlog_tokens, self.backlog_pairs, self.context_tokens)
+        if sums != counted or prefill != self.booked_prefill_tokens:
+            raise Bug(f"{self.card.worker}: the sums {sums} differ from bookings {booked} and report {load}")
 
 
 Pool = tuple[str, bool]
@@ -261,7 +260,8 @@ class Fleet:
         self._views: dict[WorkerId, WorkerView] = {}
         self._ranked: dict[Pool, list[tuple[int, WorkerId]]] = {}
         self._movers: dict[str, int] = {}
-        self._kinds: WeakValueDictionary[Kind, Alike] = WeakValueDictionary()
+        """Workers that take part in hand-offs, by model."""
+        self._kinds: WeakValueDictionary[WorkerKind, Alike] = WeakValueDictionary()
 
     def __iter__(self) -> Iterator[WorkerView]:
         return iter(self._views.values())
@@ -273,32 +273,32 @@ class Fleet:
         return self._views.get(worker)
 
     def movers(self, model: str) -> int:
-        """Workers of a model that take part in hand-offs."""
+        """Return how many workers of a model take part in hand-offs of any kind."""
         return self._movers.get(model, 0)
 
     def split(self, model: str) -> bool:
-        """Some workers of a model only prefill."""
+        """Return whether some workers of a model only prefill."""
         return (model, True) in self._ranked
 
     def add(self, card: Card) -> WorkerView:
-        """A worker joined. Raises Bug if it is here already."""
+        """Add a worker that joined. Raises Bug if it is here already."""
         if card.worker in self._views:
             raise Bug(f"{card.worker} is in the fleet already")
         view = self._views[card.worker] = WorkerView(card)
         view.share(self._alike(view))
         self._rank(view, view.rank)
-        self._movers[card.model] = self.movers(card.model) + (SLOTS in card.handoffs)
+        self._movers[card.model] = self.movers(card.model) + bool(card.handoffs)
         return view
 
     def remove(self, worker: WorkerId) -> None:
-        """A worker left; its bookings go with it."""
+        """Remove a worker; its bookings go with it."""
         view = self._views.pop(worker)
         view.leave()
         self._unrank(view)
-        self._movers[view.card.model] -= SLOTS in view.card.handoffs
+        self._movers[view.card.model] -= bool(view.card.handoffs)
 
-    def moved(self, view: WorkerView) -> None:
-        """A worker's load or bookings changed: put it where it now belongs."""
+    def rerank(self, view: WorkerView) -> None:
+        """Put a worker whose load or bookings changed where it now belongs."""
         rank = (view.backlog_tokens + SEQUENCE_TOKENS * view.sequences, view.card.worker)
         if rank != view.rank:
             ranked = self._ranked[view.card.model, view.state.role == "prefill"]
@@ -307,7 +307,7 @@ class Fleet:
             insort(ranked, rank)
 
     def assume(self, view: WorkerView, state: State) -> None:
-        """A worker has another state from now on."""
+        """Take a worker's new state."""
         self._unrank(view)
         view.state = state
         self._rank(view, view.rank)
@@ -318,12 +318,12 @@ class Fleet:
         return self._kinds.setdefault(kind_of(view.card, view.state.role), Alike())
 
     def least_loaded(self, model: str) -> Iterator[WorkerView]:
-        """Workers of a model that decode, least backlog first, ties by id."""
+        """Yield the workers of a model that decode, least backlog first, ties by id."""
         for _, worker in self._ranked.get((model, False), ()):
             yield self._views[worker]
 
     def prefillers(self, model: str) -> Iterator[WorkerView]:
-        """Workers of a model that only prefill, in the same order."""
+        """Yield the workers of a model that only prefill, in the same order."""
         for _, worker in self._ranked.get((model, True), ()):
             yield self._views[worker]
 
@@ -339,7 +339,7 @@ class Fleet:
             del self._ranked[pool]
 
     def check(self) -> None:
-        """Every worker is ranked once, in order, where its role says, and its sums are right."""
+        """Raise Bug unless every worker is ranked once, in order, where its role says, and its sums are right."""
         for view in self:
             view.check()
             if view.rank not in self._ranked.get(pool_of(view), ()):
@@ -349,7 +349,7 @@ class Fleet:
                 raise Bug("fleet: ranks out of order")
         if sum(map(len, self._ranked.values())) != len(self._views):
             raise Bug("fleet: ranks differ from the workers'")
-        if sum(self._movers.values()) != sum(SLOTS in view.card.handoffs for view in self):
+        if sum(self._movers.values()) != sum(bool(view.card.handoffs) for view in self):
             raise Bug("fleet: those that take part in hand-offs are miscounted")
 
 
@@ -361,5 +361,5 @@ def _take(ranked: list[tuple[int, WorkerId]], view: WorkerView) -> None:
 
 
 def pool_of(view: WorkerView) -> Pool:
-    """Where a worker is ranked."""
+    """Return where a worker is ranked."""
     return view.card.model, view.state.role == "prefill"

@@ -24,11 +24,10 @@ from jedlik.nodes.gateway.peers import Peer
 from jedlik.nodes.gateway.route import Router
 from jedlik.nodes.gateway.streams import NO_HANDLE, Stream, Streams
 from jedlik.routing.admit import no_worker, refused, too_late
-from jedlik.routing.choose import Choice
-from jedlik.routing.cost import Demand, own_work
+from jedlik.routing.choose import Selection
+from jedlik.routing.cost import Dispatch, own_work
 from jedlik.routing.pairs import first_token_s
-from jedlik.routing.policy import Offer, Pair, Refuse, Wait
-from jedlik.routing.reach import Held
+from jedlik.routing.policy import Matches, Offer, Pair, Refuse, Wait
 from jedlik.routing.view import Booking, Fleet, WorkerView
 
 MAX_LOOKS = 4
@@ -69,7 +68,7 @@ class Attempts:
             message = f"given up after {stream.attempt} attempts: {fault.message}"
             self.end(stream, msgspec.structs.replace(fault, message=message), now, out)
             return
-        self._place(stream, self._router.held(stream), now, out, fault)
+        self._place(stream, self._router.matches(stream), now, out, fault)
 
     def go_on(self, stream: Stream, fault: Fault, peer: Peer[Stream], now: float, out: Outbox) -> None:
         """A stream was released at `peer` for a fault: go on elsewhere, or end it if it is complete."""
@@ -88,7 +87,7 @@ class Attempts:
                 continue  # it began with another choice of its request
             if stream.attempt:
                 del self.parked[stream.id]
-                self._place(stream, self._router.held(stream), now, out)
+                self._place(stream, self._router.matches(stream), now, out)
                 continue
             choices = [s for s in self.streams.of(stream.request.request_id) if s.id in self.parked and not s.attempt]
             for choice in choices:
@@ -133,19 +132,19 @@ class Attempts:
         peer.acks.pop(handle, None)
         peer.view.unbook(stream.number)
         if peer.id in self.peers:
-            self._fleet.moved(peer.view)
-        if stream.errand is not None:
+            self._fleet.rerank(peer.view)
+        if stream.prefiller is not None:
             self.supplied(stream, handle)
         stream.peer, stream.handle = None, NO_HANDLE
         return handle
 
     def supplied(self, stream: Stream, handle: Handle) -> None:
         """What another worker was to prefill for an attempt is done, or not wanted any more. Else a no-op."""
-        view, stream.errand = stream.errand, None
+        view, stream.prefiller = stream.prefiller, None
         if view is not None:
-            view.unlend(handle)
+            view.release_remote_prefill(handle)
             if self._fleet.get(view.card.worker) is view:  # else it has left, and perhaps come again
-                self._fleet.moved(view)
+                self._fleet.rerank(view)
 
     def end(self, stream: Stream, fault: Fault, now: float, out: Outbox) -> None:
         """End a stream with a fault."""
@@ -173,35 +172,35 @@ class Attempts:
     def _begin(self, choices: list[Stream], now: float, out: Outbox) -> None:
         """Send a request's choices to work, none of which was there before; or hold all back, or refuse all."""
         stream = choices[0]
-        held = self._router.held(stream)
-        choice, routed = self._router.route(stream, held, now, True)
-        if choice.held is not None:
-            self._hold(choices, choice.held, routed, now, out)
+        matches = self._router.matches(stream)
+        selection, routed = self._router.route(stream, matches, now, True)
+        if selection.deferred is not None:
+            self._hold(choices, selection.deferred, routed, now, out)
             return
         if self.waiting.pop(stream.request.request_id, None) is not None:
             for other in choices:
                 other.park_until = 0.0
-        self._follow(stream, held, choice, routed, now, out)
+        self._follow(stream, matches, selection, routed, now, out)
         for other in choices[1:]:
-            self._place(other, held, now, out)
+            self._place(other, matches, now, out)
 
-    def _place(self, stream: Stream, held: Held, now: float, out: Outbox, fault: Fault | None = None) -> None:
+    def _place(self, stream: Stream, matches: Matches, now: float, out: Outbox, fault: Fault | None = None) -> None:
         """Begin an attempt of what was taken in. `fault` is why the last one failed."""
-        choice, routed = self._router.route(stream, held, now, False)
-        self._follow(stream, held, choice, routed, now, out, fault)
+        selection, routed = self._router.route(stream, matches, now, False)
+        self._follow(stream, matches, selection, routed, now, out, fault)
 
     def _follow(
         self,
         stream: Stream,
-        held: Held,
-        choice: Choice,
+        matches: Matches,
+        selection: Selection,
         routed: Routed,
         now: float,
         out: Outbox,
         fault: Fault | None = None,
     ) -> None:
         """Do as was chosen, or park or end the stream where that can't be."""
-        if choice.chosen is None:
+        if selection.chosen is None:
             if stream.attempt == 0 and not stream.park_until:
                 self._tell(routed, out)
             self._do_without(stream, fault, now, out)
@@ -214,32 +213,32 @@ class Attempts:
             self.end(stream, late, now, out)
             return
         self._tell(routed, out)
-        stream.routed, stream.modelled_s, stream.rest_s = routed, choice.first_token_s, 0.0
-        assert choice.offer is not None
-        stream.tried = choice.offer.view
-        if choice.offer.pair is not None:
-            stream.tried, stream.modelled_s, stream.rest_s = tried_by(choice.offer, choice.offer.pair)
-        self._submit(stream, choice.offer, now, out)
+        stream.routed, stream.modelled_s, stream.rest_s = routed, selection.first_token_s, 0.0
+        assert selection.offer is not None
+        stream.tried = selection.offer.view
+        if selection.offer.pair is not None:
+            stream.tried, stream.modelled_s, stream.rest_s = tried_by(selection.offer, selection.offer.pair)
+        self._submit(stream, selection.offer, now, out)
         if stream.request.choices > 1 and stream.request.sampling.prompt_logprobs is None:
-            self._share(stream, choice.offer, held)
+            self._share(stream, selection.offer, matches)
 
-    def _hold(self, choices: list[Stream], held: Wait | Refuse, routed: Routed, now: float, out: Outbox) -> None:
+    def _hold(self, choices: list[Stream], deferred: Wait | Refuse, routed: Routed, now: float, out: Outbox) -> None:
         """Nowhere now: wait for a better moment, or end them if there will be none in time."""
         stream = choices[0]
         request_id, deadline = stream.request.request_id, stream.deadline()
-        if request_id not in self.waiting or isinstance(held, Refuse):
+        if request_id not in self.waiting or isinstance(deferred, Refuse):
             self._tell(routed, out)
         fault = None
-        if isinstance(held, Refuse):
-            self._router.refused(stream, held, now)
-            fault = refused(held)
+        if isinstance(deferred, Refuse):
+            self._router.refused(stream, deferred, now)
+            fault = refused(deferred)
         elif deadline is not None and deadline <= now:
             fault = Fault(kind="timeout", message="the deadline passed while no worker could take it well")
         if fault is not None:
             for choice in list(choices):
                 self.end(choice, fault, now, out)
             return
-        until = now + max(held.seconds, LEAST_WAIT_S) if isinstance(held, Wait) else now
+        until = now + max(deferred.seconds, LEAST_WAIT_S) if isinstance(deferred, Wait) else now
         for choice in choices:
             choice.park_until = until if deadline is None else min(until, deadline)
         self.waiting[request_id] = choices
@@ -257,20 +256,19 @@ class Attempts:
         self._router.remember(routed)
         out.note(routed)
 
-    def _share(self, stream: Stream, chosen: Offer, held: Held) -> None:
+    def _share(self, stream: Stream, chosen: Offer, matches: Matches) -> None:
         """What this attempt will compute is as good as cached for the request's next choices, where it is computed."""
         pair = chosen.pair
         worker = chosen.worker if pair is None or not pair.compute else pair.worker
         size = chosen.view.card.layout.block_size
         cached = stream.history_tokens() // size * size
-        held.shared[worker] = held.shared.get(worker, 0) + max(0, cached - held.cached.get(worker, 0))
-        held.cached[worker] = cached
+        matches.shared[worker] = matches.shared.get(worker, 0) + max(0, cached - matches.cached.get(worker, 0))
+        matches.cached[worker] = cached
 
     def _submit(self, stream: Stream, chosen: Offer, now: float, out: Outbox) -> None:
         request, peer = stream.request, self.peers[chosen.worker]
         if stream.attempt:
-            moved = Migrated(request.request_id, stream.attempt + 1, len(stream.output), stream.reason)
-            out.note(moved)
+            out.note(Migrated(request.request_id, stream.attempt + 1, len(stream.output), stream.reason))
         history, pair = stream.history_tokens(), chosen.pair
         self._last_handle += 1
         stream.attempt += 1
@@ -279,18 +277,18 @@ class Attempts:
         stream.number = peer.view.book(booking(chosen, history) if pair or chosen.tiers else plain)
         stream.acked = len(stream.output)
         peer.attempts[stream.handle] = stream
-        self._fleet.moved(peer.view)
+        self._fleet.rerank(peer.view)
         if pair is not None:
-            self._lend(stream, pair, history, now)
+            self._book_prefill(stream, pair, history, now)
         out.send(peer.id, submit_of(stream, pair, now))
 
-    def _lend(self, stream: Stream, pair: Pair, history: int, now: float) -> None:
+    def _book_prefill(self, stream: Stream, pair: Pair, history: int, now: float) -> None:
         """Book what another worker has to compute for an attempt; sending what it has is no work."""
         if pair.compute:
             cached = history - 1 - pair.computed_tokens
-            stream.errand = pair.source
-            pair.source.lend(stream.handle, Booking(pair.computed_tokens, 0, cached), now)
-            self._fleet.moved(pair.source)
+            stream.prefiller = pair.source
+            pair.source.book_remote_prefill(stream.handle, Booking(pair.computed_tokens, 0, cached), now)
+            self._fleet.rerank(pair.source)
 
     def _do_without(self, stream: Stream, fault: Fault | None, now: float, out: Outbox) -> None:
         """There is no worker for a stream: wait for one if that may help, else end it."""
@@ -316,11 +314,11 @@ class Attempts:
                 raise Bug(f"gateway: an attempt at {peer.id} belongs to a stream that is elsewhere")
             if not peer.view.bookings.keys() <= {s.number for s in peer.attempts.values()}:
                 raise Bug(f"gateway: bookings at {peer.id} without an attempt")
-            if not peer.view.errands.keys() <= {s.handle for s in self.streams if s.errand is peer.view}:
+            if not peer.view.remote_prefills.keys() <= {s.handle for s in self.streams if s.prefiller is peer.view}:
                 raise Bug(f"gateway: {peer.id} is booked for prefills that no attempt waits for")
             if not peer.acks.keys() <= peer.attempts.keys():
                 raise Bug(f"gateway: acknowledgements at {peer.id} without an attempt")
-        if any(s.errand is not None and s.peer is None for s in self.streams):
+        if any(s.prefiller is not None and s.peer is None for s in self.streams):
             raise Bug("gateway: somebody prefills for a stream without an attempt")
         for request_id, choices in self.waiting.items():
             if not choices or any(s.attempt or s.id in self.parked for s in choices):
@@ -339,7 +337,11 @@ def booking(chosen: Offer, history: int) -> Booking:
         return Booking(max(0, history - 1 - pair.supplied_tokens), history)
     cached = chosen.cached_tokens
     if chosen.tiers and costs is not None:
-        cached = own_work(chosen.view, Demand(history, 0, cached, 0, chosen.tiers), costs).cached_tokens
+        cached = own_work(
+            chosen.view,
+            Dispatch(history_tokens=history, output_tokens=0, cached_tokens=cached, tiers=chosen.tiers),
+            costs,
+        ).cached_tokens
     return Booking(max(1, history - cached), history)
 
 
@@ -373,6 +375,6 @@ def submit_of(stream: Stream, pair: Pair | None, now: float) -> Submit:
         budget_s=None if deadline is None else max(0.0, deadline - now),
         output_hint=request.output_hint,
         number=stream.number,
-        remote=None if pair is None else Remote(pair.worker, pair.compute, pair.expected_s),
+        remote=None if pair is None else Remote(pair.worker, pair.compute, pair.expected_s, pair.kind),
         hint=request.hint,
     )

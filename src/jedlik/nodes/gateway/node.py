@@ -115,7 +115,7 @@ class GatewayNode:
                 and message.step_age_s <= self._watch.hung_step_s
             ):  # the next most common: a report of nothing unusual
                 peer.view.report(message, now)
-                self._fleet.moved(peer.view)
+                self._fleet.rerank(peer.view)
                 return []
         elif isinstance(event, Consumed):
             return self._consumed(event.stream, event.position)
@@ -270,7 +270,7 @@ class GatewayNode:
                 self._tokens(peer, message, now, out)
             case Load():
                 peer.view.report(message, now)
-                self._fleet.moved(peer.view)
+                self._fleet.rerank(peer.view)
             case Facts() | Snapshot():
                 self._workers.follow(peer, message, now, out)
             case State():
@@ -289,7 +289,7 @@ class GatewayNode:
             return
         out.effects += acks_of(peer)
         for stream in take_started(peer.attempts, message, out, now):
-            if stream.errand is not None:
+            if stream.prefiller is not None:
                 self._attempts.supplied(stream, stream.handle)
             self._router.first_token(stream, now, out)
         finished = take_rest(peer.attempts, message, out)

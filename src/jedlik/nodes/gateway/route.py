@@ -3,7 +3,6 @@
 from collections import OrderedDict, defaultdict
 from collections.abc import Iterable, Sequence
 from itertools import chain, islice
-from math import inf
 
 from msgspec.structs import replace
 
@@ -19,13 +18,10 @@ from jedlik.kv.prefix import Match, PrefixIndex
 from jedlik.kv.prefix_chains import ChainCache
 from jedlik.nodes.gateway.outbox import Outbox
 from jedlik.nodes.gateway.streams import Stream
-from jedlik.routing.calibration import Calibration
-from jedlik.routing.choose import MAX_HOLDERS, MAX_IDLE, Choice, Policies, choose
-from jedlik.routing.lengths import OutputLengths
+from jedlik.routing.choose import MAX_HOLDERS, MAX_IDLE, Policies, Selection, choose
+from jedlik.routing.estimates import Calibration, ModelHistory
 from jedlik.routing.pairs import first_token_s
-from jedlik.routing.policy import Ask, Refuse
-from jedlik.routing.reach import Held
-from jedlik.routing.reuse import Reuse
+from jedlik.routing.policy import Ask, Matches, Refuse
 from jedlik.routing.view import Fleet
 
 Group = tuple[str, int]
@@ -38,15 +34,6 @@ PRESSED_S = 30.0
 
 CANDIDATE_BYTES = 600
 """The approximate size of one worker in a recorded routing decision, or of the decision itself."""
-
-
-class Learnt:
-    """What requests for one model were like lately."""
-
-    def __init__(self) -> None:
-        self.lengths = OutputLengths()
-        self.reuse = Reuse()
-        self.pressed_until = -inf
 
 
 class Router:
@@ -73,7 +60,7 @@ class Router:
         self._members: dict[str, dict[Group, int]] = {}
         """Workers by model and group."""
         self._calibrations: dict[WorkerId, Calibration] = {}
-        self._learnt: defaultdict[str, Learnt] = defaultdict(Learnt)
+        self._history: defaultdict[str, ModelHistory] = defaultdict(ModelHistory)
         """By model."""
 
     def joined(self, card: Card) -> None:
@@ -82,7 +69,7 @@ class Router:
         groups = self._members.setdefault(card.model, {})
         groups[group] = groups.get(group, 0) + 1
         self._calibrations[card.worker] = Calibration()
-        self._index.join(card.worker, card.prefix_closed, [TIERS.index(held.tier) for held in card.tiers])
+        self._index.join(card.worker, card.prefix_closed, [TIERS.index(one.tier) for one in card.tiers])
         if group not in self._chains:
             self._chains[group] = self._naming.chains(*group)
 
@@ -108,15 +95,15 @@ class Router:
         """All that a worker said of its caches has been followed."""
         return self._index.synced(worker)
 
-    def held(self, stream: Stream) -> Held:
+    def matches(self, stream: Stream) -> Matches:
         """What of a stream's history is cached, at the workers with most of it and at those with the least backlog.
 
         At all workers where the policy is offered all. Empty where the request re-uses nothing.
         """
         request = stream.request
-        held = Held({})
+        matches = Matches(cached={})
         if request.sampling.prompt_logprobs is not None and not stream.started:
-            return Held({}, alone=True)
+            return Matches(cached={}, alone=True)
         history, everyone = stream.history(), self._policies.serving.everyone
         wanted = False
         for group in self._members.get(request.model, ()):
@@ -128,19 +115,19 @@ class Router:
                 continue
             deepest = match.deepest(None if everyone else MAX_HOLDERS)
             if match.tiered:
-                _tell_tiers(held, match, deepest, block_size)
+                _add_tiers(matches, match, deepest, block_size)
             else:
                 for worker, depth in deepest.items():
-                    held.cached[worker] = depth * block_size
+                    matches.cached[worker] = depth * block_size
             least = () if everyone else islice(self.fleet.least_loaded(request.model), 2 * MAX_IDLE)
             idle = [view.card.worker for view in chain(least, islice(self.fleet.prefillers(request.model), MAX_IDLE))]
             if match.tiered:
-                _tell_tiers(held, match, idle, block_size)
+                _add_tiers(matches, match, idle, block_size)
                 continue
             for worker in idle:
                 if depth := match.depth(worker):
-                    held.cached[worker] = depth * block_size
-        return replace(held, wanted=True) if wanted else held
+                    matches.cached[worker] = depth * block_size
+        return replace(matches, wanted=True) if wanted else matches
 
     def _workers(self, model: str) -> int:
         return max(1, sum(self._members.get(model, {}).values()))
@@ -149,22 +136,22 @@ class Router:
         """Whether the prefix that was found is to be held by more workers; counts it, once for each request."""
         model = stream.request.model
         depth, holders = match.most()
-        reuse = self._learnt[model].reuse
+        reuse = self._history[model].reuse
         last = keys[depth - 1] if depth else None
         if not stream.seen:
             stream.seen = True
             reuse.observe(stream.history_tokens(), min(depth * block_size, stream.history_tokens() - 1), last)
         return last is not None and holders < reuse.share(last) * self._workers(model)
 
-    def route(self, stream: Stream, held: Held, now: float, fresh: bool) -> tuple[Choice, Routed]:
+    def route(self, stream: Stream, matches: Matches, now: float, fresh: bool) -> tuple[Selection, Routed]:
         """Choose a worker for the next attempt of a stream. `fresh`: it may be held back or refused."""
         request = stream.request
         self._turn += 1
-        choice = choose(self.fleet, self._ask(stream, held, now, fresh), held, self._policies)
-        worker, predicted = choice.chosen.worker if choice.chosen else None, choice.first_token_s
+        selection = choose(self.fleet, self._ask(stream, matches, now, fresh), matches, self._policies)
+        worker, predicted = selection.chosen.worker if selection.chosen else None, selection.first_token_s
         if worker is not None and predicted is not None:
             predicted *= self._calibrations[worker].correction
-        offer = choice.offer
+        offer = selection.offer
         if offer is not None and offer.pair is not None and offer.terms is not None and offer.pair.expected_s:
             predicted = first_token_s(offer.terms)
         routed = Routed(
@@ -174,56 +161,56 @@ class Router:
             at=now,
             prompt_tokens=count(request.prompt),
             chosen=worker,
-            unit=choice.unit,
-            candidates=choice.candidates,
+            unit=selection.unit,
+            candidates=selection.candidates,
             choice=stream.choice,
-            policy=choice.policy,
-            failure=choice.failure,
+            policy=selection.policy,
+            failure=selection.failure,
             predicted_ttft_s=predicted,
-            shadow=choice.shadow,
-            deferred=choice.held.why if choice.held else "",
-            shed=choice.held.kind if isinstance(choice.held, Refuse) else "",
+            shadow=selection.shadow,
+            deferred=selection.deferred.why if selection.deferred else "",
+            shed=selection.deferred.kind if isinstance(selection.deferred, Refuse) else "",
             waited_s=0.0 if stream.attempt else now - stream.arrived_at,
-            remote=choice.chosen.remote if choice.chosen else None,
-            compute=choice.chosen is None or choice.chosen.compute,
+            remote=selection.chosen.remote if selection.chosen else None,
+            compute=selection.chosen is None or selection.chosen.compute,
         )
-        return choice, routed
+        return selection, routed
 
     def answered(self, stream: Stream, outcome: str, tokens: int) -> None:
         """A stream has ended: what was learnt from it about the lengths of answers."""
         if outcome in WELL:
-            self._learnt[stream.request.model].lengths.observe(tokens)
+            self._history[stream.request.model].lengths.observe(tokens)
 
     def refused(self, stream: Stream, refusal: Refuse, now: float) -> None:
         """A request was not taken."""
         if refusal.pressed:
-            self._learnt[stream.request.model].pressed_until = now + PRESSED_S
+            self._history[stream.request.model].pressed_until = now + PRESSED_S
 
-    def _ask(self, stream: Stream, held: Held, now: float, fresh: bool) -> Ask:
+    def _ask(self, stream: Stream, matches: Matches, now: float, fresh: bool) -> Ask:
         request, done, config = stream.request, len(stream.output), self._config
-        learnt = self._learnt[request.model]
-        lengths = learnt.lengths
-        left = max(0, request.stopping.max_tokens - done)
+        history = self._history[request.model]
+        lengths = history.lengths
+        remaining = max(0, request.stopping.max_tokens - done)
         expected = round(lengths.mean) if request.output_hint is None else request.output_hint - done
-        promised, waited_s = config.slo_ttft_s if fresh else None, now - stream.arrived_at
+        objective_s, waited_s = config.slo_ttft_s if fresh else None, now - stream.arrived_at
         return Ask(
-            request.request_id,
-            stream.choice,
-            request.model,
-            stream.history_tokens(),
-            min(left, max(1, expected)),
-            stream.avoid,
-            request.session,
-            None if promised is None else promised - waited_s,
-            config.slo_itl_s,
-            waited_s,
-            lengths,
-            config.shed and learnt.reuse.known,
-            now < learnt.pressed_until,
-            0.0 if held.wanted else learnt.reuse.times,
-            not fresh,
-            held.alone,
-            self._turn,
+            request_id=request.request_id,
+            choice=stream.choice,
+            model=request.model,
+            history_tokens=stream.history_tokens(),
+            output_tokens=min(remaining, max(1, expected)),
+            avoid=stream.avoid,
+            session=request.session,
+            ttft_s=None if objective_s is None else objective_s - waited_s,
+            itl_s=config.slo_itl_s,
+            waited_s=waited_s,
+            lengths=lengths,
+            shed=config.shed and history.reuse.known,
+            pressed=now < history.pressed_until,
+            reuse=0.0 if matches.wanted else history.reuse.times,
+            taken=not fresh,
+            alone=matches.alone,
+            turn=self._turn,
         )
 
     def first_token(self, stream: Stream, now: float, out: Outbox) -> None:
@@ -290,12 +277,12 @@ class Router:
             calibration.check()
 
 
-def _tell_tiers(held: Held, match: Match, workers: Iterable[WorkerId], block_size: int) -> None:
+def _add_tiers(matches: Matches, match: Match, workers: Iterable[WorkerId], block_size: int) -> None:
     """What these workers hold on their devices and beyond."""
     for worker in workers:
         tiers = match.tiers(worker)
         if tiers:
-            held.tiers[worker] = tuple([(TIERS[tier], depth * block_size) for tier, depth in tiers])
+            matches.tiers[worker] = tuple([(TIERS[tier], depth * block_size) for tier, depth in tiers])
         device = match.depth(worker)
         if tiers or device:
-            held.cached[worker] = device * block_size
+            matches.cached[worker] = device * block_size

@@ -23,7 +23,6 @@ class Stream:
         "avoid",
         "cached_tokens",
         "choice",
-        "errand",
         "first_token_at",
         "handle",
         "id",
@@ -32,6 +31,7 @@ class Stream:
         "output",
         "park_until",
         "peer",
+        "prefiller",
         "queued_s",
         "reason",
         "request",
@@ -75,7 +75,7 @@ class Stream:
         """Of the same: what is predicted for all else."""
         self.tried: WorkerView | None = None
         """Whose step model that is; None: of nobody alone."""
-        self.errand: WorkerView | None = None
+        self.prefiller: WorkerView | None = None
         """Who prefills for its present attempt."""
 
     def history(self) -> bytes:

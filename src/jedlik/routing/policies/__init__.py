@@ -1,1 +1,1 @@
-"""Ways to choose a worker, one small pure module each; `named` finds them by name. Prose: `docs/routing.md`."""
+"""Ways to choose a worker: the default, published rules and plug-in files. `named` finds them by name."""

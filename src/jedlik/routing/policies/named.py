@@ -1,41 +1,32 @@
-"""Policies by name."""
+"""Routing policies by name."""
 
 from collections.abc import Callable
 from difflib import get_close_matches
 
 from jedlik.core.errors import ConfigError
-from jedlik.routing.policies.aibrix import AIBrix
-from jedlik.routing.policies.dynamo import Dynamo
+from jedlik.routing.policies import published
 from jedlik.routing.policies.jedlik import Jedlik
-from jedlik.routing.policies.least_loaded import LeastLoaded
-from jedlik.routing.policies.lmetric import LMetric
-from jedlik.routing.policies.power_of_two import PowerOfTwo
-from jedlik.routing.policies.predicted_ttft import PredictedTTFT
-from jedlik.routing.policies.random_choice import RandomChoice
-from jedlik.routing.policies.round_robin import RoundRobin
-from jedlik.routing.policies.session import Session
-from jedlik.routing.policies.sglang import SGLang
 from jedlik.routing.policy import Policy
 
 DEFAULT = "jedlik"
 POLICIES: dict[str, Callable[[], Policy]] = {
     "jedlik": Jedlik,
-    "round_robin": RoundRobin,
-    "random": RandomChoice,
-    "power_of_two": PowerOfTwo,
-    "least_loaded": LeastLoaded,
-    "session": Session,
-    "dynamo": Dynamo,
-    "sglang": SGLang,
-    "aibrix": AIBrix,
-    "lmetric": LMetric,
-    "predicted_ttft": PredictedTTFT,
+    "round_robin": published.RoundRobin,
+    "random": published.RandomChoice,
+    "power_of_two": published.PowerOfTwo,
+    "least_loaded": published.LeastLoaded,
+    "session": published.Session,
+    "dynamo": published.DynamoCost,
+    "sglang": published.SGLang,
+    "aibrix": published.AIBrix,
+    "lmetric": published.LMetric,
+    "predicted_ttft": published.PredictedTTFT,
 }
-"""Each call makes a fresh one: policies may keep state."""
+"""Each call makes a fresh policy: policies may keep state."""
 
 
 def make(name: str = DEFAULT) -> Policy:
-    """The policy of this name. Raises ConfigError with the nearest one."""
+    """Return a policy of this name. Raises ConfigError with the nearest name."""
     made = POLICIES.get(name)
     if made is not None:
         return made()

@@ -1,4 +1,4 @@
-"""A policy of a user's own, kept to the contract: what it answers is checked, so that nonsense is an exception here.
+"""A user's own policy, kept to the contract: what it answers is checked, so that nonsense becomes an exception here.
 
 `choose` turns the exception into the default's choice. Not promised: anything about code that never returns.
 """
@@ -20,7 +20,7 @@ class Nonsense(Exception):
 
 
 class Plugged:
-    """Around an object that has `MEMBERS`."""
+    """A policy around an object that has `MEMBERS`."""
 
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
@@ -30,13 +30,13 @@ class Plugged:
     def filter(self, offers: Sequence[Offer], ask: Ask) -> Sequence[Offer] | Wait | Refuse:
         answer = _answer(self._policy.filter, tuple(offers), ask)
         if isinstance(answer, Wait | Refuse):
-            return _held(answer, ask)
-        kept = list(answer)
-        if not kept:
-            raise Nonsense("filter left nobody")
-        if not {id(offer) for offer in kept} <= {id(offer) for offer in offers}:
+            return _checked(answer, ask)
+        chosen = list(answer)
+        if not chosen:
+            raise Nonsense("filter returned no worker")
+        if not {id(offer) for offer in chosen} <= {id(offer) for offer in offers}:
             raise Nonsense("filter returned something that was not offered")
-        return kept
+        return chosen
 
     def score(self, offers: Sequence[Offer], ask: Ask) -> list[dict[str, float]]:
         parts = list(_answer(self._policy.score, tuple(offers), ask))
@@ -64,8 +64,8 @@ def _answer(asked: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         raise Nonsense(f"{type(error).__name__}: {error}") from error
 
 
-def _held(answer: Wait | Refuse, ask: Ask) -> Wait | Refuse:
-    """A time that passes, for a request that can still be held back."""
+def _checked(answer: Wait | Refuse, ask: Ask) -> Wait | Refuse:
+    """Return the answer if its time passes and the request can still wait or be refused."""
     seconds = answer.seconds if isinstance(answer, Wait) else answer.retry_after_s
     if ask.taken:
         raise Nonsense("filter would hold back a request that was taken in already")
@@ -75,7 +75,7 @@ def _held(answer: Wait | Refuse, ask: Ask) -> Wait | Refuse:
 
 
 def _terms(terms: object) -> dict[str, float]:
-    """As plain numbers, which can be kept and sent."""
+    """Return the terms as plain numbers, which can be stored and sent."""
     if not isinstance(terms, Mapping):
         raise Nonsense(f"score gave {type(terms).__name__} where a dict of terms belongs")
     plain = {str(name): float(value) for name, value in terms.items()}
