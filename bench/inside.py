@@ -25,7 +25,7 @@ from jedlik.core.requests import Request, Sampling, Stopping
 from jedlik.core.step import Step, StepDone
 from jedlik.core.tokens import pack
 from jedlik.kv.hashing import BlockHasher, hash_check
-from jedlik.kv.naming import Naming
+from jedlik.kv.prefix_chains import Naming
 from jedlik.nodes.gateway.node import GatewayNode
 from jedlik.nodes.worker.node import WorkerNode
 

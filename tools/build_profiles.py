@@ -19,8 +19,7 @@ import msgspec
 import numpy as np
 import yaml
 
-from jedlik.perf.linear import PhaseCosts, Point, mean_error, phases
-from jedlik.perf.phases import PhaseModel
+from jedlik.perf.linear import PhaseCosts, PhaseModel, Point, mean_error, phases
 from jedlik.perf.profile import Profile, model
 from jedlik.perf.roofline import Gpu, kv_gpu_bytes, kv_tokens
 from jedlik.perf.step import StepShape, chunk_pairs

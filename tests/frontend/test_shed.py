@@ -15,7 +15,7 @@ from jedlik.core.ids import GatewayId, RequestId, WorkerId
 from jedlik.core.protocol import Card, Load, Snapshot, StepCosts
 from jedlik.frontend.port import DeliverTo
 from jedlik.kv.hashing import hash_check
-from jedlik.kv.naming import Naming
+from jedlik.kv.prefix_chains import Naming
 from jedlik.nodes.gateway.node import GatewayNode
 
 KEY = b"cluster key"

@@ -12,10 +12,9 @@ from jedlik.core.ids import BlockId, BlockIndex
 from jedlik.core.moves import StoredRun
 from jedlik.core.protocol import Evicted, Stored
 from jedlik.core.tokens import pack
-from jedlik.kv.eviction import OrderName
+from jedlik.kv.eviction import OrderName, Run
 from jedlik.kv.hashing import BlockHasher, key_of
 from jedlik.kv.pool import BlockPool
-from jedlik.kv.runs import Run
 
 ORDERS: tuple[OrderName, ...] = ("lru", "s3fifo")
 TOKENS = st.lists(st.integers(0, 1), max_size=6)

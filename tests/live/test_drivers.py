@@ -20,7 +20,7 @@ from jedlik.core.step import Step, StepDone
 from jedlik.core.tokens import pack
 from jedlik.engines.simulated import CAPABILITIES, DEFAULT_COSTS, SimulatedEngine
 from jedlik.kv.hashing import BlockHasher, hash_check
-from jedlik.kv.naming import Naming
+from jedlik.kv.prefix_chains import Naming
 from jedlik.live.gateway import GatewayDriver
 from jedlik.live.links import Cluster, WorkerLinks
 from jedlik.live.worker import WorkerDriver
@@ -47,7 +47,7 @@ class Heard:
 
     def __init__(self) -> None:
         self.facts: list[Fact] = []
-        self.lost: list[WorkerId] = []
+        self.gone: list[WorkerId] = []
         self.kicks: list[tuple[WorkerId, bool]] = []
 
     def fact(self, fact: Fact) -> None:
@@ -59,8 +59,8 @@ class Heard:
     def counters(self, worker: WorkerId, counters: Counters) -> None:
         """Not looked at."""
 
-    def left(self, worker: WorkerId) -> None:
-        self.lost.append(worker)
+    def lost(self, worker: WorkerId) -> None:
+        self.gone.append(worker)
 
     def delivered(self, deliver: Deliver, now: float) -> None:
         """Not looked at."""
@@ -172,7 +172,7 @@ def test_a_worker_that_leaves_is_lost_once_and_found_again() -> None:
             await end(worker_task)
             server.close()
             await until(lambda: not gateway.cards())
-            assert heard.lost == [WorkerId("w@1")] * round_number
+            assert heard.gone == [WorkerId("w@1")] * round_number
         await end(gateway_task)
 
     run(scenario)
@@ -275,7 +275,7 @@ def test_a_worker_whose_engine_failed_stops_running() -> None:
         gateway.send(Arrived(request(20)))
         with pytest.raises(PeerError, match="no memory"):
             await tasks[0]
-        await until(lambda: heard.lost)
+        await until(lambda: heard.gone)
         await end(*tasks)
         server.close()
 

@@ -32,8 +32,7 @@ from jedlik.core.protocol import (
 from jedlik.core.requests import Request, Sampling, Stopping
 from jedlik.core.tokens import pack
 from jedlik.kv.hashing import BlockHasher, hash_check
-from jedlik.kv.naming import Naming
-from jedlik.kv.prefix_chains import ChainCache
+from jedlik.kv.prefix_chains import ChainCache, Naming
 from jedlik.nodes.gateway.node import GatewayNode
 
 KEY = b"cluster key"

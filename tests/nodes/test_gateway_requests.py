@@ -31,7 +31,7 @@ from jedlik.core.events import Abandoned, Arrived, Consumed, Cut, Drain, FromWor
 from jedlik.core.facts import Answered, Routed, Suspected
 from jedlik.core.ids import GatewayId, Handle, RequestId, StreamId, WorkerId
 from jedlik.core.protocol import Ack, Cancel, State, StepCosts, Tokens
-from jedlik.kv.naming import Naming
+from jedlik.kv.prefix_chains import Naming
 from jedlik.nodes.gateway.node import GatewayNode
 
 EOS_TOKEN = 2

@@ -12,7 +12,7 @@ from jedlik.core.facts import FirstToken, Routed
 from jedlik.core.ids import GatewayId, RequestId, WorkerId
 from jedlik.core.protocol import Snapshot
 from jedlik.core.requests import Request
-from jedlik.kv.naming import Naming
+from jedlik.kv.prefix_chains import Naming
 from jedlik.nodes.gateway.node import GatewayNode
 from jedlik.routing.estimates import MIN_SAMPLES
 from jedlik.routing.policies.named import make

@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 from msgspec.structs import astuple
 
 from jedlik.core.protocol import StepCosts
-from jedlik.perf.linear import PhaseCosts, Point, mean_error, nearest, non_negative, phases
-from jedlik.perf.phases import PhaseModel
+from jedlik.perf.linear import PhaseCosts, PhaseModel, Point, mean_error, nearest, non_negative, phases
 from jedlik.perf.step import StepShape, chunk_pairs, shape_s
 
 COSTS = PhaseCosts(

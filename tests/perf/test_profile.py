@@ -4,8 +4,7 @@ import msgspec
 import pytest
 
 from jedlik.core.errors import ConfigError
-from jedlik.perf.linear import PhaseCosts
-from jedlik.perf.phases import PhaseModel
+from jedlik.perf.linear import PhaseCosts, PhaseModel
 from jedlik.perf.profile import Profile, from_json, model, to_json
 from jedlik.perf.table import Table, TableModel
 

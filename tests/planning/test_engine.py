@@ -9,9 +9,8 @@ from msgspec.structs import astuple, replace
 
 from jedlik.core.plans import WorkerSeen
 from jedlik.core.protocol import StepCosts
-from jedlik.perf.linear import PhaseCosts
+from jedlik.perf.linear import PhaseCosts, PhaseModel
 from jedlik.perf.model import LinearModel, StepModel
-from jedlik.perf.phases import PhaseModel
 from jedlik.perf.step import StepShape, chunk_pairs
 from jedlik.planning.engine import CREDIBLE, CROOKED, Engine, Kind, Lengths, Mix, engine_of, mix_of
 from jedlik.planning.lengths import bucket_of, middle

@@ -10,7 +10,7 @@ from jedlik.core.facts import Answered, Candidate, FirstToken, Migrated, Routed,
 from jedlik.core.ids import Handle, RequestId, StreamId, WorkerId
 from jedlik.core.plans import Promise
 from jedlik.core.protocol import Load, Tokens
-from jedlik.telemetry.gateway import GatewayTelemetry
+from jedlik.telemetry.gateway import GatewayMonitor
 from jedlik.telemetry.log import Log
 from jedlik.telemetry.metrics import OUTCOMES, SHED, GatewayMetrics
 
@@ -116,7 +116,7 @@ def test_worker_gauges_follow_load_reports_and_go_with_the_worker() -> None:
     assert found['jedlik_kv_cache_usage_ratio{worker="worker-0"}'] == 0.25
     assert found['jedlik_step_seconds{worker="worker-0"}'] == 0.01
     assert found['jedlik_worker_output_tokens_total{worker="worker-0"}'] == 0
-    metrics.left(WorkerId("worker-0@a"))
+    metrics.lost(WorkerId("worker-0@a"))
     assert 'jedlik_requests_running{worker="worker-0"}' not in values(metrics)
 
 
@@ -127,7 +127,7 @@ def test_one_line_a_request_in_both_formats() -> None:
     ):
         stream = StringIO()
         log = Log("gateway", "json" if form == "json" else "human", stream, lambda: 0.5)
-        telemetry = GatewayTelemetry(GatewayMetrics(dict), log, log_requests=True)
+        telemetry = GatewayMonitor(GatewayMetrics(dict), log, log_requests=True)
         telemetry.fact(Migrated(RequestId("r"), 2, 7, "worker lost"))
         telemetry.fact(answered("stop"))
         migrated, line = stream.getvalue().splitlines()
@@ -208,13 +208,13 @@ def test_calibration_is_told_per_worker_and_goes_with_it() -> None:
     assert found['jedlik_ttft_calibration_ratio{worker="worker-0"}'] == 1.8
     assert found['jedlik_ttft_predicted_over_observed_ratio_bucket{le="0.5"}'] == 1
     assert found['jedlik_ttft_predicted_over_observed_ratio_bucket{le="1"}'] == 2
-    metrics.left(WorkerId("worker-0@a"))
+    metrics.lost(WorkerId("worker-0@a"))
     assert 'jedlik_ttft_calibration_ratio{worker="worker-0"}' not in values(metrics)
 
 
 def test_a_policy_that_fails_is_counted_each_time_and_told_once() -> None:
     stream, metrics = StringIO(), GatewayMetrics(dict)
-    telemetry = GatewayTelemetry(metrics, Log("gateway", "human", stream, lambda: 0.5), log_requests=True)
+    telemetry = GatewayMonitor(metrics, Log("gateway", "human", stream, lambda: 0.5), log_requests=True)
     for _ in range(3):
         telemetry.fact(routed(failure="policy mine failed: oh"))
         telemetry.fact(routed(shadow(None, "policy dynamo failed: ah")))
@@ -273,7 +273,7 @@ def test_requests_are_held_against_what_was_promised() -> None:
 
 def test_tokens_are_counted_by_the_worker_they_came_from_or_went_to() -> None:
     metrics = GatewayMetrics(dict)
-    telemetry = GatewayTelemetry(metrics, Log("gateway", "human", StringIO(), lambda: 0.5), log_requests=False)
+    telemetry = GatewayMonitor(metrics, Log("gateway", "human", StringIO(), lambda: 0.5), log_requests=False)
     telemetry.heard(WorkerId("a@1"), Tokens(step=1, handles=[Handle(1), Handle(2)], tokens=[7, 8]))
     telemetry.heard(WorkerId("a@2"), Tokens(step=1, handles=[Handle(1)], tokens=[7, 8, 9], each=3))
     rows = (

@@ -10,8 +10,7 @@ from pathlib import Path
 import msgspec
 
 from jedlik.core.config import FleetConfig, PoolConfig
-from jedlik.core.errors import ConfigError
-from jedlik.core.nearest import nearest
+from jedlik.core.errors import ConfigError, did_you_mean
 from jedlik.perf.profile import Profile
 from jedlik.profiles import catalogue
 from jedlik.serve import fleet as fleets
@@ -130,7 +129,7 @@ def _of_model(model: str) -> list[str]:
     if not found:
         known = sorted({catalogue.lookup(name).model for name in catalogue.names()})
         raise ConfigError(
-            f"there are no profiles of model {model!r}{nearest(model, known)}; known are {', '.join(known)}; "
+            f"there are no profiles of model {model!r}{did_you_mean(model, known)}; known are {', '.join(known)}; "
             "rooflines and files can be named with --profiles"
         )
     return found

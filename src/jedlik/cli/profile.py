@@ -19,9 +19,8 @@ from jedlik.cli.show import say
 from jedlik.core.config import Device, Dtype, ServeConfig, WorkerConfig
 from jedlik.core.errors import ConfigError
 from jedlik.models.files import ModelFiles
-from jedlik.perf.linear import PhaseCosts, Point, mean_error, phases
+from jedlik.perf.linear import PhaseCosts, PhaseModel, Point, mean_error, phases
 from jedlik.perf.model import StepModel
-from jedlik.perf.phases import PhaseModel
 from jedlik.perf.profile import Profile, model, to_json
 from jedlik.perf.step import StepShape
 from jedlik.perf.table import table_of

@@ -3,6 +3,8 @@
 Expected outcomes are return values (a `Fault` in an effect); exceptions are for callers' mistakes and our own.
 """
 
+import difflib
+from collections.abc import Iterable
 from typing import Literal
 
 import msgspec
@@ -44,3 +46,9 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     param: str | None = None
     code: str | None = None
     retry_after_s: float | None = None
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """`; did you mean ...?`, if something is near."""
+    match = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f"; did you mean {match[0]!r}?" if match else ""

@@ -34,8 +34,8 @@ class Defaults(msgspec.Struct, frozen=True, kw_only=True):
     def within(self, able: frozenset[str]) -> "Defaults":
         """The same without what workers that can do `able` do not honour; without temperature they are greedy."""
         lacking = {name for name in ("top_p", "top_k", "min_p", "repetition_penalty") if name not in able}
-        kept = {name: getattr(self, name) for name in self.__struct_fields__ if name not in lacking}
-        return Defaults(**kept | ({} if "temperature" in able else {"temperature": 0.0}))
+        supported = {name: getattr(self, name) for name in self.__struct_fields__ if name not in lacking}
+        return Defaults(**supported | ({} if "temperature" in able else {"temperature": 0.0}))
 
 
 OPENAI = Defaults()

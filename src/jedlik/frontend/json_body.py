@@ -13,8 +13,7 @@ from typing import Generic, TypeVar
 import msgspec
 from msgspec import inspect
 
-from jedlik.core.errors import RequestError
-from jedlik.core.nearest import nearest
+from jedlik.core.errors import RequestError, did_you_mean
 from jedlik.frontend.turns import Steps
 
 T = TypeVar("T")
@@ -102,7 +101,7 @@ class _SecondLook:
                 settled[name] = self.settle(item, field.type, _join(path, name))
             elif item is not None:
                 at = _join(path, name)
-                what = f"{at} is not supported{nearest(name[:MOST_NAME_CHARS], known) or '.'}"
+                what = f"{at} is not supported{did_you_mean(name[:MOST_NAME_CHARS], known) or '.'}"
                 raise RequestError(what, param=at, code="unknown_parameter")
         for name, field in known.items():
             if field.required and name not in settled:

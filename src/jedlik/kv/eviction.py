@@ -10,8 +10,7 @@ from collections import OrderedDict
 from collections.abc import Collection
 from typing import Literal, Protocol
 
-from jedlik.core.ids import BlockId
-from jedlik.kv.runs import Run
+from jedlik.core.ids import BlockId, BlockIndex
 
 OrderName = Literal["lru", "s3fifo"]
 
@@ -20,6 +19,19 @@ SMALL_SHARE = 0.1
 DROPPED = -1
 MOST_HITS = 4
 """The first takes a run to the main queue, each further one spares it once."""
+
+
+class Run:
+    """Named blocks in a row. A sequence that holds any of them holds them all, and every run above."""
+
+    __slots__ = ("blocks", "children", "hits", "ids", "parent", "refs")
+
+    def __init__(self, ids: list[BlockId], blocks: list[BlockIndex], parent: "Run | None", refs: int) -> None:
+        self.ids, self.blocks, self.parent, self.refs = ids, blocks, parent, refs
+        self.children: dict[BlockId, Run] = {}
+        """By their first id."""
+        self.hits = 0
+        """How often it was asked for since it came; an order of eviction may take some away."""
 
 
 class Order(Protocol):
@@ -66,9 +78,9 @@ class Lru:
 
     def evict(self, most: int) -> tuple[Run, int]:
         run = next(iter(self._runs))
-        kept = len(run.ids) - most
-        if kept > 0:
-            return run, kept
+        remaining = len(run.ids) - most
+        if remaining > 0:
+            return run, remaining
         del self._runs[run]
         return run, 0
 
@@ -132,14 +144,14 @@ class S3Fifo:
     def evict(self, most: int) -> tuple[Run, int]:
         run = self._victim()
         queue = self._queue(run)
-        kept = max(0, len(run.ids) - most)
+        remaining = max(0, len(run.ids) - most)
         if queue is self._small:
-            self._remember(run.ids[kept], len(run.ids) - kept)
-        if kept:
-            queue.blocks -= len(run.ids) - kept
+            self._remember(run.ids[remaining], len(run.ids) - remaining)
+        if remaining:
+            queue.blocks -= len(run.ids) - remaining
         else:
             queue.remove(run)
-        return run, kept
+        return run, remaining
 
     def _victim(self) -> Run:
         """The next of its queue, or what follows it in its chain: that is not kept without it."""

@@ -13,9 +13,8 @@ from jedlik.core.errors import Bug
 from jedlik.core.ids import BlockId, BlockIndex
 from jedlik.core.moves import StoredRun
 from jedlik.core.protocol import Evicted, Stored
-from jedlik.kv.eviction import OrderName, order_of
+from jedlik.kv.eviction import OrderName, Run, order_of
 from jedlik.kv.hashing import key_of, keys_of, shared_length
-from jedlik.kv.runs import Run
 
 DIGEST_MASK = (1 << 64) - 1
 
@@ -57,15 +56,15 @@ class BlockPool:
 
     def match(self, ids: Sequence[BlockId]) -> tuple[int, int]:
         """How many of a chain's first blocks are here, and how many of those somebody holds already."""
-        found = held = 0
+        found = referenced = 0
         while found < len(ids) and (run := self._heads.get(ids[found])) is not None:
             shared = shared_length(run.ids, 0, ids, found)
             found += shared
             if run.refs:
-                held += shared
+                referenced += shared
             if shared < len(run.ids):
                 break
-        return found, held
+        return found, referenced
 
     def share(self, above: Run | None, ids: Sequence[BlockId]) -> tuple[Run | None, list[BlockIndex]]:
         """Hold as many of a chain's next blocks as are here, after `above`, which the caller holds (None: the first).
@@ -261,16 +260,16 @@ class BlockPool:
         """Take blocks from the end of the run whose turn it is."""
         return self._unname(*self._order.evict(most))
 
-    def _unname(self, run: Run, kept: int) -> list[BlockIndex]:
-        """Forget an unheld run's blocks but for the first `kept`, and tell; returns them, the last one first."""
+    def _unname(self, run: Run, keep: int) -> list[BlockIndex]:
+        """Forget an unheld run's blocks but for the first `keep`, and tell; returns them, the last one first."""
         if run.children:
             raise Bug("a run is to be evicted before what follows it")
         self.version += 1
-        taken, keys = run.blocks[kept:], keys_of(b"".join(run.ids[kept:]))
+        taken, keys = run.blocks[keep:], keys_of(b"".join(run.ids[keep:]))
         taken.reverse()
         keys.reverse()
-        if kept:
-            del run.ids[kept:], run.blocks[kept:]
+        if keep:
+            del run.ids[keep:], run.blocks[keep:]
         else:
             del self._heads[run.ids[0]]
             del (self._roots if run.parent is None else run.parent.children)[run.ids[0]]

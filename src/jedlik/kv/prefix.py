@@ -11,8 +11,7 @@ from collections.abc import Mapping, Sequence
 from jedlik.core.errors import Bug
 from jedlik.core.ids import WorkerId
 from jedlik.core.protocol import Evicted, Facts, Snapshot, Stored
-from jedlik.kv.prefix_blocks import ClosedBlocks
-from jedlik.kv.prefix_open import OpenBlocks
+from jedlik.kv.prefix_blocks import ClosedBlocks, OpenBlocks
 
 SWEEP_RUNS = 64
 """Runs of blocks looked at per call of `sweep`."""

@@ -5,10 +5,14 @@ change or chains fork, and a bisection in the last run. Blocks are forgotten lea
 run whose parent is not held here (forgotten for the budget) is left out for the same reason.
 """
 
+from collections import OrderedDict
 from collections.abc import Sequence
 
 from jedlik.kv.hashing import shared_length
-from jedlik.kv.prefix_runs import Run, RunForest
+from jedlik.kv.prefix_runs import IndexRun, RunForest
+
+OPEN_BLOCK_BYTES = 240
+"""What a block costs: key, entry and place in the order."""
 
 
 class ClosedBlocks:
@@ -52,7 +56,7 @@ class ClosedBlocks:
                 above, _ = forest.cut(above, above.keys.index(before) + 1)
             forest.grow(above, keys[at:], bit)
 
-    def _join_around(self, run: Run) -> Run:
+    def _join_around(self, run: IndexRun) -> IndexRun:
         """Undo cuts that no longer divide anything; returns the run that now has this one's last block."""
         key = run.keys[-1]
         self.forest.join(run)
@@ -98,7 +102,7 @@ class ClosedBlocks:
             spans.append((depth, mask))
         return spans
 
-    def _path(self, keys: Sequence[int]) -> tuple[list[Run], int]:
+    def _path(self, keys: Sequence[int]) -> tuple[list[IndexRun], int]:
         """The runs that a prompt goes through, first to last, and how many of its blocks they cover.
 
         From its last block upwards if that is known, else forward: a block found has all before it in common.
@@ -131,5 +135,65 @@ def _from_end(run: list[int], keys: Sequence[int], at: int) -> int:
     return count
 
 
-def _held_below(run: Run, bit: int) -> bool:
+def _held_below(run: IndexRun, bit: int) -> bool:
     return any(child.mask & bit for child in run.children.values())
+
+
+class OpenBlocks:
+    """BlockKey -> bit set of holders, without order. Same calls as `ClosedBlocks`."""
+
+    def __init__(self) -> None:
+        self._masks: OrderedDict[int, int] = OrderedDict()
+        self._unswept: list[int] = []
+
+    def __len__(self) -> int:
+        return len(self._masks)
+
+    def holders(self, key: int) -> int:
+        """Bits of the workers that hold a block."""
+        return self._masks.get(key, 0)
+
+    def store(self, bit: int, keys: Sequence[int]) -> None:
+        for key in keys:
+            self._masks[key] = self._masks.get(key, 0) | bit
+
+    def begin_sweep(self) -> None:
+        self._unswept = list(self._masks)
+
+    def sweep(self, blocks: int, dead: int) -> bool:
+        """Take the bits `dead` out of the next few blocks. True when all are done."""
+        self.evict(dead, self._unswept[-blocks:])
+        del self._unswept[-blocks:]
+        return not self._unswept
+
+    def evict(self, bits: int, keys: Sequence[int]) -> None:
+        """Take bits out of these blocks; unknown ones are a no-op."""
+        for key in keys:
+            rest = self._masks.get(key, 0) & ~bits
+            if rest:
+                self._masks[key] = rest
+            else:
+                self._masks.pop(key, None)
+
+    def match(self, keys: Sequence[int], alive: int) -> list[tuple[int, int]]:
+        """(depth in blocks, bits that end there), deepest last."""
+        spans: list[tuple[int, int]] = []
+        mask = alive
+        for depth, key in enumerate(keys):
+            now = self._masks.get(key, 0) & mask
+            if now != mask:
+                if depth:
+                    spans.append((depth, mask & ~now))
+                mask = now
+            if not mask:
+                return spans
+        return [*spans, (len(keys), mask)] if keys else spans
+
+    def size_bytes(self) -> int:
+        """Memory, roughly."""
+        return len(self._masks) * OPEN_BLOCK_BYTES
+
+    def trim(self, budget_bytes: int) -> None:
+        """Forget the oldest until the budget holds."""
+        while self._masks and self.size_bytes() > budget_bytes:
+            self._masks.popitem(last=False)

@@ -9,11 +9,13 @@ from collections import OrderedDict
 
 from jedlik.core.ids import BlockId
 from jedlik.core.tokens import TOKEN_BYTES
-from jedlik.kv.hashing import ID_BYTES, BlockHasher, keys_of
+from jedlik.kv.hashing import ID_BYTES, BlockHasher, hash_check, keys_of
 
 SEGMENT_BLOCKS = 16
 SEGMENT_EXTRA_BYTES = 250
 """Objects and table entries of one segment, beside its bytes."""
+CHAIN_BYTES = 16 << 20
+"""Budget, for each model revision and block size, of the names of blocks of prompts seen before."""
 MAX_ROOTS = 1024
 MAX_ROOT_NAMES = 256
 """Longer (tenant, salt) are not kept: clients choose salts."""
@@ -70,3 +72,15 @@ class ChainCache:
                 if len(self._roots) > MAX_ROOTS:
                     self._roots.popitem(last=False)
         return root
+
+
+class Naming:
+    """Of one cluster key. `check` is what workers must show to be understood."""
+
+    def __init__(self, cluster_key: bytes) -> None:
+        self._key = cluster_key
+        self.check = hash_check(cluster_key)
+
+    def chains(self, revision: str, block_size: int) -> ChainCache:
+        """What names the prompts of one group of workers; called once for each group."""
+        return ChainCache(BlockHasher(self._key, revision, block_size), CHAIN_BYTES)

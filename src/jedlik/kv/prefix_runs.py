@@ -17,16 +17,16 @@ BLOCK_BYTES, RUN_BYTES = 120, 560
 MAX_SHARED_MASKS = 1 << 14
 
 
-class Run:
+class IndexRun:
     """Blocks in a row. All of them are held by the workers whose bits are in `mask`."""
 
     __slots__ = ("children", "keys", "mask", "parent")
 
-    def __init__(self, keys: list[int], mask: int, parent: "Run | None") -> None:
+    def __init__(self, keys: list[int], mask: int, parent: "IndexRun | None") -> None:
         self.keys = keys
         self.mask = mask
         self.parent = parent
-        self.children: dict[int, Run] = {}
+        self.children: dict[int, IndexRun] = {}
         """By their first key."""
 
 
@@ -34,17 +34,17 @@ class RunForest:
     """Runs by block, and what keeps them few and findable."""
 
     def __init__(self) -> None:
-        self.by_key: dict[int, Run] = {}
-        self._runs: dict[Run, None] = {}
-        self._leaves: OrderedDict[Run, None] = OrderedDict()
-        self._unswept: list[Run] = []
+        self.by_key: dict[int, IndexRun] = {}
+        self._runs: dict[IndexRun, None] = {}
+        self._leaves: OrderedDict[IndexRun, None] = OrderedDict()
+        self._unswept: list[IndexRun] = []
         self._masks: dict[int, int] = {}
 
     def __len__(self) -> int:
         """Blocks."""
         return len(self.by_key)
 
-    def __iter__(self) -> Iterator[Run]:
+    def __iter__(self) -> Iterator[IndexRun]:
         return iter(self._runs)
 
     def size_bytes(self) -> int:
@@ -57,14 +57,14 @@ class RunForest:
             self._masks.clear()
         return self._masks.setdefault(mask, mask)
 
-    def grow(self, above: Run | None, keys: list[int], mask: int) -> None:
+    def grow(self, above: IndexRun | None, keys: list[int], mask: int) -> None:
         """New blocks after the end of `above` (None: a first block)."""
         if above is not None and above.mask == mask and not above.children:
             above.keys += keys
             self._leaves.move_to_end(above)
             self.by_key.update(dict.fromkeys(keys, above))
             return
-        run = Run(keys, mask, above)
+        run = IndexRun(keys, mask, above)
         self._runs[run] = None
         self._leaves[run] = None
         self.by_key.update(dict.fromkeys(keys, run))
@@ -72,18 +72,18 @@ class RunForest:
             above.children[keys[0]] = run
             self._leaves.pop(above, None)
 
-    def cut(self, run: Run, length: int) -> tuple[Run, Run]:
+    def cut(self, run: IndexRun, length: int) -> tuple[IndexRun, IndexRun]:
         """Make two runs of one, the first with `length` blocks. Returns (first, second)."""
         if not 0 < length < len(run.keys):
             raise Bug(f"a run of {len(run.keys)} blocks can't be cut after {length}")
         if length <= len(run.keys) - length + len(run.children):
-            head, tail = Run(run.keys[:length], run.mask, run.parent), run
+            head, tail = IndexRun(run.keys[:length], run.mask, run.parent), run
             del tail.keys[:length]
             self._register(head)
             if head.parent is not None:
                 head.parent.children[head.keys[0]] = head
         else:
-            head, tail = run, Run(run.keys[length:], run.mask, run)
+            head, tail = run, IndexRun(run.keys[length:], run.mask, run)
             del head.keys[length:]
             self._register(tail)
             tail.children, head.children = head.children, tail.children
@@ -96,13 +96,13 @@ class RunForest:
         tail.parent = head
         return head, tail
 
-    def _register(self, run: Run) -> None:
+    def _register(self, run: IndexRun) -> None:
         self._runs[run] = None
         self.by_key.update(dict.fromkeys(run.keys, run))
         if self._unswept:
             self._unswept.append(run)
 
-    def join(self, upper: Run | None) -> None:
+    def join(self, upper: IndexRun | None) -> None:
         """Make a run and its only child one again, if the same workers hold them."""
         if upper is None or len(upper.children) != 1:
             return
@@ -114,7 +114,7 @@ class RunForest:
         else:
             self._absorb_upper(upper, lower)
 
-    def _absorb_lower(self, upper: Run, lower: Run) -> None:
+    def _absorb_lower(self, upper: IndexRun, lower: IndexRun) -> None:
         upper.keys += lower.keys
         upper.children = lower.children
         for child in upper.children.values():
@@ -125,7 +125,7 @@ class RunForest:
             del self._leaves[lower]
             self._leaves[upper] = None
 
-    def _absorb_upper(self, upper: Run, lower: Run) -> None:
+    def _absorb_upper(self, upper: IndexRun, lower: IndexRun) -> None:
         lower.keys[:0] = upper.keys
         lower.parent = upper.parent
         if upper.parent is not None:
@@ -133,7 +133,7 @@ class RunForest:
         self.by_key.update(dict.fromkeys(upper.keys, lower))
         del self._runs[upper]
 
-    def shorten(self, run: Run, count: int) -> None:
+    def shorten(self, run: IndexRun, count: int) -> None:
         """Forget the last `count` blocks of a run without children."""
         if count >= len(run.keys):
             self.remove(run)
@@ -143,10 +143,10 @@ class RunForest:
             del by_key[key]
         del run.keys[-count:]
 
-    def remove(self, run: Run) -> None:
+    def remove(self, run: IndexRun) -> None:
         """Forget a run without children, and those above it that nobody holds and nothing follows."""
         by_key = self.by_key
-        above: Run | None = run
+        above: IndexRun | None = run
         while above is not None:
             run, above = above, above.parent
             for key in run.keys:

@@ -57,7 +57,7 @@ class GatewayTelemetry(Protocol):
 
     def counters(self, worker: WorkerId, counters: Counters) -> None: ...
 
-    def left(self, worker: WorkerId) -> None: ...
+    def lost(self, worker: WorkerId) -> None: ...
 
     def delivered(self, deliver: Deliver, now: float) -> None: ...
 
@@ -140,7 +140,7 @@ class GatewayDriver:
         if isinstance(event, FromWorker):
             self._telemetry.heard(event.worker, event.message)
         elif isinstance(event, WorkerLost):
-            self._telemetry.left(event.worker)
+            self._telemetry.lost(event.worker)
         self._turn.send(event)
 
     def _perform(self, effect: GatewayEffect, now: float) -> None:

@@ -14,7 +14,7 @@ from jedlik.core.facts import Fetched
 from jedlik.core.ids import BlockId, BlockIndex
 from jedlik.core.moves import DEVICE, CancelMove, Move, Moved
 from jedlik.core.protocol import StepCosts
-from jedlik.kv.runs import Run
+from jedlik.kv.eviction import Run
 from jedlik.moving.fetch_plan import Part, plan
 from jedlik.moving.moves import Job, Moves
 from jedlik.moving.tiers import Store, Tiers

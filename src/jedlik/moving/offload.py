@@ -12,7 +12,7 @@ from jedlik.core.effects import Note, WorkerEffect
 from jedlik.core.facts import Offloaded
 from jedlik.core.ids import BlockId, BlockIndex
 from jedlik.core.moves import DEVICE, Move, Moved
-from jedlik.kv.runs import Run
+from jedlik.kv.eviction import Run
 from jedlik.moving.hints import Hints
 from jedlik.moving.moves import Job, Moves
 from jedlik.moving.tiers import Store, Tiers

@@ -106,7 +106,7 @@ class Corrected:
     """The costs of a profile, scaled by how much slower or faster this very engine is. Same calls as `StepFit`."""
 
     def __init__(self, profile: StepCosts) -> None:
-        self._profile, self._ratio, self._told = profile, 1.0, 1.0
+        self._profile, self._ratio, self._published = profile, 1.0, 1.0
         self.costs: StepCosts | None = profile
 
     def observe(self, shape: StepShape, elapsed_s: float, steps: int = 1) -> None:
@@ -114,6 +114,6 @@ class Corrected:
         ratio = min(SLOWEST, elapsed_s / max(SHORTEST_S, shape_s(self._profile, shape)) / self._ratio) * self._ratio
         weight = DRIFT if steps == 1 else 1 - (1 - DRIFT) ** steps
         self._ratio += weight * (ratio - self._ratio)
-        if abs(self._ratio - self._told) > REDRAW * self._told:
-            self._told = self._ratio
+        if abs(self._ratio - self._published) > REDRAW * self._published:
+            self._published = self._ratio
             self.costs = self._profile.scaled(self._ratio)

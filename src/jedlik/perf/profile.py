@@ -11,9 +11,8 @@ from math import isfinite
 import msgspec
 
 from jedlik.core.errors import ConfigError
-from jedlik.perf.linear import PhaseCosts
+from jedlik.perf.linear import PhaseCosts, PhaseModel
 from jedlik.perf.model import StepModel
-from jedlik.perf.phases import PhaseModel
 from jedlik.perf.table import Table, TableModel
 
 

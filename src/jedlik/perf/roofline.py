@@ -1,4 +1,4 @@
-"""What an engine should take where nobody measured: operations, bytes moved and messages, at usual efficiencies.
+"""What an engine should take where nobody measured: operations, bytes sent_bytes and messages, at usual efficiencies.
 
 Dense models, mixtures of experts (the weights that a batch touches) and latent attention (one compressed cache for all
 heads, the same on every GPU). Against the shipped tables dense models are within some 40 %, mixtures within a factor of
@@ -149,8 +149,8 @@ def all_reduces_s(shape: ModelShape, gpu: Gpu, tp: int, tokens: int) -> float:
     if tp == 1:
         return 0.0
     rate = (gpu.link_bytes_s if tp <= gpu.domain else gpu.network_bytes_s) * LINK_EFFICIENCY
-    moved = 2 * (tp - 1) / tp * tokens * shape.hidden * VALUE_BYTES["bfloat16"]
-    return 2 * shape.layers * (MESSAGE_S + moved / rate)
+    sent_bytes = 2 * (tp - 1) / tp * tokens * shape.hidden * VALUE_BYTES["bfloat16"]
+    return 2 * shape.layers * (MESSAGE_S + sent_bytes / rate)
 
 
 def profile(shape: ModelShape, gpu: Gpu, tp: int, ep: int = 1) -> Profile:

@@ -63,10 +63,10 @@ def between(knots: Sequence[int], values: Sequence[float], at: float) -> float:
     """Piecewise linear, continued at both ends, never below zero; a single knot is a constant."""
     if len(knots) == 1:
         return values[0]
-    right = min(max(bisect_left(knots, at), 1), len(knots) - 1)
-    left = right - 1
-    share = (at - knots[left]) / (knots[right] - knots[left])
-    return max(values[left] + share * (values[right] - values[left]), 0.0)
+    upper = min(max(bisect_left(knots, at), 1), len(knots) - 1)
+    lower = upper - 1
+    share = (at - knots[lower]) / (knots[upper] - knots[lower])
+    return max(values[lower] + share * (values[upper] - values[lower]), 0.0)
 
 
 def table_of(points: Sequence[Point]) -> Table:

@@ -12,8 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from jedlik.core.errors import ConfigError
-from jedlik.core.nearest import nearest
+from jedlik.core.errors import ConfigError, did_you_mean
 from jedlik.perf import roofline
 from jedlik.perf.profile import Profile, from_json
 from jedlik.perf.roofline import Gpu, ModelShape
@@ -51,7 +50,7 @@ def lookup(name: str) -> Profile:
     if name.endswith(".json") or name.startswith((".", "/", "~")):
         raise ConfigError(f"profile {name}: no such file; `jedlik profile MODEL --out {name}` writes one")
     raise ConfigError(
-        f"unknown profile {name!r}{nearest(name, _shipped())}{_instead(name)}; `jedlik profile --list` shows all"
+        f"unknown profile {name!r}{did_you_mean(name, _shipped())}{_instead(name)}; `jedlik profile --list` shows all"
     )
 
 
@@ -70,7 +69,7 @@ def _roofline(name: str) -> Profile:
         raise ConfigError(f"{name!r}: expected roofline:MODEL/GPU/tpN, as in roofline:llama-3.1-8b/h100/tp1")
     model, gpu, _ = parts
     if gpu not in _gpus():
-        raise ConfigError(f"{name!r}: unknown GPU {gpu!r}{nearest(gpu, _gpus())}; known are {', '.join(gpus())}")
+        raise ConfigError(f"{name!r}: unknown GPU {gpu!r}{did_you_mean(gpu, _gpus())}; known are {', '.join(gpus())}")
     tp, ep = int(parallel[1]), int(parallel[2] or 1)
     if ep not in (1, tp):
         raise ConfigError(
@@ -87,7 +86,7 @@ def _shape(model: str, name: str) -> ModelShape:
         if model.endswith(suffix) and (found := _resolve(model.removesuffix(suffix))):
             return shape(model, found[1], dtype, name)
     raise ConfigError(
-        f"{name!r}: unknown model {model!r}{nearest(model, _shapes())}; "
+        f"{name!r}: unknown model {model!r}{did_you_mean(model, _shapes())}; "
         f"known are {', '.join(models())}, or give the path of a config.json"
     )
 

@@ -15,7 +15,7 @@ from jedlik.core.protocol import RUN_AHEAD_TOKENS, Submit
 from jedlik.core.requests import MOST_PRIORITY
 from jedlik.core.step import TokenLogprobs
 from jedlik.core.tokens import TOKEN_BYTES, count
-from jedlik.kv.runs import Run
+from jedlik.kv.eviction import Run
 
 AGEING_S = 1.0
 """A unit of priority counts as so much waiting. The range is bounded, so nothing starves."""

@@ -19,9 +19,8 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 import msgspec
 
 from jedlik.core.config import ServeConfig
-from jedlik.core.errors import Bug, ConfigError
+from jedlik.core.errors import Bug, ConfigError, did_you_mean
 from jedlik.core.ids import WorkerId
-from jedlik.core.nearest import nearest
 from jedlik.core.protocol import SCHEMA_VERSION, Capabilities, Card, Layout, StepCosts
 from jedlik.kv.hashing import hash_check
 from jedlik.models import info as models
@@ -215,7 +214,7 @@ def kind_of(config: ServeConfig) -> EngineKind:
     """Return the kind of the configured engine. Raises ConfigError for a name that is not in the table."""
     if config.engine not in ENGINES:
         known = ", ".join(ENGINES)
-        raise ConfigError(f"engine is {config.engine!r}{nearest(config.engine, ENGINES)}; expected one of {known}")
+        raise ConfigError(f"engine is {config.engine!r}{did_you_mean(config.engine, ENGINES)}; expected one of {known}")
     return ENGINES[config.engine]
 
 

@@ -21,7 +21,7 @@ from jedlik.core.ids import GatewayId
 from jedlik.core.plans import Counts, Place
 from jedlik.core.protocol import Card, StepCosts
 from jedlik.kv.hashing import BlockHasher
-from jedlik.kv.naming import Naming
+from jedlik.kv.prefix_chains import Naming
 from jedlik.live.recorder import EventLog, GatewayTurn, PlannerTurn, Recording, Replay, WorkerTurn, is_log, read
 from jedlik.live.redact import Redactor
 from jedlik.nodes.gateway.node import GatewayNode

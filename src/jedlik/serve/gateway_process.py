@@ -33,7 +33,7 @@ from jedlik.models import generation
 from jedlik.serve import reach
 from jedlik.serve.event_log import gateway_log, make_gateway
 from jedlik.serve.process import ProcessConfig, run, trace_of
-from jedlik.telemetry.gateway import GatewayTelemetry
+from jedlik.telemetry.gateway import GatewayMonitor
 from jedlik.telemetry.log import Log
 from jedlik.telemetry.metrics import GatewayMetrics
 from jedlik.transfer.processes import host_name
@@ -48,7 +48,7 @@ async def serve(told: ProcessConfig, log: Log, stop: asyncio.Event) -> None:
     node = make_gateway(told)
     promise = Promise(config.gateway.slo_ttft_s, config.gateway.slo_itl_s, config.planner.attainment)
     metrics = GatewayMetrics(lambda: {card.name: card.total_blocks for card in node.cards()}, node.held_back, promise)
-    telemetry = GatewayTelemetry(metrics, log, log_requests=config.frontend.log_requests)
+    telemetry = GatewayMonitor(metrics, log, log_requests=config.frontend.log_requests)
     driver = GatewayDriver(node.gateway, node, told.cluster(host_name()), telemetry, gateway_log(told))
     link = ControlLink(node.gateway, told.run.socket(SOCKET), _changing(driver, log))
     driver.reports_to(link.report)

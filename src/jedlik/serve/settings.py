@@ -13,8 +13,7 @@ import msgspec
 import yaml
 
 from jedlik.core.config import FleetConfig, ServeConfig
-from jedlik.core.errors import ConfigError
-from jedlik.core.nearest import nearest
+from jedlik.core.errors import ConfigError, did_you_mean
 from jedlik.serve import fleet as fleets
 from jedlik.serve import reach, tiers, values
 from jedlik.serve.engines import kind_of
@@ -117,7 +116,7 @@ def leaves(tree: Mapping[object, object], file: Path, known: Mapping[str, Field]
     found = dict(_leaves(tree, (), known))
     for key in found:
         if key not in known:
-            raise ConfigError(f"{file}: unknown key {key!r}{nearest(key, [*known, fleets.SECTION])}")
+            raise ConfigError(f"{file}: unknown key {key!r}{did_you_mean(key, [*known, fleets.SECTION])}")
     return {key: Value(raw, f"file {file}") for key, raw in found.items()}
 
 
@@ -128,7 +127,7 @@ def from_environment(environ: Mapping[str, str], known: Mapping[str, Field]) -> 
         if name in keys:
             found[keys[name]] = Value(environ[name], f"environment {name}")
         elif name.startswith("JEDLIK_") and name not in OTHER_VARIABLES:
-            raise ConfigError(f"environment: unknown variable {name}{nearest(name, keys)}")
+            raise ConfigError(f"environment: unknown variable {name}{did_you_mean(name, keys)}")
     return found
 
 

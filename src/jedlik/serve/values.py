@@ -12,8 +12,7 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
-from jedlik.core.errors import ConfigError
-from jedlik.core.nearest import nearest
+from jedlik.core.errors import ConfigError, did_you_mean
 from jedlik.serve.units import size_bytes
 
 WHOLE = re.compile(r"-?(0|[1-9][0-9]{0,17})")
@@ -85,7 +84,7 @@ def _struct(kind: type[msgspec.Struct], raw: object, key: str) -> msgspec.Struct
     for name, value in raw.items():
         below = f"{key}.{name}".lstrip(".")
         if name not in infos:
-            raise WrongValue(f"unknown key {str(name)!r}{nearest(str(name), infos)}", below)
+            raise WrongValue(f"unknown key {str(name)!r}{did_you_mean(str(name), infos)}", below)
         found[name] = read(infos[name].type, value, below)
     for info in infos.values():
         if info.required and info.name not in found:

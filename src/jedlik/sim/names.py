@@ -12,8 +12,7 @@ from xxhash import xxh3_128_digest
 from jedlik.core.ids import BlockId
 from jedlik.core.tokens import TOKEN_BYTES
 from jedlik.kv.hashing import BlockHasher, keys_of
-from jedlik.kv.naming import Naming
-from jedlik.kv.prefix_chains import SEGMENT_BLOCKS, ChainCache
+from jedlik.kv.prefix_chains import SEGMENT_BLOCKS, ChainCache, Naming
 
 SEGMENT_BYTES = 256 << 20
 """Of prompts' segments whose names are kept."""

@@ -24,7 +24,7 @@ from jedlik.telemetry.metrics import GatewayMetrics
 MAX_FAILURES = 100
 
 
-class GatewayTelemetry:
+class GatewayMonitor:
     """Fulfils `live/gateway.GatewayTelemetry`."""
 
     def __init__(self, metrics: GatewayMetrics, log: Log, *, log_requests: bool) -> None:
@@ -46,8 +46,8 @@ class GatewayTelemetry:
     def counters(self, worker: WorkerId, counters: Counters) -> None:
         self._metrics.counters(worker, counters)
 
-    def left(self, worker: WorkerId) -> None:
-        self._metrics.left(worker)
+    def lost(self, worker: WorkerId) -> None:
+        self._metrics.lost(worker)
 
     def delivered(self, deliver: Deliver, now: float) -> None:
         self._metrics.delivered(deliver, now)
@@ -69,8 +69,8 @@ class GatewayTelemetry:
                 self._metrics.first_token(fact)
             case Migrated():
                 self._metrics.migrated(fact)
-                told = {"attempt": fact.attempt, "delivered": fact.delivered, "reason": fact.reason}
-                self._log.line("migrated", request_id=fact.request_id, **told)
+                values = {"attempt": fact.attempt, "delivered": fact.delivered, "reason": fact.reason}
+                self._log.line("migrated", request_id=fact.request_id, **values)
             case Suspected():
                 self._metrics.suspected(fact)
                 self._log.line("worker", worker=fact.worker, health=fact.health, reason=fact.reason)

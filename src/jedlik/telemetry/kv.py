@@ -152,22 +152,22 @@ class KvMetrics:
     """What a gateway's workers have told, by name: a restarted worker goes on under its name, from zero."""
 
     def __init__(self) -> None:
-        self._told: dict[str, Counters] = {}
+        self._counters: dict[str, Counters] = {}
 
     def take(self, worker: str, counters: Counters) -> None:
         """Replaces what it told before. Series that are not known here, or of another shape, are left out."""
-        self._told[worker] = Counters([count for count in counters.counts if _known(count)])
+        self._counters[worker] = Counters([count for count in counters.counts if _known(count)])
 
     def collect(self) -> Iterable[Metric]:
         rows: dict[str, list[tuple[list[str], tuple[float, ...]]]] = {}
-        for worker, counters in sorted(self._told.items()):
+        for worker, counters in sorted(self._counters.items()):
             for count in counters.counts:
                 rows.setdefault(count.name, []).append(([worker, *count.labels], count.values))
         for name, family in FAMILIES.items():
             yield _metric(name, family, rows.get(name, ()))
         text = "Hand-offs that a worker asked for and that have not ended."
         flying = GaugeMetricFamily("jedlik_handoff_in_flight", text, labels=["worker"])
-        for worker, counters in sorted(self._told.items()):
+        for worker, counters in sorted(self._counters.items()):
             flying.add_metric([worker], _in_flight({(c.name, c.labels): c.values for c in counters.counts}))
         yield flying
 

@@ -24,14 +24,14 @@ class Log:
 
     def line(self, event: str, **values: object) -> None:
         """One line, written at once. Values that are None are left out."""
-        said = {key: value for key, value in values.items() if value is not None}
+        known = {key: value for key, value in values.items() if value is not None}
         now = self._clock()
-        self._write(self._json(event, said, now) if self._form == "json" else self._human(event, said, now))
+        self._write(self._json(event, known, now) if self._form == "json" else self._human(event, known, now))
 
     def answered(self, fact: Answered) -> None:
         """The line of every request, as `line` would write it, without going by way of a table of values."""
         if self._form == "json":
-            self.line("answered", **_said(fact))
+            self.line("answered", **_values(fact))
             return
         ttft_s = fact.ttft_s
         choice = f" choice={fact.choice}" if fact.choice else ""
@@ -50,12 +50,12 @@ class Log:
         except BrokenPipeError:
             pass  # whoever read it has ended (with the supervisor); serving goes on
 
-    def _json(self, event: str, said: dict[str, object], now: float) -> str:
+    def _json(self, event: str, values: dict[str, object], now: float) -> str:
         head = {"time": round(now, 6), "process": self._process, "event": event}
-        return json.dumps(head | said, default=str, ensure_ascii=False, separators=(",", ":"))
+        return json.dumps(head | values, default=str, ensure_ascii=False, separators=(",", ":"))
 
-    def _human(self, event: str, said: dict[str, object], now: float) -> str:
-        return " ".join([self._time(now), f"{self._process}:", event, *(f"{k}={_short(v)}" for k, v in said.items())])
+    def _human(self, event: str, values: dict[str, object], now: float) -> str:
+        return " ".join([self._time(now), f"{self._process}:", event, *(f"{k}={_short(v)}" for k, v in values.items())])
 
     def _time(self, now: float) -> str:
         second = int(now)
@@ -64,7 +64,7 @@ class Log:
         return f"{self._second_text}.{int(now % 1 * 1000):03d}"
 
 
-def _said(fact: Answered) -> dict[str, object]:
+def _values(fact: Answered) -> dict[str, object]:
     return {
         "request_id": fact.request_id,
         "choice": fact.choice or None,

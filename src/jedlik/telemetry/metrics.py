@@ -86,7 +86,7 @@ class GatewayMetrics:
         """They came from it."""
         self._totals_of(worker).output += count
 
-    def left(self, worker: WorkerId) -> None:
+    def lost(self, worker: WorkerId) -> None:
         self._loads.pop(name_of(worker), None)
         self._calibration.pop(name_of(worker), None)
 
@@ -191,8 +191,8 @@ class GatewayMetrics:
     def _cached(self) -> Iterable[Metric]:
         items = GaugeMetricFamily("jedlik_gateway_cache_items", "Kept in a cache of the gateway.", labels=["cache"])
         sizes = GaugeMetricFamily("jedlik_gateway_cache_bytes", "Memory they take, about.", labels=["cache"])
-        for told in self.caches:
-            for name, (count, size) in told().items():
+        for sizes_of in self.caches:
+            for name, (count, size) in sizes_of().items():
                 items.add_metric([name], count)
                 sizes.add_metric([name], size)
         yield from (items, sizes)

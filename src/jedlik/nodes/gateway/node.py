@@ -41,8 +41,8 @@ from jedlik.core.protocol import (
 )
 from jedlik.core.requests import Request
 from jedlik.core.tokens import count
-from jedlik.kv.naming import Naming
 from jedlik.kv.prefix import PrefixIndex
+from jedlik.kv.prefix_chains import Naming
 from jedlik.nodes.gateway.attempts import Attempts
 from jedlik.nodes.gateway.outbox import Outbox
 from jedlik.nodes.gateway.peers import Peer, acks_of

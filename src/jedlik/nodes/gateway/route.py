@@ -13,9 +13,8 @@ from jedlik.core.ids import RequestId, WorkerId
 from jedlik.core.moves import TIERS
 from jedlik.core.protocol import Card, Facts, Snapshot
 from jedlik.core.tokens import count
-from jedlik.kv.naming import Naming
 from jedlik.kv.prefix import Match, PrefixIndex
-from jedlik.kv.prefix_chains import ChainCache
+from jedlik.kv.prefix_chains import ChainCache, Naming
 from jedlik.nodes.gateway.outbox import Outbox
 from jedlik.nodes.gateway.streams import Stream
 from jedlik.routing.choose import MAX_HOLDERS, MAX_IDLE, Policies, Selection, choose

@@ -6,8 +6,7 @@ from typing import Annotated
 
 import msgspec
 
-from jedlik.core.errors import ConfigError
-from jedlik.core.nearest import nearest
+from jedlik.core.errors import ConfigError, did_you_mean
 from jedlik.sim.workload.offered import Workload
 from jedlik.sim.workload.options import WorkloadOptions
 
@@ -35,13 +34,13 @@ def parse(source: str, known: Mapping[str, type[Generator]]) -> Generator:
     name, rest = split(source)
     if name not in known:
         raise ConfigError(
-            f"{source}: no such file and no such generator{nearest(name, known)}; known: {', '.join(known)}"
+            f"{source}: no such file and no such generator{did_you_mean(name, known)}; known: {', '.join(known)}"
         )
     kind, values = known[name], dict(pairs(name, rest))
     for key in values:
         if key not in kind.__struct_fields__:
             raise ConfigError(
-                f"{name}: unknown key {key!r}{nearest(key, kind.__struct_fields__)}; "
+                f"{name}: unknown key {key!r}{did_you_mean(key, kind.__struct_fields__)}; "
                 f"known: {', '.join(kind.__struct_fields__)}"
             )
     try:
