@@ -10,10 +10,10 @@ SNAPSHOT_KEYS = 8192
 
 
 class CacheSource(Protocol):
-    """What a cache report reads: a block pool, or what an engine with a cache of its own says of it."""
+    """The source of a cache report: a block pool, or an adapter to an engine with a cache of its own."""
 
     changes: list[Stored | Evicted]
-    """What was stored and evicted since the last `take_changes`, in order."""
+    """Blocks stored and evicted since the last `take_changes`, in order."""
     digest: int
     """The sum of all cached block keys."""
 

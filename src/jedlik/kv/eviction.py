@@ -1,4 +1,4 @@
-"""Which cached run loses its blocks first: least recently used, or S3-FIFO. Leaf first, whatever the order.
+"""The order in which cached runs lose their blocks: least recently used, or S3-FIFO. Leaf first, whatever the order.
 
 An order knows the runs that nobody holds. Promises: a victim is one of them and has no children. S3-FIFO (Yang et al.,
 SOSP 2023) puts what is new into a small queue and what was asked for again into a main one, so that what is read once,
@@ -15,7 +15,8 @@ from jedlik.core.ids import BlockId, BlockIndex
 OrderName = Literal["lru", "s3fifo"]
 
 SMALL_SHARE = 0.1
-"""Of the blocks cached: what the small queue has above it goes first, then the main one's."""
+"""The share of the cached blocks that the small queue may hold: what it has above that goes first, then the main
+queue's."""
 DROPPED = -1
 MOST_HITS = 4
 """The first takes a run to the main queue, each further one spares it once."""
@@ -35,17 +36,17 @@ class Run:
 
 
 class Order(Protocol):
-    """What a pool asks of its order."""
+    """An order of eviction, as a block pool uses it."""
 
     def add(self, run: Run, first: bool = False) -> None:
         """Nobody holds this run any more; those below it were added before. `first`: it goes before all that were added
         otherwise, even if it was here already."""
 
     def remove(self, run: Run) -> None:
-        """It is held again."""
+        """Record that somebody holds the run again."""
 
     def shrink(self, run: Run, blocks: int) -> None:
-        """It lost so many blocks: they became a run that is held now, or are no more."""
+        """Record that the run lost so many blocks: they became a run that is held now, or are no more."""
 
     def evict(self, most: int) -> tuple[Run, int]:
         """A run without children, and how many of its first blocks stay: the rest, `most` at most, is evicted."""
@@ -55,12 +56,12 @@ class Order(Protocol):
 
 
 def order_of(name: OrderName, capacity: int) -> Order:
-    """For a pool of `capacity` blocks."""
+    """Return the order for a pool of `capacity` blocks."""
     return Lru() if name == "lru" else S3Fifo(capacity)
 
 
 class Lru:
-    """By time of release. A child is released before its parent, and so stands before it."""
+    """The order of release. A child is released before its parent, and so stands before it."""
 
     def __init__(self) -> None:
         self._runs: OrderedDict[Run, None] = OrderedDict()
@@ -74,7 +75,7 @@ class Lru:
         del self._runs[run]
 
     def shrink(self, run: Run, blocks: int) -> None:
-        """Its place stays."""
+        """A shorter run keeps its place."""
 
     def evict(self, most: int) -> tuple[Run, int]:
         run = next(iter(self._runs))
@@ -108,7 +109,8 @@ class Queue:
 
 
 class S3Fifo:
-    """By `Run.hits` a run is in the small queue (0), the main one (more), or that of runs which go first (less)."""
+    """The order of S3-FIFO. By `Run.hits` a run is in the small queue (0), the main one (more), or that of runs which
+    go first (less)."""
 
     def __init__(self, capacity: int) -> None:
         self._small, self._main, self._dropped = Queue(), Queue(), Queue()

@@ -35,7 +35,8 @@ def keys_of(joined: bytes) -> list[int]:
 
 
 def shared_length(run: Sequence[T], start: int, chain: Sequence[T], at: int) -> int:
-    """How many names of run[start:] and chain[at:] are equal; chains never meet again once they part, so bisect."""
+    """Return how many ids of run[start:] and chain[at:] are equal. Chains never meet again once they part, so it
+    bisects."""
     most = min(len(run) - start, len(chain) - at)
     if most and run[start + most - 1] == chain[at + most - 1]:
         return most
@@ -50,7 +51,7 @@ def shared_length(run: Sequence[T], start: int, chain: Sequence[T], at: int) -> 
 
 
 class Names(Protocol):
-    """What names the blocks of one model revision: a hasher, or something that remembers what one said."""
+    """The naming of the blocks of one model revision: a hasher, or a cache of a hasher's ids."""
 
     block_size: int
 

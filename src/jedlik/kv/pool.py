@@ -3,8 +3,18 @@
 Named blocks form a forest of runs: blocks in a row that the same sequences hold, so that sharing, naming, releasing and
 evicting cost per run, with one pass at C speed over its blocks. Promises: free + cached + held = capacity; a block is
 shared only by its full 128-bit identity; eviction is leaf first, in an order of `eviction`'s: whoever holds a run holds
-those above it, and releases its own last run first. It accounts for an engine's memory and, as well, for the slots of a
-slower tier. Does not know tokens, sequences or the memory itself. Block 0 is padding and never given out.
+those above it, and releases its own last run first.
+
+    [1 2 3] -+- [4 5]       sequence A holds blocks 1 2 3 4 5, sequence B holds 1 2 3 6
+             +- [6]
+    [7 8]                   cached: no sequence holds this run
+
+A sequence that shares only blocks 1 and 2 cuts the first run: `_cut` makes [1 2] and leaves [3] below it, so that a run
+is always held as a whole. `publish` names blocks that a sequence has filled. They lengthen its own last run where no
+other sequence holds that and nothing follows it; else they become a run below it.
+
+The pool accounts for an engine's memory and, as well, for the slots of a slower tier. It knows neither tokens nor
+sequences nor the memory itself. Block 0 is padding and never given out.
 """
 
 from collections.abc import Iterable, Iterator, Sequence

@@ -23,7 +23,7 @@ DEVICE = 0
 
 
 class Feed:
-    """How far the facts of one tier of a worker have been followed."""
+    """The state of following one tier of a worker: number, digest and bit."""
 
     __slots__ = ("bit", "chunk", "closed", "digest", "number", "synced", "worker")
 
@@ -39,11 +39,12 @@ class Feed:
 
 
 Feeds = Mapping[WorkerId, Mapping[int, Feed]]
-"""By worker and tier."""
+"""Feeds by worker and tier."""
 
 
 class Match:
-    """How deep each worker holds a prompt's blocks; decoded only as far as one asks. Good until the index changes."""
+    """The depth to which each worker holds a prompt's blocks. It is decoded only as far as one asks, and good until the
+    index changes."""
 
     __slots__ = ("_feeds", "_owners", "_spans", "tiered")
 
@@ -202,7 +203,7 @@ class PrefixIndex:
         return True
 
     def match(self, keys: Sequence[int]) -> Match:
-        """How deep each worker holds the chain `keys`."""
+        """Return how deep each worker holds the chain `keys`."""
         spans = self._closed.match(keys, self._alive_closed) if self._alive_closed else []
         if self._alive_open:
             spans += self._open.match(keys, self._alive_open)

@@ -1,4 +1,4 @@
-"""Which workers hold which blocks, for workers whose caches are prefix-closed.
+"""The holders of blocks, for workers whose caches are prefix-closed.
 
 Invariant: along every chain the set of holders only shrinks. So a prompt is matched run by run: one step where holders
 change or chains fork, and a bisection in the last run. Blocks are forgotten leaf first, which keeps the invariant; a
@@ -85,7 +85,7 @@ class ClosedBlocks:
                 self.forest.remove(run)
 
     def match(self, keys: Sequence[int], alive: int) -> list[tuple[int, int]]:
-        """How deep a prompt's blocks `keys` are held: (depth in blocks, bits that end there), deepest last."""
+        """Return how deep a prompt's blocks `keys` are held: (depth in blocks, bits that end there), deepest last."""
         path, depth = self._path(keys)
         spans: list[tuple[int, int]] = []
         mask, at = alive, 0

@@ -10,7 +10,7 @@ from jedlik.perf.step import StepShape, shape_s
 
 TERMS = 5
 FORGET = 0.998
-"""Per step: a half-life of about 350 steps."""
+"""The weight that old steps keep at each new one: a half-life of about 350 steps."""
 SOLVE_EVERY = 16
 SWEEPS = 40
 FIRST_SWEEPS = 400
@@ -38,7 +38,7 @@ class StepFit:
 
     @property
     def costs(self) -> StepCosts | None:
-        """None until prefill and decode have both been seen often enough to tell them apart.
+        """The costs; None until prefill and decode have both been seen often enough to tell them apart.
 
         Or until so much was prefilled without any decode that this seems to be all it does (a prefill worker): then
         decode terms are 0 until the first decodes.
@@ -110,7 +110,7 @@ class Corrected:
         self.costs: StepCosts | None = profile
 
     def observe(self, shape: StepShape, elapsed_s: float, steps: int = 1) -> None:
-        """As `StepFit.observe`. A stall counts as `SLOWEST` times the prediction at most."""
+        """Learn from a step as `StepFit.observe` does. A stall counts as `SLOWEST` times the prediction at most."""
         ratio = min(SLOWEST, elapsed_s / max(SHORTEST_S, shape_s(self._profile, shape)) / self._ratio) * self._ratio
         weight = DRIFT if steps == 1 else 1 - (1 - DRIFT) ** steps
         self._ratio += weight * (ratio - self._ratio)

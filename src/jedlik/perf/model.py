@@ -1,4 +1,4 @@
-"""What a step takes, as simulated engines and planners ask it: any model that is linear in context for a given batch.
+"""Step models, as simulated engines and planners use them: any model that is linear in context for a given batch.
 
 That much linearity is what lets k decode steps in a row be summed in closed form (`leap_s`) and cut anywhere
 (`steps_begun`). All times are seconds.
@@ -50,7 +50,7 @@ def leap_s(line: tuple[float, float], sequences: int, context: int, steps: int) 
 
 
 def steps_begun(line: tuple[float, float], sequences: int, context: int, elapsed_s: float) -> int:
-    """How many of those steps have begun after `elapsed_s`: at least one; the last of them is under way."""
+    """Return how many of those steps have begun after `elapsed_s`: at least one; the last of them is under way."""
     fixed_s, token_s = line
     first_s, growth_s = fixed_s + token_s * context, token_s * sequences
     half = growth_s / 2

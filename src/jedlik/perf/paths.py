@@ -1,4 +1,5 @@
-"""What moving blocks takes, path by path: measured by probes, corrected by what moved, and which paths not to use.
+"""The time that moving blocks takes on each path: measured by probes, corrected by what moved; and which paths not to
+use.
 
 A path's work is blocks * block_s + bytes * byte_s. The correction is a ratio of sums: how long the path was busy, over
 the work it did; moves that share a path at one time are not counted twice that way. A stall counts as a few times the
@@ -9,7 +10,7 @@ Not here: who carries, which path leads where.
 from jedlik.core.moves import PathCosts
 
 FORGET = 0.95
-"""Per move, of both sums: a half-life of about 14 moves."""
+"""The weight that both sums keep at each new move: a half-life of about 14 moves."""
 PROBED_MOVES, LEARNT_MOVES = 8.0, 1.0
 """What the first move is weighed against: a probe counts as so many moves like it, another move's word as one."""
 SLOWEST = 3.0
@@ -26,7 +27,7 @@ BACKOFF_S, LONGEST_BACKOFF_S = 1.0, 60.0
 
 
 class Breaker:
-    """Of one path: closed, or tripped until `retry_s`, when one trial may go."""
+    """The circuit breaker of one path: closed, or tripped until `retry_s`, when one trial may go."""
 
     def __init__(self) -> None:
         self.tripped = False
@@ -57,7 +58,8 @@ class Breaker:
             self._retry_s = now + self._backoff_s
 
     def unsaid(self) -> None:
-        """What began ended for another reason: where it was the trial, the next one is."""
+        """Record that what began ended for a reason that says nothing of the path. Where it was the trial, the next one
+        is."""
         self._trying = False
 
     def suspect(self) -> None:
@@ -88,7 +90,7 @@ class Path:
         self.ratio = 1.0
 
     def seconds(self, blocks: int, size_bytes: int) -> float:
-        """Of these and all that is in flight."""
+        """Return the seconds that so much takes behind all that is in flight."""
         return self.ratio * self._work(self._blocks + blocks, self._bytes + size_bytes)
 
     def began(self, blocks: int, size_bytes: int) -> None:
@@ -102,7 +104,8 @@ class Path:
         self._bytes = max(0, self._bytes - size_bytes) if self._moves else 0
 
     def learn(self, blocks: int, size_bytes: int, elapsed_s: float, now: float) -> None:
-        """These arrived; the path was busy with them and with nothing else since the last one ended."""
+        """Learn from blocks that arrived. The path was busy with them and with nothing else since the last one
+        ended."""
         busy_s = max(0.0, min(elapsed_s, now - self._ended_s))
         self._ended_s = now
         if not self.known:
@@ -135,7 +138,7 @@ class Path:
 
 
 class Paths:
-    """What one worker knows of its paths."""
+    """The paths of one worker, as far as it knows them."""
 
     def __init__(self) -> None:
         self._paths: dict[str, Path] = {}
@@ -150,7 +153,8 @@ class Paths:
             path.breaker.suspect()
 
     def seconds(self, path: str, blocks: int, size_bytes: int) -> float | None:
-        """What moving so much would take from now, behind all that is in flight there. None: nothing is known."""
+        """Return the seconds that moving so much would take from now, behind all that is in flight there. None: nothing
+        is known."""
         found = self._paths.get(path)
         return found.seconds(blocks, size_bytes) if found is not None and found.known else None
 
@@ -161,8 +165,8 @@ class Paths:
         found.breaker.began()
 
     def ended(self, path: str, blocks: int, size_bytes: int, elapsed_s: float, ok: bool | None, now: float) -> None:
-        """What `began` with these very figures is over. `ok`: True: all arrived; False: the path is to blame; None: it
-        says nothing of the path (cancelled, not there)."""
+        """Record that what `began` with these very figures is over. `ok`: True: all arrived; False: the path is to
+        blame; None: the end says nothing of the path (cancelled, not there)."""
         found = self._path(path)
         found.ended(blocks, size_bytes)
         if ok:
@@ -179,7 +183,8 @@ class Paths:
         return found is None or found.breaker.usable(now)
 
     def costs(self, now: float) -> tuple[PathCosts, ...]:
-        """What is known, corrected, by name; closed paths may be tried again once their back-off is over."""
+        """Return the corrected costs of the known paths, by name. Closed paths may be tried again once their back-off
+        is over."""
         if not self._paths:
             return ()
         return tuple(

@@ -31,29 +31,29 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     ep: int = 1
     """GPUs that share the experts."""
     gpus: int = 1
-    """Per worker; 0 on a CPU."""
+    """GPUs of one worker; 0 on a CPU."""
     costs: PhaseCosts
     table: Table | None = None
     """Finer than `costs`, where there is one."""
     kv_bytes_per_token: int | None = None
-    """Over all of a worker's GPUs."""
+    """Bytes of one token's KV, over all of a worker's GPUs."""
     kv_tokens: int | None = None
     """KV cache of one worker."""
     measured: bool = False
-    """On the device; else computed."""
+    """True: the figures were measured on the device. False: they were computed."""
     error: float | None = None
     """Mean absolute relative error of the model over the points it was made from."""
     source: str = ""
-    """Where the numbers come from: for people."""
+    """The origin of the numbers, for people."""
 
 
 def model(profile: Profile) -> StepModel:
-    """What a step takes on this engine."""
+    """Return the step model of an engine with this profile."""
     return PhaseModel(profile.costs) if profile.table is None else TableModel(profile.table)
 
 
 def to_json(profile: Profile) -> bytes:
-    """For a file, indented."""
+    """Return a profile as an indented JSON file."""
     return msgspec.json.format(msgspec.json.encode(profile), indent=1) + b"\n"
 
 
@@ -69,7 +69,7 @@ def from_json(raw: bytes, where: str) -> Profile:
 
 
 def problems(profile: Profile) -> Iterator[str]:
-    """What types can't say."""
+    """The problems of a profile that its types don't exclude."""
     for field in PhaseCosts.__struct_fields__:
         value = getattr(profile.costs, field)
         if not (isfinite(value) and value >= 0):

@@ -16,22 +16,22 @@ from jedlik.perf.table import Table, TableModel
 MEMORY_EFFICIENCY = 0.70
 LINK_EFFICIENCY = 0.80
 FIXED_S = 0.0025
-"""Of any step: launches, sampling, host."""
+"""Seconds of any step: launches, sampling, host."""
 MESSAGE_S = 7.5e-6
 """An all-reduce too small for its bandwidth to matter."""
 MEMORY_SHARE = 0.9
-"""Of a GPU's memory that weights, activations and KV cache may fill together."""
+"""The share of a GPU's memory that weights, activations and KV cache may fill together."""
 RUNTIME_BYTES = 3584 << 20
 """Activations, graphs and libraries, per GPU."""
 VALUE_BYTES = {"bfloat16": 2.0, "fp8": 1.0, "fp4": 0.5625}
-"""Of a weight or cached value; four-bit formats carry a scale for every 16 values."""
+"""Bytes of a weight or cached value; four-bit formats carry a scale for every 16 values."""
 TOKENS = tuple(1 << n for n in range(4, 16))
 BATCHES = tuple(1 << n for n in range(11))
 CONTEXTS = (1024, 8192)
 
 
 class ModelShape(msgspec.Struct, frozen=True, kw_only=True):
-    """What a forward pass costs. Parameters are counts, not bytes."""
+    """The sizes of a model that a forward pass depends on. Parameters are counts, not bytes."""
 
     name: str
     layers: int
@@ -41,17 +41,17 @@ class ModelShape(msgspec.Struct, frozen=True, kw_only=True):
     embedding_parameters: int
     """The input embedding, unless it is the output's too."""
     expert_parameters: int = 0
-    """Of `parameters`, those of routed experts."""
+    """The parameters of routed experts, of `parameters`."""
     experts: int = 0
     experts_used: int = 0
-    """By one token, in one layer."""
+    """Experts that one token uses in one layer."""
     heads: int
     kv_heads: int
     kv_values: int
     """Cached per token and layer: 2 x kv_heads x head_dim; latent attention: its rank and its rotated part."""
     latent: bool = False
     query_dim: int
-    """Per head: multiplications for a query and a key, plus those for a weight and a value, halved."""
+    """Multiplications per head for a query and a key, plus those for a weight and a value, halved."""
     latent_dim: int = 0
     """The same for a decode that stays in the latent space."""
     weight_dtype: str = "bfloat16"
@@ -59,7 +59,7 @@ class ModelShape(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def active_parameters(self) -> float:
-        """That one token multiplies with."""
+        """The parameters that one token multiplies with."""
         share = self.experts_used / self.experts if self.experts else 0.0
         return self.parameters - self.expert_parameters * (1 - share)
 
@@ -78,18 +78,18 @@ class Gpu(msgspec.Struct, frozen=True, kw_only=True):
     memory_bytes: int
     memory_bytes_s: float
     flops: dict[str, float]
-    """By dtype, dense."""
+    """Peak operations per second by dtype, dense."""
     link_bytes_s: float
-    """To a GPU of its scale-up domain, one direction."""
+    """Bytes per second to a GPU of its scale-up domain, one direction."""
     network_bytes_s: float
-    """To any other."""
+    """Bytes per second to any other GPU."""
     domain: int
     """GPUs that reach each other by `link_bytes_s`."""
     collective_bytes: dict[int, int] = {}
     """Memory that communication takes, by number of GPUs."""
 
     def peak(self, dtype: str) -> float:
-        """For weights of this type; a GPU that can't compute in it uses the next wider one."""
+        """Return the peak for weights of this type. A GPU that can't compute in it uses the next wider one."""
         wider = {"fp4": ("fp4", "fp8", "bfloat16"), "fp8": ("fp8", "bfloat16"), "bfloat16": ("bfloat16",)}
         return next(self.flops[kind] for kind in wider[dtype] if kind in self.flops)
 
@@ -102,18 +102,18 @@ def compute_efficiency(shape: ModelShape) -> float:
 
 
 def weight_bytes(shape: ModelShape) -> float:
-    """Of all weights; embeddings are kept in BF16."""
+    """Return the bytes of all weights; embeddings are kept in BF16."""
     return shape.parameters * VALUE_BYTES[shape.weight_dtype] + shape.embedding_parameters * VALUE_BYTES["bfloat16"]
 
 
 def kv_gpu_bytes(shape: ModelShape, tp: int) -> float:
-    """Of a token's KV on one GPU: heads are divided as far as there are any, a latent cache is not."""
+    """Return the bytes of a token's KV on one GPU: heads are divided as far as there are any, a latent cache is not."""
     parts = 1 if shape.latent else min(tp, shape.kv_heads)
     return shape.layers * shape.kv_values * VALUE_BYTES[shape.kv_dtype] / parts
 
 
 def kv_tokens(shape: ModelShape, gpu: Gpu, tp: int) -> int:
-    """That fit beside the weights. 0 or less: the model does not fit."""
+    """Return how many tokens' KV fits beside the weights. 0 or less: the model does not fit."""
     taken = weight_bytes(shape) / tp + RUNTIME_BYTES + gpu.collective_bytes.get(min(tp, 8), 0)
     return int((gpu.memory_bytes * MEMORY_SHARE - taken) / kv_gpu_bytes(shape, tp))
 

@@ -1,4 +1,4 @@
-"""How long a step takes: the linear model of `StepCosts`, evaluated for a step, a prefill or a decode.
+"""Step times: the linear model of `StepCosts`, evaluated for a step, a prefill or a decode.
 
 All times are seconds, all sizes tokens or sequences. Pure arithmetic; learning the costs is `perf/fit`.
 """
@@ -10,7 +10,7 @@ from jedlik.core.step import Step
 
 
 class StepShape(NamedTuple):
-    """What a step's time depends on, in the order of the fields of `StepCosts` (after its base)."""
+    """The sizes that a step's time depends on, in the order of the fields of `StepCosts` (after its base)."""
 
     prefill_tokens: int
     prefill_pairs: int

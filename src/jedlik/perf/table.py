@@ -20,15 +20,15 @@ class Table(msgspec.Struct, frozen=True, kw_only=True):
 
     prefill_tokens: tuple[int, ...]
     prefill_s: tuple[float, ...]
-    """Of a step that prefills so many tokens, less its pairs."""
+    """Seconds of a step that prefills so many tokens, less its pairs."""
     prefill_pair_s: float
     batches: tuple[int, ...]
     decode_s: tuple[float, ...]
-    """Of a step that only decodes so many sequences, less their context."""
+    """Seconds of a step that only decodes so many sequences, less their context."""
     context_token_s: tuple[float, ...]
     """Each token in cache of a decoded sequence, at that batch."""
     mixed_sequence_s: float
-    """What a decoded sequence adds, less its context, to a step that prefills anyway."""
+    """Seconds that a decoded sequence adds, less its context, to a step that prefills anyway."""
 
 
 class TableModel:

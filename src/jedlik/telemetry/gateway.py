@@ -1,4 +1,4 @@
-"""What a gateway tells the world: facts to metrics and, one line a request, to the log."""
+"""The telemetry of a gateway: facts become metrics and, one line a request, log lines."""
 
 from jedlik.core.effects import Deliver
 from jedlik.core.events import WorkerMessage
@@ -25,7 +25,7 @@ MAX_FAILURES = 100
 
 
 class GatewayMonitor:
-    """Fulfils `live/gateway.GatewayTelemetry`."""
+    """Turns a gateway's facts into metrics and log lines. It fulfils `live/gateway.GatewayTelemetry`."""
 
     def __init__(self, metrics: GatewayMetrics, log: Log, *, log_requests: bool) -> None:
         self._metrics = metrics

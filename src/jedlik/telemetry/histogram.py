@@ -25,7 +25,7 @@ class Histogram:
         self._sum += value * times
 
     def family(self) -> HistogramMetricFamily:
-        """As Prometheus wants it: cumulative."""
+        """Return the family as Prometheus wants it: cumulative."""
         labels = [*(format(bound, "g") for bound in self._bounds), "+Inf"]
         buckets = list(zip(labels, map(float, accumulate(self._counts)), strict=True))
         return HistogramMetricFamily(self.name, self._documentation, buckets=buckets, sum_value=self._sum)

@@ -66,7 +66,7 @@ Key = tuple[str, tuple[str, ...]]
 
 
 class KvCounts:
-    """Fulfils `live/worker.WorkerTelemetry`."""
+    """The counts of KV movement of one worker. It fulfils `live/worker.WorkerTelemetry`."""
 
     def __init__(self) -> None:
         self._values: dict[Key, list[float]] = {}
@@ -149,7 +149,7 @@ class KvCounts:
 
 
 class KvMetrics:
-    """What a gateway's workers have told, by name: a restarted worker goes on under its name, from zero."""
+    """The counts of a gateway's workers, by name. A restarted worker goes on under its name, from zero."""
 
     def __init__(self) -> None:
         self._counters: dict[str, Counters] = {}

@@ -83,7 +83,7 @@ class GatewayMetrics:
         self._kv.take(name_of(worker), counters)
 
     def tokens(self, worker: WorkerId, count: int) -> None:
-        """They came from it."""
+        """Count tokens that came from a worker."""
         self._totals_of(worker).output += count
 
     def lost(self, worker: WorkerId) -> None:
@@ -236,7 +236,7 @@ class GatewayMetrics:
 
 
 class WorkerTotals:
-    """Of one name, all its incarnations."""
+    """The totals of one worker's name, over all its incarnations."""
 
     __slots__ = ("cached", "output", "prompt")
 
@@ -286,5 +286,5 @@ GAUGES: tuple[tuple[str, str, Callable[[Load, int], float]], ...] = (
 
 
 def name_of(worker: WorkerId) -> str:
-    """Without the incarnation, which would be a new label at every restart."""
+    """Return a worker's name without the incarnation, which would be a new label at every restart."""
     return worker.partition("@")[0]
