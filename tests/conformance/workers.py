@@ -160,7 +160,7 @@ class ProcessWorker:
         while time.monotonic() < until:
             for path in self._run.records.glob("*.json"):
                 return str(read(path).addresses[0])
-            assert self._process.poll() is None, self._run.said("worker-0")
+            assert self._process.poll() is None, self._run.last_words("worker-0")
             time.sleep(0.02)
         raise AssertionError("the worker process never announced itself")
 

@@ -15,9 +15,8 @@ import pytest
 from jedlik.core.errors import PeerError
 from jedlik.core.events import Hold, Scale
 from jedlik.live import adopt
-from jedlik.live.adopt import Kept
-from jedlik.live.orphan import Orphanhood
-from jedlik.live.rundir import OWNER, Owner, RunDir, left, make, remove_stale
+from jedlik.live.adopt import ChildProcess, Orphanhood
+from jedlik.live.rundir import OWNER, Owner, RunDir, abandoned, make, remove_stale
 from jedlik.net.discovery.local import start_ticks
 
 NOBODY = b'{"pid": 1, "started": 12345, "named": true}'
@@ -32,23 +31,23 @@ def run_dir() -> Iterator[RunDir]:
         made.remove()
 
 
-def kept(name: str, pid: int, started: int) -> Kept:
-    return Kept(name, f"{name}@a", pid, started, 2, "decode")
+def child(name: str, pid: int, started: int) -> ChildProcess:
+    return ChildProcess(name=name, id=f"{name}@a", pid=pid, started=started, start=2, role="decode")
 
 
 def test_records_of_living_processes_are_found_again(run_dir: RunDir) -> None:
-    alive = kept("worker-1", os.getpid(), start_ticks(os.getpid()) or 0)
-    for one in (alive, kept("worker-0", os.getpid(), 1), kept("gateway", 2**22 + 1, 1)):
-        adopt.keep(run_dir, one)
-    assert adopt.running(run_dir) == [alive]
-    adopt.turned(run_dir, "worker-1@a", "both")
-    adopt.turned(run_dir, "worker-0@a", "both")
-    assert adopt.running(run_dir) == [msgspec.structs.replace(alive, role="both")]
+    alive = child("worker-1", os.getpid(), start_ticks(os.getpid()) or 0)
+    for one in (alive, child("worker-0", os.getpid(), 1), child("gateway", 2**22 + 1, 1)):
+        adopt.save_process(run_dir, one)
+    assert adopt.running_processes(run_dir) == [alive]
+    adopt.save_role(run_dir, "worker-1@a", "both")
+    adopt.save_role(run_dir, "worker-0@a", "both")
+    assert adopt.running_processes(run_dir) == [msgspec.structs.replace(alive, role="both")]
 
 
 def test_what_was_set_by_hand_is_found_again(run_dir: RunDir) -> None:
     assert adopt.by_hand(run_dir) == []
-    adopt.keep_by_hand(run_dir, [Scale({"both": 2}), Hold("worker-1", active=True)])
+    adopt.save_by_hand(run_dir, [Scale({"both": 2}), Hold("worker-1", active=True)])
     assert adopt.by_hand(run_dir) == [Scale({"both": 2}), Hold("worker-1", active=True)]
 
 
@@ -56,9 +55,9 @@ def test_a_listening_socket_is_handed_over(run_dir: RunDir) -> None:
     async def run() -> None:
         loop = asyncio.get_running_loop()
         path = adopt.offer_path(run_dir, "gateway@a")
-        with socket.create_server(("127.0.0.1", 0)) as listener, adopt.offer(path) as door:
-            loop.add_reader(door, adopt.give, door, listener)
-            with await asyncio.to_thread(adopt.take, path) as taken:
+        with socket.create_server(("127.0.0.1", 0)) as listener, adopt.offer_listener(path) as door:
+            loop.add_reader(door, adopt.give_listener, door, listener)
+            with await asyncio.to_thread(adopt.take_listener, path) as taken:
                 assert taken.getsockname() == listener.getsockname()
                 assert not taken.get_inheritable()
             loop.remove_reader(door)
@@ -68,15 +67,15 @@ def test_a_listening_socket_is_handed_over(run_dir: RunDir) -> None:
 
 def test_a_gateway_that_is_gone_hands_nothing_over(run_dir: RunDir) -> None:
     with pytest.raises(PeerError, match="does not hand over"):
-        adopt.take(adopt.offer_path(run_dir, "gateway@a"))
+        adopt.take_listener(adopt.offer_path(run_dir, "gateway@a"))
 
 
 def test_only_a_named_directory_without_an_owner_is_left(run_dir: RunDir) -> None:
-    assert left(None) is None
-    assert left(str(run_dir.path / "other")) is None
-    assert left(str(run_dir.path)) is None  # we live
+    assert abandoned(None) is None
+    assert abandoned(str(run_dir.path / "other")) is None
+    assert abandoned(str(run_dir.path)) is None  # we live
     run_dir.write_private(run_dir.path / OWNER, NOBODY)
-    found = left(str(run_dir.path))
+    found = abandoned(str(run_dir.path))
     assert found is not None
     assert found.path == run_dir.path
     found.own(os.getpid(), named=True)

@@ -13,10 +13,17 @@ from jedlik.core.errors import PeerError
 from jedlik.core.events import GatewayGone, Hold, Reported, Scale
 from jedlik.core.ids import GatewayId, WorkerId
 from jedlik.core.plans import Demand, Report
-from jedlik.live.asked import Desk
-from jedlik.live.control import Answer, Ask, Plan, decode_downward, decode_upward, encode
-from jedlik.live.control_link import ControlLink
-from jedlik.live.control_server import ControlServer
+from jedlik.live.control import (
+    ControlAnswer,
+    ControlLink,
+    ControlQuery,
+    ControlServer,
+    PlannerService,
+    PlanQuery,
+    decode_downward,
+    decode_upward,
+    encode,
+)
 from jedlik.net.frames import FrameParser
 
 GATEWAY = GatewayId("gateway@1")
@@ -55,10 +62,10 @@ class Supervisor:
         self.told: list[Reported | GatewayGone] = []
         self.server = ControlServer()
 
-    def reply(self, ask: Ask) -> Answer:
+    def reply(self, ask: ControlQuery) -> ControlAnswer:
         if isinstance(ask.question, Hold):
-            return Answer(ask.number, refusal="there is no place")
-        return Answer(ask.number, msgspec.json.encode(type(ask.question).__name__))
+            return ControlAnswer(ask.number, refusal="there is no place")
+        return ControlAnswer(ask.number, msgspec.json.encode(type(ask.question).__name__))
 
     async def listen(self, path: Path) -> None:
         await self.server.listen(path, self.told.append, self.reply)
@@ -88,10 +95,10 @@ def test_reports_questions_and_roles_pass(tmp_path: Path) -> None:
         supervisor = Supervisor()
         async with linked(tmp_path / "c", supervisor) as (link, changes):
             link.report(REPORT)
-            assert await link.plan() == b'"Plan"'
+            assert await link.plan() == b'"PlanQuery"'
             assert await link.scale(Scale({"both": 2})) == b'"Scale"'
             assert await link.scale(Hold("worker-9", active=True)) == "there is no place"
-            supervisor.server.change(ChangeRole(WorkerId("w@1"), "decode"))
+            supervisor.server.change(WorkerId("w@1"), "decode")
             await until(lambda: changes)
             assert changes == [ChangeRole(WorkerId("w@1"), "decode")]
         assert supervisor.told == [Reported(REPORT), GatewayGone(GATEWAY)]
@@ -127,21 +134,26 @@ def test_what_does_not_fit_is_refused(decode: Callable[[bytes], object]) -> None
 
 
 def test_messages_come_out_as_they_went_in() -> None:
-    for up in (Reported(REPORT), Ask(7, Plan()), Ask(8, Scale({"prefill": 1})), Ask(9, Scale(None))):
+    for up in (
+        Reported(REPORT),
+        ControlQuery(7, PlanQuery()),
+        ControlQuery(8, Scale({"prefill": 1})),
+        ControlQuery(9, Scale(None)),
+    ):
         (body,) = FrameParser().feed(encode(up))
         assert decode_upward(body) == up
-    for down in (Answer(7, b"{}"), Answer(8, refusal="no"), ChangeRole(WorkerId("w@1"), "both")):
+    for down in (ControlAnswer(7, b"{}"), ControlAnswer(8, refusal="no"), ChangeRole(WorkerId("w@1"), "both")):
         (body,) = FrameParser().feed(encode(down))
         assert decode_downward(body) == down
 
 
-def desk(sent: list[Scale | Hold]) -> Desk:
+def service(sent: list[Scale | Hold]) -> PlannerService:
     plan: dict[str, object] = {
         "mode": "on",
         "wanted": {"prefill": 1, "decode": 2, "both": 0},
         "members": [{"name": "worker-0", "state": "serving"}, {"name": "worker-1", "state": "draining"}],
     }
-    return Desk(lambda: plan, sent.append, 4)
+    return PlannerService(lambda: plan, sent.append, 4)
 
 
 @pytest.mark.parametrize(
@@ -156,7 +168,7 @@ def desk(sent: list[Scale | Hold]) -> Desk:
 )
 def test_what_is_set_is_said(question: Scale | Hold, value: dict[str, object]) -> None:
     sent: list[Scale | Hold] = []
-    answer = desk(sent).reply(Ask(5, question))
+    answer = service(sent).reply(ControlQuery(5, question))
     assert (answer.number, answer.refusal, msgspec.json.decode(answer.value)) == (5, None, value)
     assert sent == [question]
 
@@ -172,11 +184,11 @@ def test_what_is_set_is_said(question: Scale | Hold, value: dict[str, object]) -
 )
 def test_what_may_not_be_is_refused(question: Scale | Hold, said: str) -> None:
     sent: list[Scale | Hold] = []
-    answer = desk(sent).reply(Ask(5, question))
+    answer = service(sent).reply(ControlQuery(5, question))
     assert said in (answer.refusal or "")
     assert sent == []
 
 
 def test_the_plan_is_said_as_it_is() -> None:
-    answer = desk([]).reply(Ask(5, Plan()))
+    answer = service([]).reply(ControlQuery(5, PlanQuery()))
     assert msgspec.json.decode(answer.value)["mode"] == "on"

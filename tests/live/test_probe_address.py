@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from jedlik.live.probe import get
+from jedlik.live.supervise import get
 
 
 @pytest.mark.parametrize(("host", "name"), [("127.0.0.1", b"127.0.0.1"), ("::1", b"[::1]")])

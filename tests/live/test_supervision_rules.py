@@ -52,12 +52,12 @@ def test_a_status_is_never_seen_half_written() -> None:
     """Half-written it would be empty, and empty means that the worker serves."""
     run_dir = make(None, os.getpid())
     try:
-        run_dir.tell("worker-0", "importing torch")
+        run_dir.set_status("worker-0", "importing torch")
         with open(run_dir.status / "worker-0") as before:
-            run_dir.tell("worker-0", "loading weights")
+            run_dir.set_status("worker-0", "loading weights")
             assert before.read() == "importing torch"  # who had it open sees it whole
         assert not run_dir.ready("worker-0")
-        run_dir.tell("worker-0", "")
+        run_dir.set_status("worker-0", "")
         assert run_dir.ready("worker-0")
         assert [path.name for path in run_dir.status.iterdir()] == ["worker-0"]
     finally:
@@ -67,12 +67,12 @@ def test_a_status_is_never_seen_half_written() -> None:
 def test_a_process_leaves_its_last_words_in_one_line_until_the_next_begins() -> None:
     run_dir = make(None, os.getpid())
     try:
-        assert run_dir.said("worker-0") == ""
-        run_dir.say("worker-0", "size mismatch:\n\tmodel.norm\n" + "x" * 10_000)
-        assert run_dir.said("worker-0").startswith("size mismatch: model.norm x")
-        assert len(run_dir.said("worker-0")) <= 500
-        run_dir.began("worker-0")
-        assert run_dir.said("worker-0") == ""
+        assert run_dir.last_words("worker-0") == ""
+        run_dir.leave_words("worker-0", "size mismatch:\n\tmodel.norm\n" + "x" * 10_000)
+        assert run_dir.last_words("worker-0").startswith("size mismatch: model.norm x")
+        assert len(run_dir.last_words("worker-0")) <= 500
+        run_dir.forget("worker-0")
+        assert run_dir.last_words("worker-0") == ""
     finally:
         run_dir.remove()
 
@@ -143,7 +143,7 @@ def test_a_child_that_cannot_start_is_not_tried_again() -> None:
     child_code = f"import sys; sys.exit({EXIT_CONFIG})"
 
     async def scenario() -> None:
-        await Child("worker-9", lambda: python(child_code), print, said=lambda: "no tokenizer").keep()
+        await Child("worker-9", lambda: python(child_code), print, last_words=lambda: "no tokenizer").keep()
 
     with pytest.raises(ConfigError, match="worker-9 cannot start: no tokenizer"):
         asyncio.run(scenario())

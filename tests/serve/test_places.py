@@ -6,11 +6,11 @@ import pytest
 
 from jedlik.core.config import PlannerConfig, ServeConfig
 from jedlik.core.errors import ConfigError
-from jedlik.serve.places import Gpu, cpus, numa_nodes, on_cpus, on_gpus, spots
+from jedlik.serve.places import HostGpu, cpus, numa_nodes, on_cpus, on_gpus, worker_places
 
 
 def test_without_a_budget_there_are_as_many_places_as_workers_asked_for() -> None:
-    made = spots(ServeConfig(model="m", workers=1, prefill=1, decode=1))
+    made = worker_places(ServeConfig(model="m", workers=1, prefill=1, decode=1))
     assert [(spot.place.name, spot.place.role) for spot in made] == [
         ("worker-0", "prefill"),
         ("worker-1", "decode"),
@@ -19,14 +19,14 @@ def test_without_a_budget_there_are_as_many_places_as_workers_asked_for() -> Non
 
 
 def test_a_budget_gives_places() -> None:
-    made = spots(ServeConfig(model="m", engine="simulated", workers=1, planner=PlannerConfig(budget=3.0)))
+    made = worker_places(ServeConfig(model="m", engine="simulated", workers=1, planner=PlannerConfig(budget=3.0)))
     assert [spot.place.name for spot in made] == ["worker-0", "worker-1", "worker-2"]
     assert all(spot.place.role is None and spot.place.processes == 1 for spot in made)
 
 
 def test_a_planner_without_a_budget_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"set --planner\.budget"):
-        spots(ServeConfig(model="m", planner=PlannerConfig(mode="advise")))
+        worker_places(ServeConfig(model="m", planner=PlannerConfig(mode="advise")))
 
 
 def test_workers_are_spread_over_nodes_and_stay_there() -> None:
@@ -40,13 +40,13 @@ def test_workers_are_spread_over_nodes_and_stay_there() -> None:
 
 
 def test_each_worker_has_a_gpu_of_its_own() -> None:
-    made = on_gpus(2, [Gpu("0", 0), Gpu("3", None), Gpu("4", 1)], "h")
+    made = on_gpus(2, [HostGpu("0", 0), HostGpu("3", None), HostGpu("4", 1)], "h")
     assert [(spot.place.gpus, spot.place.path, spot.device) for spot in made] == [
         (1.0, ("h", "numa0", "gpu0"), "0"),
         (1.0, ("h", "gpu3"), "3"),
     ]
     with pytest.raises(ConfigError, match="2 GPUs and this host has 1"):
-        on_gpus(2, [Gpu("0", 0)], "h")
+        on_gpus(2, [HostGpu("0", 0)], "h")
 
 
 def test_cpu_lists_are_read_as_the_kernel_writes_them(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from jedlik.core.protocol import Card
 from jedlik.core.requests import Sampling
 from jedlik.core.step import Chunk, Open, Step, StepDone
 from jedlik.core.tokens import pack
-from jedlik.live.orphan import die_with_parent
+from jedlik.live.adopt import die_with_parent
 from jedlik.live.worker import Engine
 from jedlik.models.info import block_bytes
 from jedlik.perf.linear import Point

@@ -15,13 +15,13 @@ KILL_AFTER_S = 2.0
 
 Spawn = Callable[[], Running]
 Say = Callable[[str], None]
-Said = Callable[[], str]
+LastWords = Callable[[], str]
 Served = Callable[[], float]
-"""For how many seconds the process has been ready to serve; 0 before."""
+"""A call that returns for how many seconds the process has been ready to serve; 0 before."""
 
 
 class Child:
-    """`keep` runs until `stop`."""
+    """A process that is kept running until `stop`."""
 
     def __init__(
         self,
@@ -29,15 +29,15 @@ class Child:
         spawn: Spawn,
         say: Say,
         served: Served = lambda: 0.0,
-        said: Said = lambda: "",
+        last_words: LastWords = lambda: "",
         found: Running | None = None,
     ) -> None:
-        """`said`: why it ended, in its own words; `found`: runs already, and is kept from there on."""
+        """`last_words`: why it ended, in its own words; `found`: a process that runs already."""
         self.name = name
         self._spawn = spawn
         self._say = say
         self._served = served
-        self._said = said
+        self._last_words = last_words
         self._process = found
         self._stopping = asyncio.Event()
 
@@ -54,27 +54,27 @@ class Child:
             if self._stopping.is_set():
                 return
             if code == EXIT_CONFIG:
-                raise ConfigError(f"{self.name} cannot start: {self._said()}")
+                raise ConfigError(f"{self.name} cannot start: {self._last_words()}")
             restart = backoff.ended(loop.time() - started, self._served(), code == -signal.SIGKILL)
-            self._say(describe(self.name, ending(code, self._said()), restart))
+            self._say(describe(self.name, ending(code, self._last_words()), restart))
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), restart.delay_s)
 
     async def stop(self, budget_s: float) -> None:
-        """SIGTERM, and SIGKILL after the budget. Returns when the process has ended."""
+        """Send SIGTERM, and SIGKILL after the budget. Return when the process has ended."""
         self._stopping.set()
         if self._process is not None:
             await stopped(self.name, self._process, budget_s, self._say)
 
     def kill(self) -> None:
-        """At once."""
+        """Kill the process at once."""
         self._stopping.set()
         if self._process is not None:
             self._process.signal(signal.SIGKILL)
 
 
 async def stopped(name: str, process: Running, budget_s: float, say: Say) -> None:
-    """SIGTERM, and SIGKILL after the budget and a moment. Returns when the process has ended."""
+    """Send SIGTERM, and SIGKILL after the budget and a moment. Return when the process has ended."""
     process.signal(signal.SIGTERM)
     done, _ = await asyncio.wait((process.ended,), timeout=budget_s + KILL_AFTER_S)
     if not done:
@@ -83,16 +83,16 @@ async def stopped(name: str, process: Running, budget_s: float, say: Say) -> Non
         await process.wait()
 
 
-def ending(code: int | None, said: str = "") -> str:
-    """How a process ended, for people. `said`: why, in its own words."""
+def ending(code: int | None, words: str = "") -> str:
+    """Return in words for people how a process ended. `words`: why, in its own words."""
     if code is None:
         return "has ended"
     how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
-    return f"{how}: {said}" if said else how
+    return f"{how}: {words}" if words else how
 
 
 def describe(name: str, how: str, restart: Restart) -> str:
-    """What to tell people about an end."""
+    """Return what to tell people about an end."""
     when = f"in {restart.delay_s:g} s" if restart.delay_s else "now"
     if restart.crash_loop:
         quick = f"crash loop, {restart.quick_ends} quick ends in a row"

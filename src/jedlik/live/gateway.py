@@ -33,7 +33,7 @@ from jedlik.live.turn import Recorder, Turn, WakeTimer
 
 
 class GatewayDecider(Protocol):
-    """`nodes/gateway.GatewayNode`."""
+    """The decider that a gateway drives (`nodes/gateway.GatewayNode`)."""
 
     def handle(self, event: GatewayEvent, now: float) -> list[GatewayEffect]: ...
 
@@ -49,7 +49,7 @@ class GatewayDecider(Protocol):
 
 
 class GatewayTelemetry(Protocol):
-    """What a gateway's telemetry is told."""
+    """The counters and logs of a gateway."""
 
     def fact(self, fact: Fact) -> None: ...
 
@@ -91,7 +91,7 @@ class GatewayDriver:
         self._deliver = deliver
 
     def reports_to(self, report: Callable[[Report], None]) -> None:
-        """Who reads what this gateway sees; where nobody does, it is dropped."""
+        """Set who reads what this gateway sees; where nobody does, it is dropped."""
         self._report = report
 
     def cards(self) -> Sequence[Card]:
@@ -113,7 +113,7 @@ class GatewayDriver:
         return self._node.health()
 
     async def run(self) -> None:
-        """Until cancelled. Raises what the node raised: the process must end then."""
+        """Run until cancelled. Raises what the node raised: the process must end then."""
         links = asyncio.create_task(self._links.run(), name="worker links")
         try:
             await asyncio.wait((links, self._turn.failed), return_when=asyncio.FIRST_COMPLETED)

@@ -38,7 +38,7 @@ Kicked = Callable[[WorkerId, str, bool], None]
 
 
 class Cluster(NamedTuple):
-    """How the processes of one server find each other, and end each other."""
+    """The means by which processes of one server find each other, and end each other."""
 
     discovery: Discovery
     fencer: Fencer

@@ -19,7 +19,7 @@ from jedlik.net.discovery.contract import Changed, Joined, Left, Record
 
 DEATH_POLL_S = 0.1
 Met = Callable[[WorkerId, str | None], None]
-"""`Carrier.met` of `live/worker`."""
+"""The call `Carrier.met` of `live/worker`."""
 Tell = Callable[[FromWorker | WorkerLost], None]
 
 

@@ -14,19 +14,37 @@ from jedlik.core.config import Role
 from jedlik.core.effects import ChangeRole, End, Launch, Note, PlannerEffect, Retire, Wake
 from jedlik.core.errors import ConfigError
 from jedlik.core.events import Adopted, Hold, MemberEnded, MemberReady, PlannerEvent, Scale, Woken
-from jedlik.core.facts import Fact
+from jedlik.core.facts import Fact, MemberMoved, Planned
 from jedlik.core.ids import WorkerId
+from jedlik.core.plans import ROLES, Counts, Reason
+from jedlik.live.child import Say
 from jedlik.live.launch import Launcher
 from jedlik.live.turn import Recorder, Turn, WakeTimer
 
 MOST_KILLS = 3
-"""So many workers killed before any has served end the server: the kernel kills who takes more memory than there is."""
+"""The number of workers killed before any has served that ends the server.
+
+The kernel kills processes that take more memory than there is.
+"""
 MEMORY = "where memory is short, give fewer --workers or less --kv-cache-bytes"
 Change = Callable[[WorkerId, Role], None]
+MOST_REASONS = 6
+AS_ASKED = "static"
+"""The planner's name where nobody decides: the counts at start hold."""
+AGAIN = " again "
+"""A part of what is done about a worker that ended by itself, which has a line of its own."""
+
+
+class News(Protocol):
+    """The lines about a fleet that people read (`FleetNews`)."""
+
+    def fact(self, fact: Fact) -> None: ...
+
+    def ended(self, name: str, words: str) -> None: ...
 
 
 class PlannerDecider(Protocol):
-    """`nodes/planner.PlannerNode`."""
+    """The decider that a planner drives (`nodes/planner.PlannerNode`)."""
 
     def handle(self, event: PlannerEvent, now: float) -> list[PlannerEffect]: ...
 
@@ -34,14 +52,6 @@ class PlannerDecider(Protocol):
 
 
 Made = tuple[PlannerDecider, Recorder[PlannerEvent, PlannerEffect] | None]
-
-
-class Telling(Protocol):
-    """What people are told of a fleet (`live/telling`)."""
-
-    def fact(self, fact: Fact) -> None: ...
-
-    def ended(self, name: str, words: str) -> None: ...
 
 
 class _Member(msgspec.Struct):
@@ -61,7 +71,7 @@ class PlannerDriver:
         make: Callable[[], Made],
         launcher: Launcher,
         change: Change,
-        telling: Telling,
+        news: News,
         fixed: bool = False,
     ) -> None:
         """`make`: a fresh node, and what keeps its log. `fixed`: nobody scales, so a worker that can't start is the
@@ -70,7 +80,7 @@ class PlannerDriver:
         self._make = make
         self._launcher = launcher
         self._change = change
-        self._telling = telling
+        self._news = news
         self._fixed = fixed
         self._loop = asyncio.get_running_loop()
         self._timer = WakeTimer(lambda: self._turn.send(Woken()))
@@ -82,7 +92,7 @@ class PlannerDriver:
         self._kills = 0
         """The number of workers killed while none has served."""
         self._begin()
-        launcher.listen(self._told)
+        launcher.listen(self._member_event)
 
     @property
     def failed(self) -> "asyncio.Future[None]":
@@ -97,11 +107,11 @@ class PlannerDriver:
         self._turn.send(event)
 
     def by_hand(self) -> list[Scale | Hold]:
-        """What somebody has set: sent again, it holds again."""
+        """Return the events by which somebody set something: sent again, they hold again."""
         return [event for _, event in sorted(self._by_hand.items())]
 
     def plan(self) -> dict[str, object]:
-        """JSON-able."""
+        """Return what is planned, and why, as JSON-able values."""
         return self._node.plan(self._loop.time())
 
     def renew(self) -> None:
@@ -125,7 +135,7 @@ class PlannerDriver:
         self._node, recorder = self._make()
         self._turn: Turn[PlannerEvent, PlannerEffect] = Turn(self._node.handle, self._perform, recorder)
 
-    def _told(self, event: MemberReady | MemberEnded, words: str) -> None:
+    def _member_event(self, event: MemberReady | MemberEnded, words: str) -> None:
         member = self._members.get(event.name)
         mine = member is not None and member.start == event.start
         if isinstance(event, MemberReady):
@@ -133,7 +143,7 @@ class PlannerDriver:
             if member is not None and mine:
                 member.worker = event.worker
         else:
-            self._telling.ended(event.name, words)
+            self._news.ended(event.name, words)
             if mine:
                 del self._members[event.name]
             event = self._judged(event, words)
@@ -165,10 +175,67 @@ class PlannerDriver:
             case Wake():
                 self._timer.set(effect.at)
             case Note():
-                self._telling.fact(effect.fact)
+                self._news.fact(effect.fact)
 
     def _turned(self, change: ChangeRole) -> None:
         for member in self._members.values():
             if member.worker == change.worker:
                 member.role = change.role
         self._change(change.worker, change.role)
+
+
+class FleetNews:
+    """Tells people what happens to the fleet, a line each: decisions with reasons, and workers that end or start again.
+
+    Nothing is said of a decision that only does what was asked for at start. `GET /plan` has the rest.
+    """
+
+    def __init__(self, say: Say) -> None:
+        self._say = say
+        self._how: dict[str, str] = {}
+        """How workers' processes ended, until it is known what follows."""
+
+    def ended(self, name: str, words: str) -> None:
+        """A process of this worker has ended; the facts that follow say what becomes of the worker."""
+        self._how[name] = words
+
+    def fact(self, fact: Fact) -> None:
+        if isinstance(fact, MemberMoved):
+            self._member_moved(fact)
+        elif isinstance(fact, Planned):
+            self._decided(fact)
+
+    def _member_moved(self, fact: MemberMoved) -> None:
+        how = self._how.pop(fact.name, None) if fact.state in ("waiting", "ended", "held") else None
+        if how is None:
+            return
+        if fact.state == "waiting":
+            _, _, when = fact.why.partition("; ")
+            loop = "; its output says why" if "crash loop" in when else ""
+            self._say(f"{fact.name} {how}; starting it again ({when or fact.why}){loop}")
+        else:
+            self._say(f"{fact.name} {how} ({fact.why})")
+
+    def _decided(self, fact: Planned) -> None:
+        reasons = ", ".join(shown(reason) for reason in fact.reasons[:MOST_REASONS])
+        because = f"{fact.why} ({reasons})" if reasons else fact.why
+        done = "; ".join(step for step in fact.done if AGAIN not in step)
+        if fact.advice:
+            self._say(f"{fact.planner} would have {counted(fact.wanted)} instead of {counted(fact.serving)}. {because}")
+        elif done and fact.planner != AS_ASKED:
+            self._say(f"{fact.planner}: {done}. {because}")
+
+
+def counted(counts: Counts) -> str:
+    """Return counts in words, such as `2 prefill and 1 decode`, or `3 workers`."""
+    apart = [f"{counts[role]} {role}" for role in ROLES if role != "both" and counts.get(role)]
+    both = counts.get("both", 0)
+    if both or not apart:
+        apart.append(f"{both} worker{'s' * (both != 1)}")
+    return " and ".join(apart)
+
+
+def shown(reason: Reason) -> str:
+    """Return a reason in words, such as `rate 3.2 1/s`."""
+    value = "unknown" if reason.value is None else f"{reason.value:.4g}"
+    return f"{reason.name} {value}{' ' + reason.unit if reason.unit else ''}"

@@ -20,14 +20,14 @@ T = TypeVar("T", bound=GatewayEvent | GatewayEffect | WorkerEvent | WorkerEffect
 
 
 class Redactor:
-    """For one cluster key and block size."""
+    """A redactor for one cluster key and block size."""
 
     def __init__(self, key: bytes, block_size: int) -> None:
         self._keyed = hashlib.blake2b(b"event log", key=key[:64], digest_size=16)
         self._block_bytes = block_size * TOKEN_BYTES
 
     def __call__(self, what: T) -> T:
-        """The same, without token ids."""
+        """Return the same event or effect without token ids."""
         replace = msgspec.structs.replace
         match what:
             case Arrived():
@@ -51,7 +51,7 @@ class Redactor:
         return what
 
     def packed(self, tokens: bytes) -> bytes:
-        """As long as `tokens`, equal for equal prefixes of whole blocks."""
+        """Return bytes as long as `tokens`, equal for equal prefixes of whole blocks."""
         out, parent = [], b""
         for at in range(0, len(tokens), self._block_bytes):
             block = tokens[at : at + self._block_bytes]

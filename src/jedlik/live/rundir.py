@@ -26,6 +26,8 @@ LONGEST_WORDS = 500
 
 
 class Owner(msgspec.Struct, frozen=True):
+    """The process whose directory it is."""
+
     pid: int
     started: int
     named: bool = False
@@ -46,26 +48,26 @@ class RunDir:
     def config(self, name: str) -> Path:
         return self.path / f"{name}.config.json"
 
-    def tell(self, name: str, status: str) -> None:
-        """What the process of this name does; empty: it serves. Never seen half-written, which would be empty, too."""
+    def set_status(self, name: str, status: str) -> None:
+        """Set what the process of this name does; empty: it serves. Nobody sees it half-written, which is empty too."""
         aside = self.path / f"{name}.status"
         aside.write_text(status)
         os.replace(aside, self.status / name)
 
-    def said(self, name: str) -> str:
-        """Why the process of this name ended before it served, in its own words; empty: it did not say."""
+    def last_words(self, name: str) -> str:
+        """Return why the process of this name ended before it served, in its own words; empty: it left none."""
         try:
             return self._words(name).read_text(errors="replace")
         except OSError:
             return ""
 
-    def say(self, name: str, words: str) -> None:
-        """The process of this name ends before it serves; the supervisor reads why."""
+    def leave_words(self, name: str, words: str) -> None:
+        """Leave for the supervisor why the process of this name ends before it serves."""
         one_line = " ".join(words.split())
         self.write_private(self._words(name), one_line[:LONGEST_WORDS].encode())
 
-    def began(self, name: str) -> None:
-        """A process of this name starts: what the one before has left is void."""
+    def forget(self, name: str) -> None:
+        """Remove status and words of the process that had this name before."""
         for path in (self.status / name, self._words(name)):
             path.unlink(missing_ok=True)
 
@@ -73,14 +75,14 @@ class RunDir:
         return self.path / f"{name}.words"
 
     def ready(self, name: str) -> bool:
-        """Whether the process of this name serves: its status is empty."""
+        """Return whether the process of this name serves: its status is empty."""
         try:
             return (self.status / name).stat().st_size == 0
         except FileNotFoundError:
             return False
 
     def ready_s(self, name: str) -> float:
-        """For how long the process of this name has been ready: since its status became empty. 0 before."""
+        """Return for how many seconds the process of this name has been ready; 0 before."""
         try:
             found = (self.status / name).stat()
         except FileNotFoundError:
@@ -88,29 +90,30 @@ class RunDir:
         return 0.0 if found.st_size else max(0.0, time.time() - found.st_mtime)
 
     def write_private(self, path: Path, data: bytes) -> None:
-        """Readable by this user only, whole or not there."""
+        """Write a file that this user alone can read. It is whole or not there."""
         write_private(path, data)
 
     def own(self, pid: int, *, named: bool) -> None:
-        """From now on it is this process's."""
+        """Make this process the owner of the directory."""
         self.write_private(self.path / OWNER, msgspec.json.encode(Owner(pid, start_ticks(pid) or 0, named)))
 
     def owner(self) -> Owner | None:
-        """Whose it is, if that process lives."""
+        """Return the owner, if that process lives."""
         owner = _written(self.path)
         return owner if owner is not None and start_ticks(owner.pid) == owner.started else None
 
     def owned_by(self, pid: int) -> bool:
-        """Whether it is this living process's."""
+        """Return whether this living process owns the directory."""
         owner = self.owner()
         return owner is not None and owner.pid == pid
 
     def remove(self) -> None:
+        """Remove the directory with all that is in it."""
         shutil.rmtree(self.path, ignore_errors=True)
 
 
 def make(wanted: str | None, pid: int) -> RunDir:
-    """A fresh run directory owned by process `pid`. Raises ConfigError if `wanted` can't be used."""
+    """Return a fresh run directory owned by process `pid`. Raises ConfigError if `wanted` can't be used."""
     try:
         return _made(wanted, pid)
     except OSError as error:
@@ -137,8 +140,8 @@ def _made(wanted: str | None, pid: int) -> RunDir:
     return run_dir
 
 
-def left(wanted: str | None) -> RunDir | None:
-    """A named run directory whose owner was killed; what it started may still run."""
+def abandoned(wanted: str | None) -> RunDir | None:
+    """Return the named run directory if its owner was killed; what that started may still run."""
     if wanted is None:
         return None
     run_dir = RunDir(Path(wanted).absolute())
@@ -146,7 +149,7 @@ def left(wanted: str | None) -> RunDir | None:
 
 
 def remove_stale(base: Path) -> None:
-    """Directories of this user's servers that were killed."""
+    """Remove the directories of this user's servers that were killed."""
     for path in base.glob(f"jedlik-{os.getuid()}-*"):
         with contextlib.suppress(OSError):
             owner = _written(path)

@@ -7,15 +7,21 @@ learns how it ended: the code is None.
 import asyncio
 import contextlib
 import os
+import resource
 import signal
 import subprocess
 from collections.abc import Sequence
 
 from jedlik.net.discovery.local import start_ticks
 
+MAX_FILES = 65536
+"""The most files that a process of ours may have open."""
+RESERVED_FILES = 192
+"""Descriptors kept for refusing further clients, links to workers, logs, and files that are opened now and then."""
+
 
 class Running:
-    """Made inside a running loop, by `start` or `find`."""
+    """One process. Made inside a running loop, by `start` or `find`."""
 
     def __init__(self, pid: int, descriptor: int, process: "subprocess.Popen[bytes] | None" = None) -> None:
         self.pid = pid
@@ -23,17 +29,17 @@ class Running:
         self._process = process
         self._loop = asyncio.get_running_loop()
         self.ended: asyncio.Future[int | None] = self._loop.create_future()
-        """Gets the exit code (negative: the signal that killed it); None: not known."""
+        """The future gets the exit code (negative: the signal that killed it); None: not known."""
         self._loop.add_reader(descriptor, self._exited)
 
     def signal(self, number: signal.Signals) -> None:
-        """To the process, if it runs."""
+        """Send a signal to the process, if it runs."""
         if not self.ended.done():
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._descriptor, number)
 
     async def wait(self) -> int | None:
-        """Until it has ended; the exit code."""
+        """Wait until the process has ended; return the exit code."""
         return await asyncio.shield(self.ended)
 
     def _exited(self) -> None:
@@ -45,7 +51,7 @@ class Running:
 
 
 def start(command: Sequence[str], pass_fds: Sequence[int] = ()) -> Running:
-    """A child in a session of its own: Ctrl-C in a terminal reaches the supervisor alone, which stops it in order."""
+    """Start a child in a session of its own: Ctrl-C reaches the supervisor alone, which stops its children in order."""
     process = subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
@@ -57,7 +63,7 @@ def start(command: Sequence[str], pass_fds: Sequence[int] = ()) -> Running:
 
 
 def find(pid: int, started: int) -> Running | None:
-    """The process of this pid, if it is still the one that started then."""
+    """Return the process of this pid, if it is still the one that started then."""
     try:
         descriptor = os.pidfd_open(pid)
     except OSError:
@@ -66,3 +72,21 @@ def find(pid: int, started: int) -> Running | None:
         os.close(descriptor)
         return None
     return Running(pid, descriptor)
+
+
+def raise_file_limit() -> None:
+    """Raise the soft limit of open files to the hard one; children inherit it.
+
+    It is usually low (1024) for programs with `select`.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = MAX_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_FILES)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+
+
+def max_connections() -> int:
+    """Return how many of this process's open files may be clients' connections."""
+    soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    limit = MAX_FILES if soft == resource.RLIM_INFINITY else min(soft, MAX_FILES)
+    return max(limit - RESERVED_FILES, limit // 2)

@@ -12,22 +12,21 @@ from typing import NamedTuple
 from jedlik.core.errors import ConfigError
 from jedlik.core.events import Woken
 from jedlik.live.child import Child, Say
-from jedlik.live.control import SOCKET
-from jedlik.live.control_server import ControlServer, Reply
-from jedlik.live.launch_local import LocalLauncher
+from jedlik.live.control import SOCKET, ControlServer, Reply
+from jedlik.live.launch import LocalLauncher
 from jedlik.live.planner import PlannerDriver
-from jedlik.live.probe import get
 from jedlik.live.rundir import RunDir
 
 PROBE_S = 0.1
+GET_TIMEOUT_S = 2.0
 MOST_FAILURES, FAILURES_S = 3, 60.0
 """More failures of planner nodes in so many seconds end the server."""
 Ready = Callable[[float, int], None]
-"""Seconds since the start, and how many workers serve: when the first does, and again with more."""
+"""A call with the seconds since the start and the number of workers that serve: when the first does, and with more."""
 
 
 class Parts(NamedTuple):
-    """What a supervisor runs; `reply` answers what gateways ask."""
+    """The parts that a supervisor runs; `reply` answers what gateways ask."""
 
     gateway: Child
     planner: PlannerDriver
@@ -53,7 +52,7 @@ class Supervisor:
         self._stop = asyncio.Event()
 
     async def run(self, address: tuple[str, int], ready: Ready, closing: Callable[[], None]) -> None:
-        """Until stopped: `ready` is called until all workers serve, `closing` when no new connection is wanted.
+        """Run until stopped: `ready` is called until all workers serve, `closing` when no new connection is wanted.
 
         Raises ConfigError if a child can't start, and what the planner raised.
         """
@@ -120,7 +119,7 @@ class Supervisor:
     async def _watch(self, address: tuple[str, int], ready: Ready) -> None:
         """Tell what workers report while loading, when a request could be answered, and until all of them serve."""
         loop = asyncio.get_running_loop()
-        started, told, most = loop.time(), dict[str, str](), 0
+        started, shown, most = loop.time(), dict[str, str](), 0
         while most < max(self._workers, 1):
             serving = max(self._parts.launcher.serving, 1)
             if serving > most and (most or (await get(*address, "/ready"))[0] == 200):
@@ -128,7 +127,23 @@ class Supervisor:
                 ready(loop.time() - started, serving)
             for path in sorted(self._run.status.iterdir()):
                 text = path.read_text()
-                if text and told.get(path.name) != text:
-                    told[path.name] = text
+                if text and shown.get(path.name) != text:
+                    shown[path.name] = text
                     self._say(f"{path.name}: {text}")
             await asyncio.sleep(PROBE_S)
+
+
+async def get(host: str, port: int, path: str) -> tuple[int, bytes]:
+    """Return status and body of a GET to our own gateway; status 0 if nobody answers."""
+    where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    try:
+        async with asyncio.timeout(GET_TIMEOUT_S):
+            reader, writer = await asyncio.open_connection(host, port)
+            try:
+                writer.write(f"GET {path} HTTP/1.1\r\nHost: {where}\r\nConnection: close\r\n\r\n".encode())
+                head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+            finally:
+                writer.close()
+        return int(head.split(b" ", 2)[1]), body
+    except (OSError, TimeoutError, IndexError, ValueError):
+        return 0, b""

@@ -1,31 +1,32 @@
-"""The processes of one server: what each is told, how it starts, and what is written down of it.
+"""The processes of one server: how each is configured and started, and what is written down of it.
 
-What the server itself is made of is kept in the run directory (it holds the cluster key and API keys, readable by this
-user only), so that a new supervisor can go on with what a killed one left.
+What the server itself is made of is written into the run directory (it holds the cluster key and API keys, readable by
+this user only), so that a new supervisor can go on with the processes of a killed one.
 """
 
 import os
 import secrets
 import sys
 from collections.abc import Mapping
+from typing import Any
 
 import msgspec
 
 from jedlik.core.config import Role, ServeConfig
 from jedlik.core.errors import Bug
 from jedlik.core.ids import WorkerId
-from jedlik.live.adopt import Kept, keep
-from jedlik.live.launch_local import Started
+from jedlik.live.adopt import ChildProcess, save_process
+from jedlik.live.launch import StartedWorker
 from jedlik.live.rundir import RunDir
 from jedlik.live.running import Running, start
 from jedlik.net.discovery.local import start_ticks
-from jedlik.serve.places import Spot
+from jedlik.serve.places import WorkerPlace
 from jedlik.serve.process import ProcessConfig
 
 FILE = "server.json"
 
 
-class Server(msgspec.Struct, frozen=True):
+class Server(msgspec.Struct, frozen=True, kw_only=True):
     """What all processes of a server have in common."""
 
     config: ServeConfig
@@ -36,73 +37,68 @@ class Server(msgspec.Struct, frozen=True):
     """The size of each worker's KV cache where no setting names one. It is computed for the most workers allowed."""
 
     @property
-    def told(self) -> ServeConfig:
-        """What its processes are told."""
+    def process_config(self) -> ServeConfig:
+        """The configuration of its processes."""
         return msgspec.structs.replace(self.config, kv_cache_bytes=self.config.kv_cache_bytes or self.kv_cache_bytes)
 
 
 class Children:
-    """Starts them. `spots` by the name of their place."""
+    """Starts processes of a server. `places` are by their name."""
 
-    def __init__(self, run: RunDir, server: Server, spots: Mapping[str, Spot], listener_fd: int) -> None:
+    def __init__(self, run: RunDir, server: Server, places: Mapping[str, WorkerPlace], listener_fd: int) -> None:
         self._run = run
         self._server = server
-        self._spots = spots
+        self._places = places
         self._listener_fd = listener_fd
 
     def gateway(self) -> Running:
-        told = self._told("gateway", socket_fd=self._listener_fd)
-        return self._start(told, "gateway_process", Kept(told.name, told.id, 0, 0), (self._listener_fd,))
+        """Start the gateway."""
+        return self._start(self._configured("gateway", socket_fd=self._listener_fd), "gateway_process")
 
-    def worker(self, name: str, number: int, role: Role) -> Started:
-        spot = self._spots[name]
-        told = self._told(name, role=role, cpus=spot.cpus, device=spot.device)
-        kept = Kept(name, told.id, 0, 0, number, role)
-        return Started(self._start(told, "worker_process", kept), WorkerId(told.id))
+    def worker(self, name: str, number: int, role: Role) -> StartedWorker:
+        """Start a worker at its place, for the `number`th time."""
+        place = self._places[name]
+        process = self._configured(name, role=role, cpus=place.cpus, device=place.device)
+        return StartedWorker(self._start(process, "worker_process", number), WorkerId(process.id))
 
-    def _told(
-        self,
-        name: str,
-        role: Role = "both",
-        cpus: tuple[int, ...] = (),
-        device: str | None = None,
-        socket_fd: int | None = None,
-    ) -> ProcessConfig:
+    def _configured(self, name: str, **own: Any) -> ProcessConfig:
         return ProcessConfig(
             name=name,
             incarnation=secrets.token_hex(4),
             run_dir=str(self._run.path),
             parent_pid=os.getpid(),
             cluster_key=self._server.cluster_key,
-            role=role,
-            config=self._server.told,
+            config=self._server.process_config,
             model_path=self._server.model_path,
             model_name=self._server.model_name,
-            socket_fd=socket_fd,
-            cpus=cpus,
-            device=device,
+            **own,
         )
 
-    def _start(self, told: ProcessConfig, module: str, kept: Kept, pass_fds: tuple[int, ...] = ()) -> Running:
-        self._run.began(told.name)
-        path = self._run.config(told.name)
-        self._run.write_private(path, msgspec.json.encode(told))
-        process = start([sys.executable, "-m", f"jedlik.serve.{module}", str(path)], pass_fds)
-        keep(self._run, msgspec.structs.replace(kept, pid=process.pid, started=_ticks(process.pid)))
-        return process
-
-
-def _ticks(pid: int) -> int:
-    """0: it has ended already."""
-    return start_ticks(pid) or 0
+    def _start(self, process: ProcessConfig, module: str, number: int = 0) -> Running:
+        self._run.forget(process.name)
+        path = self._run.config(process.name)
+        self._run.write_private(path, msgspec.json.encode(process))
+        pass_fds = () if process.socket_fd is None else (process.socket_fd,)
+        running = start([sys.executable, "-m", f"jedlik.serve.{module}", str(path)], pass_fds)
+        child = ChildProcess(
+            name=process.name,
+            id=process.id,
+            pid=running.pid,
+            started=start_ticks(running.pid) or 0,  # 0: it has ended already
+            start=number,
+            role=process.role,
+        )
+        save_process(self._run, child)
+        return running
 
 
 def write(run: RunDir, server: Server) -> None:
+    """Write down what a server is made of."""
     run.write_private(run.path / FILE, msgspec.json.encode(server))
 
 
 def read(run: RunDir) -> Server:
-    """Raises Bug: whoever asks has seen processes that this server started."""
+    """Return what a server was made of. Raises Bug: whoever asks has seen processes that this server started."""
     try:
         return msgspec.json.decode((run.path / FILE).read_bytes(), type=Server)
     except (OSError, msgspec.MsgspecError) as error:

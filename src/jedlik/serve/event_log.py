@@ -85,37 +85,39 @@ def prepare(config: ServeConfig) -> None:
         raise ConfigError(f"{why}; choose another folder with --event-log") from error
 
 
-def make_gateway(told: ProcessConfig) -> GatewayNode:
-    config = told.config
+def make_gateway(process: ProcessConfig) -> GatewayNode:
+    config = process.config
     policy, shadow = policies_of(config.gateway)
-    return GatewayNode(config.gateway, GatewayId(told.id), Naming(told.cluster_key), config.worker, policy, shadow)
+    return GatewayNode(
+        config.gateway, GatewayId(process.id), Naming(process.cluster_key), config.worker, policy, shadow
+    )
 
 
-def make_worker(told: ProcessConfig, card: Card, costs: StepCosts | None = None) -> "WorkerNode":
+def make_worker(process: ProcessConfig, card: Card, costs: StepCosts | None = None) -> "WorkerNode":
     """`costs`: of a profile, where there is one."""
     from jedlik.nodes.worker.node import WorkerNode  # brings numpy, which a gateway does without
 
-    hasher = BlockHasher(told.cluster_key, card.revision, card.layout.block_size)
-    return WorkerNode(card, told.config.worker, hasher, profile=costs, role=told.role)
+    hasher = BlockHasher(process.cluster_key, card.revision, card.layout.block_size)
+    return WorkerNode(card, process.config.worker, hasher, profile=costs, role=process.role)
 
 
-def gateway_log(told: ProcessConfig) -> EventLog[GatewayEvent, GatewayEffect] | None:
+def gateway_log(process: ProcessConfig) -> EventLog[GatewayEvent, GatewayEffect] | None:
     """To record into, None if nothing is to be recorded."""
-    path = _start(told, None)
-    if path is None or told.config.event_log_tokens:
+    path = _start(process, None)
+    if path is None or process.config.event_log_tokens:
         return EventLog(path, _same, _same) if path else None
-    redactor = Redactor(told.cluster_key, told.config.worker.block_size)
+    redactor = Redactor(process.cluster_key, process.config.worker.block_size)
     return EventLog(path, redactor, redactor)
 
 
 def worker_log(
-    told: ProcessConfig, card: Card, costs: StepCosts | None = None
+    process: ProcessConfig, card: Card, costs: StepCosts | None = None
 ) -> EventLog[WorkerEvent, WorkerEffect] | None:
     """The same for a worker."""
-    path = _start(told, card, costs)
-    if path is None or told.config.event_log_tokens:
+    path = _start(process, card, costs)
+    if path is None or process.config.event_log_tokens:
         return EventLog(path, _same, _same) if path else None
-    redactor = Redactor(told.cluster_key, told.config.worker.block_size)
+    redactor = Redactor(process.cluster_key, process.config.worker.block_size)
     return EventLog(path, redactor, redactor)
 
 
@@ -174,14 +176,14 @@ def _header(log: Path) -> Made | PlannerMade:
         ) from None
 
 
-def _start(told: ProcessConfig, card: Card | None, costs: StepCosts | None = None) -> Path | None:
-    if told.config.event_log is None:
+def _start(process: ProcessConfig, card: Card | None, costs: StepCosts | None = None) -> Path | None:
+    if process.config.event_log is None:
         return None
-    path = Path(told.config.event_log).absolute() / f"{told.id}.log"
+    path = Path(process.config.event_log).absolute() / f"{process.id}.log"
     close_folder(path.parent, is_log)
-    if told.config.event_log_tokens:
-        config = msgspec.structs.replace(told.config, api_keys={})
-        made = Made(msgspec.structs.replace(told, config=config), card, costs)
+    if process.config.event_log_tokens:
+        config = msgspec.structs.replace(process.config, api_keys={})
+        made = Made(msgspec.structs.replace(process, config=config), card, costs)
         _write_header(path, made)
     return path
 

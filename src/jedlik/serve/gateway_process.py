@@ -25,12 +25,11 @@ from jedlik.frontend.app import Application, FrontendParts, ServedModel, build_a
 from jedlik.frontend.server.connection import ConnectionLimits
 from jedlik.frontend.server.serving import HttpServer
 from jedlik.live import adopt
-from jedlik.live.control import SOCKET
-from jedlik.live.control_link import ControlLink
-from jedlik.live.descriptors import MOST, for_connections
+from jedlik.live.control import SOCKET, ControlLink
 from jedlik.live.gateway import GatewayDriver
+from jedlik.live.running import MAX_FILES, max_connections
 from jedlik.models import generation
-from jedlik.serve import reach
+from jedlik.serve import access
 from jedlik.serve.event_log import gateway_log, make_gateway
 from jedlik.serve.process import ProcessConfig, run, trace_of
 from jedlik.telemetry.gateway import GatewayMonitor
@@ -41,25 +40,25 @@ from jedlik.transfer.processes import host_name
 YOUNG_OBJECTS = 20_000
 
 
-async def serve(told: ProcessConfig, log: Log, stop: asyncio.Event) -> None:
-    """Serve until told to stop, drain, flush."""
-    config = told.config
+async def serve(process: ProcessConfig, log: Log, stop: asyncio.Event) -> None:
+    """Serve until a signal, drain, flush."""
+    config = process.config
     one_thread()
-    node = make_gateway(told)
+    node = make_gateway(process)
     promise = Promise(config.gateway.slo_ttft_s, config.gateway.slo_itl_s, config.planner.attainment)
     metrics = GatewayMetrics(lambda: {card.name: card.total_blocks for card in node.cards()}, node.held_back, promise)
     telemetry = GatewayMonitor(metrics, log, log_requests=config.frontend.log_requests)
-    driver = GatewayDriver(node.gateway, node, told.cluster(host_name()), telemetry, gateway_log(told))
-    link = ControlLink(node.gateway, told.run.socket(SOCKET), _changing(driver, log))
+    driver = GatewayDriver(node.gateway, node, process.cluster(host_name()), telemetry, gateway_log(process))
+    link = ControlLink(node.gateway, process.run.socket(SOCKET), _changing(driver, log))
     driver.reports_to(link.report)
-    application = _application(told, driver, link, metrics)
+    application = _application(process, driver, link, metrics)
     metrics.caches += [node.caches, application.caches]
-    server = _server(application, told, log)
-    listener = _listener(told)
+    server = _server(application, process, log)
+    listener = _listener(process)
     listeners = [listener, *_metrics_listener(config)]
-    door = _offering(told, listener)
+    door = _offering(process, listener)
     calm_collector()
-    told.run.tell(told.name, "")
+    process.run.set_status(process.name, "")
     running = asyncio.create_task(driver.run(), name="driver")
     linked = asyncio.create_task(link.run(), name="control link")
     serving = asyncio.create_task(server.serve(listeners), name="http")
@@ -94,10 +93,10 @@ def calm_collector() -> None:
     gc.set_threshold(YOUNG_OBJECTS, 20, 50)
 
 
-def _offering(told: ProcessConfig, listener: socket.socket) -> socket.socket:
+def _offering(process: ProcessConfig, listener: socket.socket) -> socket.socket:
     """A new supervisor gets our listening socket here, so that it outlives this process then as now."""
-    door = adopt.offer(adopt.offer_path(told.run, told.id))
-    asyncio.get_running_loop().add_reader(door, adopt.give, door, listener)
+    door = adopt.offer_listener(adopt.offer_path(process.run, process.id))
+    asyncio.get_running_loop().add_reader(door, adopt.give_listener, door, listener)
     return door
 
 
@@ -112,21 +111,23 @@ def _changing(driver: GatewayDriver, log: Log) -> Callable[[ChangeRole], None]:
     return change
 
 
-def _application(told: ProcessConfig, driver: GatewayDriver, link: ControlLink, metrics: GatewayMetrics) -> Application:
+def _application(
+    process: ProcessConfig, driver: GatewayDriver, link: ControlLink, metrics: GatewayMetrics
+) -> Application:
     prefix, numbers = secrets.token_hex(6), count(1)
-    folder = Path(told.model_path)
-    defaults = generation.read(folder) if told.config.generation_config == "vendor" else OPENAI
+    folder = Path(process.model_path)
+    defaults = generation.read(folder) if process.config.generation_config == "vendor" else OPENAI
     parts = FrontendParts(
         port=driver,
         roles=driver,
         plans=link,
-        models={told.model_name: ServedModel(directory=folder, defaults=defaults)},
-        special_in_text=told.config.allow_special_in_text,
-        config=told.config.frontend,
-        gateway=told.config.gateway,
-        api_keys=told.config.api_keys,
-        site=reach.site(told.config),
-        other_sites=reach.other_sites(told.config),
+        models={process.model_name: ServedModel(directory=folder, defaults=defaults)},
+        special_in_text=process.config.allow_special_in_text,
+        config=process.config.frontend,
+        gateway=process.config.gateway,
+        api_keys=process.config.api_keys,
+        site=access.site(process.config),
+        other_sites=access.other_sites(process.config),
         metrics=metrics.scrape,
         rng=random.Random(secrets.randbits(64)),
         fresh_id=lambda: f"{prefix}{next(numbers):x}",
@@ -136,14 +137,14 @@ def _application(told: ProcessConfig, driver: GatewayDriver, link: ControlLink, 
     return build_app(parts)
 
 
-def _server(application: Application, told: ProcessConfig, log: Log) -> HttpServer:
+def _server(application: Application, process: ProcessConfig, log: Log) -> HttpServer:
     """What uvicorn has to say goes into our log."""
     logger = logging.getLogger("uvicorn")
     logger.addHandler(ToLog(log))
     logger.propagate = False
-    frontend = told.config.frontend
+    frontend = process.config.frontend
     limits = ConnectionLimits(frontend.max_head_bytes, frontend.receive_s, frontend.idle_s, frontend.stalled_client_s)
-    most = min(frontend.max_connections or MOST, for_connections())
+    most = min(frontend.max_connections or MAX_FILES, max_connections())
     return HttpServer(application, limits, most, lambda what, count: log.line(what, count=count, most=most))
 
 
@@ -160,10 +161,10 @@ class ToLog(logging.Handler):
         self._log.line(record.getMessage().strip(), error=failed, trace=error and trace_of(error))
 
 
-def _listener(told: ProcessConfig) -> socket.socket:
-    if told.socket_fd is None:
+def _listener(process: ProcessConfig) -> socket.socket:
+    if process.socket_fd is None:
         raise Bug("the gateway was given no socket")
-    return socket.socket(fileno=told.socket_fd)
+    return socket.socket(fileno=process.socket_fd)
 
 
 def _metrics_listener(config: ServeConfig) -> list[socket.socket]:

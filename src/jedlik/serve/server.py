@@ -13,29 +13,29 @@ import msgspec
 import setproctitle
 
 from jedlik.core.config import ServeConfig
-from jedlik.live.descriptors import raise_limit
 from jedlik.live.rundir import RunDir, make
+from jedlik.live.running import raise_file_limit
 from jedlik.models.files import ModelFiles
-from jedlik.serve import children, event_log, left, memory, tiers
+from jedlik.serve import children, event_log, memory, orphans, tiers
 from jedlik.serve.children import Server
 from jedlik.serve.engines import check_installed, profiled_costs
 from jedlik.serve.listening import bind, refused
 from jedlik.serve.model_check import examine_apart
-from jedlik.serve.places import spots
+from jedlik.serve.places import worker_places
 from jedlik.serve.policies import policies_of
-from jedlik.serve.supervisor import Start, supervise
+from jedlik.serve.supervisor import Startup, supervise
 
 Say = Callable[[str], None]
 BACKLOG = 2048
 
 
 def serve(config: ServeConfig, resolve: Callable[[], ModelFiles], say: Say) -> bool:
-    """Serve until a signal; whether that was Ctrl-C before anything was served.
+    """Serve until a signal. Return whether that was Ctrl-C before anything was served.
 
     Raises ConfigError with a remedy when it cannot: where possible before a download.
     """
     setproctitle.setproctitle("jedlik: supervisor")
-    raise_limit()
+    raise_file_limit()
     check_installed(config)
     policies_of(config.gateway)  # the processes make their own: a wrong name must not wait for them
     if config.profile is not None:
@@ -43,9 +43,9 @@ def serve(config: ServeConfig, resolve: Callable[[], ModelFiles], say: Say) -> b
     event_log.prepare(config)
     for line in tiers.prepare(config):
         say(line)
-    made = spots(config)
-    found = left.find(config, {spot.place.name for spot in made})
-    listener = (left.listener(found) if found is not None else None) or bind(config.host, config.port)
+    places = worker_places(config)
+    found = orphans.find(config, {one.place.name for one in places})
+    listener = (orphans.listener(found) if found is not None else None) or bind(config.host, config.port)
     with contextlib.closing(listener):
         run_dir = found.run if found is not None else make(config.run_dir, os.getpid())
         try:
@@ -58,30 +58,39 @@ def serve(config: ServeConfig, resolve: Callable[[], ModelFiles], say: Say) -> b
             except OSError as error:  # somebody else bound the port too and was quicker
                 raise refused(config.host, config.port, error) from error
             server = _prepared(config, model, found, run_dir, say)
-            return asyncio.run(supervise(Start(run_dir, server, listener, made, found), say))
+            startup = Startup(run=run_dir, server=server, listener=listener, places=places, found=found)
+            return asyncio.run(supervise(startup, say))
         finally:
             if run_dir.owned_by(os.getpid()):  # not, where what runs in it was not taken over
                 run_dir.remove()
 
 
-def _prepared(config: ServeConfig, model: ModelFiles, found: left.Left | None, run_dir: RunDir, say: Say) -> Server:
-    """What all processes have in common, written down."""
+def _prepared(
+    config: ServeConfig, model: ModelFiles, found: orphans.Orphans | None, run_dir: RunDir, say: Say
+) -> Server:
+    """Write down what all processes have in common, and return it."""
     key = _cluster_key(config)
     if found is not None:
-        left.same_model(found, str(model.path), key)
+        orphans.check_model(found, str(model.path), key)
         server = msgspec.structs.replace(found.server, config=config)
         run_dir.own(os.getpid(), named=True)
     else:
         name = config.served_model_name or model.name
         size, text = memory.prepare(config, model.path)
         say(text)
-        server = Server(config, key or secrets.token_bytes(32), str(model.path), name, size)
+        server = Server(
+            config=config,
+            cluster_key=key or secrets.token_bytes(32),
+            model_path=str(model.path),
+            model_name=name,
+            kv_cache_bytes=size,
+        )
     children.write(run_dir, server)
     return server
 
 
 def _cluster_key(config: ServeConfig) -> bytes | None:
-    """The one that blocks are named by which outlive this run; None: there are none."""
+    """Return the key that names blocks which outlive this run; None: there are none."""
     folder = tiers.key_folder(config)
     if folder is None:
         return None

@@ -14,8 +14,8 @@ import yaml
 
 from jedlik.core.config import FleetConfig, ServeConfig
 from jedlik.core.errors import ConfigError, did_you_mean
+from jedlik.serve import access, tiers, values
 from jedlik.serve import fleet as fleets
-from jedlik.serve import reach, tiers, values
 from jedlik.serve.engines import kind_of
 from jedlik.serve.fields import Field, fields
 
@@ -144,7 +144,7 @@ def check(config: ServeConfig) -> None:
     """What no field can say alone. Raises ConfigError."""
     kind_of(config)
     tiers.check(config)
-    reach.check(config)
+    access.check(config)
     if not config.roles and config.planner.acts != "on":
         raise ConfigError("there would be no worker and nobody to answer: set --workers 1 or more")
     if set(config.roles) == {"prefill"}:

@@ -24,24 +24,26 @@ from jedlik.transfer.agent import Agent, AgentOptions
 LEASE_S = 10.0
 
 
-async def work(told: ProcessConfig, log: Log, stop: asyncio.Event) -> None:
-    """Load, serve until told to stop, drain."""
-    if kind_of(told.config).schedules_itself:
-        raise Bug(f"{told.config.engine} schedules itself: its worker is an adapter, not this process")
-    loaded = await _load(told, stop)
-    card, costs = loaded.card, profiled_costs(told.config)
-    node, recorder = make_worker(told, card, costs), worker_log(told, card, costs)
-    agent = _agent(told, loaded, log)
-    cluster = told.cluster(card.host)
+async def work(process: ProcessConfig, log: Log, stop: asyncio.Event) -> None:
+    """Load, serve until a signal, drain."""
+    if kind_of(process.config).schedules_itself:
+        raise Bug(f"{process.config.engine} schedules itself: its worker is an adapter, not this process")
+    loaded = await _load(process, stop)
+    card, costs = loaded.card, profiled_costs(process.config)
+    node, recorder = make_worker(process, card, costs), worker_log(process, card, costs)
+    agent = _agent(process, loaded, log)
+    cluster = process.cluster(card.host)
     reach = Reach(agent, PeerLinks(card, cluster, agent.met))
     driver = WorkerDriver(node, loaded.engine, card, KvCounts(), recorder, reach)
-    server, address = await serve(UnixAddress(str(told.run.socket(told.id))), driver.listener, told.cluster_key)
-    record = _record(told, card, address, parse(agent.address))
+    server, address = await serve(
+        UnixAddress(str(process.run.socket(process.id))), driver.listener, process.cluster_key
+    )
+    record = _record(process, card, address, parse(agent.address))
     running = asyncio.create_task(driver.run(), name="driver")
     stopping = asyncio.create_task(stop.wait(), name="stop")
     await cluster.discovery.announce(record)
     announcing = asyncio.create_task(keep_announced(cluster.discovery, record), name="announcement")
-    _status(told)("")
+    _status(process)("")
     cache_mib = card.total_blocks * card.layout.block_bytes >> 20
     tiers = {f"{tier.tier}_blocks": tier.blocks for tier in card.tiers if tier.tier != "object"}
     log.line("ready", engine=card.engine, kv_cache_mib=cache_mib, max_model_len=card.max_model_len, **tiers)
@@ -50,7 +52,7 @@ async def work(told: ProcessConfig, log: Log, stop: asyncio.Event) -> None:
         announcing.cancel()
         await cluster.discovery.withdraw(record)
         if not running.done():
-            await driver.drain(told.drain_s)
+            await driver.drain(process.drain_s)
     finally:
         announcing.cancel()
         await cluster.discovery.withdraw(record)
@@ -59,15 +61,15 @@ async def work(told: ProcessConfig, log: Log, stop: asyncio.Event) -> None:
         stopping.cancel()
         results = await asyncio.gather(running, stopping, return_exceptions=True)
         loaded.arena.close()
-        for name in (told.id, data_name(told)):
-            told.run.socket(name).unlink(missing_ok=True)
+        for name in (process.id, data_name(process)):
+            process.run.socket(name).unlink(missing_ok=True)
     if isinstance(results[0], Exception):
         raise results[0]
 
 
-async def _load(told: ProcessConfig, stop: asyncio.Event) -> LoadedEngine:
+async def _load(process: ProcessConfig, stop: asyncio.Event) -> LoadedEngine:
     """The engine, loaded beside the loop: a signal meanwhile ends the process at once, there is nothing to lose."""
-    loading = asyncio.create_task(asyncio.to_thread(load, told, _status(told)))
+    loading = asyncio.create_task(asyncio.to_thread(load, process, _status(process)))
     stopping = asyncio.create_task(stop.wait())
     await asyncio.wait((loading, stopping), return_when=asyncio.FIRST_COMPLETED)
     if stop.is_set():
@@ -76,37 +78,37 @@ async def _load(told: ProcessConfig, stop: asyncio.Event) -> LoadedEngine:
     return await loading
 
 
-def data_name(told: ProcessConfig) -> str:
-    """Of the socket on which other workers' agents are heard."""
-    return f"{told.id}.data"
+def data_name(process: ProcessConfig) -> str:
+    """Return the name of the socket where other workers' agents connect."""
+    return f"{process.id}.data"
 
 
-def _agent(told: ProcessConfig, loaded: LoadedEngine, log: Log) -> Agent:
+def _agent(process: ProcessConfig, loaded: LoadedEngine, log: Log) -> Agent:
     """What carries this worker's blocks, with the stores that its card names as tiers."""
-    options = AgentOptions(listen=f"unix:{told.run.socket(data_name(told))}", key=told.cluster_key)
+    options = AgentOptions(listen=f"unix:{process.run.socket(data_name(process))}", key=process.cluster_key)
 
     def complain(text: str) -> None:
         log.line("blocks", problem=text)
 
-    kept = stores(told.config, told.name, loaded.card, loaded.arena.block_bytes)
-    return Agent(loaded.card.worker, loaded.arena, options, kept, loaded.cache, complain)
+    block_stores = stores(process.config, process.name, loaded.card, loaded.arena.block_bytes)
+    return Agent(loaded.card.worker, loaded.arena, options, block_stores, loaded.cache, complain)
 
 
-def _status(told: ProcessConfig) -> Status:
+def _status(process: ProcessConfig) -> Status:
     """Progress for the supervisor to show."""
-    return lambda text: told.run.tell(told.name, text)
+    return lambda text: process.run.set_status(process.name, text)
 
 
-def _record(told: ProcessConfig, card: Card, address: Address, data: Address) -> Record:
+def _record(process: ProcessConfig, card: Card, address: Address, data: Address) -> Record:
     """What this worker announces."""
     return Record(
-        id=told.id,
-        name=told.name,
+        id=process.id,
+        name=process.name,
         host=card.host,
         addresses=(address,),
         data=data,
         lease_s=LEASE_S,
-        model=told.model_name,
+        model=process.model_name,
         fence=fence_of(os.getpid()),
     )
 

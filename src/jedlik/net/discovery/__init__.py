@@ -1,1 +1,1 @@
-"""Who is there: how gateways find workers."""
+"""Discovery: processes of a server announce themselves, find each other, and are fenced."""

@@ -28,12 +28,12 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     data: Address | None = None
     """The address of what transfers a worker's blocks; None: it transfers none."""
     lease_s: float
-    """For how many seconds the record holds unless it is renewed."""
+    """The seconds for which the record holds unless it is renewed."""
     pool: str = ""
     model: str = ""
     """The name by which clients ask for a worker's model."""
     fence: str = ""
-    """What the fencer of this record's host needs to end exactly this process. Nobody else reads it."""
+    """The text by which this host's fencer ends exactly this process. Nobody else reads it."""
 
     def address_from(self, host: str) -> Address | None:
         """Return the best address that processes of a host can reach; None: there is none."""
@@ -89,7 +89,10 @@ class Watch(Protocol):
 
 
 class Discovery(Protocol):
-    """Where processes of one server announce themselves and find each other. Made inside a running loop."""
+    """The place where processes of one server announce themselves and find each other.
+
+    Made inside a running loop.
+    """
 
     async def announce(self, record: Record) -> None:
         """Make a record visible, or replace the one of the same id. Raises PeerError where that can't be done now.
@@ -113,7 +116,7 @@ the process belongs to somebody else."""
 
 
 class Fencer(Protocol):
-    """Who ends workers of one host, or of one cluster, and knows that they are dead."""
+    """A fencer ends workers of one host, or of one cluster, and knows that they are dead."""
 
     async def end(self, record: Record) -> Verdict:
         """End a worker at once, and return what is certain some seconds later at the latest."""

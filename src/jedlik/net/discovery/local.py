@@ -75,7 +75,7 @@ class _Seen(NamedTuple):
 
 
 class LocalWatch:
-    """What a directory says, as differences.
+    """The records of a directory, as differences.
 
     A look costs one system call while the folder is as it was. Whoever died without withdrawing, or whose lease has
     ended, is found by every eighth look that finds the folder unchanged; a broken connection tells sooner (`refresh`).

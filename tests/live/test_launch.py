@@ -12,7 +12,7 @@ from jedlik.core.config import Role
 from jedlik.core.events import MemberEnded, MemberReady
 from jedlik.core.ids import WorkerId
 from jedlik.live.child import EXIT_CONFIG
-from jedlik.live.launch_local import LocalLauncher, Started, cause_of
+from jedlik.live.launch import LocalLauncher, StartedWorker, cause_of
 from jedlik.live.running import find, start
 from jedlik.net.discovery.local import start_ticks
 
@@ -36,8 +36,8 @@ def scenario(
             if len(told) >= until:
                 more.set()
 
-        def spawn(name: str, number: int, role: Role) -> Started:
-            return Started(start([sys.executable, "-c", code]), WorkerId(f"{name}@{number}"))
+        def spawn(name: str, number: int, role: Role) -> StartedWorker:
+            return StartedWorker(start([sys.executable, "-c", code]), WorkerId(f"{name}@{number}"))
 
         launcher = LocalLauncher(spawn, lambda name: ready, lambda text: None, lambda name: said)
         launcher.listen(tell)
@@ -94,7 +94,7 @@ def test_a_worker_that_can_not_be_started_has_crashed() -> None:
     async def run() -> Said:
         told: Said = []
 
-        def spawn(name: str, number: int, role: Role) -> Started:
+        def spawn(name: str, number: int, role: Role) -> StartedWorker:
             raise OSError("no memory")
 
         launcher = LocalLauncher(spawn, lambda name: False, lambda text: None)
@@ -128,7 +128,7 @@ def test_a_process_that_was_found_is_watched_like_a_child(stranger: int) -> None
         assert process is not None
         launcher = LocalLauncher(_no_spawn, lambda name: False, lambda text: None)
         launcher.listen(tell)
-        launcher.keep("worker-0", 3, Started(process, WorkerId("worker-0@x")))
+        launcher.keep("worker-0", 3, StartedWorker(process, WorkerId("worker-0@x")))
         process.signal(signal.SIGKILL)
         await asyncio.wait_for(over.wait(), 30)
         await launcher.close(1.0)
@@ -137,7 +137,7 @@ def test_a_process_that_was_found_is_watched_like_a_child(stranger: int) -> None
     assert asyncio.run(run()) == [ended("killed", "has ended")]
 
 
-def _no_spawn(name: str, number: int, role: Role) -> Started:
+def _no_spawn(name: str, number: int, role: Role) -> StartedWorker:
     raise AssertionError("nothing is to be started")
 
 

@@ -4,7 +4,7 @@ import msgspec
 
 from jedlik.core.facts import MemberMoved, Planned
 from jedlik.core.plans import Reason
-from jedlik.live.telling import Telling
+from jedlik.live.planner import FleetNews
 
 DECIDED = Planned(
     at=1.0,
@@ -21,7 +21,7 @@ DECIDED = Planned(
 
 def told(*facts: Planned | MemberMoved, ended: str | None = None) -> list[str]:
     said: list[str] = []
-    telling = Telling(said.append)
+    telling = FleetNews(said.append)
     if ended is not None:
         telling.ended("worker-1", ended)
     for fact in facts:

@@ -7,10 +7,10 @@ import pytest
 
 CODE = """
 import resource
-from jedlik.live.descriptors import for_connections, raise_limit
+from jedlik.live.running import max_connections, raise_file_limit
 resource.setrlimit(resource.RLIMIT_NOFILE, ({soft}, {hard}))
-raise_limit()
-print(resource.getrlimit(resource.RLIMIT_NOFILE)[0], for_connections())
+raise_file_limit()
+print(resource.getrlimit(resource.RLIMIT_NOFILE)[0], max_connections())
 """
 
 

@@ -1,4 +1,4 @@
-"""The rules of who may reach a server, from its configuration: names, web pages, and the port for metrics alone."""
+"""The rules of access to a server, from its configuration: names, web pages, and the port for metrics alone."""
 
 import re
 
@@ -10,7 +10,7 @@ ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s,]*")
 
 
 def site(config: ServeConfig) -> Site:
-    """What the serving port asks of its callers."""
+    """Return what the serving port requires of its callers."""
     keyless = not config.api_keys
     guarded = keyless and not config.allow_open
     hosts = listed(config.allowed_hosts)
@@ -23,7 +23,7 @@ def site(config: ServeConfig) -> Site:
 
 
 def other_sites(config: ServeConfig) -> dict[int, Site]:
-    """What the metrics port asks of its callers, by port number. It is empty where no such port is configured."""
+    """Return what the metrics port requires of its callers, by port number; empty where no such port is configured."""
     if config.metrics_port is None:
         return {}
     guarded = is_loopback(config.metrics_host)
@@ -32,7 +32,7 @@ def other_sites(config: ServeConfig) -> dict[int, Site]:
 
 
 def check(config: ServeConfig) -> None:
-    """Raises ConfigError."""
+    """Raise ConfigError for settings of access that can't be."""
     for origin in config.cors_origins:
         if origin not in (LOOPBACK, "*", "null") and not ORIGIN.fullmatch(origin.lower().rstrip("/")):
             raise ConfigError(
