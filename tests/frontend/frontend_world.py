@@ -22,9 +22,7 @@ from jedlik.core.protocol import RUN_AHEAD_TOKENS, Capabilities, Card, FinishRea
 from jedlik.core.requests import OPENAI, Defaults, Request, Sampling, Stopping
 from jedlik.core.step import TokenLogprobs
 from jedlik.frontend.app import Application, FrontendParts, ServedModel, build_app
-from jedlik.frontend.plans import PlansPort
-from jedlik.frontend.port import DeliverTo, GatewayPort
-from jedlik.frontend.roles import RolesPort
+from jedlik.frontend.port import DeliverTo, GatewayPort, PlansPort, RolesPort
 from jedlik.frontend.site import Site
 from jedlik.frontend.text.samples import SAMPLES
 

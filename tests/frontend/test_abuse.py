@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from jedlik.core.config import FrontendConfig
 from jedlik.frontend.app import Application
-from jedlik.frontend.openai.schema import Body
+from jedlik.frontend.openai.schema import OpenAIBody
 
 PATHS = ("/v1/chat/completions", "/v1/completions")
 JSON = st.recursive(
@@ -26,7 +26,7 @@ VALUES = st.one_of(
         [0, 1, -1, 2, 2**31, 2**63, 2**64, 1e308, -0.0, "", "tiny", "\ud800", "\x00", [], {}, [[]], ["a"], [5]]
     ),
 )
-BODIES = st.dictionaries(st.sampled_from(Body.__struct_fields__), VALUES, max_size=6)
+BODIES = st.dictionaries(st.sampled_from(OpenAIBody.__struct_fields__), VALUES, max_size=6)
 
 
 def make(directory: Path) -> Application:

@@ -4,14 +4,20 @@ import re
 from pathlib import Path
 
 from jedlik.frontend.openai.chat import EFFORTS, REASONING, TEXTS, THINKING
-from jedlik.frontend.openai.schema import MESSAGE_WITHOUT_EFFECT, NEUTRAL, PART_WITHOUT_EFFECT, WITHOUT_EFFECT, Body
+from jedlik.frontend.openai.schema import (
+    MESSAGE_WITHOUT_EFFECT,
+    NEUTRAL,
+    PART_WITHOUT_EFFECT,
+    WITHOUT_EFFECT,
+    OpenAIBody,
+)
 
 PAGE = Path(__file__).parents[2] / "docs" / "api.md"
 
 
 def test_every_parameter_is_documented() -> None:
     named = {re.split(r"[:.]", name)[0] for name in re.findall(r"`([^`]+)`", PAGE.read_text())}
-    assert set(Body.__struct_fields__) <= named
+    assert set(OpenAIBody.__struct_fields__) <= named
 
 
 def names(text: str) -> set[str]:

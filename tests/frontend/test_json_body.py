@@ -15,20 +15,21 @@ from hypothesis import strategies as st
 from jedlik.core.config import FrontendConfig
 from jedlik.core.errors import RequestError
 from jedlik.frontend import json_body as reading
+from jedlik.frontend.dialect import AnswerPlan
 from jedlik.frontend.json_body import Reader
 from jedlik.frontend.models import ModelLimits
-from jedlik.frontend.openai.errors import of_request_error
-from jedlik.frontend.openai.plan import Plan, Planner
-from jedlik.frontend.openai.schema import Body, Message, decode_body
+from jedlik.frontend.openai.errors import error_reply
+from jedlik.frontend.openai.plan import Planning
+from jedlik.frontend.openai.schema import BODY, Message, OpenAIBody
 from jedlik.frontend.pages import DetokenizeBody, TokenizeBody
-from jedlik.frontend.text.model import load_text
+from jedlik.frontend.text.model import TextModel, load_text
 from jedlik.frontend.turns import finish
 
 BASE = {"model": "tiny", "messages": HELLO}
 LIMITS = ModelLimits(max_model_len=512, vocab_size=900, sampling=ABLE.sampling, max_logprobs=5, choices=16)
 
 
-def error_of(raw: bytes, read: Callable[[bytes], object] = decode_body) -> RequestError:
+def error_of(raw: bytes, read: Callable[[bytes], object] = BODY.read) -> RequestError:
     with pytest.raises(RequestError) as caught:
         read(raw)
     return caught.value
@@ -64,7 +65,7 @@ def test_what_is_wrong_is_named_by_its_path(more: dict[str, Any], param: str, co
     assert param in str(error)
 
 
-@pytest.mark.parametrize("read", [decode_body, Reader(TokenizeBody).read, Reader(DetokenizeBody).read])
+@pytest.mark.parametrize("read", [BODY.read, Reader(TokenizeBody).read, Reader(DetokenizeBody).read])
 @pytest.mark.parametrize(
     "raw", [b"", b" ", b"{", b"[]", b"5", b"null", b'"x"', b"\xff", b"{'a':1}", b"[" * 100_000, b'{"model":5}']
 )
@@ -87,20 +88,20 @@ def test_no_words_of_the_library_are_told(read: Callable[[bytes], object], raw: 
 def test_a_value_that_nothing_can_hold_is_named(raw: bytes, param: str) -> None:
     error = error_of(raw)
     assert (error.param, error.code) == (param, "invalid_json")
-    of_request_error(error)
+    error_reply(error)
 
 
 def test_what_asks_for_nothing_is_taken() -> None:
-    plain = decode_body(having(max_tokens=5))
+    plain = BODY.read(having(max_tokens=5))
     message = {**HELLO[0], "anything": None, "tool_calls": None}
-    assert decode_body(having(max_tokens=5.0, anything=None, messages=[message])) == plain
-    assert decode_body(having(max_tokens=5.0, seed=1e3)).seed == 1000
+    assert BODY.read(having(max_tokens=5.0, anything=None, messages=[message])) == plain
+    assert BODY.read(having(max_tokens=5.0, seed=1e3)).seed == 1000
 
 
 def test_a_second_look_is_bounded() -> None:
     many = [{"role": "user", "content": "x"}] * reading.MOST_LOOKED_AT
     assert error_of(having(messages=many, temperature="x")).param is None
-    assert decode_body(having(messages=many)).messages is not None
+    assert BODY.read(having(messages=many)).messages is not None
     ids = [5] * 200_000
     assert error_of(having(prompt=ids, temperature="x")).param == "temperature"
     assert error_of(having(prompt=[*ids, 1.5])).code == "invalid_value"
@@ -112,7 +113,7 @@ def test_errors_stay_small_and_can_be_sent() -> None:
         error_of(having(messages=[{"role": "user", "content": [{"type": "y" * 1_000_000}], "z" * 100_000: 1}])),
         RequestError("\ud800" * 10_000, param="\udfff"),
     ):
-        reply = of_request_error(error)
+        reply = error_reply(error)
         assert len(reply.body) < 16_000
         assert json.loads(reply.body)["error"]["type"] == "invalid_request_error"
 
@@ -146,44 +147,47 @@ MESSAGES = st.lists(
     ),
     max_size=4,
 )
-FIELDS = st.dictionaries(st.one_of(st.sampled_from(Body.__struct_fields__), st.text(max_size=4)), JSON, max_size=5)
+FIELDS = st.dictionaries(
+    st.one_of(st.sampled_from(OpenAIBody.__struct_fields__), st.text(max_size=4)), JSON, max_size=5
+)
 
 
 @pytest.fixture(scope="module")
-def planner(tmp_path_factory: pytest.TempPathFactory) -> Planner:
+def text(tmp_path_factory: pytest.TempPathFactory) -> TextModel:
     directory = write_model(tmp_path_factory.mktemp("planned"))
-    return Planner(load_text(directory, time.time), FrontendConfig(), random.Random(1))
+    return load_text(directory, time.time)
 
 
-def planned(planner: Planner, raw: bytes, chat: bool) -> Plan | RequestError:
+def planned(text: TextModel, raw: bytes, chat: bool) -> AnswerPlan | RequestError:
     """The validation path."""
     try:
-        body = decode_body(raw)
-        return finish(planner.chat(body, LIMITS) if chat else planner.completion(body, LIMITS))
+        body = BODY.read(raw)
+        planning = Planning(body, text, LIMITS, FrontendConfig(), random.Random(1))
+        return finish(planning.chat() if chat else planning.completion())
     except RequestError as error:
-        of_request_error(error)
+        error_reply(error)
         return error
 
 
 @settings(max_examples=400)
 @given(some=FIELDS, messages=st.none() | MESSAGES, chat=st.booleans(), escaped=st.booleans())
 def test_any_body_is_a_plan_or_a_refusal(
-    planner: Planner, some: dict[str, Any], messages: Any, chat: bool, escaped: bool
+    text: TextModel, some: dict[str, Any], messages: Any, chat: bool, escaped: bool
 ) -> None:
     base: dict[str, Any] = dict(BASE) if chat else {"model": "tiny", "prompt": "Hi"}
     if messages is not None and chat:
         base["messages"] = messages
     raw = json.dumps({**base, **some}, ensure_ascii=escaped).encode(errors="surrogatepass")
-    outcome = planned(planner, raw, chat)
-    assert isinstance(outcome, Plan) or 400 <= outcome.status < 500
+    outcome = planned(text, raw, chat)
+    assert isinstance(outcome, AnswerPlan) or 400 <= outcome.status < 500
 
 
 @settings(max_examples=200)
 @given(raw=st.binary(max_size=60), at=st.integers(0, 200), chat=st.booleans())
-def test_any_damage_is_a_refusal_or_a_plan(planner: Planner, raw: bytes, at: int, chat: bool) -> None:
+def test_any_damage_is_a_refusal_or_a_plan(text: TextModel, raw: bytes, at: int, chat: bool) -> None:
     whole = having(temperature=0.5, stop=["a"], logit_bias={"5": 1.5})
-    outcome = planned(planner, whole[:at] + raw + whole[at + len(raw) // 2 :], chat)
-    assert isinstance(outcome, Plan) or 400 <= outcome.status < 500
+    outcome = planned(text, whole[:at] + raw + whole[at + len(raw) // 2 :], chat)
+    assert isinstance(outcome, AnswerPlan) or 400 <= outcome.status < 500
 
 
 @settings(max_examples=300)
@@ -196,8 +200,8 @@ def test_the_second_look_takes_what_the_decoder_takes(some: dict[str, Any]) -> N
     except (ValueError, msgspec.MsgspecError):
         return
     try:
-        body, fault = decode_body(raw), None
+        body, fault = BODY.read(raw), None
     except RequestError as error:
         body, fault = None, error
     assert body is not None or (fault is not None and fault.param)
-    assert body is None or decode_body(msgspec.json.encode(body)) == body
+    assert body is None or BODY.read(msgspec.json.encode(body)) == body

@@ -12,7 +12,7 @@ from jedlik.core.events import Arrived
 from jedlik.core.protocol import Capabilities
 from jedlik.core.requests import KvHint, Request
 from jedlik.frontend.openai.plan import COUNTED
-from jedlik.frontend.openai.schema import NEUTRAL, WITHOUT_EFFECT, Body
+from jedlik.frontend.openai.schema import NEUTRAL, WITHOUT_EFFECT, OpenAIBody
 
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 
@@ -134,7 +134,7 @@ def test_every_parameter_is_of_one_kind() -> None:
         "add_generation_prompt", "chat_template_kwargs", "usage",
         "reasoning_effort", "reasoning", "thinking", "enable_thinking",
     }  # fmt: skip
-    assert set(Body.__struct_fields__) == tested | elsewhere | set(NEUTRAL) | WITHOUT_EFFECT
+    assert set(OpenAIBody.__struct_fields__) == tested | elsewhere | set(NEUTRAL) | WITHOUT_EFFECT
 
 
 WEAK = card(able=Capabilities())

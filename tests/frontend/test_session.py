@@ -7,17 +7,12 @@ import pytest
 from frontend_world import HELLO, ScriptedPort, application, post
 
 from jedlik.core.events import Arrived
-from jedlik.frontend.openai.schema import Body
-from jedlik.frontend.session import session_of
+from jedlik.frontend.generate import session_of
 
 
-def body(**more: Any) -> Body:
-    return Body(model="m", **more)
-
-
-def of(header: str = "", tenant: str = "t", **more: Any) -> str:
+def of(header: str = "", tenant: str = "t", prompt_cache_key: str = "", user: str = "") -> str:
     headers = {b"x-session-id": header.encode()} if header else {}
-    return session_of(body(**more), headers, tenant)
+    return session_of((prompt_cache_key, user), headers, tenant)
 
 
 def test_the_key_comes_before_the_header_and_that_before_the_user() -> None:

@@ -14,10 +14,8 @@ from frontend_world import Client, ScriptedPort, application, card
 from jedlik.core.config import FrontendConfig
 from jedlik.core.errors import RequestError
 from jedlik.frontend import turns
-from jedlik.frontend.json_body import Reader
-from jedlik.frontend.openai import weight
-from jedlik.frontend.openai.schema import Body
-from jedlik.frontend.openai.weight import weighed
+from jedlik.frontend.json_body import SMALL_BYTES, Reader
+from jedlik.frontend.openai.schema import OpenAIBody
 from jedlik.frontend.turns import Steps, Turns, finish
 
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
@@ -125,8 +123,8 @@ def test_a_heavy_body_leaves_others_their_turns(model_dir: Path, name: str, monk
 # --- what a body holds ---
 
 
-def read(raw: bytes) -> Body:
-    return finish(weighed(raw, Reader(Body)))
+def read(raw: bytes) -> OpenAIBody:
+    return finish(Reader(OpenAIBody).steps(raw))
 
 
 def full(unit: str, count: int, head: str = '{"model":"m","messages":[', tail: str = "]}") -> bytes:
@@ -153,7 +151,7 @@ def test_what_would_take_long_to_decode_is_refused_before(raw: bytes) -> None:
 @pytest.mark.parametrize("text", ['{"a":[1,2]},' * 100_000, '\\"{:' * 100_000, "\\\\" * 100_000 + '"', '"' * 300_001])
 def test_text_about_json_is_text(text: str) -> None:
     raw = json.dumps({"model": "m", "messages": [{"role": "user", "content": text}]}).encode()
-    assert len(raw) > weight.SMALL_BYTES
+    assert len(raw) > SMALL_BYTES
     messages = read(raw).messages
     assert messages is not None
     assert messages[0].content == text
@@ -162,7 +160,7 @@ def test_text_about_json_is_text(text: str) -> None:
 @pytest.mark.parametrize("raw", [b'"' + b"a" * 300_000, b'"\\' * 200_000, b"\\" * 300_000, b'{"' * 200_000])
 def test_weighing_is_linear_and_raises_nothing_else(raw: bytes) -> None:
     for factor in (1, 2):
-        steps = weighed(raw * factor, Reader(Body))
+        steps = Reader(OpenAIBody).steps(raw * factor)
         with pytest.raises(RequestError):
             finish(steps)
 

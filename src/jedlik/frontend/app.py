@@ -3,47 +3,47 @@
     app = build_app(FrontendParts(port=..., models={"NAME": ServedModel(directory=...)}, ...))
 
 uvicorn runs it as it is (httptools, uvloop). Routes are a table; each says who may call it, and nothing else can be
-reached. No middleware: a streamed token passes `hub`, `choice`, `sse` and the server's `send`.
+reached. No middleware: a streamed token passes `hub`, `choice`, its dialect and the server's `send`.
 Where metrics have a port of their own, nothing else is there, and no key is asked for.
 """
 
 import random
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Literal
 
 import msgspec
 
 from jedlik.core.config import FrontendConfig, GatewayConfig
 from jedlik.core.errors import RequestError
-from jedlik.frontend.auth import Keys
-from jedlik.frontend.generate import Desk, Generation
-from jedlik.frontend.http import Disconnected, Message, Receive, Send, Web
+from jedlik.frontend.dialect import BodyT, Dialect
+from jedlik.frontend.generate import Generation
+from jedlik.frontend.http import Disconnected, ErrorForm, Message, Receive, Send, Web
 from jedlik.frontend.hub import Hub
 from jedlik.frontend.models import FirstWorkers, Models, ServedModel, load_texts
-from jedlik.frontend.openai.errors import HttpRefusal, of_request_error
+from jedlik.frontend.openai.dialects import CHAT, COMPLETION, OpenAIDialect
+from jedlik.frontend.openai.errors import HttpRefusal, error_reply
+from jedlik.frontend.operations import PlanPages, RolePages
 from jedlik.frontend.pages import Pages
-from jedlik.frontend.plans import PlanPages, PlansPort
-from jedlik.frontend.port import GatewayPort
-from jedlik.frontend.roles import RolePages, RolesPort
-from jedlik.frontend.site import Site
+from jedlik.frontend.port import GatewayPort, PlansPort, RolesPort
+from jedlik.frontend.site import Keys, Site
 
 Access = Literal["open", "key"]
 """open: anybody; key: whoever has a key (anybody, where none are set)."""
 METRICS = "/metrics"
 PREFLIGHT_S = b"600"
-"""How long a browser may remember what was allowed."""
+"""A browser may remember for so long what was allowed."""
 EXPOSED = b"x-request-id, x-jedlik-worker, x-jedlik-cached-tokens, retry-after, retry-after-ms, x-should-retry"
 _FIELD_NAMES = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z, -]{1,2000}")
 
 
-Answer = Callable[[Web], Awaitable[None]]
+RouteAnswer = Callable[[Web], Awaitable[None]]
 SiteOf = Callable[[int | None], Site]
 """A site is looked up by the port that a connection came to."""
 
 
 class FrontendParts(msgspec.Struct, frozen=True, kw_only=True):
-    """What `cli` hands in."""
+    """The parts that `serve` hands in."""
 
     port: GatewayPort
     roles: RolesPort
@@ -52,7 +52,7 @@ class FrontendParts(msgspec.Struct, frozen=True, kw_only=True):
     """The models by the names that clients use. They are known even while no worker is there (503 then, not 404)."""
     config: FrontendConfig
     gateway: GatewayConfig = GatewayConfig()
-    """How long requests wait for a first worker, and how many."""
+    """It says how long requests wait for a first worker, and how many."""
     special_in_text: bool = False
     """Text of messages may become control tokens."""
     api_keys: Mapping[str, str]
@@ -61,15 +61,15 @@ class FrontendParts(msgspec.Struct, frozen=True, kw_only=True):
     other_sites: Mapping[int, Site] = {}
     """The sites of further ports, by port."""
     metrics: Callable[[], bytes]
-    """Prometheus text."""
+    """It returns Prometheus text."""
     rng: random.Random
-    """Draws the seeds of requests without one."""
+    """It draws the seeds of requests without one."""
     fresh_id: Callable[[], str]
     """Unique request ids: printable ASCII without "~", at most 128 characters."""
     now: Callable[[], float]
-    """Monotonic seconds."""
+    """It returns monotonic seconds."""
     wall: Callable[[], float]
-    """Seconds since the epoch."""
+    """It returns seconds since the epoch."""
 
 
 class Route(msgspec.Struct, frozen=True):
@@ -77,14 +77,20 @@ class Route(msgspec.Struct, frozen=True):
     path: str
     """Ends in "/" if an argument follows."""
     access: Access
-    answer: Answer
+    answer: RouteAnswer
+    error_form: ErrorForm = error_reply
+    """Errors have this form once the route is known."""
 
 
-def routes(generation: Generation, pages: Pages, roles: RolePages, plans: PlanPages) -> tuple[Route, ...]:
-    """All that can be reached."""
+def generation_route(path: str, generation: Generation, dialect: Dialect[BodyT]) -> Route:
+    """Return the route on which a dialect is spoken."""
+    return Route("POST", path, "key", lambda web: generation.answer(web, dialect), dialect.error)
+
+
+def routes(generation: Iterable[Route], pages: Pages, roles: RolePages, plans: PlanPages) -> tuple[Route, ...]:
+    """Return all routes; nothing else can be reached."""
     return (
-        Route("POST", "/v1/chat/completions", "key", generation.chat),
-        Route("POST", "/v1/completions", "key", generation.completion),
+        *generation,
         Route("GET", "/v1/models", "key", pages.models),
         Route("GET", "/v1/models/", "key", pages.model),
         Route("GET", "/explain/", "key", pages.explain),
@@ -126,7 +132,7 @@ class Application:
         try:
             await self._admitted(web)(web)
         except RequestError as error:
-            await web.refuse(of_request_error(error))
+            await web.refuse(error)
         except Disconnected:
             pass  # nobody is left to answer
         except Exception:
@@ -135,7 +141,7 @@ class Application:
                 await web.refuse(INTERNAL)
             raise
 
-    def _admitted(self, web: Web) -> Answer:
+    def _admitted(self, web: Web) -> RouteAnswer:
         """The handler that answers this request. Raises RequestError if the request may not be answered."""
         site = self._site_of(web.port)
         _check_site(web, site)
@@ -150,8 +156,9 @@ class Application:
                 f"{method} is not for {str(web.scope['path'])[:200]}; use {allowed}.",
                 code="method_not_allowed", status=405, headers=((b"allow", allowed.encode()),),
             )  # fmt: skip
+        web.error_form = route.error_form
         if route.access == "key" and not site.metrics_only:
-            web.tenant = self._keys.tenant(web)
+            web.tenant = self._keys.tenant(web.headers)
         return route.answer
 
     def _methods(self, web: Web, site: Site) -> Mapping[str, Route]:
@@ -223,7 +230,7 @@ async def _tell_options(web: Web, methods: Mapping[str, Route]) -> None:
     await web.send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-INTERNAL = of_request_error(RequestError("Something is wrong here; it is not your fault.", code="internal", status=500))
+INTERNAL = RequestError("Something is wrong here; it is not your fault.", code="internal", status=500)
 
 
 def _tidy(path: str) -> str:
@@ -236,10 +243,15 @@ def build_app(parts: FrontendParts) -> Application:
     texts = load_texts(parts.models, parts.wall, parts.config.text_cache_bytes, parts.special_in_text)
     models = Models(texts, parts.models, parts.port)
     hub = Hub(parts.port, parts.config, parts.now)
-    desk = Desk(parts.port, hub, models, parts.config, parts.rng)
-    pages = Pages(desk, parts.metrics, parts.wall())
-    generation = Generation(desk, FirstWorkers(parts.port, models, parts.gateway), parts.fresh_id, parts.wall)
-    table = routes(generation, pages, RolePages(parts.roles), PlanPages(parts.plans))
+    pages = Pages(parts.port, models, hub.turns, parts.config.max_messages, parts.metrics, parts.wall())
+    first_workers = FirstWorkers(parts.port, models, parts.gateway)
+    generation = Generation(hub, models, first_workers, parts.config, parts.fresh_id, parts.wall)
+    dialects = {
+        "/v1/chat/completions": OpenAIDialect(CHAT, parts.config, parts.rng),
+        "/v1/completions": OpenAIDialect(COMPLETION, parts.config, parts.rng),
+    }
+    spoken = [generation_route(path, generation, dialect) for path, dialect in dialects.items()]
+    table = routes(spoken, pages, RolePages(parts.roles), PlanPages(parts.plans))
     application = Application(
         table, Keys(parts.api_keys), lambda port: parts.other_sites.get(port or 0, parts.site), hub, parts.fresh_id
     )

@@ -1,12 +1,13 @@
-"""The little of HTTP that the surface needs on top of ASGI: one request, its body within limits, one reply."""
+"""The little of HTTP that the frontend needs on top of ASGI: one request, its body within limits, one reply."""
 
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any
 
 import msgspec
 
+from jedlik.core.errors import Fault, RequestError
 from jedlik.frontend import content
-from jedlik.frontend.openai.errors import ErrorReply
+from jedlik.frontend.openai.errors import ErrorReply, error_reply
 from jedlik.frontend.server.connection import CYCLE
 
 Message = MutableMapping[str, Any]  # ASGI's own type: what a message holds depends on its "type"
@@ -21,6 +22,7 @@ SSE: Headers = (
     (b"x-accel-buffering", b"no"),
 )
 MAX_REQUEST_ID_CHARS = 128
+ErrorForm = Callable[[RequestError | Fault], ErrorReply]
 
 
 class Disconnected(Exception):
@@ -35,14 +37,15 @@ class Web:
         self.receive = receive
         self.send = send
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
-        given = self.header(b"x-request-id")
-        self.request_id = given if _usable(given) else fresh_id()
+        wanted_id = self.header(b"x-request-id")
+        self.request_id = wanted_id if _usable(wanted_id) else fresh_id()
         self.tenant = ""
         self.argument = ""
         """What follows the route's prefix in the path."""
         self.begun = False
         self.shared: Headers = ()
         """What a browser needs to give the answer to a page of another origin."""
+        self.error_form: ErrorForm = error_reply
         self._cycle = scope.get("extensions", {}).get(CYCLE)
         """uvicorn's, where that is the server."""
 
@@ -53,7 +56,7 @@ class Web:
         return None if server is None else server[1]
 
     def header(self, name: bytes) -> str:
-        """Empty where there is none."""
+        """Return a header's value; the empty string where there is none."""
         return self.headers.get(name, b"").decode("latin-1")
 
     async def json_body(self, limit_bytes: int) -> bytes:
@@ -83,8 +86,10 @@ class Web:
     async def reply_json(self, status: int, value: object, headers: Headers = ()) -> None:
         await self.reply(status, msgspec.json.encode(value), headers)
 
-    async def refuse(self, error: ErrorReply) -> None:
-        await self.reply(error.status, error.body, error.headers)
+    async def refuse(self, error: RequestError | Fault) -> None:
+        """Send an error in the form of the API that was asked."""
+        reply = self.error_form(error)
+        await self.reply(reply.status, reply.body, reply.headers)
 
     def cut(self) -> None:
         """Close the connection although bytes wait for the client. ASGI has no word for it.

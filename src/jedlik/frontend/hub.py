@@ -1,4 +1,4 @@
-"""From the gateway's deliveries to the HTTP calls in flight, and the clock tick that keeps those calls honest.
+"""The HTTP calls in flight: the hub gives them what the gateway delivers, and its tick pings and cuts them in time.
 
 One `Deliver` carries many streams' tokens; the hub files them and wakes each call once, however many tokens came.
 """
@@ -13,7 +13,7 @@ from jedlik.core.effects import Deliver
 from jedlik.core.errors import Bug, Fault
 from jedlik.core.events import Abandoned, Arrived, Consumed, Cut
 from jedlik.core.requests import Request
-from jedlik.frontend.choice import Choice
+from jedlik.frontend.choice import ChoiceStream
 from jedlik.frontend.port import GatewayPort
 from jedlik.frontend.turns import Steps, Turns
 
@@ -26,13 +26,13 @@ SLOWEST_TICK_S, FASTEST_TICK_S = 1.0, 0.01
 class Call:
     """One HTTP call in flight: its choices, and what its task waits for."""
 
-    def __init__(self, requests: Sequence[Request], choices: Sequence[Choice], eager: bool) -> None:
+    def __init__(self, requests: Sequence[Request], choices: Sequence[ChoiceStream], eager: bool) -> None:
         self.requests = requests
         self.choices = choices
         self.eager = eager
         """Streamed: wake for every token; else only when it is time to acknowledge, or over."""
         self.arrived = 0
-        """Requests that the node was told of."""
+        """The number of requests that were sent to the node."""
         self.ending = False
         """One of its choices has ended: it may be over, or broken."""
         self.gone = False
@@ -52,7 +52,7 @@ class Call:
 
     @property
     def fault(self) -> Fault | None:
-        """Of the first choice that failed."""
+        """The fault of the first choice that failed, or None."""
         return next((c.ended.fault for c in self.choices if c.ended is not None and c.ended.fault is not None), None)
 
     @property
@@ -91,7 +91,7 @@ class Hub:
         self._config = config
         self.now = now
         self.turns = Turns()
-        self._streams: dict[int, tuple[Choice, Call]] = {}
+        self._streams: dict[int, tuple[ChoiceStream, Call]] = {}
         self._calls: dict[str, Call] = {}
         self._next_stream = 1
         self._ticking = False
@@ -99,8 +99,8 @@ class Hub:
         self._tick_s = min(SLOWEST_TICK_S, max(FASTEST_TICK_S, shortest))
         port.listen(self.deliver)
 
-    def streams(self, count: int) -> int:
-        """The first of `count` fresh consecutive stream ids."""
+    def reserve(self, count: int) -> int:
+        """Return the first of `count` fresh consecutive stream ids."""
         first = self._next_stream
         self._next_stream += count
         return first
@@ -110,11 +110,11 @@ class Hub:
         return request_id in self._calls
 
     def open(self, call: Call) -> Steps[None]:
-        """Register first, then tell the node, a prompt per step: it may refuse before `send` returns."""
+        """Register first, then send to the node, a prompt per step: it may refuse before `send` returns."""
         call.quiet_since = self.now()
         self._calls[call.requests[0].request_id] = call
         for choice in call.choices:
-            self._streams[choice.place.stream] = (choice, call)
+            self._streams[choice.stream] = (choice, call)
         self._arm()
         for request in call.requests:
             if call.gone or call.fault is not None:
@@ -126,21 +126,21 @@ class Hub:
     def close(self, call: Call) -> None:
         """Forget a call; what still runs for it is given up."""
         for choice in call.choices:
-            self._streams.pop(choice.place.stream, None)
+            self._streams.pop(choice.stream, None)
         del self._calls[call.requests[0].request_id]
-        running = {c.place.request_id for c in call.choices if c.ended is None and not c.cut}
+        running = {c.request_id for c in call.choices if c.ended is None and not c.cut}
         for request in call.requests[: call.arrived]:
             if request.request_id in running:
                 self._port.send(Abandoned(request.request_id))
 
-    def taken(self, choice: Choice) -> None:
-        """A choice's tokens went to the client: acknowledge now and then, and tell of a stop string."""
+    def taken(self, choice: ChoiceStream) -> None:
+        """A choice's tokens went to the client: acknowledge now and then, and cut what a stop string ended."""
         if choice.cut:
-            if self._streams.pop(choice.place.stream, None) is not None and choice.ended is None:
-                self._port.send(Cut(choice.place.stream, choice.position))
+            if self._streams.pop(choice.stream, None) is not None and choice.ended is None:
+                self._port.send(Cut(choice.stream, choice.position))
         elif choice.ended is None and choice.position - choice.acknowledged >= ACKNOWLEDGE_EVERY:
             choice.acknowledged = choice.position
-            self._port.send(Consumed(choice.place.stream, choice.position))
+            self._port.send(Consumed(choice.stream, choice.position))
 
     def deliver(self, deliver: Deliver) -> None:
         """File what came. Streams that are not known are of calls that ended."""

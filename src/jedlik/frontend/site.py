@@ -1,4 +1,4 @@
-"""A site says which host names this server answers to, and which web pages may use it. Pure.
+"""Who may use this server: which host names it answers to, which web pages it lets in, and whose API keys it knows.
 
 A browser on the same machine reaches a server on loopback for every page that it shows. Two things keep pages out:
 
@@ -9,22 +9,28 @@ A browser on the same machine reaches a server on loopback for every page that i
 - `Origin`. A request of another page's that changes something is refused, unless the page's origin is listed.
 
 With keys neither is needed: a page does not have one. Cross-origin reading (CORS) is by the list in both cases.
+Without keys everybody is the tenant "" (and `serve` binds only to loopback).
 """
 
 import functools
+import hashlib
+import hmac
 import ipaddress
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import msgspec
 
+from jedlik.frontend.openai.errors import HttpRefusal
+
 LOOPBACK = "loopback"
-"""In a list of origins this word stands for pages of this machine, such as http://localhost:3000."""
+"""This word in a list of origins stands for pages of this machine, such as http://localhost:3000."""
+CHALLENGE = b'Bearer realm="jedlik"'
 _ORIGIN = re.compile(r"https?://(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:\d+)?")
 
 
 class Site(msgspec.Struct, frozen=True, kw_only=True):
-    """What is asked of callers. Names and origins are in small letters."""
+    """The rules for callers of one port. Names and origins are in small letters."""
 
     keyless: bool = True
     """No key is asked for: whoever can send a request is served."""
@@ -89,3 +95,32 @@ def is_address(name: str) -> bool:
 def listed(names: Iterable[str]) -> frozenset[str]:
     """The set of host names or origins that somebody listed. It is in small letters, without slashes at the end."""
     return frozenset(name.strip().lower().rstrip("/") for name in names)
+
+
+# --- API keys ---
+
+
+def _digest(key: bytes) -> bytes:
+    return hashlib.sha256(key).digest()
+
+
+class Keys:
+    """The known keys, as digests only: a look-up tells a prober nothing, and the comparison is constant-time."""
+
+    def __init__(self, keys: Mapping[str, str]) -> None:
+        self._tenants = {_digest(key.encode()): tenant for key, tenant in keys.items()}
+
+    def tenant(self, headers: Mapping[bytes, bytes]) -> str:
+        """Return the tenant of a request's key. Raises RequestError (401) for a missing or wrong key."""
+        if not self._tenants:
+            return ""
+        scheme, _, key = headers.get(b"authorization", b"").partition(b" ")
+        presented = _digest(key.strip())
+        for known, tenant in self._tenants.items():
+            if hmac.compare_digest(known, presented) and scheme.lower() == b"bearer":
+                return tenant
+        wrong = b', error="invalid_token"' if b"authorization" in headers else b""
+        raise HttpRefusal(
+            "A valid API key is needed: send `Authorization: Bearer KEY`.",
+            code="invalid_api_key", status=401, headers=((b"www-authenticate", CHALLENGE + wrong),),
+        )  # fmt: skip

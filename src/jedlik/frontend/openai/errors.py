@@ -25,6 +25,7 @@ DEFAULT_RETRY_S = 1.0
 MOST_MESSAGE_CHARS, MOST_PARAM_CHARS = 2000, 300
 """Errors repeat what clients send; an answer stays small all the same."""
 Headers = tuple[tuple[bytes, bytes], ...]
+_json = msgspec.json.Encoder()
 
 
 class HttpRefusal(RequestError):
@@ -44,7 +45,7 @@ class ErrorReply(msgspec.Struct, frozen=True):
 
 
 def error_object(status: int, message: str, param: str | None, code: str | None) -> dict[str, object]:
-    """What stands under "error"."""
+    """Return what stands under "error" in a body."""
     kind = TYPE.get(status, "invalid_request_error")
     shown = _short(message, MOST_MESSAGE_CHARS)
     return {"message": shown, "type": kind, "param": param and _short(param, MOST_PARAM_CHARS), "code": code}
@@ -56,27 +57,18 @@ def _short(text: str, most: int) -> str:
     return shown.encode(errors="backslashreplace").decode()
 
 
-def _body(status: int, message: str, param: str | None, code: str | None) -> bytes:
-    return msgspec.json.encode({"error": error_object(status, message, param, code)})
-
-
-def of_request_error(error: RequestError) -> ErrorReply:
+def error_reply(error: RequestError | Fault) -> ErrorReply:
+    """Return the answer to a request that is refused, or that failed before its first token."""
+    if isinstance(error, Fault):
+        status = STATUS[error.kind]
+        return ErrorReply(status, _json.encode({"error": fault_object(error)}), _retry(status, error.retry_after_s))
     headers = error.headers if isinstance(error, HttpRefusal) else _retry(error.status, None)
-    return ErrorReply(error.status, _body(error.status, str(error), error.param, error.code), headers)
-
-
-def of_fault(fault: Fault) -> ErrorReply:
-    """A fault that came before the first token."""
-    status = STATUS[fault.kind]
-    return ErrorReply(status, _fault_body(fault), _retry(status, fault.retry_after_s))
-
-
-def _fault_body(fault: Fault) -> bytes:
-    return msgspec.json.encode({"error": fault_object(fault)})
+    shown = error_object(error.status, str(error), error.param, error.code)
+    return ErrorReply(error.status, _json.encode({"error": shown}), headers)
 
 
 def fault_object(fault: Fault) -> dict[str, object]:
-    """What stands under "error" when a stream breaks."""
+    """Return what stands under "error" when a stream breaks."""
     return error_object(STATUS[fault.kind], fault.message, fault.param, fault.code or CODE[fault.kind])
 
 

@@ -1,14 +1,12 @@
-"""From parameters to core `Sampling` and `Stopping`: ranges, limits, and what the model's workers can do."""
-
-import msgspec
+"""Parameters become core `Sampling` and `Stopping`: ranges, limits, and what the model's workers can do."""
 
 from jedlik.core.errors import RequestError
 from jedlik.core.requests import RANGES, Sampling, Stopping
 from jedlik.frontend.models import ModelLimits
-from jedlik.frontend.openai.schema import Body
+from jedlik.frontend.openai.schema import OpenAIBody
 
 SEEDS = 1 << 64
-"""How many there are: those of signed 64 bits."""
+"""The number of seeds: those of signed 64 bits."""
 DRAW_A_SEED = -1
 """This seed counts as no seed given: one is drawn (vLLM reads it so)."""
 SMALLEST_NUCLEUS = 1e-9
@@ -25,11 +23,11 @@ NEUTRAL_NUMBERS = {
 
 
 def refuse(param: str, why: str) -> RequestError:
-    """A bad value, named."""
+    """Return the error for a bad value, named."""
     return RequestError(f"{param} {why}.", param=param, code="invalid_value")
 
 
-def _number(body: Body, limits: ModelLimits, name: str) -> float:
+def _number(body: OpenAIBody, limits: ModelLimits, name: str) -> float:
     """One ranged parameter; the model's default if not given."""
     value: float | None = getattr(body, name)
     neutral = NEUTRAL_NUMBERS[name]
@@ -49,7 +47,7 @@ def _in_range(name: str, value: float) -> None:
         raise refuse(name, f"must be between {low:g} and {high:g}, not {value:g}")
 
 
-def _temperature(body: Body, limits: ModelLimits) -> float:
+def _temperature(body: OpenAIBody, limits: ModelLimits) -> float:
     if body.temperature is None:
         return limits.defaults.temperature
     _in_range("temperature", body.temperature)
@@ -58,7 +56,7 @@ def _temperature(body: Body, limits: ModelLimits) -> float:
     return body.temperature
 
 
-def _top_k(body: Body, limits: ModelLimits) -> int:
+def _top_k(body: OpenAIBody, limits: ModelLimits) -> int:
     """vLLM's -1 and transformers' 0 both mean no limit."""
     if body.top_k is None:
         return limits.defaults.top_k
@@ -70,7 +68,7 @@ def _top_k(body: Body, limits: ModelLimits) -> int:
     return body.top_k
 
 
-def _top_p(body: Body, limits: ModelLimits) -> float:
+def _top_p(body: OpenAIBody, limits: ModelLimits) -> float:
     """0 is what OpenAI takes for "only the most likely token": the smallest nucleus."""
     if body.top_p is not None and 0 <= body.top_p < SMALLEST_NUCLEUS:
         limits.needs("top_p", "top_p")
@@ -86,7 +84,7 @@ def _token(text: str, vocab_size: int) -> int:
     return token
 
 
-def _logit_bias(body: Body, limits: ModelLimits) -> dict[int, float]:
+def _logit_bias(body: OpenAIBody, limits: ModelLimits) -> dict[int, float]:
     if not body.logit_bias:
         return {}
     limits.needs("logit_bias", "logit_bias")
@@ -97,7 +95,7 @@ def _logit_bias(body: Body, limits: ModelLimits) -> dict[int, float]:
     return {_token(key, limits.vocab_size): bias for key, bias in body.logit_bias.items()}
 
 
-def _seed(body: Body, limits: ModelLimits, drawn: int) -> int:
+def _seed(body: OpenAIBody, limits: ModelLimits, drawn: int) -> int:
     if body.seed is None or body.seed == DRAW_A_SEED:
         return drawn
     if not -SEEDS // 2 <= body.seed < SEEDS // 2:
@@ -114,8 +112,10 @@ def check_logprobs(count: int, param: str, limits: ModelLimits, most: int) -> No
         raise refuse(param, f"must be between 0 and {most}")
 
 
-def sampling(body: Body, limits: ModelLimits, drawn_seed: int, logprobs: int | None, prompt_logprobs: bool) -> Sampling:
-    """`logprobs` has been checked."""
+def sampling(
+    body: OpenAIBody, limits: ModelLimits, drawn_seed: int, logprobs: int | None, prompt_logprobs: bool
+) -> Sampling:
+    """Return the sampling parameters. `logprobs` has been checked."""
     if prompt_logprobs:
         limits.needs("prompt_logprobs", "echo")
     return Sampling(
@@ -133,7 +133,7 @@ def sampling(body: Body, limits: ModelLimits, drawn_seed: int, logprobs: int | N
     )
 
 
-def _stop_token_ids(body: Body, limits: ModelLimits) -> tuple[int, ...]:
+def _stop_token_ids(body: OpenAIBody, limits: ModelLimits) -> tuple[int, ...]:
     ids = body.stop_token_ids
     if not ids:
         return ()
@@ -145,25 +145,17 @@ def _stop_token_ids(body: Body, limits: ModelLimits) -> tuple[int, ...]:
     return tuple(ids)
 
 
-class OutputLimit(msgspec.Struct, frozen=True):
-    """How many tokens may come."""
-
-    asked: int | None
-    param: str
-
-
-def output_limit(body: Body, least: int) -> OutputLimit:
-    """The client's limit; max_completion_tokens is the newer name and wins. At least `least`."""
+def output_limit(body: OpenAIBody, least: int) -> int | None:
+    """Return the client's limit on output tokens. It is at least `least`; max_completion_tokens is newer and wins."""
     newer = body.max_completion_tokens is not None
     asked = body.max_completion_tokens if newer else body.max_tokens
-    param = "max_completion_tokens" if newer else "max_tokens"
     if asked is not None and asked < least:
-        raise refuse(param, f"must be at least {least}")
-    return OutputLimit(asked, param)
+        raise refuse("max_completion_tokens" if newer else "max_tokens", f"must be at least {least}")
+    return asked
 
 
-def stopping(body: Body, limits: ModelLimits, max_tokens: int) -> Stopping:
-    """`max_tokens` has been cut to the context."""
+def stopping(body: OpenAIBody, limits: ModelLimits, max_tokens: int) -> Stopping:
+    """Return when a sequence ends. `max_tokens` has been cut to the context."""
     least = body.min_tokens or 0
     if least < 0 or least > max_tokens:
         raise refuse("min_tokens", f"must be between 0 and the {max_tokens} tokens that may come")
@@ -174,8 +166,8 @@ def stopping(body: Body, limits: ModelLimits, max_tokens: int) -> Stopping:
     return Stopping(max_tokens, least, bool(body.ignore_eos), _stop_token_ids(body, limits))
 
 
-def stop_strings(body: Body, most: int) -> tuple[str, ...]:
-    """Stop strings, checked. They are the frontend's work, so every model has them."""
+def stop_strings(body: OpenAIBody, most: int) -> tuple[str, ...]:
+    """Return the stop strings, checked. They are the frontend's work, so every model has them."""
     if body.stop is None:
         return ()
     stops = (body.stop,) if isinstance(body.stop, str) else tuple(body.stop)

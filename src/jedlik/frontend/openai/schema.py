@@ -14,7 +14,7 @@ from jedlik.frontend.json_body import Reader
 
 
 class _MessageWithoutEffect(msgspec.Struct, frozen=True, kw_only=True):
-    """What clients keep with messages and send back. No template sees it."""
+    """Fields that clients keep with messages and send back. No template sees it."""
 
     annotations: object = None
     cache_control: object = None
@@ -39,7 +39,7 @@ PART_WITHOUT_EFFECT = frozenset(
 
 
 class Message(_MessageWithoutEffect, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One message."""
+    """One message of a chat."""
 
     role: str
     content: str | list[dict[str, object]] | None = None
@@ -65,7 +65,7 @@ class StreamOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class KvHintBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a client knows of its conversation."""
+    """A client's knowledge of its conversation."""
 
     pin_s: float | None = None
     next_turn_s: float | None = None
@@ -96,7 +96,7 @@ class ReasoningBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class _WithoutEffect(msgspec.Struct, frozen=True, kw_only=True):
-    """What a client tells or keeps for itself: names, labels, what another service would do."""
+    """Fields that a client tells or keeps for itself: names, labels, what another service would do."""
 
     cache_control: object = None
     chat_id: object = None
@@ -180,7 +180,7 @@ class _NotServed(_WithoutEffect, frozen=True, kw_only=True):
     web_search_options: object = None
 
 
-class Body(_NotServed, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class OpenAIBody(_NotServed, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Every parameter known here. None is "not given"."""
 
     model: str
@@ -285,16 +285,15 @@ CHAT_ONLY = (
 )  # fmt: skip
 COMPLETION_ONLY = ("prompt", "echo", "add_special_tokens")
 
-BODY = Reader(Body)
+BODY = Reader(OpenAIBody)
 """Parses and type-checks. Raises RequestError that names the parameter, or says that this is no JSON."""
-decode_body = BODY.read
 
 
 def _same(value: object, neutral: object) -> bool:
     return value == neutral and isinstance(value, bool) == isinstance(neutral, bool)
 
 
-def refuse_unserved(body: Body, other_endpoint: tuple[str, ...], reads_tools: bool = True) -> None:
+def refuse_unserved(body: OpenAIBody, other_endpoint: tuple[str, ...], reads_tools: bool = True) -> None:
     """Raises RequestError naming the first parameter that would be ignored. `reads_tools`: the template does."""
     for name in other_endpoint:
         if getattr(body, name) is not None:
@@ -306,7 +305,7 @@ def refuse_unserved(body: Body, other_endpoint: tuple[str, ...], reads_tools: bo
         _refuse_stream_options(options, bool(body.stream))
 
 
-def _refuse_not_served(body: Body, reads_tools: bool) -> None:
+def _refuse_not_served(body: OpenAIBody, reads_tools: bool) -> None:
     spared = TOOLS if body.tool_choice == "none" and not reads_tools and isinstance(body.tools, list) else ()
     for name, neutral in NEUTRAL.items():
         value = getattr(body, name)

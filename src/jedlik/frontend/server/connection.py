@@ -15,7 +15,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from jedlik.core.errors import RequestError
-from jedlik.frontend.openai.errors import of_request_error
+from jedlik.frontend.openai.errors import error_reply
 from jedlik.frontend.server.chunked import Chunked
 from jedlik.frontend.server.head import END, Head, bad, read_head, too_long
 from jedlik.net.peer import is_gone
@@ -276,7 +276,7 @@ class HttpConnection(HttpToolsProtocol):
                 return
             cycle.disconnected = True
             cycle.message_event.set()
-        reply = of_request_error(error)
+        reply = error_reply(error)
         fields = [
             *self.server_state.default_headers,
             (b"content-type", b"application/json"),
