@@ -23,7 +23,6 @@ import msgspec
 from rich.console import Console
 
 import jedlik.planning
-from jedlik.cli.simulate import Wanted, prepare
 from jedlik.serve.settings import settle
 from jedlik.sim.oracle import planner_for
 from jedlik.sim.report.columns import Slo
@@ -31,6 +30,7 @@ from jedlik.sim.report.numbers import Summary, summarise
 from jedlik.sim.workload.load import load
 from jedlik.sim.workload.options import WorkloadOptions
 from jedlik.sim.world import simulate
+from jedlik.sizing.simulate import Wanted, prepare
 from planning_verdicts import GOAL, SINUSOID, Asked, Cell, Key, Row, Verdict, cells, tables, verdicts
 
 BENCH = Path(__file__).parent

@@ -22,7 +22,6 @@ from typing import NamedTuple
 
 import msgspec
 
-from jedlik.cli.simulate import Wanted, prepare
 from jedlik.routing.policies.named import POLICIES, make
 from jedlik.serve.settings import settle
 from jedlik.sim.report.columns import Slo
@@ -30,6 +29,7 @@ from jedlik.sim.report.numbers import Summary, summarise
 from jedlik.sim.workload.load import load
 from jedlik.sim.workload.options import WorkloadOptions
 from jedlik.sim.world import simulate
+from jedlik.sizing.simulate import Wanted, prepare
 
 CONFIG = Path(__file__).parent.parent / "examples" / "sim-8xh200.yaml"
 SLO = Slo(2.0, 0.025)

@@ -45,8 +45,8 @@ TRANSFER_METAPHORS = words("ways way gates gate lanes lane ledger meeting")
 """Parts of identifiers that are refused in `transfer/`."""
 PENDING = words(
     """
-    cli core fleet frontend kv live serve moving net nodes perf planning scheduling sim
-    telemetry
+    cli console core fleet frontend kv live serve moving net nodes perf planning profiling scheduling sim
+    sizing     telemetry
     """
 )
 """Packages that the rules of language and calls do not hold for yet."""

@@ -16,7 +16,6 @@ from typing import NamedTuple, cast
 import msgspec
 import pytest
 
-from jedlik.cli.simulate import Wanted, prepare
 from jedlik.core.effects import End, Launch, Note, PlannerEffect, Retire
 from jedlik.core.events import PlannerEvent
 from jedlik.core.facts import Planned
@@ -26,6 +25,7 @@ from jedlik.serve.fleet_planner import make_planner
 from jedlik.serve.settings import settle
 from jedlik.sim.workload.options import WorkloadOptions
 from jedlik.sim.world import Simulation
+from jedlik.sizing.simulate import Wanted, prepare
 from sim_world import Listed
 
 RECORD = Path(__file__).parent / "live_scaling"

@@ -78,8 +78,8 @@ def _offline(
 ) -> None:
     import msgspec
 
-    from jedlik.cli.plan import Wanted, run, settled
-    from jedlik.cli.plan_found import EXITS
+    from jedlik.sizing.found import EXITS
+    from jedlik.sizing.plan import Wanted, run, settled
 
     result = run(settled(flags, os.environ, config), config, msgspec.convert(said | {"options": options}, Wanted))
     raise typer.Exit(EXITS[result.status])
@@ -87,7 +87,7 @@ def _offline(
 
 def _live(trace: str, url: str, api_key: str | None, explain: bool) -> None:
     """Ends the command."""
-    from jedlik.cli.plan_live import show_plan
+    from jedlik.console.plan_live import show_plan
 
     if trace:
         raise ConfigError("--trace is planned offline, --advise and --explain ask a running server: say one of the two")

@@ -17,8 +17,8 @@ from jedlik import __version__
 from jedlik.cli import commands_plan
 from jedlik.cli.flags import with_flags
 from jedlik.cli.help import command
-from jedlik.cli.show import Fetching, say
 from jedlik.cli.workload_flags import with_workload
+from jedlik.console.show import Fetching, say
 from jedlik.core.errors import ConfigError, JedlikError
 
 if TYPE_CHECKING:
@@ -132,8 +132,8 @@ def simulate(
 def _simulated(
     flags: dict[str, object], config: Path | None, options: "WorkloadOptions", said: dict[str, object]
 ) -> None:
-    from jedlik.cli.simulate import ORACLE, Stopped, Wanted, run
     from jedlik.serve.settings import settle
+    from jedlik.sizing.simulate import ORACLE, Stopped, Wanted, run
 
     planner = said["planner"]
     if planner is not None:
@@ -163,7 +163,7 @@ def chat(
     temperature: Annotated[float | None, typer.Option(help="0: always the likeliest token.")] = None,
 ) -> None:
     """Talk to a server in the terminal. Ctrl-C stops an answer, /reset forgets, /quit (or Ctrl-D) leaves."""
-    from jedlik.cli.chat import Conversation, Server, converse
+    from jedlik.console.chat import Conversation, Server, converse
 
     options = {"max_tokens": max_tokens} | ({} if temperature is None else {"temperature": temperature})
     server = Server(host, port, api_key)
@@ -178,7 +178,7 @@ def explain_request(
     api_key: Annotated[str | None, typer.Option(envvar="JEDLIK_API_KEY", help="If the server wants one.")] = None,
 ) -> None:
     """Show why a request went where it went: candidates, what each would have cost, predicted and observed TTFT."""
-    from jedlik.cli.explain import explain as show
+    from jedlik.console.explain import explain as show
 
     show(request_id, url or f"http://127.0.0.1:{port}", api_key)
 
@@ -192,7 +192,7 @@ def top(
     interval: Annotated[float, typer.Option(help="Seconds between looks.", min=0.1)] = 1.0,
 ) -> None:
     """Watch a server: load, workers and their KV, promises kept, what the planner does and why. q quits."""
-    from jedlik.cli.top import top as show
+    from jedlik.console.top import top as show
 
     show(url or f"http://127.0.0.1:{port}", api_key, once, interval)
 
@@ -224,7 +224,7 @@ def profile(
     Examples: `jedlik profile smollm2-135m --busy 2` · `jedlik profile --url http://127.0.0.1:8000` ·
     `jedlik profile --show qwen3-32b-fp8/h200/tp2` · `jedlik profile --show roofline:deepseek-r1/h200/tp8`
     """
-    from jedlik.cli import profile as profiling
+    from jedlik.profiling import profile as profiling
 
     wanted = profiling.Wanted(
         name=name,

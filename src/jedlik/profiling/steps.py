@@ -1,4 +1,4 @@
-"""One process that measures: `python -m jedlik.cli.profile_steps CONFIG`, an engine behind two pipes.
+"""One process that measures: `python -m jedlik.profiling.steps CONFIG`, an engine behind two pipes.
 
 Says hello with what the engine is and holds; then a task a line comes in and the steps measured go out, so that the
 parent can have several such processes do the same thing at the same time. Ends when its input does.
@@ -15,7 +15,6 @@ from typing import TextIO
 
 import msgspec
 
-from jedlik.cli.profile_grid import REPEATS, Task
 from jedlik.core.errors import JedlikError, PeerError
 from jedlik.core.ids import BlockIndex, Lane
 from jedlik.core.protocol import Card
@@ -27,6 +26,7 @@ from jedlik.live.worker import Engine
 from jedlik.models.info import block_bytes
 from jedlik.perf.linear import Point
 from jedlik.perf.step import StepShape, shape_of
+from jedlik.profiling.grid import REPEATS, Task
 from jedlik.serve.engines import load
 from jedlik.serve.process import ProcessConfig
 

@@ -15,7 +15,7 @@ import msgspec
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from jedlik.cli.show import say
+from jedlik.console.show import say
 from jedlik.core.config import FleetConfig, PlannerConfig
 from jedlik.core.errors import ConfigError
 from jedlik.planning.policy import Planner

@@ -4,9 +4,9 @@ import msgspec
 import pytest
 from top_given import DECISIONS, PLAN, lines, plan, serving
 
-from jedlik.cli.plan_live import advised, explained, show_plan
-from jedlik.cli.plan_seen import Decision, Plan, gap, read_plan
-from jedlik.cli.top_page import span
+from jedlik.console.plan_live import advised, explained, show_plan
+from jedlik.console.plan_seen import Decision, Plan, gap, read_plan
+from jedlik.console.top_page import span
 from jedlik.core.config import PlannerConfig
 from jedlik.core.errors import ConfigError
 from jedlik.core.events import MemberReady, Woken

@@ -2,10 +2,10 @@
 
 import msgspec
 
-from jedlik.cli.plan_found import Found, Status
 from jedlik.sim.sizing import Fleet, Part
 from jedlik.sim.sizing_points import Point
 from jedlik.sim.sizing_search import Choice
+from jedlik.sizing.found import Found, Status
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):

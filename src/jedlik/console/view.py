@@ -7,9 +7,9 @@ or since the server began where there is no look old enough (`Header.window_s` s
 import re
 from typing import NamedTuple
 
-from jedlik.cli.plan_seen import ABSENT, Decision, Member, Plan, ago_s
-from jedlik.cli.top_sample import RATES_S, SHORT_S, WINDOW_S, History, Sample, WorkerHealth
-from jedlik.cli.top_series import Series
+from jedlik.console.plan_seen import ABSENT, Decision, Member, Plan, ago_s
+from jedlik.console.sample import RATES_S, SHORT_S, WINDOW_S, History, Sample, WorkerHealth
+from jedlik.console.series import Series
 from jedlik.fleet.backoff import LOOP_AFTER
 
 TIERS = ("host", "disk", "object")

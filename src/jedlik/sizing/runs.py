@@ -14,7 +14,6 @@ from types import TracebackType
 
 import msgspec
 
-from jedlik.cli.simulate import maker, useful
 from jedlik.core.config import FleetConfig, ServeConfig
 from jedlik.core.errors import Bug
 from jedlik.core.sums import float_sum
@@ -26,6 +25,7 @@ from jedlik.sim.sizing_load import Pieces, Stretch
 from jedlik.sim.workload.load import load
 from jedlik.sim.workload.offered import Workload
 from jedlik.sim.workload.options import WorkloadOptions
+from jedlik.sizing.simulate import maker, useful
 
 NOTHING_GOOD = Figures(1, 0, None, None, None, None, None, None, 0.0, 1.0)
 SAMPLE_TIME = 0.55

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from jedlik.cli import show
+from jedlik.console import show
 from jedlik.models.progress import Progress
 
 HANG_S = 30.0

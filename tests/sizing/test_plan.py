@@ -12,18 +12,18 @@ import msgspec
 import pytest
 from rich.console import Console
 
-from jedlik.cli import plan_candidates, plan_config, plan_json, plan_told
-from jedlik.cli.plan import check, settled
-from jedlik.cli.plan_found import EXITS, Found, flags
-from jedlik.cli.plan_runs import Runs, Task, prepared
-from jedlik.cli.plan_task import Prepared, Wanted, needs, prepare
-from jedlik.cli.simulate import Wanted as SimulationWanted
-from jedlik.cli.simulate import prepare as prepare_simulation
 from jedlik.core.errors import ConfigError
 from jedlik.serve.settings import Settings, settle
 from jedlik.sim.sizing import Figures, Fleet, Shape, Trial, settings
 from jedlik.sim.sizing_points import best, front
 from jedlik.sim.workload.options import WorkloadOptions
+from jedlik.sizing import as_json, as_text, candidates, config_file
+from jedlik.sizing.found import EXITS, Found, flags
+from jedlik.sizing.plan import check, settled
+from jedlik.sizing.runs import Runs, Task, prepared
+from jedlik.sizing.simulate import Wanted as SimulationWanted
+from jedlik.sizing.simulate import prepare as prepare_simulation
+from jedlik.sizing.task import Prepared, Wanted, needs, prepare
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 EIGHT = EXAMPLES / "sim-8xh200.yaml"
@@ -160,14 +160,14 @@ def test_what_is_wrong_stops_it_with_a_remedy(arguments: list[str], message: str
 
 def test_pools_that_differ_only_in_name_count_and_role_are_one_candidate() -> None:
     found = settle({}, {}, DISAGG, simulated=True)
-    pools = plan_candidates.pools(found.fleet, DISAGG, None, None)
+    pools = candidates.pools(found.fleet, DISAGG, None, None)
     assert [(pool.kv_tokens, pool.kv_host_tokens) for pool, _ in pools] == [(None, 0), (100_000, 300_000)]
-    engines = plan_candidates.engines(pools, {})
+    engines = candidates.engines(pools, {})
     assert [engine.label for engine in engines] == ["h100 tp1 no. 1", "h100 tp1 no. 2"]
 
 
 def test_all_profiles_of_a_model_are_candidates_with_prices() -> None:
-    engines = plan_candidates.engines(plan_candidates.pools(None, None, None, "qwen3-32b-fp8"), {"gb200": 9.0})
+    engines = candidates.engines(candidates.pools(None, None, None, "qwen3-32b-fp8"), {"gb200": 9.0})
     assert len(engines) == len({engine.label for engine in engines}) == 12
     assert {e.profile.device: e.gpu_hour_usd for e in engines} == {
         "h100": 1.3,
@@ -178,10 +178,10 @@ def test_all_profiles_of_a_model_are_candidates_with_prices() -> None:
 
 
 def test_an_unknown_price_must_be_said() -> None:
-    pools = plan_candidates.pools(None, None, "roofline:llama-3.1-8b/l40s/tp1", None)
+    pools = candidates.pools(None, None, "roofline:llama-3.1-8b/l40s/tp1", None)
     with pytest.raises(ConfigError, match="--cost l40s=USD"):
-        plan_candidates.engines(pools, {})
-    assert plan_candidates.engines(pools, plan_candidates.prices(["L40S=0.8"]))[0].gpu_hour_usd == 0.8
+        candidates.engines(pools, {})
+    assert candidates.engines(pools, candidates.prices(["L40S=0.8"]))[0].gpu_hour_usd == 0.8
 
 
 # --- the file ---
@@ -202,7 +202,7 @@ def test_the_file_is_the_simulation_that_was_judged(share: float, tmp_path: Path
     trial = Trial(fleet, "trace")
     config, fleet_config = settings(made.task.base, fleet)
     out = tmp_path / "plan.yaml"
-    out.write_text(plan_config.text(found, config, fleet_config, made_found(made, {trial: figures()}), SMALL))
+    out.write_text(config_file.text(found, config, fleet_config, made_found(made, {trial: figures()}), SMALL))
     assert "secret" not in out.read_text()
     read = settle({}, {}, out, simulated=True)
     simulated = prepare_simulation(read, out, SimulationWanted(trace=SMALL, options=WorkloadOptions()))
@@ -224,7 +224,7 @@ def test_without_a_model_the_file_says_where_it_goes(tmp_path: Path) -> None:
     made = task(found)
     fleet = Fleet(made.shapes[0], 2)
     config, fleet_config = settings(made.task.base, fleet)
-    text = plan_config.text(found, config, fleet_config, made_found(made, {Trial(fleet, "trace"): figures()}), SMALL)
+    text = config_file.text(found, config, fleet_config, made_found(made, {Trial(fleet, "trace"): figures()}), SMALL)
     assert "# model: DIRECTORY" in text
     out = tmp_path / "plan.yaml"
     out.write_text(text)
@@ -240,13 +240,13 @@ def test_a_recommendation_says_its_numbers_and_why_others_lost() -> None:
     left_out = [Trial(Fleet(h200, 3), "trace")]
     results = {Trial(Fleet(h100, 3), "trace"): figures(78), Trial(Fleet(h200, 2), "trace"): figures(70)}
     found = made_found(made, results, left_out)
-    text = plan_told.sentence(found)
+    text = as_text.sentence(found)
     assert text.startswith("Serve it with 3 × h100 tp1, chunk 1024: attainment 97.5 % (wanted 95.0 %)")
     assert "3 of 8 GPUs, 3.90 USD per hour" in text
-    assert ("2 × h200 tp1, chunk 1024", "attainment 87.5 % at 2.82 USD per hour") in plan_told.losers(found)
-    assert any("Time was up before 1 simulations" in note for note in plan_told.notes(found))
-    assert json.loads(plan_json.to_json(found))["left_out"] == ["3 × h200 tp1, chunk 1024 (trace)"]
-    assert "2 × h200 tp1" in plan_told.page(found, "t")
+    assert ("2 × h200 tp1, chunk 1024", "attainment 87.5 % at 2.82 USD per hour") in as_text.losers(found)
+    assert any("Time was up before 1 simulations" in note for note in as_text.notes(found))
+    assert json.loads(as_json.to_json(found))["left_out"] == ["3 × h200 tp1, chunk 1024 (trace)"]
+    assert "2 × h200 tp1" in as_text.page(found, "t")
 
 
 HEAVY = "poisson:rate=20,input=2000,output=60,duration=20"
@@ -262,9 +262,9 @@ def test_where_nothing_holds_it_says_what_would() -> None:
     made = task(settled(SAID | {"planner.budget": "2"}, {}, None), trace=HEAVY)
     found = made_found(made, tried(made, 100))
     assert (found.status, EXITS[found.status]) == ("nothing", 1)
-    assert plan_told.sentence(found).startswith("Nothing within the budget holds. The closest that was simulated is 2")
-    assert any("would do" in note or "no number" in note for note in plan_told.notes(found))
-    told = json.loads(plan_json.to_json(found))
+    assert as_text.sentence(found).startswith("Nothing within the budget holds. The closest that was simulated is 2")
+    assert any("would do" in note or "no number" in note for note in as_text.notes(found))
+    told = json.loads(as_json.to_json(found))
     assert (told["status"], told["holds"], told["estimated"]) == ("nothing", False, None)
 
 
@@ -277,13 +277,13 @@ def test_where_time_was_up_it_says_so_and_what_is_estimated_to_hold(points: int)
     fleet = found.estimated
     assert fleet is not None
     assert 2 < fleet.gpus <= 64
-    text = plan_told.sentence(found)
+    text = as_text.sentence(found)
     assert text.startswith(f"Time was up after 1 s: of {points} fleets simulated none holds")
     assert f"Estimated to hold, but not simulated, is {fleet.name}" in text
     assert "Nothing within the budget" not in text
-    told = json.loads(plan_json.to_json(found))
+    told = json.loads(as_json.to_json(found))
     assert (told["status"], told["estimated"]["fleet"], told["best"] is None) == ("estimated", fleet.name, not points)
-    for shown in (plan_told.page(found, "t"), rendered(found)):
+    for shown in (as_text.page(found, "t"), rendered(found)):
         assert "Estimated to hold, but not simulated" in " ".join(shown.split())
 
 
@@ -291,7 +291,7 @@ def test_where_time_was_up_and_nothing_is_estimated_to_hold_it_says_that() -> No
     made = task(settled(SAID | {"planner.budget": "2"}, {}, None), trace=HEAVY)
     found = made_found(made, dict(list(tried(made, 100).items())[:1]))
     assert (found.status, EXITS[found.status]) == ("time_up", 4)
-    assert "By the estimate no fleet within the budget holds either." in plan_told.sentence(found)
+    assert "By the estimate no fleet within the budget holds either." in as_text.sentence(found)
 
 
 def test_what_broke_counts_as_tried() -> None:
@@ -306,12 +306,12 @@ def test_a_policy_that_failed_now_and_then_is_told_of() -> None:
     made = task()
     failed = msgspec.structs.replace(figures(), choices=80, failures=20, cause="policy p failed: KeyError")
     found = made_found(made, {Trial(Fleet(made.shapes[0], 2), "trace"): failed})
-    assert any("in up to 25.0 % of the choices" in note for note in plan_told.notes(found))
+    assert any("in up to 25.0 % of the choices" in note for note in as_text.notes(found))
 
 
 def rendered(found: Found) -> str:
     console = Console(file=io.StringIO(), width=200)
-    console.print(plan_told.rendered(found))
+    console.print(as_text.rendered(found))
     text: str = console.file.getvalue()  # type: ignore[attr-defined]
     return text
 

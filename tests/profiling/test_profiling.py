@@ -12,11 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from jedlik.cli import profile as profiling
-from jedlik.cli import profile_endpoint
 from jedlik.cli.main import app
-from jedlik.cli.profile_grid import CPU, ENDPOINT, GPU, REPEATS, Grid, Room, Task, fitting, lane_tokens, plan
-from jedlik.cli.profile_steps import Ask, Bench
 from jedlik.core.config import ServeConfig
 from jedlik.core.errors import ConfigError, PeerError
 from jedlik.core.protocol import Card, StepCosts
@@ -26,6 +22,10 @@ from jedlik.perf.linear import Point, mean_error
 from jedlik.perf.profile import from_json, model
 from jedlik.perf.step import StepShape, chunk_pairs, shape_of, shape_s
 from jedlik.profiles.catalogue import lookup
+from jedlik.profiling import endpoint as endpoints
+from jedlik.profiling import profile as profiling
+from jedlik.profiling.grid import CPU, ENDPOINT, GPU, REPEATS, Grid, Room, Task, fitting, lane_tokens, plan
+from jedlik.profiling.steps import Ask, Bench
 from jedlik.serve import values
 from jedlik.serve.engines import profiled_costs, simulated_share
 from worker_world import make_card
@@ -133,24 +133,24 @@ def test_a_failing_engine_is_told() -> None:
         Bench(Failing(), card(), Ask(lanes=[100, 100], chunk=64)).run(Task(length=8))
 
 
-def stream(began_s: float, first_s: float, gap_s: float, count: int, each: int = 1) -> profile_endpoint.Stream:
+def stream(began_s: float, first_s: float, gap_s: float, count: int, each: int = 1) -> endpoints.Stream:
     events = [first_s + n * gap_s for n in range(count)]
-    return profile_endpoint.Stream(began_s, events, 100, 0, count * each)
+    return endpoints.Stream(began_s, events, 100, 0, count * each)
 
 
 def test_a_batch_is_timed_where_all_of_it_decodes() -> None:
     early = stream(0.0, 1.0, 0.1, 40)
     late = stream(0.0, 2.0, 0.1, 40)
-    point = profile_endpoint.window([early, late])
+    point = endpoints.window([early, late])
     assert point is not None
     assert point.elapsed_s == pytest.approx(0.1)
     assert point.shape.decode_sequences == 2
     assert point.shape.context_tokens == pytest.approx(200 + 10 + 2 * 15, abs=3)
-    assert profile_endpoint.window([early, stream(0.0, 4.8, 0.1, 40)]) is None
+    assert endpoints.window([early, stream(0.0, 4.8, 0.1, 40)]) is None
 
 
 def test_events_of_several_tokens_count_as_several_steps() -> None:
-    point = profile_endpoint.window([stream(0.0, 1.0, 0.4, 20, each=4)])
+    point = endpoints.window([stream(0.0, 1.0, 0.4, 20, each=4)])
     assert point is not None
     assert point.elapsed_s == pytest.approx(0.1)
 
@@ -193,19 +193,19 @@ def server() -> Iterator[str]:
 
 
 def test_an_endpoint_is_measured_from_outside(server: str) -> None:
-    endpoint = profile_endpoint.Endpoint(server + "/v1", None, "key")
+    endpoint = endpoints.Endpoint(server + "/v1", None, "key")
     assert (endpoint.model, endpoint.max_model_len) == ("m", 300)
-    room = profile_endpoint.room(endpoint, ENDPOINT)
+    room = endpoints.room(endpoint, ENDPOINT)
     grid = fitting(ENDPOINT, room)
     assert grid.lengths[-1] == 128
     done: list[Task] = []
-    points = profile_endpoint.measure(endpoint, grid, [Task(length=32), Task(batch=2, context=64)], done.append)
+    points = endpoints.measure(endpoint, grid, [Task(length=32), Task(batch=2, context=64)], done.append)
     assert points[0].shape == StepShape(32, chunk_pairs(0, 32), 0, 0)
     assert [task.length for task in done] == [32, 0]
     with pytest.raises(PeerError, match="401"):
-        profile_endpoint.Endpoint(server, None, "other").stream([1], 1)
+        endpoints.Endpoint(server, None, "other").stream([1], 1)
     with pytest.raises(ConfigError, match="has m"):
-        profile_endpoint.Endpoint(server, "n", None)
+        endpoints.Endpoint(server, "n", None)
 
 
 def test_ascending_numbers_are_read() -> None:

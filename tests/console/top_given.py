@@ -9,9 +9,9 @@ from io import StringIO
 import msgspec
 from rich.console import Console, RenderableType
 
-from jedlik.cli.plan_seen import Plan, read_plan
-from jedlik.cli.top_sample import Health, Sample, WorkerHealth
-from jedlik.cli.top_series import read
+from jedlik.console.plan_seen import Plan, read_plan
+from jedlik.console.sample import Health, Sample, WorkerHealth
+from jedlik.console.series import read
 
 METRICS = """\
 # TYPE jedlik_requests_total counter

@@ -11,11 +11,7 @@ import msgspec
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from jedlik.cli import profile_endpoint
-from jedlik.cli.profile_engine import engines
-from jedlik.cli.profile_grid import CPU, ENDPOINT, GPU, PASSES, Grid, Room, Task, fitting, lane_tokens, plan
-from jedlik.cli.profile_steps import Ask
-from jedlik.cli.show import say
+from jedlik.console.show import say
 from jedlik.core.config import Device, Dtype, ServeConfig, WorkerConfig
 from jedlik.core.errors import ConfigError
 from jedlik.models.files import ModelFiles
@@ -25,6 +21,10 @@ from jedlik.perf.profile import Profile, model, to_json
 from jedlik.perf.step import StepShape
 from jedlik.perf.table import table_of
 from jedlik.profiles import catalogue
+from jedlik.profiling import endpoint as endpoints
+from jedlik.profiling.engine import engines
+from jedlik.profiling.grid import CPU, ENDPOINT, GPU, PASSES, Grid, Room, Task, fitting, lane_tokens, plan
+from jedlik.profiling.steps import Ask
 from jedlik.serve.model_check import examine_apart
 from jedlik.serve.sizing import threads
 from jedlik.serve.units import size_bytes
@@ -91,13 +91,13 @@ def of_endpoint(url: str, served: str | None, api_key: str | None, wanted: Wante
     for option in ("busy", "device", "dtype", "threads", "kv_cache_bytes"):
         if getattr(wanted, option) is not None:
             raise ConfigError(f"--{option.replace('_', '-')} is about engines started here; leave it out with --url")
-    endpoint = profile_endpoint.Endpoint(url, served, api_key)
+    endpoint = endpoints.Endpoint(url, served, api_key)
     asked = chosen(ENDPOINT, wanted)
-    room = profile_endpoint.room(endpoint, asked)
+    room = endpoints.room(endpoint, asked)
     grid = cut(asked, room)
-    tasks = profile_endpoint.tasks(grid, room)
+    tasks = endpoints.tasks(grid, room)
     with bar(tasks, f"measuring {endpoint.model} at {url}") as advance:
-        points = profile_endpoint.measure(endpoint, grid, tasks, advance)
+        points = endpoints.measure(endpoint, grid, tasks, advance)
     profile = made(points, wanted.name or f"{endpoint.model}/endpoint")
     profile = msgspec.structs.replace(
         profile, model=endpoint.model, source=f"jedlik profile --url, from outside, {len(points)} points"

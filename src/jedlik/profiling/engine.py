@@ -17,14 +17,14 @@ from typing import IO
 
 import msgspec
 
-from jedlik.cli.profile_grid import Task
-from jedlik.cli.profile_steps import Ask, Hello, Told
 from jedlik.core.config import ServeConfig
 from jedlik.core.errors import ConfigError
 from jedlik.core.sums import float_sum
 from jedlik.models.files import ModelFiles
 from jedlik.perf.linear import Point
 from jedlik.perf.step import StepShape
+from jedlik.profiling.grid import Task
+from jedlik.profiling.steps import Ask, Hello, Told
 from jedlik.serve.process import ProcessConfig
 
 STDERR_TAIL = 2000
@@ -40,7 +40,7 @@ class Process:
         self._errors = folder.path / f"{told.name}.log"
         with open(self._errors, "wb") as errors:
             self._child = subprocess.Popen(
-                [sys.executable, "-m", "jedlik.cli.profile_steps", str(config)],
+                [sys.executable, "-m", "jedlik.profiling.steps", str(config)],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, start_new_session=True,
             )  # fmt: skip
 

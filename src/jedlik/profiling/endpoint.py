@@ -17,10 +17,10 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from jedlik.cli.profile_grid import Grid, Room, Task, plan
 from jedlik.core.errors import ConfigError, PeerError
 from jedlik.perf.linear import Point
 from jedlik.perf.step import StepShape, chunk_pairs
+from jedlik.profiling.grid import Grid, Room, Task, plan
 
 TIMEOUT_S = 300.0
 PROMPT_IDS = range(100, 400)

@@ -17,7 +17,7 @@ from jedlik.sim.sizing import Fleet
 from jedlik.sim.sizing_points import Point
 
 if TYPE_CHECKING:
-    from jedlik.cli.plan_found import Found
+    from jedlik.sizing.found import Found
 
 ALWAYS = {
     "worker.block_size",

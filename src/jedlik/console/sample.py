@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import msgspec
 
-from jedlik.cli.plan_seen import NO_PLANNER, Plan, fetch_plan
-from jedlik.cli.top_series import Series, read
+from jedlik.console.plan_seen import NO_PLANNER, Plan, fetch_plan
+from jedlik.console.series import Series, read
 from jedlik.core.errors import ConfigError
 from jedlik.net.ask import Reply, get, message
 

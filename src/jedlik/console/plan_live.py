@@ -11,8 +11,8 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from jedlik.cli.plan_seen import Decision, Plan, ago_s, fetch_plan, gap
-from jedlik.cli.top_page import figure, span
+from jedlik.console.plan_seen import Decision, Plan, ago_s, fetch_plan, gap
+from jedlik.console.top_page import figure, span
 from jedlik.core.errors import ConfigError
 from jedlik.sim.report.words import NOTHING, number
 

@@ -7,13 +7,13 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from jedlik.cli.plan_candidates import PRICES_FROM
-from jedlik.cli.plan_found import Found
 from jedlik.sim.report import pareto
 from jedlik.sim.report.words import NOTHING, number, seconds, share
 from jedlik.sim.sizing import Fleet
 from jedlik.sim.sizing_points import Point
 from jedlik.sim.sizing_search import Choice
+from jedlik.sizing.candidates import PRICES_FROM
+from jedlik.sizing.found import Found
 
 LOSERS_SHOWN = 12
 

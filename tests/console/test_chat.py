@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jedlik.cli.chat import Wrapped, cells
+from jedlik.console.chat import Wrapped, cells
 
 TEXT = "The quick brown fox jumps over the lazy dog,\n\nand  then some more. supercalifragilisticexpialidocious\tend"
 

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from rich.console import Console, Group
 from top_given import serving
 
-from jedlik.cli.explain import Explained, explain, fetch, told
+from jedlik.console.explain import Explained, explain, fetch, told
 from jedlik.core.errors import ConfigError
 from jedlik.core.facts import Candidate, Elsewhere, Routed, Shadow
 from jedlik.core.ids import RequestId, WorkerId

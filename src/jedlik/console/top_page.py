@@ -11,8 +11,8 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from jedlik.cli.plan_seen import gap
-from jedlik.cli.top_view import ALARMING, TIERS, Counted, Header, Planning, Row, Told, View
+from jedlik.console.plan_seen import gap
+from jedlik.console.view import ALARMING, TIERS, Counted, Header, Planning, Row, Told, View
 from jedlik.core.plans import Reason
 from jedlik.sim.report.words import NOTHING, number, seconds
 

@@ -13,10 +13,10 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from jedlik.cli.top_keys import Key, Keyboard
-from jedlik.cli.top_page import Detail, render
-from jedlik.cli.top_sample import History, Sample, look
-from jedlik.cli.top_view import View, of_history
+from jedlik.console.keys import Key, Keyboard
+from jedlik.console.sample import History, Sample, look
+from jedlik.console.top_page import Detail, render
+from jedlik.console.view import View, of_history
 from jedlik.core.errors import ConfigError
 
 TURN_S = 0.2

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from test_simulate import EIGHT, EXAMPLES, jedlik
 
-from jedlik.cli.simulate import Wanted, prepare, shown
 from jedlik.core.errors import ConfigError
 from jedlik.serve.settings import Settings, settle
 from jedlik.sim.workload.options import WorkloadOptions
+from jedlik.sizing.simulate import Wanted, prepare, shown
 
 PLANNED = EXAMPLES / "sim-planner.yaml"
 SPLIT = EXAMPLES / "sim-planner-split.yaml"

@@ -13,12 +13,12 @@ from msgspec.structs import replace
 from rich.cells import cell_len
 from top_given import DECISIONS, HEALTH, PLAN, bare, lines, metrics, plan, sample, serving
 
-from jedlik.cli.top import Screen
-from jedlik.cli.top_keys import parsed
-from jedlik.cli.top_page import exact, render, span
-from jedlik.cli.top_sample import History, Sample, look
-from jedlik.cli.top_series import Series, read
-from jedlik.cli.top_view import Row, View, natural, of_history, view
+from jedlik.console.keys import parsed
+from jedlik.console.sample import History, Sample, look
+from jedlik.console.series import Series, read
+from jedlik.console.top import Screen
+from jedlik.console.top_page import exact, render, span
+from jedlik.console.view import Row, View, natural, of_history, view
 from jedlik.core.errors import ConfigError
 
 BEFORE = sample(100.0, plan())

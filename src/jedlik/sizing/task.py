@@ -8,9 +8,6 @@ from pathlib import Path
 
 import msgspec
 
-from jedlik.cli import plan_candidates, plan_config
-from jedlik.cli.plan_runs import Task
-from jedlik.cli.simulate import maker
 from jedlik.core.config import FleetConfig, ServeConfig
 from jedlik.core.errors import ConfigError
 from jedlik.serve.settings import Settings
@@ -24,6 +21,9 @@ from jedlik.sim.sizing_points import Judge
 from jedlik.sim.sizing_search import Choice, Plan
 from jedlik.sim.workload.load import load
 from jedlik.sim.workload.options import WorkloadOptions
+from jedlik.sizing import candidates, config_file
+from jedlik.sizing.runs import Task
+from jedlik.sizing.simulate import maker
 
 CHUNKS = (1024, 2048, 4096, 8192)
 """Tokens of a step that are tried."""
@@ -76,8 +76,8 @@ class Prepared(msgspec.Struct, frozen=True):
 
 def prepare(found: Settings, file: Path | None, wanted: Wanted) -> Prepared:
     """Raises ConfigError."""
-    candidates = plan_candidates.pools(found.fleet, file, wanted.profiles, wanted.model)
-    engines = plan_candidates.engines(candidates, plan_candidates.prices(wanted.costs))
+    found_pools = candidates.pools(found.fleet, file, wanted.profiles, wanted.model)
+    engines = candidates.engines(found_pools, candidates.prices(wanted.costs))
     maker(found.config.gateway.policy)
     budget = found.config.planner.budget
     assert budget is not None  # checked
@@ -112,7 +112,7 @@ def based(found: Settings, work: Load) -> tuple[ServeConfig, FleetConfig]:
     defaults = {"max_sequences": MAX_SEQUENCES, "block_size": block_size}
     unsaid = {name: value for name, value in defaults.items() if found.sources[f"worker.{name}"] == "default"}
     config = msgspec.structs.replace(config, worker=msgspec.structs.replace(config.worker, **unsaid))
-    if not plan_config.said_model(found):
+    if not config_file.said_model(found):
         config = msgspec.structs.replace(config, model="")
     return config, found.fleet or FleetConfig(pools=())
 

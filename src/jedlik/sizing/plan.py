@@ -12,18 +12,18 @@ from shlex import quote
 from rich.console import Console
 from rich.status import Status
 
-from jedlik.cli import plan_config, plan_json, plan_told
-from jedlik.cli.plan_found import Found, flags
-from jedlik.cli.plan_runs import Runs, processes
-from jedlik.cli.plan_task import Prepared, Wanted, needs, prepare
-from jedlik.cli.show import say
-from jedlik.cli.simulate import STDOUT, writable, write
+from jedlik.console.show import say
 from jedlik.core.config import ServeConfig
 from jedlik.core.errors import ConfigError
 from jedlik.serve.settings import Settings, settle
 from jedlik.sim.sizing import Trial, settings
 from jedlik.sim.sizing_points import best, front
 from jedlik.sim.sizing_search import Results, Rounds, search
+from jedlik.sizing import as_json, as_text, config_file
+from jedlik.sizing.found import Found, flags
+from jedlik.sizing.runs import Runs, processes
+from jedlik.sizing.simulate import STDOUT, writable, write
+from jedlik.sizing.task import Prepared, Wanted, needs, prepare
 
 __all__ = ["Wanted", "run", "settled"]
 
@@ -127,15 +127,15 @@ def _next(rounds: Rounds, results: Results) -> list[Trial] | None:
 
 def _told(result: Found, found: Settings, wanted: Wanted, prepared: Prepared) -> None:
     """Print the result, and write it to files. The config is written only for a fleet that holds."""
-    Console(stderr=wanted.json == STDOUT).print(plan_told.rendered(result))
+    Console(stderr=wanted.json == STDOUT).print(as_text.rendered(result))
     if result.best is not None and result.status == "found":
         config, fleet = settings(prepared.task.base, result.best.fleet)
-        write(wanted.out, plan_config.text(found, config, fleet, result, wanted.trace).encode())
+        write(wanted.out, config_file.text(found, config, fleet, result, wanted.trace).encode())
         again = f"jedlik simulate --config {quote(wanted.out)} --trace {quote(wanted.trace)}"
         say(f"written to {wanted.out}; {again} {flags(wanted.options, wanted.seed)}".rstrip())
     else:
         say(f"{wanted.out} is not written: no fleet was simulated to hold")
     if wanted.html:
-        write(wanted.html, plan_told.page(result, f"Fleets for {Path(wanted.trace).name}").encode())
+        write(wanted.html, as_text.page(result, f"Fleets for {Path(wanted.trace).name}").encode())
     if wanted.json:
-        write(wanted.json, plan_json.to_json(result))
+        write(wanted.json, as_json.to_json(result))

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from jedlik.cli.simulate import Wanted, prepare, shown
 from jedlik.core.errors import ConfigError
 from jedlik.serve.settings import settle
 from jedlik.sim.workload.options import WorkloadOptions
+from jedlik.sizing.simulate import Wanted, prepare, shown
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 EIGHT = EXAMPLES / "sim-8xh200.yaml"
