@@ -202,10 +202,10 @@ def test_choices_of_a_request_wait_and_go_together() -> None:
     node = warm(A)
     busy(node, A, running=6, context_tokens=100)
     assert submits(node.handle(several(), 1.0)) == []
-    assert node.health()["waiting"] == node.held_back() == 3
+    assert node.health()["waiting"] == node.waiting_choices() == 3
     node.check()
     assert [submit.choice for _, submit in submits(busy(node, A))] == [0, 1, 2]
-    assert node.held_back() == 0
+    assert node.waiting_choices() == 0
     node.check()
 
 

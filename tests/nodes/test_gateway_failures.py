@@ -38,7 +38,8 @@ from jedlik.core.protocol import Facts, Resync, Snapshot, State, Stored, Tokens
 from jedlik.core.requests import Sampling
 from jedlik.core.tokens import pack
 from jedlik.nodes.gateway.node import GatewayNode
-from jedlik.nodes.gateway.peers import HEALTH, Health, Peer, judge, next_check_s
+from jedlik.nodes.gateway.streams import Health, Peer
+from jedlik.nodes.gateway.workers import HEALTH, judge, next_check_s
 from jedlik.routing.view import WorkerView
 
 SILENT = GatewayConfig(silent_suspect_s=1.5, silent_fence_s=5.0)
@@ -213,7 +214,7 @@ def test_a_silent_worker_is_suspect_then_fenced_and_never_trusted_again() -> Non
 @given(st.floats(0.0, 1e6), st.sampled_from(["ok", "suspect"]))
 def test_a_check_that_is_due_finds_something(heard_at: float, health: Health) -> None:
     """However sums are rounded: else it would be due at once, for ever in a world whose clock stands."""
-    peer: Peer[None] = Peer(WorkerView(card(A)), heard_at)
+    peer = Peer(WorkerView(card(A)), heard_at)
     peer.health = health
     opinion = judge(peer, SILENT, WorkerConfig(), next_check_s(peer, SILENT)).opinion
     assert HEALTH[health, opinion] != health

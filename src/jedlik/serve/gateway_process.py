@@ -46,7 +46,9 @@ async def serve(process: ProcessConfig, log: Log, stop: asyncio.Event) -> None:
     one_thread()
     node = make_gateway(process)
     promise = Promise(config.gateway.slo_ttft_s, config.gateway.slo_itl_s, config.planner.attainment)
-    metrics = GatewayMetrics(lambda: {card.name: card.total_blocks for card in node.cards()}, node.held_back, promise)
+    metrics = GatewayMetrics(
+        lambda: {card.name: card.total_blocks for card in node.cards()}, node.waiting_choices, promise
+    )
     telemetry = GatewayMonitor(metrics, log, log_requests=config.frontend.log_requests)
     driver = GatewayDriver(node.gateway, node, process.cluster(host_name()), telemetry, gateway_log(process))
     link = ControlLink(node.gateway, process.run.socket(SOCKET), _changing(driver, log))

@@ -1,7 +1,7 @@
-"""What a gateway tells the planner: what clients asked of it in a period, what became of that, and how workers do.
+"""The gateway's report to the planner: requests of a period, their outcomes, and the state of workers.
 
 Sums and buckets only, so that a report is as small after a thousand requests as after ten. Whether a request could
-have kept its promise at all is judged by the step model of the fastest worker, with as much cached as anybody had.
+have met its promise at all is judged by the step model of the fastest worker, with as much cached as anybody had.
 """
 
 from collections.abc import Iterable
@@ -11,15 +11,14 @@ from jedlik.core.config import GatewayConfig
 from jedlik.core.facts import Answered
 from jedlik.core.ids import GatewayId, WorkerId
 from jedlik.core.plans import Demand, Promise, Report, WorkerSeen
-from jedlik.nodes.gateway.peers import Peer
-from jedlik.nodes.gateway.streams import Stream
+from jedlik.nodes.gateway.streams import Peer, Stream
 from jedlik.perf.step import prefill_s
 from jedlik.planning.lengths import bucket_of
 from jedlik.routing.view import WorkerView
 
 
 class Tally:
-    """Of the period that runs."""
+    """The counts of the period that runs."""
 
     def __init__(self, config: GatewayConfig) -> None:
         self._promise = Promise(config.slo_ttft_s, config.slo_itl_s)
@@ -28,24 +27,24 @@ class Tally:
 
     def _clear(self) -> None:
         self._arrived = self._prompt_tokens = self._answered = self._answered_prompt = self._cached = 0
-        self._output_tokens = self._refused = self._failed = self._kept = self._missed_alone = self._itl_count = 0
+        self._output_tokens = self._refused = self._failed = self._met = self._missed_alone = self._itl_count = 0
         self._ttft_sum_s = self._itl_sum_s = 0.0
         self._prompts: dict[int, int] = {}
         self._outputs: dict[int, int] = {}
         self._hits: dict[WorkerId, int] = {}
 
     def arrived(self, prompt_tokens: int, choices: int) -> None:
-        """A request came."""
+        """Count a request that has arrived."""
         self._arrived += choices
         self._prompt_tokens += prompt_tokens * choices
         bucket = bucket_of(prompt_tokens)
         self._prompts[bucket] = self._prompts.get(bucket, 0) + choices
 
     def ended(self, fact: Answered, stream: Stream | None, fleet: Iterable[WorkerView]) -> None:
-        """One choice has ended; `stream` is None where it was never taken in."""
-        kept = fact.met(self._promise)
+        """Count a choice that has ended; `stream` is None if it was never taken in."""
+        met = fact.met(self._promise)
         if fact.well:
-            self._well(fact, kept)
+            self._well(fact, met)
             worker = stream.routed.chosen if stream is not None and stream.routed is not None else None
             if worker is not None:
                 self._hits[worker] = self._hits.get(worker, 0) + fact.cached_tokens
@@ -54,9 +53,9 @@ class Tally:
         else:
             self._failed += fact.offered
             return
-        self._missed_alone += not kept and not self._attainable(fact, stream, fleet)
+        self._missed_alone += not met and not self._attainable(fact, stream, fleet)
 
-    def _well(self, fact: Answered, kept: bool) -> None:
+    def _well(self, fact: Answered, met: bool) -> None:
         self._answered += 1
         self._answered_prompt += fact.prompt_tokens
         self._cached += fact.cached_tokens
@@ -67,10 +66,10 @@ class Tally:
         if fact.itl_s is not None:
             self._itl_sum_s += fact.itl_s
             self._itl_count += 1
-        self._kept += kept
+        self._met += met
 
     def _attainable(self, fact: Answered, stream: Stream | None, fleet: Iterable[WorkerView]) -> bool:
-        """Whether an idle worker could have kept its time to first token."""
+        """Return whether an idle worker could have met its time to first token."""
         limit_s = self._promise.ttft_s
         if limit_s is None:
             return True
@@ -86,15 +85,15 @@ class Tally:
         return best_s == inf or best_s <= limit_s
 
     def due_s(self, now: float, period_s: float) -> float:
-        """When the period that runs is over; the first begins now."""
+        """Return when the period that runs is over; the first begins now."""
         if self._began_at is None:
             self._began_at = now
         return self._began_at + period_s
 
     def report(
-        self, gateway: GatewayId, peers: Iterable[Peer[Stream]], idle: list[Stream], in_flight: int, now: float
+        self, gateway: GatewayId, peers: Iterable[Peer], idle: list[Stream], in_flight: int, now: float
     ) -> Report:
-        """The period that ends now; another begins. `idle`: choices that wait here."""
+        """Return the report of the period that ends now; another begins. `idle`: choices that wait here."""
         began_at, self._began_at = (now if self._began_at is None else self._began_at), now
         seen = [_seen(peer, self._hits.get(peer.id, 0), now) for peer in peers if peer.view.load is not None]
         report = Report(
@@ -124,7 +123,7 @@ class Tally:
             outputs=self._outputs,
             refused=self._refused,
             failed=self._failed,
-            met=self._kept,
+            met=self._met,
             missed_alone=self._missed_alone,
             ttft_sum_s=self._ttft_sum_s,
             itl_sum_s=self._itl_sum_s,
@@ -132,7 +131,7 @@ class Tally:
         )
 
 
-def _seen(peer: Peer[Stream], hit_tokens: int, now: float) -> WorkerSeen:
+def _seen(peer: Peer, hit_tokens: int, now: float) -> WorkerSeen:
     view, card, load = peer.view, peer.view.card, peer.view.load
     assert load is not None
     return WorkerSeen(

@@ -1,4 +1,4 @@
-"""From a prompt to a choice of worker: names its blocks, asks the prefix index, asks `routing`; remembers why."""
+"""The way from a prompt to a choice of worker: name its blocks, ask the prefix index, ask `routing`, remember why."""
 
 from collections import OrderedDict, defaultdict
 from collections.abc import Iterable, Sequence
@@ -15,22 +15,19 @@ from jedlik.core.protocol import Card, Facts, Snapshot
 from jedlik.core.tokens import count
 from jedlik.kv.prefix import Match, PrefixIndex
 from jedlik.kv.prefix_chains import ChainCache, Naming
-from jedlik.nodes.gateway.outbox import Outbox
 from jedlik.nodes.gateway.streams import Stream
+from jedlik.nodes.gateway.tokens import Outbox
 from jedlik.routing.choose import MAX_HOLDERS, MAX_IDLE, Policies, Selection, choose
+from jedlik.routing.cost import Dispatch, own_work
 from jedlik.routing.estimates import Calibration, ModelHistory
 from jedlik.routing.pairs import first_token_s
-from jedlik.routing.policy import Ask, Matches, Refuse
-from jedlik.routing.view import Fleet
+from jedlik.routing.policy import Ask, Matches, Offer, Pair, Refuse
+from jedlik.routing.view import Booking, Fleet, WorkerView
 
 Group = tuple[str, int]
 """Model revision and block size: workers of one group name blocks alike."""
-
-
 PRESSED_S = 30.0
 """Load is taken to be too much for so long after a request had to be refused for it."""
-
-
 CANDIDATE_BYTES = 600
 """The approximate size of one worker in a recorded routing decision, or of the decision itself."""
 
@@ -60,10 +57,10 @@ class Router:
         """Workers by model and group."""
         self._calibrations: dict[WorkerId, Calibration] = {}
         self._history: defaultdict[str, ModelHistory] = defaultdict(ModelHistory)
-        """By model."""
+        """Estimates by model."""
 
     def joined(self, card: Card) -> None:
-        """A worker of this card came."""
+        """Take a worker that has joined."""
         group = (card.revision, card.layout.block_size)
         groups = self._members.setdefault(card.model, {})
         groups[group] = groups.get(group, 0) + 1
@@ -72,8 +69,8 @@ class Router:
         if group not in self._chains:
             self._chains[group] = self._naming.chains(*group)
 
-    def left(self, card: Card) -> None:
-        """A worker of this card went."""
+    def removed(self, card: Card) -> None:
+        """Forget a worker that has left."""
         group = (card.revision, card.layout.block_size)
         groups = self._members[card.model]
         del self._calibrations[card.worker]
@@ -85,19 +82,19 @@ class Router:
             del self._members[card.model]
 
     def follow(self, worker: WorkerId, message: Facts | Snapshot) -> bool:
-        """Take what a worker says of its caches. False: it is out of step and must send snapshots."""
+        """Take a worker's message about its caches. False: it is out of step and must send snapshots."""
         if isinstance(message, Facts):
             return self._index.apply(worker, message)
         return self._index.replace(worker, message)
 
     def synced(self, worker: WorkerId) -> bool:
-        """All that a worker said of its caches has been followed."""
+        """Return whether everything that a worker said of its caches has been followed."""
         return self._index.synced(worker)
 
     def matches(self, stream: Stream) -> Matches:
-        """What of a stream's history is cached, at the workers with most of it and at those with the least backlog.
+        """Return how much of a stream's history the workers with most of it and those with the least backlog have.
 
-        At all workers where the policy is offered all. Empty where the request re-uses nothing.
+        All workers are looked up if the policy is offered all; none if the request re-uses nothing.
         """
         request = stream.request
         matches = Matches(cached={})
@@ -132,7 +129,7 @@ class Router:
         return max(1, sum(self._members.get(model, {}).values()))
 
     def _wanted(self, stream: Stream, keys: list[int], match: Match, block_size: int) -> bool:
-        """Whether the prefix that was found is to be held by more workers; counts it, once for each request."""
+        """Return whether more workers should have the prefix that was found; counts it, once for each request."""
         model = stream.request.model
         depth, holders = match.most()
         reuse = self._history[model].reuse
@@ -143,7 +140,7 @@ class Router:
         return last is not None and holders < reuse.share(last) * self._workers(model)
 
     def route(self, stream: Stream, matches: Matches, now: float, fresh: bool) -> tuple[Selection, Routed]:
-        """Choose a worker for the next attempt of a stream. `fresh`: it may be held back or refused."""
+        """Choose a worker for the next attempt of a stream. `fresh`: it may wait or be refused."""
         request = stream.request
         self._turn += 1
         selection = choose(self.fleet, self._ask(stream, matches, now, fresh), matches, self._policies)
@@ -176,12 +173,12 @@ class Router:
         return selection, routed
 
     def answered(self, stream: Stream, outcome: str, tokens: int) -> None:
-        """A stream has ended: what was learnt from it about the lengths of answers."""
+        """Learn the length of an answer from a stream that has ended."""
         if outcome in WELL:
             self._history[stream.request.model].lengths.observe(tokens)
 
     def refused(self, stream: Stream, refusal: Refuse, now: float) -> None:
-        """A request was not taken."""
+        """Take note of a refused request."""
         if refusal.pressed:
             self._history[stream.request.model].pressed_until = now + PRESSED_S
 
@@ -212,19 +209,19 @@ class Router:
             turn=self._turn,
         )
 
-    def first_token(self, stream: Stream, now: float, out: Outbox) -> None:
-        """An attempt's first token came: remember when, and learn from it how good predictions for its worker are."""
+    def first_token(self, stream: Stream, out: Outbox) -> None:
+        """Remember when an attempt's first token came, and learn from it how good predictions for its worker are."""
         routed, peer = stream.routed, stream.peer
         if routed is None or peer is None:
             return
-        observed_s = now - routed.at
+        observed_s = out.now - routed.at
         self._observed(routed, observed_s)
         predicted_s, tried = routed.predicted_ttft_s, stream.tried
         if predicted_s is None or tried is None or stream.modelled_s is None:
             return
         worker = tried.card.worker
         if self.fleet.get(worker) is not tried:
-            return  # who prefilled it has left meanwhile
+            return  # the worker that prefilled it has left meanwhile
         calibration = self._calibrations[worker]
         calibration.observe(stream.modelled_s, observed_s - stream.rest_s)
         tried.correct(calibration.correction if calibration.enough else None)
@@ -247,37 +244,37 @@ class Router:
                 return
 
     def explain(self, request_id: RequestId) -> Sequence[Routed]:
-        """Decisions about a request, oldest first."""
+        """Return the decisions about a request, oldest first."""
         return tuple(self._routed.get(request_id, ()))
 
     def caches(self) -> dict[str, tuple[int, int]]:
-        """Items and bytes of what is kept."""
+        """Return items and bytes of each cache."""
         chains = self._chains.values()
-        candidates = sum(1 + len(routed.candidates) for kept in self._routed.values() for routed in kept)
+        candidates = sum(1 + len(routed.candidates) for decisions in self._routed.values() for routed in decisions)
         return {
             "index": (len(self._index), self._index.size_bytes()),
             "names": (sum(map(len, chains)), sum(chain.size_bytes() for chain in chains)),
             "explain": (len(self._routed), CANDIDATE_BYTES * candidates),
         }
 
-    def remember(self, routed: Routed) -> None:
-        """Keep a decision for `explain`."""
+    def remember(self, routed: Routed, out: Outbox) -> None:
+        """Report a decision, and store it for `explain`."""
+        out.note(routed)
         self._routed.setdefault(routed.request_id, []).append(routed)
         if len(self._routed) > self._config.explain_requests:
             self._routed.popitem(last=False)
 
     def check(self) -> None:
-        """Every worker is calibrated, and its view has the correction; the index is sound."""
+        """Raise Bug unless every worker is calibrated and the index is sound."""
         self._index.check()
         if {view.card.worker for view in self.fleet} != self._calibrations.keys():
             raise Bug("gateway: fleet and calibrations differ")
         for view in self.fleet:
-            calibration = self._calibrations[view.card.worker]
-            calibration.check()
+            self._calibrations[view.card.worker].check()
 
 
 def _add_tiers(matches: Matches, match: Match, workers: Iterable[WorkerId], block_size: int) -> None:
-    """What these workers hold on their devices and beyond."""
+    """Add the tokens that these workers have on their devices and in lower tiers."""
     for worker in workers:
         tiers = match.tiers(worker)
         if tiers:
@@ -285,3 +282,24 @@ def _add_tiers(matches: Matches, match: Match, workers: Iterable[WorkerId], bloc
         device = match.depth(worker)
         if tiers or device:
             matches.cached[worker] = device * block_size
+
+
+def booking(chosen: Offer, history: int) -> Booking:
+    """Return what a dispatch will be to the worker that decodes it, until its reports include it."""
+    pair, costs = chosen.pair, chosen.view.costs
+    if pair is not None:
+        return Booking(max(0, history - 1 - pair.supplied_tokens), history)
+    cached = chosen.cached_tokens
+    if chosen.tiers and costs is not None:
+        dispatch = Dispatch(history_tokens=history, output_tokens=0, cached_tokens=cached, tiers=chosen.tiers)
+        cached = own_work(chosen.view, dispatch, costs).cached_tokens
+    return Booking(max(1, history - cached), history)
+
+
+def tried_by(chosen: Offer, pair: Pair) -> tuple[WorkerView | None, float | None, float]:
+    """Return (the worker whose step model the first token of a pair tries, its prediction, the rest's prediction)."""
+    terms = chosen.terms
+    if not pair.compute or not pair.expected_s or terms is None:
+        return None, None, 0.0
+    corrected_s = terms["remote_wait"] + terms["remote_prefill"]
+    return pair.source, corrected_s / pair.source.correction, first_token_s(terms) - corrected_s

@@ -1,16 +1,73 @@
-"""The choices in flight at a gateway: what was delivered, and which attempt is at work on it."""
+"""The records of a gateway: streams (choices in flight) and peers (connected workers) with the attempts there.
+
+A stream points to its peer and the peer has it among its attempts, or neither does.
+"""
 
 from collections.abc import Iterator
+from typing import Literal
 
+import msgspec
+
+from jedlik.core.config import Role
+from jedlik.core.effects import GatewayEffect, ToWorkerEffect
 from jedlik.core.errors import Bug
 from jedlik.core.facts import Answered, Routed
 from jedlik.core.ids import Handle, RequestId, StreamId, WorkerId
+from jedlik.core.protocol import Ack, Remote, Submit
 from jedlik.core.requests import Request
 from jedlik.core.tokens import count, pack
-from jedlik.nodes.gateway.peers import Peer
+from jedlik.routing.policy import Pair
 from jedlik.routing.view import WorkerView
 
+Health = Literal["ok", "suspect", "fenced"]
 NO_HANDLE = Handle(0)
+RESYNC_S = 1.0
+"""A snapshot is asked for at most this often, less and less often where none comes."""
+
+
+class Peer:
+    """One connected worker: its view, the attempts at work there, and whether it is trusted."""
+
+    __slots__ = (
+        "acks",
+        "attempts",
+        "health",
+        "heard_at",
+        "id",
+        "next_role",
+        "resync_at",
+        "resync_wait_s",
+        "view",
+        "vocab_size",
+    )
+
+    def __init__(self, view: WorkerView, now: float) -> None:
+        self.id: WorkerId = view.card.worker
+        self.view = view
+        self.vocab_size = view.card.vocab_size
+        self.health: Health = "ok"
+        self.heard_at = now
+        self.attempts: dict[Handle, Stream] = {}
+        """Streams at work here; a handle that is not among them is stale."""
+        self.acks: dict[Handle, int] = {}
+        """Positions to acknowledge with the next message."""
+        self.resync_wait_s = RESYNC_S
+        self.resync_at = now + RESYNC_S
+        """When a snapshot may be asked for (again)."""
+        self.next_role: Role | None = None
+        """The role that the worker was asked to take and has not reported yet."""
+
+    def role(self) -> Role:
+        """Return the role that the worker has or is about to have."""
+        return self.next_role or self.view.state.role
+
+    def take_acks(self) -> list[GatewayEffect]:
+        """Return the acknowledgements that are due, as one message, and forget them."""
+        if not self.acks:
+            return []
+        ack = Ack(list(self.acks), list(self.acks.values()))
+        self.acks.clear()
+        return [ToWorkerEffect(self.id, ack)]
 
 
 class Stream:
@@ -50,15 +107,15 @@ class Stream:
         self.attempt = 0
         self.handle = NO_HANDLE
         self.number = 0
-        """Of the submit at its worker."""
-        self.peer: Peer[Stream] | None = None
+        """The number of the submit at its worker."""
+        self.peer: Peer | None = None
         self.output: list[int] = []
         """Every token delivered."""
         self.acked = 0
-        """Output position its worker knows (or will know) to be consumed."""
+        """The output position that its worker knows (or will know) to be consumed."""
         self.started = False
         self.seen = False
-        """Its prompt was counted among those that came."""
+        """Whether its prompt was counted for `Reuse`."""
         self.first_token_at: float | None = None
         self.queued_s: float | None = None
         self.cached_tokens = 0
@@ -68,30 +125,30 @@ class Stream:
         """Why the last attempt was given up."""
         self.park_until = 0.0
         self.routed: Routed | None = None
-        """How its present attempt's worker was chosen."""
+        """The choice of its present attempt's worker."""
         self.modelled_s: float | None = None
-        """Of its time to first token: what one worker's step model predicts, before any correction."""
+        """The part of its time to first token that one worker's step model predicts, before any correction."""
         self.rest_s = 0.0
-        """Of the same: what is predicted for all else."""
+        """The prediction for all other parts of it."""
         self.tried: WorkerView | None = None
-        """Whose step model that is; None: of nobody alone."""
+        """The worker of that step model; None: of no worker alone."""
         self.prefiller: WorkerView | None = None
-        """Who prefills for its present attempt."""
+        """The worker that prefills for its present attempt."""
 
     def history(self) -> bytes:
-        """Prompt and delivered output, packed."""
+        """Return prompt and delivered output, packed."""
         return self.request.prompt + pack(self.output) if self.output else self.request.prompt
 
     def history_tokens(self) -> int:
         return count(self.request.prompt) + len(self.output)
 
     def deadline(self) -> float | None:
-        """When a first token is no longer worth having; None: no limit, or it is there."""
+        """Return when a first token has no use any more; None: no limit, or it has come."""
         limit = self.request.deadline_s
         return None if limit is None or self.output else self.arrived_at + limit
 
     def complete(self, eos_token_ids: tuple[int, ...]) -> tuple[bool, int | None]:
-        """Whether nothing can follow the delivered tokens, and the token that ended it, if one did."""
+        """Return whether nothing can follow the delivered tokens, and the token that ended it, if one did."""
         stopping, output = self.request.stopping, self.output
         if output:
             last = output[-1]
@@ -99,8 +156,33 @@ class Stream:
                 return True, last
         return len(output) >= stopping.max_tokens and (bool(output) or self.started), None
 
+    def submit(self, pair: Pair | None, now: float) -> Submit:
+        """Return the message that begins the present attempt."""
+        request, deadline = self.request, self.deadline()
+        sampling = request.sampling
+        if self.started and sampling.prompt_logprobs is not None:
+            sampling = msgspec.structs.replace(sampling, prompt_logprobs=None)
+        return Submit(
+            handle=self.handle,
+            request_id=request.request_id,
+            choice=self.choice,
+            attempt=self.attempt,
+            prompt=request.prompt,
+            output=pack(self.output),
+            sampling=sampling,
+            stopping=request.stopping,
+            tenant=request.tenant,
+            salt=request.salt,
+            priority=request.priority,
+            budget_s=None if deadline is None else max(0.0, deadline - now),
+            output_hint=request.output_hint,
+            number=self.number,
+            remote=None if pair is None else Remote(pair.worker, pair.compute, pair.expected_s, pair.kind),
+            hint=request.hint,
+        )
+
     def answered(self, outcome: str, output_tokens: int, now: float) -> Answered:
-        """The fact to leave behind."""
+        """Return the fact that the stream has ended."""
         first = self.first_token_at
         return Answered(
             request_id=self.request.request_id,
@@ -117,7 +199,7 @@ class Stream:
 
 
 class Streams:
-    """All of them, by id and by request."""
+    """All streams in flight, by id and by request."""
 
     def __init__(self) -> None:
         self._by_id: dict[StreamId, Stream] = {}
@@ -136,12 +218,8 @@ class Streams:
         return self._by_id.get(stream)
 
     def of(self, request_id: RequestId) -> list[Stream]:
-        """The choices of a request that are still in flight."""
+        """Return the choices of a request that are still in flight."""
         return list(self._by_request.get(request_id, ()))
-
-    def everyone(self) -> list[Stream]:
-        """Oldest first."""
-        return list(self._by_id.values())
 
     def add(self, stream: Stream) -> None:
         if stream.id in self._by_id:
@@ -157,6 +235,6 @@ class Streams:
             del self._by_request[stream.request.request_id]
 
     def check(self) -> None:
-        """Both tables hold the same streams."""
+        """Raise Bug unless both tables have the same streams."""
         if sorted(s.id for group in self._by_request.values() for s in group) != sorted(self._by_id):
             raise Bug("gateway: streams by request differ from streams by id")
