@@ -12,7 +12,7 @@ import pytest
 from cluster_load import load
 from cluster_server import PATIENT, Server, gone
 
-from jedlik.serve.event_log import differences
+from jedlik.serve.replay import differences
 
 pytestmark = pytest.mark.cluster
 ROOM = ("--workers", "1", "--planner.budget", "3", "--speedup", "4", *PATIENT)

@@ -6,7 +6,7 @@ import pytest
 from cluster_load import load
 from cluster_server import PATIENT, Server, gone
 
-from jedlik.serve.event_log import differences
+from jedlik.serve.replay import differences
 
 pytestmark = pytest.mark.cluster
 ENGINE = ("--device", "cpu", "--threads", "1", "--kv-cache-bytes", "16MiB", "--worker.max-sequences", "2")

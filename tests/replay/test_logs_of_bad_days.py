@@ -17,7 +17,7 @@ from jedlik.core.events import WorkerLost
 from jedlik.core.facts import Answered, FirstToken, Migrated, Routed
 from jedlik.live.recorder import GatewayTurn, WorkerTurn, read
 from jedlik.routing.estimates import ENOUGH_REQUESTS
-from jedlik.serve.event_log import differences
+from jedlik.serve.replay import differences
 
 pytestmark = pytest.mark.cluster
 STREAMS, TOKENS = 6, 120

@@ -16,7 +16,9 @@ from jedlik.core.events import FromWorker, WorkerLost
 from jedlik.core.moves import Move, Moved, Revoke, Revoked
 from jedlik.core.protocol import Pushed
 from jedlik.live.recorder import WorkerTurn, read
-from jedlik.serve.event_log import Made, differences, make_worker
+from jedlik.serve.event_log import Made
+from jedlik.serve.nodes import make_worker
+from jedlik.serve.replay import differences
 
 
 @pytest.fixture(scope="module")

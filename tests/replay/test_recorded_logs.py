@@ -14,8 +14,7 @@ import pytest
 
 from jedlik.core.errors import ConfigError
 from jedlik.live.recorder import GatewayTurn, Recorded, read
-from jedlik.serve.event_log import differences, replayed
-from jedlik.serve.replay import replay
+from jedlik.serve.replay import differences, replay, replayed
 
 
 @pytest.fixture(scope="module")

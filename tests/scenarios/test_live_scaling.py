@@ -21,7 +21,7 @@ from jedlik.core.events import PlannerEvent
 from jedlik.core.facts import Planned
 from jedlik.live.recorder import PlannerTurn, Recorded, read
 from jedlik.serve.event_log import PlannerMade
-from jedlik.serve.fleet_planner import make_planner
+from jedlik.serve.nodes import make_planner
 from jedlik.serve.settings import settle
 from jedlik.sim.workload.options import WorkloadOptions
 from jedlik.sim.world import Simulation

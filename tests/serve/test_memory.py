@@ -1,10 +1,10 @@
-"""What a server takes of memory: reckoned from its settings, and refused with the flags that would help."""
+"""What a server takes of memory: estimate from its settings, and refused with the flags that would help."""
 
 import pytest
 
 from jedlik.core.config import PlannerConfig, ServeConfig
 from jedlik.core.errors import ConfigError
-from jedlik.serve.memory import SERVER_BYTES, check, reckoned, told
+from jedlik.serve.memory import SERVER_BYTES, check, estimate, summary
 from jedlik.serve.sizing import LEAST_BYTES, MOST_BYTES
 
 GIB = 1 << 30
@@ -19,7 +19,7 @@ def config(**settings: object) -> ServeConfig:
 @pytest.mark.parametrize("weights", [WEIGHTS, 2 * WEIGHTS])
 @pytest.mark.parametrize("workers", [1, 2, 16])
 def test_the_default_fits_or_is_refused_and_never_takes_all(free: int, weights: int, workers: int) -> None:
-    takes = reckoned(config(workers=workers), weights, free)
+    takes = estimate(config(workers=workers), weights, free)
     assert takes.total == SERVER_BYTES + workers * (takes.process + weights + takes.cache)
     assert LEAST_BYTES <= takes.cache <= MOST_BYTES
     bare = takes.total - workers * takes.cache
@@ -32,14 +32,14 @@ def test_the_default_fits_or_is_refused_and_never_takes_all(free: int, weights: 
 
 
 def test_two_workers_of_a_small_model_start_with_4_gib() -> None:
-    takes = reckoned(config(), WEIGHTS, 4 * GIB)
+    takes = estimate(config(), WEIGHTS, 4 * GIB)
     check(takes, 4 * GIB)
     assert takes.cache > 256 << 20
 
 
 def test_all_workers_that_there_may_be_count() -> None:
     planned = config(workers=1, planner=PlannerConfig(budget=4.0))
-    assert reckoned(planned, WEIGHTS, 64 * GIB) == reckoned(config(workers=4), WEIGHTS, 64 * GIB)
+    assert estimate(planned, WEIGHTS, 64 * GIB) == estimate(config(workers=4), WEIGHTS, 64 * GIB)
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_all_workers_that_there_may_be_count() -> None:
 def test_what_does_not_fit_is_refused_with_what_would_help(
     settings: dict[str, object], remedies: tuple[str, ...]
 ) -> None:
-    takes = reckoned(config(**settings), WEIGHTS, 24 * GIB)
+    takes = estimate(config(**settings), WEIGHTS, 24 * GIB)
     with pytest.raises(ConfigError) as caught:
         check(takes, 24 * GIB)
     remedy = str(caught.value).partition("are free here")[2]
@@ -63,10 +63,10 @@ def test_what_does_not_fit_is_refused_with_what_would_help(
 
 
 def test_what_is_on_a_gpu_is_not_of_this_host() -> None:
-    takes = reckoned(config(kv_cache_bytes=900 * GIB, device="cuda"), 0, 24 * GIB)
+    takes = estimate(config(kv_cache_bytes=900 * GIB, device="cuda"), 0, 24 * GIB)
     assert (takes.cache, takes.weights) == (0, 0)
     check(takes, 24 * GIB)
 
 
 def test_what_is_taken_is_told_with_the_flag_that_changes_it() -> None:
-    assert "--kv-cache-bytes" in told(reckoned(config(), WEIGHTS, 24 * GIB), 24 * GIB)
+    assert "--kv-cache-bytes" in summary(estimate(config(), WEIGHTS, 24 * GIB), 24 * GIB)

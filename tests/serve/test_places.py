@@ -6,7 +6,7 @@ import pytest
 
 from jedlik.core.config import PlannerConfig, ServeConfig
 from jedlik.core.errors import ConfigError
-from jedlik.serve.places import HostGpu, cpus, numa_nodes, on_cpus, on_gpus, worker_places
+from jedlik.serve.places import PlacedGpu, cpus, numa_nodes, on_cpus, on_gpus, worker_places
 
 
 def test_without_a_budget_there_are_as_many_places_as_workers_asked_for() -> None:
@@ -40,13 +40,13 @@ def test_workers_are_spread_over_nodes_and_stay_there() -> None:
 
 
 def test_each_worker_has_a_gpu_of_its_own() -> None:
-    made = on_gpus(2, [HostGpu("0", 0), HostGpu("3", None), HostGpu("4", 1)], "h")
+    made = on_gpus(2, [PlacedGpu("0", 0), PlacedGpu("3", None), PlacedGpu("4", 1)], "h")
     assert [(spot.place.gpus, spot.place.path, spot.device) for spot in made] == [
         (1.0, ("h", "numa0", "gpu0"), "0"),
         (1.0, ("h", "gpu3"), "3"),
     ]
     with pytest.raises(ConfigError, match="2 GPUs and this host has 1"):
-        on_gpus(2, [HostGpu("0", 0)], "h")
+        on_gpus(2, [PlacedGpu("0", 0)], "h")
 
 
 def test_cpu_lists_are_read_as_the_kernel_writes_them(tmp_path: Path) -> None:

@@ -9,10 +9,10 @@ from jedlik.core.config import ServeConfig
 from jedlik.core.errors import ConfigError
 from jedlik.core.protocol import Layout
 from jedlik.serve import tiers
-from jedlik.serve.fleet_planner import counts_of
+from jedlik.serve.nodes import counts_of
 from jedlik.serve.settings import settle
 from jedlik.serve.supervisor import staff
-from jedlik.serve.units import shown
+from jedlik.serve.values import size_text
 
 LAYOUT = Layout(dtype="float32", layers=2, kv_heads=1, head_dim=8, block_size=16)
 BLOCK = 2 * 2 * 16 * 8 * 4
@@ -25,10 +25,10 @@ def config(**values: object) -> ServeConfig:
 def test_path_and_size_are_taken_apart() -> None:
     assert tiers.disk(config()) is None
     found = tiers.disk(config(kv_disk="/var/cache/a:b:20G"))
-    assert found == tiers.Disk(Path("/var/cache/a:b"), 20 * 10**9)
+    assert found == tiers.DiskTier(Path("/var/cache/a:b"), 20 * 10**9)
     assert found is not None
     assert found.of("worker-1") == Path("/var/cache/a:b/worker-1")
-    assert tiers.disk(config(kv_disk="relative:512MiB")) == tiers.Disk(Path.cwd() / "relative", 512 << 20)
+    assert tiers.disk(config(kv_disk="relative:512MiB")) == tiers.DiskTier(Path.cwd() / "relative", 512 << 20)
 
 
 @pytest.mark.parametrize("text", ["/var/cache", "20G", ":20G", "/var/cache:", "/var/cache:many"])
@@ -112,4 +112,4 @@ def test_the_start_message_says_who_does_what() -> None:
 
 @pytest.mark.parametrize(("size", "text"), [(900, "900 bytes"), (3 << 29, "1.5 GiB"), (512 << 20, "512 MiB")])
 def test_sizes_are_shown_as_people_write_them(size: int, text: str) -> None:
-    assert shown(size) == text
+    assert size_text(size) == text

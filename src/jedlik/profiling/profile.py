@@ -27,8 +27,7 @@ from jedlik.profiling.grid import CPU, ENDPOINT, GPU, PASSES, Grid, Room, Task, 
 from jedlik.profiling.steps import Ask
 from jedlik.serve.model_check import examine_apart
 from jedlik.serve.sizing import threads
-from jedlik.serve.units import size_bytes
-from jedlik.serve.values import ascending
+from jedlik.serve.values import ascending, size_bytes
 
 QUIET = 0.9
 """Share of the processors below which something else must have been running."""

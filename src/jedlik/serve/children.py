@@ -27,7 +27,7 @@ FILE = "server.json"
 
 
 class Server(msgspec.Struct, frozen=True, kw_only=True):
-    """What all processes of a server have in common."""
+    """The things that all processes of a server have in common."""
 
     config: ServeConfig
     cluster_key: bytes
@@ -52,7 +52,7 @@ class Children:
         self._listener_fd = listener_fd
 
     def gateway(self) -> Running:
-        """Start the gateway."""
+        """Start the gateway's process."""
         return self._start(self._configured("gateway", socket_fd=self._listener_fd), "gateway_process")
 
     def worker(self, name: str, number: int, role: Role) -> StartedWorker:

@@ -45,7 +45,7 @@ NO_TORCH = "pip install 'jedlik[torch]' (without a GPU first: pip install torch=
 
 
 class MemoryNeeds(NamedTuple):
-    """What an engine needs of a host's memory, beside its KV cache."""
+    """The memory of a host that an engine needs, beside its KV cache."""
 
     process_bytes: int
     """The memory of a worker's process, with the engine it imports and what a step needs."""

@@ -26,7 +26,7 @@ class Field(msgspec.Struct, frozen=True):
 
     @property
     def key(self) -> str:
-        """As in a message: worker.block_size."""
+        """The name as in a message: worker.block_size."""
         return ".".join(self.path)
 
     @property

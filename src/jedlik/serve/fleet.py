@@ -51,7 +51,7 @@ def refuse(file: Path, key: str, text: str) -> NoReturn:
 
 
 def line_of(text: str, key: str) -> int:
-    """Of fleet.pools[0].count, from 1; of the nearest that exists, where it does not."""
+    """Return the line, from 1, of a key such as fleet.pools[0].count, or of the nearest that exists."""
     node, line = yaml.compose(text, Loader=yaml.SafeLoader), 1
     for step in STEP.findall(key):
         if isinstance(node, yaml.MappingNode):

@@ -30,7 +30,8 @@ from jedlik.live.gateway import GatewayDriver
 from jedlik.live.running import MAX_FILES, max_connections
 from jedlik.models import generation
 from jedlik.serve import access
-from jedlik.serve.event_log import gateway_log, make_gateway
+from jedlik.serve.event_log import gateway_log
+from jedlik.serve.nodes import make_gateway
 from jedlik.serve.process import ProcessConfig, run, trace_of
 from jedlik.telemetry.gateway import GatewayMonitor
 from jedlik.telemetry.log import Log

@@ -40,7 +40,7 @@ TRIED = (
     ("tcp, loopback", "tcp", True),
     ("nixl", "nixl", False),
 )
-"""What it is called, the way, and whether on TCP."""
+"""The trials: a name for people, the transport, and whether on TCP."""
 MEANING = "a move takes: its blocks times the time for each block, plus its bytes at this speed"
 BLOCK_BYTES = 1 << 20
 TRIAL_S = 30.0
@@ -55,9 +55,9 @@ def show_links(run_dir: str | None, port: int) -> bool:
         console.print(_facts_line(local_facts()))
         console.print(_tried_table(dict(trials())))
         return True
-    told, records = found
-    console.print(f"as measured by the {len(records)} workers of the server in {told.run_dir}")
-    answers = {record.id: ask(record, told.cluster_key) for record in records}
+    process, records = found
+    console.print(f"as measured by the {len(records)} workers of the server in {process.run_dir}")
+    answers = {record.id: ask(record, process.cluster_key) for record in records}
     for worker, answer in sorted(answers.items()):
         console.print(f"{worker}: {answer}" if isinstance(answer, str) else f"{worker}: {_facts_line(answer.facts)}")
     console.print(matrix({worker: its for worker, its in answers.items() if isinstance(its, AgentReport)}))
@@ -69,17 +69,17 @@ def find_server(run_dir: str | None, port: int) -> tuple[ProcessConfig, list[Rec
     folders = [Path(run_dir)] if run_dir else sorted(Path(tempfile.gettempdir()).glob(f"jedlik-{os.getuid()}-*"))
     for folder in folders:
         try:
-            told = msgspec.json.decode(RunDir(folder).config("gateway").read_bytes(), type=ProcessConfig)
+            process = msgspec.json.decode(RunDir(folder).config("gateway").read_bytes(), type=ProcessConfig)
         except (OSError, msgspec.MsgspecError):
             continue
         records = [record for record in living(RunDir(folder).records) if record.data is not None]
-        if records and (run_dir or told.config.port == port):
-            return told, records
+        if records and (run_dir or process.config.port == port):
+            return process, records
     return None
 
 
 def ask(record: Record, key: bytes) -> AgentReport | str:
-    """What a worker knows of its ways, or why it does not say."""
+    """Return what a worker knows of its transports, or why it does not say."""
     card = AgentCard(worker=WorkerId("doctor"), process=this_process(), block_bytes=0, device_blocks=0, host_blocks=0)
     try:
         wire, _ = dial(str(record.data), key, AgentHello(card, WorkerId(record.id), "look"))
@@ -94,7 +94,7 @@ def ask(record: Record, key: bytes) -> AgentReport | str:
 
 
 def matrix(answers: dict[str, AgentReport]) -> Table:
-    """From (rows) to (columns); a worker to itself: its tiers."""
+    """Return a table of costs from (rows) to (columns); a worker to itself: its tiers."""
     table = Table(title=MEANING, caption="-: nothing is known")
     table.add_column("from")
     for worker in answers:
@@ -109,7 +109,7 @@ def matrix(answers: dict[str, AgentReport]) -> Table:
 
 
 def figures(costs: PathCosts) -> str:
-    """As people read them."""
+    """Return costs as people read them."""
     if not costs.open:
         return "closed: it failed lately"
     speed = f"{1e-9 / costs.byte_s:.2f} GB/s" if costs.byte_s else "-"
@@ -155,15 +155,15 @@ def _without_interrupts() -> Iterator[None]:
 
 
 def _measured(folder: str, path: str, address: str, *, on_tcp: bool) -> PathCosts:
-    told: multiprocessing.SimpleQueue[CarrierReport] = multiprocessing.SimpleQueue()
+    reports: multiprocessing.SimpleQueue[CarrierReport] = multiprocessing.SimpleQueue()
     agent, arena = _made("one@1", folder, path, on_tcp=on_tcp)
     try:
-        agent.start(told.put)
+        agent.start(reports.put)
         if agent.without_nixl:
             raise PeerError(agent.without_nixl)
         agent.met(WorkerId("two@1"), address)
         while True:
-            heard = told.get()
+            heard = reports.get()
             if isinstance(heard, PathsMeasured) and (not heard.paths or heard.paths[0].path == path):
                 break
         if not heard.paths:
@@ -172,12 +172,12 @@ def _measured(folder: str, path: str, address: str, *, on_tcp: bool) -> PathCost
     finally:
         agent.close()
         arena.close()
-        told.close()
+        reports.close()
 
 
 def _other(pipe: "Connection", folder: str, path: str, on_tcp: bool) -> None:
     agent, arena = _made("two@1", folder, path, on_tcp=on_tcp)
-    agent.start(lambda told: None)
+    agent.start(lambda report: None)
     with contextlib.suppress(EOFError, OSError):  # the trial is over
         pipe.send(agent.address)
         pipe.recv()

@@ -30,12 +30,12 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 def refused(host: str, port: int, error: OSError) -> ConfigError:
-    """Why there is no listening there."""
+    """Return the error that says why there is no listening there."""
     return ConfigError(f"cannot listen on {at(host, port)}: {error.strerror}; {remedy(host, port)}")
 
 
 def remedy(host: str, port: int) -> str:
-    """What runs there, and what to do."""
+    """Return what runs there, and what to do."""
     model = served(url(reachable(host), port))
     if model is None:
         return f"choose another with --port, or find who has it: ss -ltnp 'sport = :{port}'"
@@ -62,7 +62,7 @@ def url(host: str, port: int) -> str:
 
 
 def at(host: str, port: int) -> str:
-    """host:port, [address]:port."""
+    """Return host and port in one text, as host:port or [address]:port."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 

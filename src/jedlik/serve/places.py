@@ -30,7 +30,7 @@ class WorkerPlace(NamedTuple):
     """The worker's GPU, as CUDA_VISIBLE_DEVICES has it; None: as it finds them."""
 
 
-class HostGpu(NamedTuple):
+class PlacedGpu(NamedTuple):
     """One GPU of this host."""
 
     device: str
@@ -64,7 +64,7 @@ def on_cpus(most: int, nodes: Sequence[tuple[int, ...]], host: str) -> list[Work
     return made
 
 
-def on_gpus(most: int, found: Sequence[HostGpu], host: str) -> list[WorkerPlace]:
+def on_gpus(most: int, found: Sequence[PlacedGpu], host: str) -> list[WorkerPlace]:
     """Return places with a GPU each. Raises ConfigError."""
     if most > len(found):
         raise ConfigError(f"planner.budget is {most} GPUs and this host has {len(found)}: lower it")
@@ -76,12 +76,12 @@ def on_gpus(most: int, found: Sequence[HostGpu], host: str) -> list[WorkerPlace]
     return made
 
 
-def gpus() -> list[HostGpu]:
+def gpus() -> list[PlacedGpu]:
     """Return the GPUs that a process of ours may use, in its order. Raises ConfigError."""
     try:
         listed = subprocess.run(QUERY, capture_output=True, text=True, timeout=30, check=True).stdout
         rows = [line.split(",") for line in listed.splitlines() if line.strip()]
-        found = [HostGpu(index.strip(), _node_of(bus.strip())) for index, bus in rows]
+        found = [PlacedGpu(index.strip(), _node_of(bus.strip())) for index, bus in rows]
     except (OSError, subprocess.SubprocessError, ValueError) as error:
         raise ConfigError(f"nvidia-smi does not list this host's GPUs ({error}): set --device cpu") from error
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -89,7 +89,7 @@ def gpus() -> list[HostGpu]:
         return found
     nodes = {gpu.device: gpu.node for gpu in found}
     return [
-        HostGpu(device, nodes.get(device)) for device in filter(None, (part.strip() for part in visible.split(",")))
+        PlacedGpu(device, nodes.get(device)) for device in filter(None, (part.strip() for part in visible.split(",")))
     ]
 
 

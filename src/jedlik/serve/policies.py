@@ -88,18 +88,18 @@ def _lacking(value: object) -> list[str]:
 
 
 def _plugged(found: object, file: Path) -> Policy:
-    said = getattr(found, "__name__", type(found).__name__)
+    name = getattr(found, "__name__", type(found).__name__)
     if isinstance(found, type):
         try:
             found = found()
         except Exception as error:
-            problem = f"{said}() failed: {type(error).__name__}: {error}"
+            problem = f"{name}() failed: {type(error).__name__}: {error}"
             raise ConfigError(f"policy file {_place(file, error)}: {problem}; it is made without arguments") from error
     lacking = _lacking(found)
     if lacking:
         base = "; a subclass of jedlik.routing.policy.Scored needs name and score only"
-        raise ConfigError(f"policy file {file}: {said} lacks {', '.join(lacking)}{base}")
+        raise ConfigError(f"policy file {file}: {name} lacks {', '.join(lacking)}{base}")
     policy: Policy = found  # type: ignore[assignment]  # it has the members: that is all one can know of it
     if not isinstance(policy.name, str) or not policy.name:
-        raise ConfigError(f"policy file {file}: the name of {said} must be a text")
+        raise ConfigError(f"policy file {file}: the name of {name} must be a text")
     return Plugged(policy)

@@ -34,7 +34,7 @@ class Value(msgspec.Struct, frozen=True):
 class Settings(msgspec.Struct, frozen=True):
     config: ServeConfig
     sources: dict[str, str]
-    """By key, for every field."""
+    """The source of every field, by key."""
     fleet: FleetConfig | None = None
     """The file's `fleet:` section, for `jedlik simulate`."""
 
@@ -52,13 +52,13 @@ def settle(
     known = {field.key: field for field in fields()}
     read = from_file(file) if file else {}
     fleet = fleets.read(read.pop(fleets.SECTION), file) if file and fleets.SECTION in read else None
-    said = leaves(read, file, known) if file else {}
-    said |= from_environment(environ, known)
-    said |= {
+    found = leaves(read, file, known) if file else {}
+    found |= from_environment(environ, known)
+    found |= {
         key: Value(raw, "argument MODEL" if key == "model" else f"flag {known[key].flag}") for key, raw in flags.items()
     }
     tree: dict[str, object] = {}
-    for key, value in said.items():
+    for key, value in found.items():
         plant(tree, known[key].path, convert(known[key], value))
     if "model" not in tree and simulated and fleet:
         tree["model"] = fleet.pools[0].profile
@@ -68,7 +68,7 @@ def settle(
         raise ConfigError("no model: say which, as in `jedlik serve smollm2-135m` (`jedlik model list` shows more)")
     config = msgspec.convert(tree, ServeConfig)
     check(config)
-    return Settings(config, {key: said[key].source if key in said else "default" for key in known}, fleet)
+    return Settings(config, {key: found[key].source if key in found else "default" for key in known}, fleet)
 
 
 class _Texts(yaml.SafeLoader):
@@ -112,7 +112,7 @@ def from_file(file: Path) -> dict[object, object]:
 
 
 def leaves(tree: Mapping[object, object], file: Path, known: Mapping[str, Field]) -> dict[str, Value]:
-    """What a file says, by key. Raises ConfigError for a key that nobody reads."""
+    """Return the values of a file, by key. Raises ConfigError for a key that nobody reads."""
     found = dict(_leaves(tree, (), known))
     for key in found:
         if key not in known:
@@ -132,7 +132,7 @@ def from_environment(environ: Mapping[str, str], known: Mapping[str, Field]) -> 
 
 
 def convert(field: Field, value: Value) -> object:
-    """To the field's type, within its range. Raises ConfigError naming the key and its source."""
+    """Return a value in the field's type and range. Raises ConfigError naming the key and its source."""
     try:
         return values.read(field.type, value.raw, field.key)
     except values.WrongValue as error:
@@ -141,7 +141,7 @@ def convert(field: Field, value: Value) -> object:
 
 
 def check(config: ServeConfig) -> None:
-    """What no field can say alone. Raises ConfigError."""
+    """Raise ConfigError for what several settings together get wrong."""
     kind_of(config)
     tiers.check(config)
     access.check(config)
@@ -167,7 +167,7 @@ def check(config: ServeConfig) -> None:
 
 
 def check_planner(config: ServeConfig) -> None:
-    """Raises ConfigError."""
+    """Raise ConfigError for settings of the planner that can't be."""
     planner = config.planner
     if planner.acts != "off" and config.gateway.report_s == 0:
         raise ConfigError(
@@ -199,7 +199,7 @@ def explained(settings: Settings) -> Iterable[str]:
 
 
 def value_of(config: ServeConfig, field: Field) -> object:
-    """What a field came out as."""
+    """Return the value of a field."""
     value: object = config
     for part in field.path:
         value = getattr(value, part)

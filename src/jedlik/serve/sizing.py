@@ -10,7 +10,7 @@ from jedlik.core.config import ServeConfig
 from jedlik.core.errors import ConfigError
 from jedlik.core.protocol import Layout
 from jedlik.models.info import block_bytes
-from jedlik.serve.units import shown
+from jedlik.serve.values import size_text
 
 SHARE, GPU_SHARE = 0.1, 0.8
 MOST_SHARE = 0.5
@@ -27,7 +27,7 @@ GROUP_FILES = {
 
 
 class Sizes(msgspec.Struct, frozen=True):
-    """What one worker gets."""
+    """The sizes that one worker gets."""
 
     kv_cache_bytes: int
     total_blocks: int
@@ -36,22 +36,28 @@ class Sizes(msgspec.Struct, frozen=True):
 
 
 def host_share(memory_bytes: int) -> int:
-    """Of a host's free memory, for one worker's KV cache."""
+    """Return the share of a host's free memory for one worker's KV cache, in bytes."""
     return min(max(int(memory_bytes * SHARE), LEAST_BYTES), MOST_BYTES)
 
 
 def gpu_share(memory_bytes: int, weight_bytes: int, workers: int) -> int:
-    """Of a GPU's memory, for the KV cache of one of the workers that share it, each with the weights of its own."""
+    """Return the share of a GPU's memory for the KV cache of one of the workers that share it, in bytes.
+
+    Each worker has weights of its own.
+    """
     return max(int(memory_bytes * GPU_SHARE / max(workers, 1)) - weight_bytes, LEAST_BYTES)
 
 
 def threads(config: ServeConfig, cores: int) -> int:
-    """Compute threads of one worker."""
+    """Return the number of compute threads of one worker."""
     return config.threads or max(1, cores // max(config.most_workers, 1))
 
 
 def sizes(config: ServeConfig, layout: Layout, model_len: int, share_bytes: int) -> Sizes:
-    """`model_len` is the model's own context length. Raises ConfigError if a request would not fit."""
+    """Return one worker's sizes. Raises ConfigError if a request would not fit.
+
+    `model_len` is the model's own context length.
+    """
     budget = config.kv_cache_bytes or share_bytes
     block = block_bytes(layout)
     blocks = budget // block
@@ -70,18 +76,18 @@ def sizes(config: ServeConfig, layout: Layout, model_len: int, share_bytes: int)
     if config.max_model_len is None and holds < min(model_len, LEAST_CONTEXT):
         needed = (-(-min(model_len, LEAST_CONTEXT) // layout.block_size) + 1) * block
         raise ConfigError(
-            f"a KV cache of {shown(budget)} per worker holds {holds} tokens, prompt and answer together: raise "
+            f"a KV cache of {size_text(budget)} per worker holds {holds} tokens, prompt and answer together: raise "
             f"--kv-cache-bytes to {needed} or more, or say --max-model-len {holds} if so few are meant"
         )
     return Sizes(blocks * block, blocks, min(wanted, holds))
 
 
 def gpu_bytes() -> int:
-    """Memory of the first GPU. Raises ConfigError if nobody says."""
+    """Return the memory of the first GPU. Raises ConfigError if nobody says."""
     query = ["nvidia-smi", "--id=0", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
     try:
-        told = subprocess.run(query, capture_output=True, text=True, timeout=30, check=True).stdout
-        return int(told.split()[0]) << 20
+        listed = subprocess.run(query, capture_output=True, text=True, timeout=30, check=True).stdout
+        return int(listed.split()[0]) << 20
     except (OSError, subprocess.SubprocessError, ValueError, IndexError) as error:
         raise ConfigError(
             f"nvidia-smi does not say how much memory the GPU has: set --kv-cache-bytes ({error})"
@@ -89,7 +95,10 @@ def gpu_bytes() -> int:
 
 
 def available_bytes(proc: Path = Path("/proc"), groups: Path = Path("/sys/fs/cgroup")) -> int:
-    """Memory this process may still take: the machine's, or less where a control group (a container) has a limit."""
+    """Return the memory that this process may still take, in bytes.
+
+    It is the machine's, or less where a control group (a container) has a limit.
+    """
     fields = dict(line.split(":", 1) for line in (proc / "meminfo").read_text().splitlines() if ":" in line)
     rooms = [int(fields["MemAvailable"].split()[0]) << 10]
     for folder in _memory_groups(proc, groups):

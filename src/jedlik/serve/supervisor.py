@@ -24,8 +24,8 @@ from jedlik.live.supervise import Parts, Supervisor
 from jedlik.models.info import knows_chat
 from jedlik.serve.children import Children, Server
 from jedlik.serve.event_log import planner_log
-from jedlik.serve.fleet_planner import counts_of, make_planner
 from jedlik.serve.listening import reachable, url
+from jedlik.serve.nodes import counts_of, make_planner
 from jedlik.serve.orphans import Orphans
 from jedlik.serve.places import WorkerPlace
 from jedlik.serve.settings import loopback
@@ -34,7 +34,7 @@ Say = Callable[[str], None]
 
 
 class Startup(msgspec.Struct, frozen=True, kw_only=True):
-    """What a server starts with."""
+    """The things that a server starts with."""
 
     run: RunDir
     server: Server

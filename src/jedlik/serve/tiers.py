@@ -1,4 +1,4 @@
-"""Where KV blocks may go beyond the device: what the settings say, whether it can be had, and each worker's part of it.
+"""The tiers of KV blocks beyond the device: what the settings say, whether it can be had, and each worker's part.
 
 Host memory is each worker's own; the disk budget is divided, a folder for every worker; an object store is shared as it
 is. Nothing here imports an engine: the supervisor checks before anything is started.
@@ -16,37 +16,38 @@ from jedlik.core.config import ServeConfig
 from jedlik.core.errors import ConfigError
 from jedlik.core.protocol import Card, Layout, TierSize
 from jedlik.models.cache import home
-from jedlik.serve.units import shown, size_bytes
+from jedlik.serve.values import size_bytes, size_text
 
 if TYPE_CHECKING:
     from jedlik.transfer.store import BlockStore
 
 OBJECT_SCHEMES = ("s3", "gs", "az", "file")
 OBJECT_BLOCKS = 1 << 18
-"""That a worker knows of in an object store, which itself has no slots to run out of; it forgets the oldest."""
+"""The number of blocks in an object store that a worker knows of. The store has no slots to run out of; the worker
+forgets the oldest blocks."""
 LEAST_BLOCKS = 2
 
 
-class Disk(msgspec.Struct, frozen=True):
-    """`kv_disk`, taken apart."""
+class DiskTier(msgspec.Struct, frozen=True):
+    """The parts of `kv_disk`: a folder and a size."""
 
     folder: Path
     size_bytes: int
 
     def of(self, worker: str) -> Path:
-        """A worker's own folder."""
+        """Return a worker's own folder."""
         return self.folder / worker
 
 
-def disk(config: ServeConfig) -> Disk | None:
-    """Raises ConfigError for what is not PATH:BYTES."""
+def disk(config: ServeConfig) -> DiskTier | None:
+    """Return the disk tier; None: there is none. Raises ConfigError for what is not PATH:BYTES."""
     if config.kv_disk is None:
         return None
     folder, colon, size = config.kv_disk.rpartition(":")
     try:
         if not folder or not colon:
             raise ValueError("there is no PATH before a colon")
-        return Disk(Path(folder).expanduser().absolute(), size_bytes(size))
+        return DiskTier(Path(folder).expanduser().absolute(), size_bytes(size))
     except ValueError as error:
         raise ConfigError(
             f"kv_disk is {config.kv_disk!r}: {error}; write PATH:BYTES, as in /var/cache/jedlik:20G"
@@ -54,7 +55,7 @@ def disk(config: ServeConfig) -> Disk | None:
 
 
 def check(config: ServeConfig) -> None:
-    """What can be told from the settings alone. Raises ConfigError."""
+    """Raise ConfigError for settings of tiers that can't be."""
     disk(config)
     if config.kv_object is not None:
         scheme, colon, rest = config.kv_object.partition("://")
@@ -64,7 +65,7 @@ def check(config: ServeConfig) -> None:
 
 
 def prepare(config: ServeConfig) -> list[str]:
-    """Make the folders that the settings name and see that they fit their disks; what people should know.
+    """Make the folders that the settings name and see that they fit their disks. Return what people should know.
 
     Raises ConfigError with a remedy.
     """
@@ -75,7 +76,7 @@ def prepare(config: ServeConfig) -> list[str]:
 
 
 def sizes(config: ServeConfig, layout: Layout) -> tuple[TierSize, ...]:
-    """Of one worker, in blocks of `layout`. Raises ConfigError where a tier would hold nothing."""
+    """Return one worker's tiers, in blocks of `layout`. Raises ConfigError where a tier would hold nothing."""
     from jedlik.transfer.slots import slots_in
 
     tiers = []
@@ -94,7 +95,7 @@ def sizes(config: ServeConfig, layout: Layout) -> tuple[TierSize, ...]:
 
 
 def stores(config: ServeConfig, worker: str, card: Card, block_bytes: int) -> "list[BlockStore]":
-    """What keeps the blocks of a worker's tiers that are not memory; `block_bytes` is what is moved of each.
+    """Return the stores of a worker's tiers that are not memory; `block_bytes` is what is transferred of each block.
 
     Raises ConfigError.
     """
@@ -102,24 +103,24 @@ def stores(config: ServeConfig, worker: str, card: Card, block_bytes: int) -> "l
     from jedlik.transfer.file import FileStore
     from jedlik.transfer.object import object_store
 
-    kept: list[BlockStore] = []
+    found_stores: list[BlockStore] = []
     means = fingerprint(card.layout, card.revision, card.hash_check)
     slots = {tier.tier: tier.blocks for tier in card.tiers}
     if (found := disk(config)) is not None:
-        kept.append(FileStore(found.of(worker), slots["disk"], block_bytes, means))
+        found_stores.append(FileStore(found.of(worker), slots["disk"], block_bytes, means))
     if config.kv_object is not None:
-        kept.append(object_store(config.kv_object, block_bytes, means))
-    return kept
+        found_stores.append(object_store(config.kv_object, block_bytes, means))
+    return found_stores
 
 
 def key_folder(config: ServeConfig) -> Path | None:
-    """Where the cluster key is kept: blocks that outlive a server are found by it. None: a key for this run alone."""
+    """Return the folder of the cluster key, which names blocks that outlive a server; None: a key for this run."""
     if (found := disk(config)) is not None:
         return found.folder
     return home() if config.kv_object is not None else None
 
 
-def _prepare_disk(found: Disk, workers: int) -> list[str]:
+def _prepare_disk(found: DiskTier, workers: int) -> list[str]:
     try:
         found.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         used = sum(path.stat().st_blocks * 512 for path in found.folder.glob("worker-*/*"))
@@ -130,8 +131,8 @@ def _prepare_disk(found: Disk, workers: int) -> list[str]:
         raise ConfigError(f"--kv-disk: {found.folder} can't be written; choose a folder of yours")
     if found.size_bytes > free + used:
         raise ConfigError(
-            f"--kv-disk: {shown(found.size_bytes)} are wanted in {found.folder} and {shown(free + used)} are there: "
-            "lower BYTES, or choose another disk"
+            f"--kv-disk: {size_text(found.size_bytes)} are wanted in {found.folder} and {size_text(free + used)} are "
+            "there: lower BYTES, or choose another disk"
         )
     names = {found.of(f"worker-{number}") for number in range(workers)}
     idle = sorted(path.name for path in found.folder.glob("worker-*") if path.is_dir() and path not in names)

@@ -1,4 +1,4 @@
-"""What somebody wrote becomes a value of the schema's type and range, or is refused in our words.
+"""Texts that somebody wrote become values of the schema's types and ranges, or are refused in our words.
 
 Flags, environment and files all come here as text (a file's lists and mappings as such). Numbers are read strictly: no
 underscores, blanks or signs that Python's own `int` would take, nothing infinite, no octal.
@@ -13,7 +13,6 @@ from collections.abc import Callable, Mapping
 import msgspec
 
 from jedlik.core.errors import ConfigError, did_you_mean
-from jedlik.serve.units import size_bytes
 
 WHOLE = re.compile(r"-?(0|[1-9][0-9]{0,17})")
 NUMBER = re.compile(r"-?([0-9]{1,300}(\.[0-9]{0,300})?|\.[0-9]{1,300})([eE][+-]?[0-9]{1,3})?")
@@ -21,7 +20,9 @@ TRUTH = dict.fromkeys(("true", "yes", "on", "1"), True) | dict.fromkeys(("false"
 NOTHING = ("none", "null")
 PAIRS = "key=tenant,..."
 NAMES = "name,..."
-"""How lists of texts are written where there is one line for them; none: an empty one."""
+"""The form of lists of texts where there is one line for them; none: an empty list."""
+
+UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 
 
 class WrongValue(ValueError):
@@ -62,8 +63,8 @@ def taken_apart(kind: object) -> tuple[object, msgspec.Meta | None, bool]:
     optional = False
     arms = typing.get_args(kind) if typing.get_origin(kind) in (types.UnionType, typing.Union) else ()
     if type(None) in arms:
-        left = [arm for arm in arms if arm is not type(None)]
-        kind, optional = (left[0] if len(left) == 1 else typing.Union[tuple(left)]), True  # noqa: UP007
+        others = [arm for arm in arms if arm is not type(None)]
+        kind, optional = (others[0] if len(others) == 1 else typing.Union[tuple(others)]), True  # noqa: UP007
     if typing.get_origin(kind) is typing.Annotated:
         bare, *notes = typing.get_args(kind)
         return bare, next((note for note in notes if isinstance(note, msgspec.Meta)), None), optional
@@ -142,7 +143,7 @@ def number(text: str) -> float:
 
 
 def ascending(flag: str, text: str) -> tuple[int, ...]:
-    """16,64,256. Raises ConfigError."""
+    """Return the numbers of a list such as 16,64,256. Raises ConfigError."""
     try:
         found = sorted({whole(part.strip()) for part in text.split(",")})
     except ValueError:
@@ -203,3 +204,19 @@ def _shown(raw: object) -> str:
     if isinstance(raw, (list, tuple)):
         return "a list"
     return "a mapping" if isinstance(raw, Mapping) else "nothing" if raw is None else repr(raw)[:80]
+
+
+def size_bytes(text: str) -> int:
+    """Return the bytes of a size such as 2GiB, 512 MB, 1.5g or 4096. Raises ValueError."""
+    match = re.fullmatch(r"([0-9]{1,15}(?:\.[0-9]{1,9})?)(?: ?(?:([kmgt]i?)b?|b))?", text.lower())
+    if match is None:
+        raise ValueError(f"{text!r} is not a size such as 2GiB, 512MB or 4096")
+    return int(float(match[1]) * UNITS[match[2] or ""])
+
+
+def size_text(size: int) -> str:
+    """Return a size in words, such as 1.5 GiB, 512 MiB or 900 bytes."""
+    for unit, name in ((2**40, "TiB"), (2**30, "GiB"), (2**20, "MiB")):
+        if size >= unit:
+            return f"{size / unit:.3g} {name}"
+    return f"{size} bytes"

@@ -14,7 +14,8 @@ from jedlik.net.discovery.contract import Record
 from jedlik.net.discovery.local import fence_of
 from jedlik.net.streams import serve
 from jedlik.serve.engines import LoadedEngine, Status, kind_of, load, profiled_costs
-from jedlik.serve.event_log import make_worker, worker_log
+from jedlik.serve.event_log import worker_log
+from jedlik.serve.nodes import make_worker
 from jedlik.serve.process import ProcessConfig, run
 from jedlik.serve.tiers import stores
 from jedlik.telemetry.kv import KvCounts
@@ -33,8 +34,8 @@ async def work(process: ProcessConfig, log: Log, stop: asyncio.Event) -> None:
     node, recorder = make_worker(process, card, costs), worker_log(process, card, costs)
     agent = _agent(process, loaded, log)
     cluster = process.cluster(card.host)
-    reach = Reach(agent, PeerLinks(card, cluster, agent.met))
-    driver = WorkerDriver(node, loaded.engine, card, KvCounts(), recorder, reach)
+    blocks = Reach(agent, PeerLinks(card, cluster, agent.met))
+    driver = WorkerDriver(node, loaded.engine, card, KvCounts(), recorder, blocks)
     server, address = await serve(
         UnixAddress(str(process.run.socket(process.id))), driver.listener, process.cluster_key
     )
