@@ -9,14 +9,17 @@ from pathlib import Path
 
 import pytest
 from conversation import Conversation, connected
+from msgspec.structs import replace
 from workers import KINDS, Served, started
 
 from jedlik.core.ids import Handle
 from jedlik.core.protocol import RUN_AHEAD_TOKENS, Ack, Cancel, Facts, Goodbye, Resync, Snapshot, State, Submit
 from jedlik.core.requests import Sampling, Stopping
+from jedlik.core.trace import Trace
 from worker_world import make_submit
 
 PROMPT = [20 + i for i in range(40)]
+TRACE = Trace("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "rojo=1")
 GREEDY = Sampling(temperature=0.0, seed=5)
 Talk = Callable[[Conversation], Coroutine[object, object, None]]
 
@@ -95,6 +98,17 @@ def test_an_answer_does_not_depend_on_its_neighbours(converse: Converse, ask: As
         await worker.until(lambda: len(worker.finished) == 2 * len(prompts))
         assert [worker.tokens[10 + handle] for handle in prompts] == [worker.tokens[handle] for handle in prompts]
         assert worker.largest_batch > 1
+
+    converse(talk)
+
+
+def test_a_trace_or_a_client_without_appended_fields_changes_no_answer(converse: Converse, ask: Ask) -> None:
+    async def talk(worker: Conversation) -> None:
+        plain = await worker.answer(ask(1))
+        assert await worker.answer(replace(ask(2), trace=TRACE)) == plain
+        worker.say_as_an_older_release(ask(3))
+        await worker.until(lambda: Handle(3) in worker.finished)
+        assert worker.tokens[Handle(3)] == plain
 
     converse(talk)
 

@@ -143,17 +143,20 @@ class ProcessWorker:
         )
         path = self._run.config("worker-0")
         self._run.write_private(path, msgspec.json.encode(process))
+        self._drains = False
         self._process = subprocess.Popen([sys.executable, "-m", "jedlik.serve.worker_process", str(path)])
         self.address = self._announced()
 
     def drain(self) -> None:
         self._process.send_signal(signal.SIGTERM)
+        self._drains = True
 
     def close(self) -> None:
-        self._process.terminate()
+        if not self._drains:  # a second signal could come when Python has given up its handlers
+            self._process.terminate()
         code = self._process.wait(START_S)
         self._run.remove()
-        assert code == 0
+        assert code == 0, code
 
     def _announced(self) -> str:
         until = time.monotonic() + START_S

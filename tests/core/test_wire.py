@@ -4,6 +4,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from jedlik.core import wire
 from jedlik.core.errors import Fault
@@ -35,6 +36,7 @@ from jedlik.core.protocol import (
 from jedlik.core.requests import Sampling, Stopping
 from jedlik.core.step import TokenLogprobs
 from jedlik.core.tokens import count, pack, unpack
+from jedlik.core.trace import Trace
 
 SUBMIT = Submit(
     handle=Handle(7),
@@ -121,6 +123,16 @@ def test_to_worker_round_trip(message: ToWorker) -> None:
 @pytest.mark.parametrize("message", TO_GATEWAY, ids=lambda m: type(m).__name__)
 def test_to_gateway_round_trip(message: ToGateway) -> None:
     assert wire.decode_to_gateway(body(message)) == message
+
+
+def test_a_peer_without_the_newest_fields_is_understood_and_understands() -> None:
+    traced = replace(SUBMIT, trace=Trace("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"))
+    pooled = replace(CARD, pool="chat")
+    submit, card = msgspec.msgpack.decode(body(traced)), msgspec.msgpack.decode(body(pooled))
+    assert wire.decode_to_worker(msgspec.msgpack.encode(submit[:-1])) == SUBMIT
+    assert wire.decode_to_gateway(msgspec.msgpack.encode(card[:-1])) == CARD
+    assert wire.decode_to_worker(msgspec.msgpack.encode([*submit, "of a later release"])) == traced
+    assert wire.decode_to_gateway(msgspec.msgpack.encode([*card, 1])) == pooled
 
 
 def test_directions_do_not_mix() -> None:

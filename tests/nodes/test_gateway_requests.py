@@ -31,6 +31,7 @@ from jedlik.core.events import Abandoned, Arrived, Consumed, Cut, Drain, FromWor
 from jedlik.core.facts import Answered, Routed, Suspected
 from jedlik.core.ids import GatewayId, Handle, RequestId, StreamId, WorkerId
 from jedlik.core.protocol import Ack, Cancel, State, StepCosts, Tokens
+from jedlik.core.trace import Trace
 from jedlik.kv.prefix_chains import Naming
 from jedlik.nodes.gateway.node import GatewayNode
 
@@ -67,10 +68,23 @@ def test_a_request_from_arrival_to_its_last_token() -> None:
         queued_s=0.25,
         ttft_s=0.5,
         duration_s=1.0,
+        tenant="t",
+        model="m",
+        worker=A,
     )
     assert facts(Answered, effects) == [answer]
     node.check()
     assert node.handle(said(A, more(submit.handle, 9)), 2.1) == []
+
+
+def test_the_trace_of_a_request_goes_to_its_worker_and_into_the_fact_with_tenant_model_and_pool() -> None:
+    trace = Trace("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "rojo=1")
+    node = gateway()
+    node.handle(WorkerJoined(replace(card(A), pool="chat")), 0.0)
+    [submit] = arrive(node, replace(request(), trace=trace))
+    assert submit.trace == trace
+    [fact] = facts(Answered, node.handle(said(A, last(submit.handle, EOS_TOKEN, "stop", EOS_TOKEN)), 2.0))
+    assert (fact.tenant, fact.model, fact.pool, fact.worker, fact.trace) == ("t", "m", "chat", A, trace)
 
 
 def test_without_a_worker_a_request_is_refused_with_a_time_to_retry() -> None:

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jedlik.core.facts import Answered
-from jedlik.core.ids import RequestId
+from jedlik.core.ids import RequestId, WorkerId
+from jedlik.core.trace import Trace
 from jedlik.telemetry.log import Format, Log
 
 SECONDS = st.floats(0, 1e5)
@@ -24,6 +25,11 @@ ANSWERED = st.builds(
     queued_s=st.none(),
     ttft_s=st.none() | SECONDS,
     duration_s=SECONDS,
+    tenant=st.sampled_from(["", "a tenant"]),
+    model=st.sampled_from(["", "m"]),
+    worker=st.none() | st.just(WorkerId("w@1")),
+    pool=st.sampled_from(["", "chat"]),
+    trace=st.none() | st.just(Trace("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")),
 )
 
 
@@ -39,6 +45,11 @@ def fields_of(fact: Answered) -> dict[str, object]:
         "attempts": fact.attempts if fact.attempts > 1 else None,
         "ttft_s": fact.ttft_s,
         "duration_s": fact.duration_s,
+        "tenant": fact.tenant or None,
+        "model": fact.model or None,
+        "pool": fact.pool or None,
+        "worker": fact.worker,
+        "trace_id": fact.trace and fact.trace.trace_id,
     }
 
 

@@ -5,6 +5,7 @@ import msgspec
 from jedlik.core.config import Role
 from jedlik.core.ids import RequestId, WorkerId
 from jedlik.core.plans import Promise, Reason
+from jedlik.core.trace import Trace
 
 
 class Elsewhere(msgspec.Struct, frozen=True):
@@ -133,6 +134,16 @@ class Answered(msgspec.Struct, frozen=True, kw_only=True, tag="answered"):
     queued_s: float | None
     ttft_s: float | None
     duration_s: float
+    tenant: str = ""
+    """The tenant on whose behalf the request was made."""
+    model: str = ""
+    """The model that the request named."""
+    worker: WorkerId | None = None
+    """The worker of the last attempt; None: no worker was chosen."""
+    pool: str = ""
+    """The pool of that worker; empty: there is no worker, or it belongs to no pool."""
+    trace: Trace | None = None
+    """The trace context of the request."""
 
     @property
     def well(self) -> bool:

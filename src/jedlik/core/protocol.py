@@ -17,6 +17,7 @@ from jedlik.core.ids import ClientId, Handle, RequestId, WorkerId
 from jedlik.core.moves import PathCosts, Tier
 from jedlik.core.requests import KvHint, Sampling, Stopping
 from jedlik.core.step import TokenLogprobs
+from jedlik.core.trace import Trace
 
 SCHEMA_VERSION = 1
 RUN_AHEAD_TOKENS = 64
@@ -89,6 +90,8 @@ class Card(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag="card
     """Workers with the same (not empty) host can share memory."""
     tiers: tuple["TierSize", ...] = ()
     """Beyond the device: what else this worker keeps blocks in."""
+    pool: str = ""
+    """The name of the pool that the worker belongs to; empty: it belongs to none. No decision reads it."""
 
 
 class TierSize(msgspec.Struct, frozen=True, array_like=True):
@@ -159,6 +162,8 @@ class Submit(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag="su
     push: Push | None = None
     """The prefill of a hand-off: compute the prompt (stopping.max_tokens is 0), push its blocks to the asker."""
     hint: KvHint | None = None
+    trace: Trace | None = None
+    """The trace context of the client's request. No decision reads it."""
 
 
 class Reserve(msgspec.Struct, frozen=True, array_like=True, tag="reserve"):

@@ -16,6 +16,7 @@ from jedlik.core.errors import Fault, RequestError
 from jedlik.core.ids import RequestId, StreamId
 from jedlik.core.requests import KvHint, Request, Sampling, Stopping
 from jedlik.core.step import TokenLogprobs
+from jedlik.core.trace import Trace
 from jedlik.frontend.models import ModelLimits
 from jedlik.frontend.openai.errors import ErrorReply
 from jedlik.frontend.text.model import TextModel
@@ -67,7 +68,9 @@ class AnswerPlan(msgspec.Struct, frozen=True, kw_only=True):
     running_usage: bool = False
     """A stream reports token usage in every event."""
 
-    def requests(self, request_id: RequestId, first: int, tenant: str, session: str = "") -> list[Request]:
+    def requests(
+        self, request_id: RequestId, first: int, tenant: str, session: str = "", trace: Trace | None = None
+    ) -> list[Request]:
         """Return core requests on the streams from `first` on. Further prompts' ids are `request_id~1`, `~2`, ..."""
         return [
             Request(
@@ -83,6 +86,7 @@ class AnswerPlan(msgspec.Struct, frozen=True, kw_only=True):
                 priority=self.priority,
                 session=session,
                 hint=self.hint,
+                trace=trace,
             )
             for at, prompt in enumerate(self.prompts)
         ]

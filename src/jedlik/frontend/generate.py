@@ -12,6 +12,7 @@ from typing import Any
 from jedlik.core.config import FrontendConfig
 from jedlik.core.errors import Fault
 from jedlik.core.ids import RequestId
+from jedlik.core.trace import trace_of
 from jedlik.frontend.answer import AnswerWriter
 from jedlik.frontend.choice import ChoiceStream, Echo, echo_of
 from jedlik.frontend.dialect import AnswerPlan, BodyT, Dialect
@@ -73,7 +74,7 @@ class Generation:
     def _call(self, web: Web, plan: AnswerPlan, echoes: Sequence[Echo]) -> Call:
         first = self._hub.reserve(len(plan.prompts) * plan.n)
         session = session_of(plan.conversation, web.headers, web.tenant)
-        requests = plan.requests(RequestId(web.request_id), first, web.tenant, session)
+        requests = plan.requests(RequestId(web.request_id), first, web.tenant, session, trace_of(web.scope["headers"]))
         choices = []
         for index in range(len(plan.prompts) * plan.n):
             at = index // plan.n

@@ -228,6 +228,7 @@ class Arrivals:
             output_hint=None,
             number=incoming.handle,
             push=Push(self._card.layout, incoming.start, incoming.remote.compute),
+            trace=asked.trace,
         )
 
     def _granted(self, granted: Granted, now: float, out: list[WorkerEffect]) -> None:

@@ -41,6 +41,7 @@ class Log:
             f"{self._time(self._clock())} {self._process}: answered request_id={_short(fact.request_id)}{choice}"
             f" outcome={fact.outcome} prompt_tokens={fact.prompt_tokens} cached_tokens={fact.cached_tokens}"
             f" output_tokens={fact.output_tokens}{attempts}{ttft} duration_s={fact.duration_s:.4g}"
+            + "".join([f" {name}={_short(value)}" for name, value in _who(fact) if value])
         )
 
     def _write(self, text: str) -> None:
@@ -75,7 +76,19 @@ def _values(fact: Answered) -> dict[str, object]:
         "attempts": fact.attempts if fact.attempts > 1 else None,
         "ttft_s": fact.ttft_s,
         "duration_s": fact.duration_s,
+        **{name: value for name, value in _who(fact) if value},
     }
+
+
+def _who(fact: Answered) -> tuple[tuple[str, str | None], ...]:
+    """Whose answer it was, and where it was made; what is not known is empty or None."""
+    return (
+        ("tenant", fact.tenant),
+        ("model", fact.model),
+        ("pool", fact.pool),
+        ("worker", fact.worker),
+        ("trace_id", None if fact.trace is None else fact.trace.trace_id),
+    )
 
 
 def _short(value: object) -> str:

@@ -18,7 +18,7 @@ import msgspec
 from jedlik.core.config import GatewayConfig
 from jedlik.core.effects import GatewayEffect, StreamEnded
 from jedlik.core.errors import Bug, Fault
-from jedlik.core.facts import Answered, Migrated, Routed
+from jedlik.core.facts import Migrated, Routed
 from jedlik.core.ids import GatewayId, Handle, RequestId, StreamId, WorkerId
 from jedlik.core.plans import Report
 from jedlik.core.protocol import RUN_AHEAD_TOKENS, Cancel, FinishReason, Tokens
@@ -111,18 +111,7 @@ class Attempts:
     def _refuse(self, request: Request, fault: Fault, out: Outbox) -> None:
         for choice in range(request.choices):
             out.ended.append(StreamEnded(StreamId(request.first_stream + choice), "abort", None, fault))
-            fact = Answered(
-                request_id=request.request_id,
-                choice=choice,
-                outcome=fault.kind,
-                prompt_tokens=count(request.prompt),
-                cached_tokens=0,
-                output_tokens=0,
-                attempts=0,
-                queued_s=None,
-                ttft_s=None,
-                duration_s=0.0,
-            )
+            fact = Stream(request, choice, out.now).answered(fault.kind, 0, out.now)
             self._tally.ended(fact, None, self._fleet)
             out.note(fact)
 
@@ -345,7 +334,7 @@ class Attempts:
         history, pair = stream.history_tokens(), chosen.pair
         self._last_handle += 1
         stream.attempt += 1
-        stream.handle, stream.peer = Handle(self._last_handle), peer
+        stream.handle, stream.peer, stream.card = Handle(self._last_handle), peer, peer.view.card
         stream.number = peer.view.book(booking(chosen, history))
         stream.acked = len(stream.output)
         peer.attempts[stream.handle] = stream

@@ -13,7 +13,7 @@ from jedlik.core.effects import GatewayEffect, ToWorkerEffect
 from jedlik.core.errors import Bug
 from jedlik.core.facts import Answered, Routed
 from jedlik.core.ids import Handle, RequestId, StreamId, WorkerId
-from jedlik.core.protocol import Ack, Remote, Submit
+from jedlik.core.protocol import Ack, Card, Remote, Submit
 from jedlik.core.requests import Request
 from jedlik.core.tokens import count, pack
 from jedlik.routing.policy import Pair
@@ -79,6 +79,7 @@ class Stream:
         "attempt",
         "avoid",
         "cached_tokens",
+        "card",
         "choice",
         "first_token_at",
         "handle",
@@ -106,6 +107,8 @@ class Stream:
         self.arrived_at = now
         self.attempt = 0
         self.handle = NO_HANDLE
+        self.card: Card | None = None
+        """The card of the last attempt's worker."""
         self.number = 0
         """The number of the submit at its worker."""
         self.peer: Peer | None = None
@@ -179,11 +182,12 @@ class Stream:
             number=self.number,
             remote=None if pair is None else Remote(pair.worker, pair.compute, pair.expected_s, pair.kind),
             hint=request.hint,
+            trace=request.trace,
         )
 
     def answered(self, outcome: str, output_tokens: int, now: float) -> Answered:
         """Return the fact that the stream has ended."""
-        first = self.first_token_at
+        first, card = self.first_token_at, self.card
         return Answered(
             request_id=self.request.request_id,
             choice=self.choice,
@@ -195,6 +199,11 @@ class Stream:
             queued_s=self.queued_s,
             ttft_s=None if first is None else first - self.arrived_at,
             duration_s=now - self.arrived_at,
+            tenant=self.request.tenant,
+            model=self.request.model,
+            worker=None if card is None else card.worker,
+            pool="" if card is None else card.pool,
+            trace=self.request.trace,
         )
 
 
