@@ -29,7 +29,7 @@ from jedlik.profiles.catalogue import lookup
 from jedlik.sim.outcome import Run
 from jedlik.sim.process import GatewayProcess
 from jedlik.sim.setup import Pool, Setup
-from jedlik.sim.workload.offered import Offered, Text
+from jedlik.sim.workload.offered import Offered, OfferedText
 from jedlik.sim.world import Simulation
 
 SHORTEST, LONGEST = 1000, 2000
@@ -87,7 +87,7 @@ class Arrivals:
         for number in range(self.total or 0):
             at_s += rng.expovariate(self._rate)
             tokens = rng.randint(SHORTEST, LONGEST)
-            yield Offered(at_s, Text(number, [0], LONGEST, tokens), rng.randint(*self._output))
+            yield Offered(at_s, OfferedText(number, [0], LONGEST, tokens), rng.randint(*self._output))
 
     def ended(self, offered: Offered, now_s: float) -> Sequence[Offered]:
         return ()

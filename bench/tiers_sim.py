@@ -21,7 +21,7 @@ from jedlik.perf.step import prefill_s
 from jedlik.profiles.catalogue import lookup
 from jedlik.sim.outcome import Run
 from jedlik.sim.setup import Pool, Setup
-from jedlik.sim.workload.offered import Offered, Text
+from jedlik.sim.workload.offered import Offered, OfferedText
 from jedlik.sim.world import simulate
 
 BLOCK, CHUNK = 16, 2048
@@ -51,7 +51,7 @@ class Talks:
                 tokens, space = histories[talk] * BLOCK + rng.randint(1, BLOCK), talk
                 if turn >= WARM_TURNS and rng.random() >= hits:
                     space, new = new, new + 1
-                text = Text(space, range(tokens // BLOCK + 1), BLOCK, tokens)
+                text = OfferedText(space, range(tokens // BLOCK + 1), BLOCK, tokens)
                 self._offered.append(Offered(at_s, text, rng.randint(*OUTPUT), session=str(space), then=turn))
                 histories[talk] += rng.randint(*TURN) // BLOCK
         self.working_set = sum(histories) * BLOCK

@@ -17,7 +17,7 @@ from jedlik.sim.engine import PATTERN, TEXT, place_in_text
 from jedlik.sim.outcome import Run
 from jedlik.sim.process import GatewayProcess
 from jedlik.sim.setup import Pool, Setup
-from jedlik.sim.workload.offered import Offered, Text, Workload
+from jedlik.sim.workload.offered import Offered, OfferedText, Workload
 from jedlik.sim.world import Simulation
 
 COSTS = StepCosts(
@@ -62,7 +62,7 @@ class Conversations:
     def _turn(self, at_s: float, talk: int, turn: int, said: list[int]) -> Offered:
         rng = Random(self._seed + 31 * talk + turn)
         ids = said + [1000 * turn + piece for piece in range(rng.randint(2, 12))]
-        text = Text(talk, ids, 64, 64 * len(ids))
+        text = OfferedText(talk, ids, 64, 64 * len(ids))
         return Offered(at_s, text, rng.randint(10, 80), session=str(talk), then=(talk, turn))
 
 
@@ -84,7 +84,7 @@ def drawn(
         shared = [stem * 1000 + i for i in range(rng.randint(1, prefix_pieces))]
         own = [1_000_000 + number * 1000 + i for i in range(rng.randint(1, own_pieces))]
         tokens = 64 * (len(shared) + len(own)) - rng.randrange(64)
-        text = Text(0, [*shared, *own], 64, tokens)
+        text = OfferedText(0, [*shared, *own], 64, tokens)
         offered.append(Offered(at, text, rng.randint(*outputs), session=str(stem)))
     return Listed(offered)
 

@@ -45,7 +45,7 @@ TRANSFER_METAPHORS = words("ways way gates gate lanes lane ledger meeting")
 """Parts of identifiers that are refused in `transfer/`."""
 PENDING = words(
     """
-    cli console core fleet frontend kv live moving net nodes perf planning profiling scheduling sim
+    cli console core fleet kv live moving net nodes perf planning profiling scheduling sim
     sizing     telemetry
     """
 )

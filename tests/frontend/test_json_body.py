@@ -19,7 +19,7 @@ from jedlik.frontend.dialect import AnswerPlan
 from jedlik.frontend.json_body import Reader
 from jedlik.frontend.models import ModelLimits
 from jedlik.frontend.openai.errors import error_reply
-from jedlik.frontend.openai.plan import Planning
+from jedlik.frontend.openai.plan import PlanMaker
 from jedlik.frontend.openai.schema import BODY, Message, OpenAIBody
 from jedlik.frontend.pages import DetokenizeBody, TokenizeBody
 from jedlik.frontend.text.model import TextModel, load_text
@@ -162,7 +162,7 @@ def planned(text: TextModel, raw: bytes, chat: bool) -> AnswerPlan | RequestErro
     """The validation path."""
     try:
         body = BODY.read(raw)
-        planning = Planning(body, text, LIMITS, FrontendConfig(), random.Random(1))
+        planning = PlanMaker(body, text, LIMITS, FrontendConfig(), random.Random(1))
         return finish(planning.chat() if chat else planning.completion())
     except RequestError as error:
         error_reply(error)

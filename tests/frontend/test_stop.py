@@ -34,7 +34,6 @@ def test_cut_is_before_the_first_to_be_complete(text: str, stops: list[str]) -> 
 def test_only_what_may_become_a_stop_is_held() -> None:
     finder = StopFinder(Stops(["END", "###"]))
     assert finder.feed("text E") == ("text ", None)
-    assert finder.held == "E"
     assert finder.feed("x#") == ("Ex", None)
     assert finder.feed("##more") == ("", "###")
 

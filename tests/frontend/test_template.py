@@ -91,7 +91,7 @@ def test_what_cannot_be_rendered_is_a_short_400(source: str) -> None:
     with pytest.raises(RequestError) as caught:
         render(source, deep=deep)
     assert caught.value.status == 400
-    assert len(str(caught.value)) < templates.MOST_TOLD_CHARS + 100
+    assert len(str(caught.value)) < templates.MOST_ERROR_CHARS + 100
     while deep:  # taken apart by hand: freeing so deep a list all at once would overflow the stack
         deep = deep.pop()  # type: ignore[assignment]
 

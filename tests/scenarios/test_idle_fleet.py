@@ -11,7 +11,7 @@ from jedlik.core.protocol import StepCosts
 from jedlik.perf.model import LinearModel
 from jedlik.routing.policies.named import POLICIES
 from jedlik.sim.setup import Setup
-from jedlik.sim.workload.offered import Offered, Text
+from jedlik.sim.workload.offered import Offered, OfferedText
 from sim_world import COSTS, Listed, a_setup, run
 
 REQUESTS = 100
@@ -36,7 +36,7 @@ def trickle(seed: int) -> Listed:
     rng, offered = Random(seed), []
     for number in range(REQUESTS):
         pieces = rng.randint(1, 40)
-        text = Text(number, list(range(pieces)), 64, 64 * pieces)
+        text = OfferedText(number, list(range(pieces)), 64, 64 * pieces)
         offered.append(Offered(3.0 * number, text, rng.randint(2, 20)))
     return Listed(offered)
 
@@ -60,7 +60,7 @@ def test_several_gateways_spread_alike() -> None:
 
 def test_what_is_cached_still_decides() -> None:
     """A prompt that one worker holds goes there, whoever is idle."""
-    text = Text(0, list(range(30)), 64, 64 * 30)
+    text = OfferedText(0, list(range(30)), 64, 64 * 30)
     result = run(noisy(4, 9, GatewayConfig()), Listed([Offered(3.0 * n, text, 10) for n in range(20)]))
     assert len({o.worker for o in result.outcomes}) == 1
     assert sum(o.cached_tokens == 0 for o in result.outcomes) == 1

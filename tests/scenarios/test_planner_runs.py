@@ -13,7 +13,7 @@ import pytest
 
 from jedlik.core.config import FaultConfig, GatewayConfig, PlannerConfig, PlannerName
 from jedlik.sim.outcome import Run
-from jedlik.sim.workload.offered import Offered, Text
+from jedlik.sim.workload.offered import Offered, OfferedText
 from sim_world import Conversations, Listed, a_setup, drawn, run
 
 FAULTS = (
@@ -36,7 +36,7 @@ def swelling(seed: int, over_s: float = 60.0) -> Listed:
     while at_s < over_s:
         at_s += rng.expovariate(20.0 if 15.0 < at_s < 35.0 else 3.0)
         ids = [len(offered) * 100 + piece for piece in range(rng.randint(5, 40))]
-        offered.append(Offered(at_s, Text(0, ids, 64, 64 * len(ids)), rng.randint(10, 150)))
+        offered.append(Offered(at_s, OfferedText(0, ids, 64, 64 * len(ids)), rng.randint(10, 150)))
     return Listed(offered)
 
 

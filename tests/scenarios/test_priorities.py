@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from jedlik.core.requests import MOST_PRIORITY
 from jedlik.scheduling.sequence import AGEING_S
-from jedlik.sim.workload.offered import Offered, Text
+from jedlik.sim.workload.offered import Offered, OfferedText
 from sim_world import WORKER, a_setup, run
 
 ONE_PLACE = replace(WORKER, max_sequences=1)
@@ -30,14 +30,14 @@ class Flood:
     def arrivals(self) -> Iterator[Offered]:
         for number in range(CLIENTS):
             yield self._ask(number / 100)
-        yield Offered(LATE_S, Text(1, [0], 64, 64), ANSWER_TOKENS, session="own", priority=self._own_priority)
+        yield Offered(LATE_S, OfferedText(1, [0], 64, 64), ANSWER_TOKENS, session="own", priority=self._own_priority)
 
     def ended(self, offered: Offered, now_s: float) -> Sequence[Offered]:
         return () if offered.session or now_s > FLOOD_S else (self._ask(now_s),)
 
     def _ask(self, at_s: float) -> Offered:
         self._number += 1
-        text = Text(2, [self._number], 64, 64)
+        text = OfferedText(2, [self._number], 64, 64)
         return Offered(at_s, text, ANSWER_TOKENS, tenant=self._tenant, priority=self._priority)
 
 

@@ -5,7 +5,7 @@ import pytest
 from jedlik.core.protocol import StepCosts
 from jedlik.perf.model import LinearModel
 from jedlik.sim.attainable import Alone, Shared
-from jedlik.sim.workload.offered import Text
+from jedlik.sim.workload.offered import OfferedText
 
 FAST = LinearModel(
     StepCosts(base_s=0.01, prefill_token_s=1e-4, prefill_pair_s=0.0, decode_sequence_s=0.0, context_token_s=0.0)
@@ -15,8 +15,8 @@ SLOW = LinearModel(
 )
 
 
-def text(*ids: int, space: int = 0, piece_tokens: int = 64, short: int = 0) -> Text:
-    return Text(space, ids, piece_tokens, len(ids) * piece_tokens - short)
+def text(*ids: int, space: int = 0, piece_tokens: int = 64, short: int = 0) -> OfferedText:
+    return OfferedText(space, ids, piece_tokens, len(ids) * piece_tokens - short)
 
 
 def test_a_prefill_takes_its_chunks_on_the_fastest_engine() -> None:

@@ -20,7 +20,7 @@ from jedlik.sim.oracle_load import Came, busy, rooms
 from jedlik.sim.oracle_quick import Quick
 from jedlik.sim.oracle_schedule import Counts, Rules, cheapest, committed, cost_s
 from jedlik.sim.setup import Pool, Setup
-from jedlik.sim.workload.offered import Offered, Text
+from jedlik.sim.workload.offered import Offered, OfferedText
 from jedlik.sim.world import simulate
 
 MODEL = LinearModel(
@@ -56,7 +56,7 @@ class Listed:
 
     def arrivals(self) -> Iterator[Offered]:
         for number, at_s in enumerate(self._times_s):
-            yield Offered(at_s, Text(0, [number], self._prompt, self._prompt), self._output)
+            yield Offered(at_s, OfferedText(0, [number], self._prompt, self._prompt), self._output)
 
     def ended(self, offered: Offered, now_s: float) -> Sequence[Offered]:
         return ()

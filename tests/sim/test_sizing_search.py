@@ -23,7 +23,7 @@ from jedlik.sim.sizing_load import WARM_SHARE, Load, Pieces, Stretch, judged, pi
 from jedlik.sim.sizing_points import Judge, best, front
 from jedlik.sim.sizing_search import Choice, Plan, Results, search
 from jedlik.sim.workload.load import load
-from jedlik.sim.workload.offered import Offered, Text, Workload
+from jedlik.sim.workload.offered import Offered, OfferedText, Workload
 from jedlik.sim.workload.options import WorkloadOptions
 
 COSTS = PhaseCosts(
@@ -109,7 +109,7 @@ class Listed:
 
     def arrivals(self) -> Iterator[Offered]:
         for at_s, ids in self.rows:
-            yield Offered(at_s, Text(0, ids, 100, 100 * len(ids)), 10)
+            yield Offered(at_s, OfferedText(0, ids, 100, 100 * len(ids)), 10)
 
     def ended(self, offered: Offered, now_s: float) -> Sequence[Offered]:
         return ()

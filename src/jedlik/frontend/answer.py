@@ -1,4 +1,4 @@
-"""From a call's choices to bytes on the wire, in any dialect: streamed as events, or whole.
+"""A call's choices become bytes on the wire, in any dialect: streamed as events, or whole.
 
 Headers wait for the first delivery, so that a refusal is a proper HTTP status and the worker's name is known; a stream
 that stays silent for the ping period gets its headers without those.

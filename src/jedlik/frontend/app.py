@@ -52,7 +52,7 @@ class FrontendParts(msgspec.Struct, frozen=True, kw_only=True):
     """The models by the names that clients use. They are known even while no worker is there (503 then, not 404)."""
     config: FrontendConfig
     gateway: GatewayConfig = GatewayConfig()
-    """It says how long requests wait for a first worker, and how many."""
+    """The settings for requests that wait for a first worker: how long, and how many."""
     special_in_text: bool = False
     """Text of messages may become control tokens."""
     api_keys: Mapping[str, str]
@@ -61,18 +61,20 @@ class FrontendParts(msgspec.Struct, frozen=True, kw_only=True):
     other_sites: Mapping[int, Site] = {}
     """The sites of further ports, by port."""
     metrics: Callable[[], bytes]
-    """It returns Prometheus text."""
+    """The callable returns Prometheus text."""
     rng: random.Random
-    """It draws the seeds of requests without one."""
+    """The generator draws the seeds of requests without one."""
     fresh_id: Callable[[], str]
     """Unique request ids: printable ASCII without "~", at most 128 characters."""
     now: Callable[[], float]
-    """It returns monotonic seconds."""
+    """The clock returns monotonic seconds."""
     wall: Callable[[], float]
-    """It returns seconds since the epoch."""
+    """The clock returns seconds since the epoch."""
 
 
-class Route(msgspec.Struct, frozen=True):
+class Route(msgspec.Struct, frozen=True, kw_only=True):
+    """One method at one path."""
+
     method: str
     path: str
     """Ends in "/" if an argument follows."""
@@ -82,30 +84,37 @@ class Route(msgspec.Struct, frozen=True):
     """Errors have this form once the route is known."""
 
 
+def _route(method: str, path: str, access: Access, answer: RouteAnswer) -> Route:
+    return Route(method=method, path=path, access=access, answer=answer)
+
+
 def generation_route(path: str, generation: Generation, dialect: Dialect[BodyT]) -> Route:
     """Return the route on which a dialect is spoken."""
-    return Route("POST", path, "key", lambda web: generation.answer(web, dialect), dialect.error)
+    return Route(
+        method="POST", path=path, access="key", answer=lambda web: generation.answer(web, dialect),
+        error_form=dialect.error,
+    )  # fmt: skip
 
 
 def routes(generation: Iterable[Route], pages: Pages, roles: RolePages, plans: PlanPages) -> tuple[Route, ...]:
     """Return all routes; nothing else can be reached."""
     return (
         *generation,
-        Route("GET", "/v1/models", "key", pages.models),
-        Route("GET", "/v1/models/", "key", pages.model),
-        Route("GET", "/explain/", "key", pages.explain),
-        Route("GET", "/roles", "key", roles.show),
-        Route("POST", "/roles", "key", roles.change),
-        Route("GET", "/plan", "key", plans.show),
-        Route("POST", "/scale", "key", plans.scale),
-        Route("POST", "/tokenize", "key", pages.tokenize),
-        Route("POST", "/detokenize", "key", pages.detokenize),
-        Route("GET", "/tokenizer_info", "key", pages.tokenizer_info),
-        Route("GET", "/version", "key", pages.version),
-        Route("GET", METRICS, "key", pages.metrics),
-        Route("GET", "/health", "open", pages.health),
-        Route("GET", "/live", "open", pages.live),
-        Route("GET", "/ready", "open", pages.ready),
+        _route("GET", "/v1/models", "key", pages.models),
+        _route("GET", "/v1/models/", "key", pages.model),
+        _route("GET", "/explain/", "key", pages.explain),
+        _route("GET", "/roles", "key", roles.show),
+        _route("POST", "/roles", "key", roles.change),
+        _route("GET", "/plan", "key", plans.show),
+        _route("POST", "/scale", "key", plans.scale),
+        _route("POST", "/tokenize", "key", pages.tokenize),
+        _route("POST", "/detokenize", "key", pages.detokenize),
+        _route("GET", "/tokenizer_info", "key", pages.tokenizer_info),
+        _route("GET", "/version", "key", pages.version),
+        _route("GET", METRICS, "key", pages.metrics),
+        _route("GET", "/health", "open", pages.health),
+        _route("GET", "/live", "open", pages.live),
+        _route("GET", "/ready", "open", pages.ready),
     )
 
 
@@ -142,7 +151,7 @@ class Application:
             raise
 
     def _admitted(self, web: Web) -> RouteAnswer:
-        """The handler that answers this request. Raises RequestError if the request may not be answered."""
+        """Return the handler that answers this request. Raises RequestError if the request may not be answered."""
         site = self._site_of(web.port)
         _check_site(web, site)
         methods = self._methods(web, site)

@@ -27,15 +27,15 @@ def check_json(headers: Mapping[bytes, bytes]) -> None:
     kind, _, parameters = headers.get(b"content-type", b"").lower().partition(b";")
     charset = parameters.partition(b"charset=")[2].strip(b' "')
     if kind.strip() != b"application/json" or charset not in (b"", b"utf-8", b"utf8", b"us-ascii"):
-        said = headers.get(b"content-type", b"").decode("latin-1")[:80]
+        declared = headers.get(b"content-type", b"").decode("latin-1")[:80]
         raise RequestError(
-            f"content-type must be application/json, not {said!r} (curl: add -H 'content-type: application/json').",
+            f"content-type must be application/json, not {declared!r} (curl: add -H 'content-type: application/json').",
             param="content-type", code="unsupported_media_type", status=415,
         )  # fmt: skip
 
 
 async def whole(headers: Mapping[bytes, bytes], part: Part, limit_bytes: int) -> bytes:
-    """Raises RequestError: 413, 415 for a coding that is not known here, 400 for one that can't be unpacked."""
+    """Return the whole body. Raises RequestError: 413, 415 for a coding unknown here, 400 where unpacking fails."""
     packed = _packed(headers)
     declared = headers.get(b"content-length", b"")
     if declared.isdigit() and len(declared) < 19 and int(declared) > limit_bytes:
@@ -54,11 +54,11 @@ async def whole(headers: Mapping[bytes, bytes], part: Part, limit_bytes: int) ->
 
 def _packed(headers: Mapping[bytes, bytes]) -> bool:
     """Whether the body is gzip; `identity` says nothing (RFC 9110, 8.4)."""
-    said = headers.get(b"content-encoding", b"").lower()
-    codings = [one for part in said.split(b",") if (one := part.strip()) not in (b"", b"identity")]
+    encoding = headers.get(b"content-encoding", b"").lower()
+    codings = [one for part in encoding.split(b",") if (one := part.strip()) not in (b"", b"identity")]
     if len(codings) > 1 or any(one not in GZIP for one in codings):
         raise HttpRefusal(
-            f"content-encoding {said[:80].decode('latin-1')!r} is not understood here; send gzip, once, or none.",
+            f"content-encoding {encoding[:80].decode('latin-1')!r} is not understood here; send gzip, once, or none.",
             param="content-encoding", code="unsupported_content_encoding", status=415,
             headers=((b"accept-encoding", b"gzip"),),
         )  # fmt: skip

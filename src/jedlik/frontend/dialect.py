@@ -1,10 +1,11 @@
-"""What an HTTP API of generation is to the rest of the frontend: one `Dialect`. `docs/contracts/dialects.md`.
+"""An HTTP API of generation is one `Dialect`, and this is all that the rest of the frontend knows of it.
 
     body ── read, plan ──▶ AnswerPlan ──▶ core requests ──▶ the gateway's node
                                                                  │ tokens
     bytes ◀── StreamedAnswer or WholeAnswer ◀── Delta, Finish ◀── ChoiceStream
 
-A dialect knows no tokens, sockets or tasks; what stands between tokens and it are deltas.
+A dialect knows no sockets and no tasks; between the text of tokens and it stand deltas. `docs/contracts/dialects.md`
+has the contract.
 """
 
 from collections.abc import Sequence
@@ -43,13 +44,13 @@ class AnswerPlan(msgspec.Struct, frozen=True, kw_only=True):
     n: int
     sampling: Sampling
     fingerprint: str
-    """What the answer says of the model's revision and engines."""
+    """The answer repeats this digest of the model's revision and engines."""
     salt: str = ""
     priority: int = 0
     hint: KvHint | None = None
     conversation: tuple[str, str] = ("", "")
-    """What the client names its conversation by: a key that comes before the session header, and one that comes after.
-    Empty where it names nothing."""
+    """The client's names of its conversation: one that comes before the session header, and one that comes after it.
+    They are empty where it gives none."""
     # what becomes of tokens
     stops: Stops | None = None
     min_tokens: int = 0
@@ -102,7 +103,7 @@ class AnswerToken(msgspec.Struct, frozen=True):
     offset: int
     """Characters of the choice's text before it."""
     logprobs: TokenLogprobs | None
-    """These are None for a prompt's first token."""
+    """A prompt's first token has None."""
 
 
 class Text(msgspec.Struct, frozen=True):
@@ -142,7 +143,7 @@ class StreamedAnswer(Protocol):
     """Renders one answer as server-sent events. Choices' events may be in any order among each other."""
 
     ping: bytes
-    """What is sent to a client for which there is nothing new."""
+    """Bytes that are sent to a client for which there is nothing new."""
 
     def opening(self, index: int, usage: Usage) -> bytes:
         """Return what begins a choice. All choices are opened before the first delta."""

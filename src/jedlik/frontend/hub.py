@@ -76,7 +76,7 @@ class Call:
         self._news = False
 
 
-class HubState(msgspec.Struct):
+class HubState(msgspec.Struct, frozen=True):
     """Counts for tests and metrics."""
 
     streams: int

@@ -37,7 +37,7 @@ class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ModelLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """What all workers of one model can do: the least of their cards."""
+    """The limits that all workers of one model have together: the least of their cards."""
 
     max_model_len: int
     vocab_size: int

@@ -29,7 +29,7 @@ class TokenizeBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     prompt: str | None = None
     messages: list[Message] | None = None
     add_special_tokens: bool | None = None
-    """By default they are added to a text; a template writes them itself."""
+    """Special tokens are added to a text unless this is false; a template writes them itself."""
     return_token_strs: bool | None = None
     # with messages
     add_generation_prompt: bool | None = None

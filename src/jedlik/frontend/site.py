@@ -1,4 +1,4 @@
-"""Who may use this server: which host names it answers to, which web pages it lets in, and whose API keys it knows.
+"""A site says who may use this server: by host names, by the pages that browsers show, and by API keys.
 
 A browser on the same machine reaches a server on loopback for every page that it shows. Two things keep pages out:
 

@@ -1,4 +1,4 @@
-"""Long work in short turns: whatever one body holds, other streams have their turns in between.
+"""Long work is done in short turns: whatever one body holds, other streams have their turns in between.
 
 Work is written as a generator that yields wherever it may be interrupted, and returns its result. What it yields may
 be a function that computes for long without the interpreter's lock: a thread runs that, and its result is sent back.
@@ -37,7 +37,7 @@ def finish(steps: Steps[T]) -> T:
 
 
 class Turns:
-    """One event loop's. However many bodies are worked on, together they take one turn of each round of the loop."""
+    """The turns of one event loop. All bodies that are worked on together take one turn of each round of the loop."""
 
     def __init__(self) -> None:
         self._turn = asyncio.Lock()

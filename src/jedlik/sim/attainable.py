@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from jedlik.perf.model import StepModel
 from jedlik.perf.step import StepShape, chunk_pairs
-from jedlik.sim.workload.offered import Text
+from jedlik.sim.workload.offered import OfferedText
 
 GRAIN_TOKENS = 64
 """Pieces shorter than this are looked at together."""
@@ -23,7 +23,7 @@ class Shared:
         self._seen: dict[int, set[int]] = {}
         """Pieces by space."""
 
-    def tokens(self, text: Text) -> int:
+    def tokens(self, text: OfferedText) -> int:
         """How much of this prompt, at most, any earlier one had begun with. From now on it is an earlier one."""
         seen = self._seen.setdefault(text.space, set())
         grain = max(1, GRAIN_TOKENS // text.piece_tokens)

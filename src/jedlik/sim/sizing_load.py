@@ -14,7 +14,7 @@ import numpy as np
 
 from jedlik.core.errors import ConfigError
 from jedlik.sim.report.columns import Flags, Floats
-from jedlik.sim.workload.offered import Offered, Text, Workload
+from jedlik.sim.workload.offered import Offered, OfferedText, Workload
 
 NOMINAL_ITL_S = 0.02
 NAMED_PIECES = 2_000_000
@@ -93,7 +93,7 @@ def _played(workload: Workload) -> Iterator[tuple[Offered, bool]]:
         yield offered, bool(following)
 
 
-def _known(text: Text, seen: dict[tuple[int, int, int], int], every: int) -> int:
+def _known(text: OfferedText, seen: dict[tuple[int, int, int], int], every: int) -> int:
     """Leading tokens of a prompt that came before, to a multiple of `every` pieces; all of it is remembered."""
     above, known, new = 0, 0, False
     ids = text.ids

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from jedlik.core.errors import ConfigError
 from jedlik.core.tokens import count, unpack
-from jedlik.sim.workload.offered import Text
+from jedlik.sim.workload.offered import OfferedText
 from jedlik.sim.workload.text import FIRST_TOKEN, Prompts
 
 SPACES = st.integers(0, 3)
@@ -16,20 +16,20 @@ IDS = st.lists(st.integers(0, 9) | st.integers(0, 2**65 - 1), min_size=1, max_si
 
 
 @st.composite
-def texts(draw: st.DrawFn) -> Text:
+def texts(draw: st.DrawFn) -> OfferedText:
     ids = draw(IDS)
-    return Text(draw(SPACES), ids, 32, draw(st.integers((len(ids) - 1) * 32 + 1, len(ids) * 32)))
+    return OfferedText(draw(SPACES), ids, 32, draw(st.integers((len(ids) - 1) * 32 + 1, len(ids) * 32)))
 
 
 @given(texts(), st.sampled_from([257, 32000, 151936]))
-def test_a_prompt_has_its_length_and_only_ordinary_ids(text: Text, vocabulary: int) -> None:
+def test_a_prompt_has_its_length_and_only_ordinary_ids(text: OfferedText, vocabulary: int) -> None:
     tokens = unpack(Prompts(vocabulary).packed(text))
     assert len(tokens) == text.tokens
     assert all(FIRST_TOKEN <= token < vocabulary for token in tokens)
 
 
 @given(st.lists(texts(), min_size=1, max_size=20))
-def test_what_the_cache_holds_or_forgets_changes_nothing(several: list[Text]) -> None:
+def test_what_the_cache_holds_or_forgets_changes_nothing(several: list[OfferedText]) -> None:
     roomy, tight = Prompts(32000), Prompts(32000, budget_bytes=1000)
     for text in several:
         assert roomy.packed(text) == tight.packed(text) == Prompts(32000).packed(text)
@@ -38,18 +38,18 @@ def test_what_the_cache_holds_or_forgets_changes_nothing(several: list[Text]) ->
 @given(st.tuples(SPACES, st.integers(0, 2**65 - 1)), st.tuples(SPACES, st.integers(0, 2**65 - 1)))
 def test_different_pieces_are_different_tokens(one: tuple[int, int], other: tuple[int, int]) -> None:
     prompts = Prompts(257)
-    spelled = [prompts.packed(Text(space, [piece], 16, 16)) for space, piece in (one, other)]
+    spelled = [prompts.packed(OfferedText(space, [piece], 16, 16)) for space, piece in (one, other)]
     assert (spelled[0] == spelled[1]) == (one == other)
 
 
 def test_all_pieces_of_a_small_world_differ() -> None:
     prompts = Prompts(49152)
-    spelled = {prompts.packed(Text(space, [piece], 16, 16)) for space in range(20) for piece in range(500)}
+    spelled = {prompts.packed(OfferedText(space, [piece], 16, 16)) for space in range(20) for piece in range(500)}
     assert len(spelled) == 20 * 500
 
 
 @given(texts(), texts())
-def test_prompts_have_in_common_what_their_leading_pieces_have(one: Text, other: Text) -> None:
+def test_prompts_have_in_common_what_their_leading_pieces_have(one: OfferedText, other: OfferedText) -> None:
     prompts = Prompts(32000)
     same = 0
     for a, b in zip(one.ids, other.ids, strict=False):
@@ -61,24 +61,24 @@ def test_prompts_have_in_common_what_their_leading_pieces_have(one: Text, other:
 
 
 def test_tokens_are_the_same_in_every_process() -> None:
-    packed = Prompts(151936).packed(Text(3, [0, 1, 2**62 + 5], 512, 1300))
+    packed = Prompts(151936).packed(OfferedText(3, [0, 1, 2**62 + 5], 512, 1300))
     assert blake2b(packed, digest_size=8).hexdigest() == "834c5abfd2db54c8"
 
 
 def test_pieces_longer_than_the_filler_are_whole() -> None:
-    packed = Prompts(32000).packed(Text(0, range(2), 20_000, 39_000))
+    packed = Prompts(32000).packed(OfferedText(0, range(2), 20_000, 39_000))
     assert count(packed) == 39_000
 
 
 def test_memory_is_bounded() -> None:
     prompts = Prompts(32000, budget_bytes=100_000)
     for piece in range(5000):
-        prompts.packed(Text(0, [piece], 64, 64))
+        prompts.packed(OfferedText(0, [piece], 64, 64))
         assert prompts.held_bytes <= 100_000 + 1000
 
 
 def test_pieces_too_short_to_differ_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"pieces of 4 tokens.*at least 8 tokens"):
-        Prompts(49152).packed(Text(0, [1], 4, 4))
+        Prompts(49152).packed(OfferedText(0, [1], 4, 4))
     with pytest.raises(ConfigError, match="vocabulary of 20"):
         Prompts(20)

@@ -14,7 +14,7 @@ from jedlik.frontend.dialect import AnswerPlan, AnswerToken, Delta, Finish, Usag
 from jedlik.frontend.models import ModelLimits
 from jedlik.frontend.openai.errors import error_reply, fault_object
 from jedlik.frontend.openai.logprobs import Columns, TokenBytes, chat_logprobs, completion_logprobs
-from jedlik.frontend.openai.plan import Planning
+from jedlik.frontend.openai.plan import PlanMaker
 from jedlik.frontend.openai.schema import BODY, OpenAIBody
 from jedlik.frontend.text.model import TextModel
 from jedlik.frontend.turns import Steps
@@ -27,9 +27,9 @@ _json = msgspec.json.Encoder()
 
 
 class Form(msgspec.Struct, frozen=True, kw_only=True):
-    """What chat and completions differ in."""
+    """The differences between chat and completions."""
 
-    plan: Callable[[Planning], Steps[AnswerPlan]]
+    plan: Callable[[PlanMaker], Steps[AnswerPlan]]
     id_prefix: str
     """The answer's id is this and the request's id."""
     object: str
@@ -45,7 +45,7 @@ class Form(msgspec.Struct, frozen=True, kw_only=True):
 
 
 CHAT = Form(
-    plan=Planning.chat,
+    plan=PlanMaker.chat,
     id_prefix="chatcmpl-",
     object="chat.completion",
     chunk_object="chat.completion.chunk",
@@ -57,7 +57,7 @@ CHAT = Form(
     choice=lambda text: {"message": {"role": "assistant", "content": text, "refusal": None}},
 )
 COMPLETION = Form(
-    plan=Planning.completion,
+    plan=PlanMaker.completion,
     id_prefix="cmpl-",
     object="text_completion",
     chunk_object="text_completion",
@@ -164,7 +164,7 @@ class _Collected:
 
 
 class CollectedAnswer:
-    """A `WholeAnswer`."""
+    """A `WholeAnswer` that is one JSON object with a list of choices."""
 
     def __init__(self, form: Form, plan: AnswerPlan, request_id: str, created: int) -> None:
         self._form = form
@@ -218,7 +218,7 @@ class OpenAIDialect:
         return BODY.steps(raw)
 
     def plan(self, body: OpenAIBody, text: TextModel, limits: ModelLimits) -> Steps[AnswerPlan]:
-        return self._form.plan(Planning(body, text, limits, self._config, self._rng))
+        return self._form.plan(PlanMaker(body, text, limits, self._config, self._rng))
 
     def streamed(self, plan: AnswerPlan, request_id: str, created: int) -> ChunkStream:
         return ChunkStream(self._form, plan, request_id, created)

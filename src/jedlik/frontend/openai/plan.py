@@ -24,7 +24,7 @@ COUNTED = 4
 """A prompt that is too long is counted up to so many contexts, to say by how much: no more work than valid ones are."""
 
 
-class Planning:
+class PlanMaker:
     """The making of one plan. `rng` draws the seed; no clock is read."""
 
     def __init__(

@@ -10,7 +10,7 @@ from jedlik.core.errors import RequestError
 from jedlik.frontend.server.head import bad
 
 MOST_CHUNKS = 1000
-"""At one go: chunks of one byte would otherwise hold up everybody else."""
+"""No more chunks are read at one go: chunks of one byte would otherwise hold up everybody else."""
 MAX_LINE_BYTES = 1024
 MAX_TRAILER_BYTES = 8192
 _SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\x00-\x08\x0a-\x1f\x7f]*)?")
@@ -18,11 +18,11 @@ _TRAILER = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+:[^\x00-\x08\x0a-\x1f\x7f]*"
 
 
 class Chunked:
-    """One body. `over`: its end has been read."""
+    """One chunked body. `over`: its end has been read."""
 
     def __init__(self) -> None:
         self.over = False
-        self._left = 0
+        self._remaining = 0
         self._next: Literal["size", "end", "trailers"] = "size"
         self._trailer_bytes = 0
 
@@ -31,12 +31,12 @@ class Chunked:
         content: list[bytes] = []
         at = chunks = 0
         while not self.over and chunks < MOST_CHUNKS:
-            if self._left:
-                piece = bytes(buffer[at : at + self._left])
+            if self._remaining:
+                piece = bytes(buffer[at : at + self._remaining])
                 content.append(piece)
                 at += len(piece)
-                self._left -= len(piece)
-                if self._left:
+                self._remaining -= len(piece)
+                if self._remaining:
                     break
             end = buffer.find(b"\n", at, at + MAX_LINE_BYTES)
             if end < 0:
@@ -60,8 +60,8 @@ class Chunked:
             size = _SIZE.fullmatch(line)
             if size is None:
                 raise _broken("a chunk has no valid size")
-            self._left = int(size[1], 16)
-            self._next = "end" if self._left else "trailers"
+            self._remaining = int(size[1], 16)
+            self._next = "end" if self._remaining else "trailers"
         elif not line:
             self.over = True
         else:

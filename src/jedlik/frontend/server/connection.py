@@ -29,7 +29,7 @@ SLOWEST_BYTES_S = 16 << 10
 PEER_CHECK_S = 0.02
 """After a client's last byte: whether it closed its side only, or left."""
 ASK_S = 2.0
-"""How often a client that can only be asked is asked."""
+"""A client that can only be asked is asked this often."""
 CYCLE = "jedlik.cycle"
 """The ASGI extension under which an application finds uvicorn's cycle."""
 _OPEN = frozenset(b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
@@ -44,11 +44,11 @@ class ConnectionLimits(NamedTuple):
     """A head takes no longer; a body neither, unless it comes at a fair pace."""
     idle_s: float
     stalled_s: float
-    """A client that takes nothing of what is left of its answer is cut then."""
+    """A client that takes nothing of the rest of its answer is cut then."""
 
 
 class Exit:
-    """What a cycle sees of its transport: when to close is the connection's to decide."""
+    """The transport as a cycle sees it: when to close is the connection's to decide."""
 
     def __init__(self, connection: "HttpConnection") -> None:
         self.write = connection.transport.write
@@ -92,7 +92,7 @@ class HttpConnection(HttpToolsProtocol):
         self._searched = 0
         self._since = 0.0
         """When this phase began; of a head: when its first byte came."""
-        self._left: int | None = 0
+        self._remaining: int | None = 0
         """Bytes of the body to come; None: it is chunked."""
         self._chunked = Chunked()
         self._body_bytes = 0
@@ -102,7 +102,7 @@ class HttpConnection(HttpToolsProtocol):
         self._asked_at = 0.0
         """When a client that sends no more was last asked whether it is there."""
 
-    # --- what the transport tells ---
+    # --- events of the transport ---
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -137,7 +137,6 @@ class HttpConnection(HttpToolsProtocol):
     # --- reading ---
 
     def _advance(self) -> None:
-        """Go on with what has come."""
         try:
             while self._inbox and self._phase in ("head", "body"):
                 if not (self._read_head() if self._phase == "head" else self._read_body()):
@@ -212,21 +211,21 @@ class HttpConnection(HttpToolsProtocol):
         )
         self.scope["extensions"] = {CYCLE: self.cycle}  # type: ignore[dict-item]
         self._phase, self._since = "body", self.loop.time()
-        self._left, self._chunked, self._body_bytes = head.length, Chunked(), 0
+        self._remaining, self._chunked, self._body_bytes = head.length, Chunked(), 0
         if head.length == 0:
             self._whole()
         self._start_asgi_task(self.cycle, self.app)
 
     def _read_body(self) -> bool:
         """False: more must come first."""
-        if self._left is None:
+        if self._remaining is None:
             content, more = self._chunked.take(self._inbox)
             over = self._chunked.over
         else:
-            content, more = bytes(self._inbox[: self._left]), False
-            del self._inbox[: self._left]
-            self._left -= len(content)
-            over = not self._left
+            content, more = bytes(self._inbox[: self._remaining]), False
+            del self._inbox[: self._remaining]
+            self._remaining -= len(content)
+            over = not self._remaining
         cycle = self.cycle
         if content and not cycle.response_complete:
             self._body_bytes += len(content)
@@ -313,7 +312,7 @@ class HttpConnection(HttpToolsProtocol):
         return True
 
     def leave_quietly(self) -> None:
-        """Closes a connection that asks nothing, without an answer."""
+        """Close a connection that asks nothing, without an answer."""
         self._phase, self._since = "leaving", self.loop.time()
         self._waiting.pop(self, None)
         self.transport.close()
@@ -321,7 +320,7 @@ class HttpConnection(HttpToolsProtocol):
     # --- time ---
 
     def tick(self, now: float) -> None:
-        """Called every second or so."""
+        """Check the limits on time. It is called every second or so."""
         waited = now - self._since
         limits = self._limits
         if self._phase == "head":

@@ -36,7 +36,7 @@ Fields = dict[bytes, bytes]
 
 
 class Head(NamedTuple):
-    """What was asked."""
+    """The head of one request, read and checked."""
 
     method: str
     path: str
@@ -44,7 +44,7 @@ class Head(NamedTuple):
     raw_path: bytes
     query: bytes
     version: str
-    """1.1 or 1.0."""
+    """The version of HTTP that is spoken: 1.1 or 1.0."""
     headers: list[tuple[bytes, bytes]]
     """Each name once, in small letters."""
     length: int | None
@@ -69,7 +69,7 @@ class _Parsed:
 
 
 def read_head(raw: bytes) -> Head:
-    """Raises RequestError."""
+    """Return the head that these bytes are. Raises RequestError."""
     method, target, version = _request_line(raw)
     fields = _fields(raw)
     path, query, host = _target(method, target)
@@ -78,7 +78,17 @@ def read_head(raw: bytes) -> Head:
     expects = _expects(fields, version) and length != 0
     keep_alive = version == "1.1" and b"close" not in _members(fields, b"connection")
     decoded = unquote(path.decode()) if b"%" in path else path.decode()
-    return Head(method.decode(), decoded, path, query, version, list(fields.items()), length, keep_alive, expects)
+    return Head(
+        method=method.decode(),
+        path=decoded,
+        raw_path=path,
+        query=query,
+        version=version,
+        headers=list(fields.items()),
+        length=length,
+        keep_alive=keep_alive,
+        expects=expects,
+    )
 
 
 def bad(message: str, status: int = 400, code: str = "bad_request") -> RequestError:
@@ -162,10 +172,10 @@ def _target(method: bytes, target: bytes) -> tuple[bytes, bytes, bytes | None]:
 
 def _check_host(fields: Fields, named: bytes | None, version: str) -> None:
     """A host in the target counts instead of the field (RFC 9112, 3.2.2)."""
-    said = fields.get(b"host")
-    if said is None and version == "1.1":
+    host_field = fields.get(b"host")
+    if host_field is None and version == "1.1":
         raise bad("An HTTP/1.1 request needs a Host header.")
-    for host in (said, named):
+    for host in (host_field, named):
         if host is not None and not _HOST.fullmatch(host):
             raise bad(f"{host[:100].decode('latin-1')!r} is no valid host.")
     if named is not None:
@@ -187,8 +197,8 @@ def _length(fields: Fields, version: str) -> int | None:
     if codings[-1:] != [b"chunked"] or b"chunked" in codings[:-1]:
         raise bad("Transfer-Encoding must be chunked, once and last: else the end of the body can't be known.")
     if len(codings) > 1:
-        said = codings[0][:40].decode("latin-1")
-        raise bad(f"The transfer coding {said!r} is not understood here; use chunked alone.", code="unknown_coding")
+        coding = codings[0][:40].decode("latin-1")
+        raise bad(f"The transfer coding {coding!r} is not understood here; use chunked alone.", code="unknown_coding")
     return None
 
 

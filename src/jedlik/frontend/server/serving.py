@@ -1,4 +1,4 @@
-"""uvicorn's server with our connections: takes a bounded number, looks after them every second, says what it refuses.
+"""uvicorn's server with our connections: takes a bounded number, looks after them every second and reports refusals.
 
 Sockets are accepted here, a few at a time: a burst can't use up the process's descriptors, and who comes when all
 places are taken is told so (503). A client that has waited without a whole request makes room first.
@@ -23,26 +23,26 @@ SPARE = 64
 PATIENCE_S = 1.0
 """A connection that has been without a request for longer than this is closed when others need the room."""
 PAUSE_S = 0.05
-"""Without room for a refusal, or a descriptor, nobody is accepted for so long."""
-SAY_EVERY_S = 10.0
+"""Nobody is accepted for so long when there is no room for a refusal, or no descriptor."""
+REPORT_EVERY_S = 10.0
 TICKS_PER_LOOK = 10
 """uvicorn ticks ten times a second."""
-Say = Callable[[str, int], None]
-"""What happened, and how often since the last time."""
+Report = Callable[[str, int], None]
+"""Takes what happened, and how often that was since the last report of it."""
 
 
 class HttpServer(uvicorn.Server):
     """Serves `application` until `should_exit`. `most` connections at once."""
 
-    def __init__(self, application: Any, limits: ConnectionLimits, most: int, say: Say) -> None:
+    def __init__(self, application: Any, limits: ConnectionLimits, most: int, report: Report) -> None:
         super().__init__(_config(application))
         self._limits = limits
         self._most = most
-        self._say = say
+        self._report = report
         self._waiting: dict[HttpConnection, None] = {}
         self._joining: dict[asyncio.Task[Any], HttpConnection] = {}
         self._counts: dict[str, int] = {}
-        self._said_at = -SAY_EVERY_S
+        self._reported_at = -REPORT_EVERY_S
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -66,7 +66,7 @@ class HttpServer(uvicorn.Server):
             now = asyncio.get_running_loop().time()
             for connection in list(self.server_state.connections):
                 connection.tick(now)  # type: ignore[union-attr]
-            self._tell()
+            self._report_counts()
         return await super().on_tick(counter)
 
     # --- accepting ---
@@ -127,19 +127,19 @@ class HttpServer(uvicorn.Server):
             return True
         return False
 
-    # --- saying ---
+    # --- reports ---
 
     def _count(self, what: str) -> None:
         self._counts[what] = self._counts.get(what, 0) + 1
-        self._tell()
+        self._report_counts()
 
-    def _tell(self) -> None:
+    def _report_counts(self) -> None:
         """At most one line of each kind in ten seconds, however many there were."""
         now = asyncio.get_running_loop().time()
-        if self._counts and now - self._said_at >= SAY_EVERY_S:
-            self._said_at = now
+        if self._counts and now - self._reported_at >= REPORT_EVERY_S:
+            self._reported_at = now
             for what, count in self._counts.items():
-                self._say(what, count)
+                self._report(what, count)
             self._counts.clear()
 
 

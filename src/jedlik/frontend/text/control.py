@@ -35,7 +35,7 @@ Messages = Sequence[Values]
 
 
 class Render(Protocol):
-    """A template, told whether an answer begins."""
+    """A template with its flag that an answer begins."""
 
     def __call__(self, messages: Messages, extra: Values) -> Steps[str]: ...
 
@@ -44,7 +44,7 @@ Edit = Callable[[str], Steps[str]]
 
 
 class ControlTokens:
-    """One model's. `source` is its chat template."""
+    """The control tokens of one model. `source` is its chat template."""
 
     def __init__(
         self, tokenizer: Tokenizer, spec: Mapping[str, object], source: str, cache_bytes: int = 10 << 20
@@ -65,21 +65,21 @@ class ControlTokens:
 
         self._client = re.compile(_starting(self.contents, starts, stand_ins.__getitem__, either))
         self._some = self._hiding(_starting(self.contents, starts, re.escape, re.escape))
-        self._some_said = self._hiding(_starting(sorted(special), starts, re.escape, re.escape))
+        self._some_assistant = self._hiding(_starting(sorted(special), starts, re.escape, re.escape))
         self._every = self._hiding(_not_starting([], starts))
-        self._every_said = self._hiding(_not_starting(sorted(written), starts))
-        self.tokeniser = Tokeniser(_deaf(tokenizer, self.contents), spec, cache_bytes)
+        self._every_assistant = self._hiding(_not_starting(sorted(written), starts))
+        self.tokeniser = Tokeniser(_without_control(tokenizer, self.contents), spec, cache_bytes)
         """This tokeniser takes texts that have breaks."""
 
-    def guarded(self, render: Render, messages: Messages, told: Values) -> Steps[tuple[str, bool]]:
+    def guarded(self, render: Render, messages: Messages, variables: Values) -> Steps[tuple[str, bool]]:
         """The prompt's text; and whether it has breaks, so that `tokeniser` has to take it. Raises as `render` does.
 
         What nothing `touches` needs no guarding.
         """
         try:
-            some, extra = yield from _edited(messages, told, self._some, self._some_said)
+            some, extra = yield from _edited(messages, variables, self._some, self._some_assistant)
             text = yield from render(some, extra=extra)
-            some, extra = yield from _edited(messages, told, self._every, self._every_said)
+            some, extra = yield from _edited(messages, variables, self._every, self._every_assistant)
             every = yield from render(some, extra=extra)
         except RequestError as error:
             raise RequestError(
@@ -101,9 +101,9 @@ class ControlTokens:
                 return True
         return False
 
-    def touches_any(self, told: Values) -> bool:
-        """The same of a template's variables. Raises RequestError if they are more than a template needs."""
-        return _has(told, self._starts, [MOST_VALUES])
+    def touches_any(self, variables: Values) -> bool:
+        """Return the same of a template's variables. Raises RequestError if they are more than a template needs."""
+        return _has(variables, self._starts, [MOST_VALUES])
 
     def _hiding(self, pattern: str) -> Edit:
         """An edit that puts stand-ins for the characters that a pattern finds."""
@@ -155,29 +155,29 @@ def _is_markup(content: str) -> bool:
 # --- clients' values ---
 
 
-def _has(value: object, starts: Sequence[str], left: list[int], depth: int = 0) -> bool:
+def _has(value: object, starts: Sequence[str], budget: list[int], depth: int = 0) -> bool:
     """Whether any text of a value has one of these characters. Raises RequestError for more than a template needs."""
     if isinstance(value, str):
         return any(start in value for start in starts)
     if not isinstance(value, Mapping | list):
         return False
-    left[0] -= len(value)
-    if left[0] < 0 or depth > MOST_DEPTH:
+    budget[0] -= len(value)
+    if budget[0] < 0 or depth > MOST_DEPTH:
         what = f"chat_template_kwargs has more than {MOST_VALUES} values, or is nested deeper than {MOST_DEPTH}."
         raise RequestError(what, param="chat_template_kwargs", code="invalid_value")
     items = [*value, *value.values()] if isinstance(value, Mapping) else value
-    found = [_has(item, starts, left, depth + 1) for item in items]
+    found = [_has(item, starts, budget, depth + 1) for item in items]
     return any(found)
 
 
-def _edited(messages: Messages, told: Values, edit: Edit, said: Edit) -> Steps[tuple[Messages, Values]]:
-    """All texts through `edit`, those of an assistant's messages through `said`."""
+def _edited(messages: Messages, variables: Values, edit: Edit, assistant_edit: Edit) -> Steps[tuple[Messages, Values]]:
+    """All texts through `edit`, those of an assistant's messages through `assistant_edit`."""
     edited = []
     for at, message in enumerate(messages):
-        edited.append((yield from _through(message, said if message.get("role") == "assistant" else edit)))
+        edited.append((yield from _through(message, assistant_edit if message.get("role") == "assistant" else edit)))
         if not at % STEP:
             yield None
-    return edited, (yield from _through(told, edit))
+    return edited, (yield from _through(variables, edit))
 
 
 def _through(value: Any, edit: Edit) -> Steps[Any]:
@@ -229,38 +229,38 @@ def _not_starting(contents: Sequence[str], starts: Sequence[str]) -> str:
 # --- the tokenizer that passes over breaks ---
 
 
-def _deaf(tokenizer: Tokenizer, contents: Sequence[str]) -> Tokenizer:
+def _without_control(tokenizer: Tokenizer, contents: Sequence[str]) -> Tokenizer:
     """A tokenizer with the same model that makes no control token of a text with a break in it.
 
     Breaks are removed before the model sees the text. Where a model knows control tokens by themselves (a vocabulary of
     SentencePiece), breaks part the text as well. Raises ConfigError.
     """
     for parted in (False, True):
-        deaf = _with_breaks(tokenizer, parted)
+        passing = _with_breaks(tokenizer, parted)
         texts = [content[0] + BREAK + content[1:] for content in contents]
-        made = deaf.encode_batch_fast(texts, add_special_tokens=False)
+        made = passing.encode_batch_fast(texts, add_special_tokens=False)
         if not any(tokenizer.token_to_id(content) in one.ids for content, one in zip(contents, made, strict=True)):
-            return deaf
+            return passing
     raise ConfigError("tokenizer.json: its model makes control tokens of plain text (--allow-special-in-text lets it)")
 
 
 def _with_breaks(tokenizer: Tokenizer, parted: bool) -> Tokenizer:
-    deaf = Tokenizer(tokenizer.model)
-    deaf.post_processor = tokenizer.post_processor
-    deaf.decoder = tokenizer.decoder
+    passing = Tokenizer(tokenizer.model)
+    passing.post_processor = tokenizer.post_processor
+    passing.decoder = tokenizer.decoder
     before, own = tokenizer.normalizer, tokenizer.pre_tokenizer
     if parted:
         split = pre_tokenizers.Split(Regex(BREAK), "removed")
-        deaf.normalizer = before
-        deaf.pre_tokenizer = split if own is None else pre_tokenizers.Sequence([split, own])
+        passing.normalizer = before
+        passing.pre_tokenizer = split if own is None else pre_tokenizers.Sequence([split, own])
     else:
         removed = normalizers.Replace(BREAK, "")
-        deaf.normalizer = removed if before is None else normalizers.Sequence([removed, before])
-        deaf.pre_tokenizer = own
+        passing.normalizer = removed if before is None else normalizers.Sequence([removed, before])
+        passing.pre_tokenizer = own
     for _, token in sorted(tokenizer.get_added_tokens_decoder().items()):
         same = AddedToken(
             token.content, single_word=token.single_word, lstrip=token.lstrip, rstrip=token.rstrip,
             normalized=False, special=token.special,
         )  # fmt: skip
-        (deaf.add_special_tokens if token.special else deaf.add_tokens)([same])
-    return deaf
+        (passing.add_special_tokens if token.special else passing.add_tokens)([same])
+    return passing

@@ -1,4 +1,4 @@
-"""Where tokenisation provably restarts: places at which a text may be cut without changing its token ids.
+"""A text may be cut where tokenisation provably restarts: its token ids stay the same.
 
 Two kinds of place:
 
@@ -18,7 +18,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 
 AFTER = " \n。，"
-"""None of these is a letter, a digit, a mark or an apostrophe; none composes with what is before it."""
+"""Characters of which none is a letter, a digit, a mark or an apostrophe; none composes with what is before it."""
 LETTERS = "A-Za-zÀ-ÖØ-öø-ʯͰ-ͳΑ-Ρα-ωА-яא-תء-غف-يঅ-ঌक-हก-ฮぁ-ゖァ-ヺ一-龥가-힣"
 """Letters by every Unicode version in use, which end no sequence that NFC would change."""
 BORDER = f"(?<=[{LETTERS}])(?=[{AFTER}])"

@@ -46,16 +46,16 @@ def _sentence_piece(token: str) -> bytes:
 
 
 class Detokeniser(Protocol):
-    """One sequence's ids to text."""
+    """Makes text of one sequence's ids."""
 
     def feed(self, token: int) -> str:
-        """Text that is certain now."""
+        """Take a token; return the text that is certain now."""
 
     def finish(self) -> str:
-        """What was held back."""
+        """Return the text that was held back."""
 
     def fork(self) -> "Detokeniser":
-        """Another one that has been fed the same."""
+        """Return another one that has been fed the same."""
 
 
 class TokenTable:
@@ -185,7 +185,7 @@ class Detokenisers:
         return text
 
     def steps(self, ids: Sequence[int], skip_special: bool = True) -> Steps[str]:
-        """`decode` of many ids, some per step."""
+        """Do what `decode` does, some ids per step."""
         if not self.fast:
             text: str = yield lambda: self.decode(ids, skip_special)
             return text
@@ -198,7 +198,7 @@ class Detokenisers:
         return "".join(parts) + stream.finish()
 
     def token_bytes(self, token: int) -> bytes:
-        """Of one token by itself, special or not; empty for an id without a token."""
+        """Return the bytes of one token by itself, special or not; empty for an id without a token."""
         if token >= len(self.table.bytes):
             return b""
         return self.table.bytes[token] if self.fast else self.decode([token], skip_special=False).encode()

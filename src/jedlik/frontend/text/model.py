@@ -17,25 +17,25 @@ TOKEN_NAMES = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", 
 REPAIR = "repair it, or remove it to serve completions only"
 
 
-class TextModel(msgspec.Struct, frozen=True):
-    """Everything about text that depends on the model."""
+class TextModel(msgspec.Struct, frozen=True, kw_only=True):
+    """The text side of one model."""
 
     tokeniser: Tokeniser
     detokenisers: Detokenisers
     template: ChatTemplate | None
-    """None: the model has none; it can complete but not chat."""
+    """A model without a template, None, can complete but not chat."""
     control: ControlTokens | None
-    """None: text of messages may become control tokens."""
+    """Text of messages may become control tokens where this is None."""
     info: dict[str, object]
     """tokenizer_config.json with the template that is used, as clients ask for it."""
 
     def caches(self) -> dict[str, tuple[int, int]]:
-        """Items and bytes of what is kept of texts seen before."""
-        kept = self.tokeniser.caches()
+        """Return the items and bytes that are cached of texts seen before, by kind."""
+        cached = self.tokeniser.caches()
         if self.control is None:
-            return kept
+            return cached
         guarded = self.control.tokeniser.caches()
-        return {name: (a + c, b + d) for name, (a, b) in kept.items() for c, d in (guarded[name],)}
+        return {name: (a + c, b + d) for name, (a, b) in cached.items() for c, d in (guarded[name],)}
 
 
 def _json(path: Path) -> dict[str, object]:
@@ -55,7 +55,7 @@ def _template_source(directory: Path, config: Mapping[str, object]) -> str | Non
 
 
 def special_tokens(config: Mapping[str, object]) -> dict[str, str]:
-    """`bos_token` and its like, which configs spell as a string or as an object with `content`."""
+    """Return `bos_token` and its like, which configs spell as a string or as an object with `content`."""
     found: dict[str, str] = {}
     for name in TOKEN_NAMES:
         value = config.get(name)
@@ -78,9 +78,12 @@ def load_text(
     source = "" if template is None else template.source
     control = None if special_in_text else ControlTokens(tokenizer, spec, source, spare)
     return TextModel(
-        Tokeniser(tokenizer, spec, cache_bytes - spare), Detokenisers(tokenizer, spec), template, control,
-        _info(directory, template),
-    )  # fmt: skip
+        tokeniser=Tokeniser(tokenizer, spec, cache_bytes - spare),
+        detokenisers=Detokenisers(tokenizer, spec),
+        template=template,
+        control=control,
+        info=_info(directory, template),
+    )
 
 
 def _info(directory: Path, template: ChatTemplate | None) -> dict[str, object]:
@@ -100,7 +103,7 @@ def _plain(value: object) -> object:
 
 
 def load_tokenizer(directory: Path) -> tuple[Tokenizer, dict[str, object]]:
-    """The tokenizer and its file. Raises ConfigError."""
+    """Return the tokenizer and its file. Raises ConfigError."""
     path = directory / "tokenizer.json"
     spec = _json(path)
     if not spec:
@@ -118,7 +121,7 @@ def load_tokenizer(directory: Path) -> tuple[Tokenizer, dict[str, object]]:
 
 
 def load_template(directory: Path, wall: Callable[[], float]) -> ChatTemplate | None:
-    """The chat template, None where there is none. Raises ConfigError for one that does not parse."""
+    """Return the chat template, None where there is none. Raises ConfigError for one that does not parse."""
     config = _json(directory / "special_tokens_map.json") | _json(directory / "tokenizer_config.json")
     source = _template_source(directory, config)
     try:

@@ -30,37 +30,37 @@ def _borders(string: str) -> list[int]:
 
 
 class StopFinder:
-    """One sequence's. `held` is text not yet given out."""
+    """Finds the stop strings of one sequence."""
 
-    __slots__ = ("_matched", "_stops", "held")
+    __slots__ = ("_matched", "_pending", "_stops")
 
     def __init__(self, stops: Stops) -> None:
         self._stops = stops
         self._matched = [0] * len(stops.strings)
         """The number of characters of each stop string that the text ends with."""
-        self.held = ""
+        self._pending = ""
 
     def feed(self, text: str, counts: bool = True) -> tuple[str, str | None]:
-        """(Text that is certain now, the stop string found or None). Not to be called after one was found.
+        """Return the text that is certain now, and the stop string found or None. Nothing may follow one.
 
         Unless it `counts`, a stop string that is complete in `text` is text like any other.
         """
-        if not self.held and self._stops.firsts.isdisjoint(text):
+        if not self._pending and self._stops.firsts.isdisjoint(text):
             return text, None
-        begin, text = len(self.held), self.held + text
+        begin, text = len(self._pending), self._pending + text
         for at in range(begin, len(text)):
             found = self._next(text[at])
             if found is not None and counts:
-                self.held = ""
+                self._pending = ""
                 return text[: at + 1 if self._stops.include else at + 1 - len(found)], found
         keep = len(text) - max(self._matched)
-        self.held = text[keep:]
+        self._pending = text[keep:]
         return text[:keep], None
 
     def finish(self) -> str:
-        """What was held back: the sequence ended otherwise."""
-        held, self.held = self.held, ""
-        return held
+        """Return the text that was held back: the sequence ended otherwise."""
+        pending, self._pending = self._pending, ""
+        return pending
 
     def _next(self, char: str) -> str | None:
         """The longest stop string that `char` completes."""

@@ -31,7 +31,7 @@ MOST_CHARS = 64 << 20
 """A rendering has at most so many characters, and so has any text that is put together on the way."""
 MOST_ITEMS = 1 << 20
 """A list that a template puts together has at most so many items."""
-MOST_TOLD_CHARS = 500
+MOST_ERROR_CHARS = 500
 """A template's error is shown up to so many characters, since it may repeat a message."""
 _BUDGET = " steps"
 """Stands among a rendering's variables under a name that no template can write."""
@@ -50,16 +50,16 @@ class _Generation(Extension):
 
 
 class _Budget:
-    """What one rendering may still do."""
+    """The steps that one rendering may still take."""
 
-    __slots__ = ("left",)
+    __slots__ = ("remaining",)
 
     def __init__(self, messages: int) -> None:
-        self.left = STEPS + STEPS_PER_MESSAGE * messages
+        self.remaining = STEPS + STEPS_PER_MESSAGE * messages
 
     def take(self, steps: int) -> None:
-        self.left -= steps
-        if self.left < 0:
+        self.remaining -= steps
+        if self.remaining < 0:
             raise jinja2.TemplateRuntimeError("it takes too many steps")
 
 
@@ -72,9 +72,9 @@ def _sized(value: Any) -> Any:
     return value
 
 
-def _modest(given: Iterable[object]) -> None:
+def _modest(arguments: Iterable[object]) -> None:
     """Refuses sizes (of padding, say) that nothing needs."""
-    if any(isinstance(each, int) and abs(each) > MOST_CHARS for each in given):
+    if any(isinstance(each, int) and abs(each) > MOST_CHARS for each in arguments):
         raise jinja2.TemplateRuntimeError("it asks for a size beyond bounds")
 
 
@@ -82,9 +82,9 @@ def _bounded(apply: Callable[..., Any]) -> Callable[..., Any]:
     """A filter whose arguments and result are looked at; jinja's marks on it are kept."""
 
     @wraps(apply)
-    def checked(*given: Any, **named: Any) -> Any:
-        _modest((*given, *named.values()))
-        return _sized(apply(*given, **named))
+    def checked(*arguments: Any, **named: Any) -> Any:
+        _modest((*arguments, *named.values()))
+        return _sized(apply(*arguments, **named))
 
     return checked
 
@@ -122,20 +122,20 @@ class _Sandbox(ImmutableSandboxedEnvironment):
 
     intercepted_binops = frozenset({"+", "*", "**"})
 
-    def call(self, context: Context, callee: Any, *given: Any, **named: Any) -> Any:
+    def call(self, context: Context, callee: Any, *arguments: Any, **named: Any) -> Any:
         context.parent[_BUDGET].take(STEPS_PER_CALL)
-        _modest((*given, *named.values()))
-        return _sized(super().call(context, callee, *given, **named))
+        _modest((*arguments, *named.values()))
+        return _sized(super().call(context, callee, *arguments, **named))
 
-    def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
+    def call_binop(self, context: Context, operator: str, first: Any, second: Any) -> Any:
         if operator == "+":
-            return _sized(left + right)
+            return _sized(first + second)
         if operator == "**":
             raise jinja2.TemplateRuntimeError("it raises to a power")
-        sizes = [len(each) if isinstance(each, str | list | tuple) else each for each in (left, right)]
+        sizes = [len(each) if isinstance(each, str | list | tuple) else each for each in (first, second)]
         if sizes[0] * sizes[1] > MOST_CHARS:
             raise jinja2.TemplateRuntimeError("it multiplies beyond bounds")
-        return left * right
+        return first * second
 
 
 def _tojson(
@@ -176,13 +176,13 @@ class ChatTemplate:
         self.source = source
 
     def render(self, messages: Sequence[Mapping[str, object]], generation: bool, extra: Mapping[str, object]) -> str:
-        """Prompt text. Raises RequestError if the template refuses the messages or can't be rendered with them."""
+        """Return the prompt's text. Raises RequestError if the template refuses the messages or fails on them."""
         return finish(self.steps(messages, generation, extra))
 
     def steps(
         self, messages: Sequence[Mapping[str, object]], generation: bool, extra: Mapping[str, object]
     ) -> Steps[str]:
-        """`render`, some parts of the text per step."""
+        """Do what `render` does, some parts of the text per step."""
         values = {
             **self._globals, **extra, **self._tokens, "messages": messages, "tools": None, "documents": None,
             "add_generation_prompt": generation, _BUDGET: _Budget(len(messages)),
@@ -206,5 +206,5 @@ class ChatTemplate:
 
 
 def _refusal(why: str) -> RequestError:
-    shown = why if len(why) <= MOST_TOLD_CHARS else why[:MOST_TOLD_CHARS] + " ..."
+    shown = why if len(why) <= MOST_ERROR_CHARS else why[:MOST_ERROR_CHARS] + " ..."
     return RequestError(f"The model's chat template refuses these messages: {shown}", param="messages")

@@ -1,7 +1,7 @@
-"""Text to packed token ids, with the ids of text seen before kept: a long shared prefix is tokenised once.
+"""Text becomes packed token ids, with the ids of text seen before cached: a long shared prefix is tokenised once.
 
 Bit-identical to plain tokenisation: texts are cut only where that is proven (`cuts`), and a tokenizer that fails the
-self-check at load is not cut. Kept pieces have a byte budget; the least recently used go first.
+self-check at load is not cut. Cached pieces have a byte budget; the least recently used go first.
 """
 
 from collections import OrderedDict
@@ -17,7 +17,7 @@ from jedlik.frontend.text.words import WORD_BYTES, Words
 from jedlik.frontend.turns import Steps, finish
 
 PIECE_OVERHEAD_BYTES = 250
-"""Of a kept piece besides its characters and ids: two objects and a place in the table."""
+"""A cached piece takes so much besides its characters and ids: two objects and a place in the table."""
 LONG_CHARS = 8 << 10
 """A piece longer than this is tokenised in a thread, since the tokenizer releases the interpreter's lock."""
 
@@ -64,7 +64,7 @@ def _cost(piece: str, ids: bytes) -> int:
 
 
 class Tokeniser:
-    """One model's text to ids. Not thread-safe."""
+    """Makes ids of one model's text. It is not thread-safe."""
 
     def __init__(self, tokenizer: Tokenizer, spec: Mapping[str, object], budget_bytes: int = 100 << 20) -> None:
         self._tokenizer = tokenizer
@@ -82,16 +82,16 @@ class Tokeniser:
         return self._cuts is not None
 
     def plain(self, text: str, special: bool = False) -> list[int]:
-        """Ids by the tokenizer itself. `special` adds what its post-processor adds (BOS)."""
+        """Return ids by the tokenizer itself. `special` adds what its post-processor adds (BOS)."""
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=special).ids
         return ids
 
     def encode(self, text: str, special: bool = False, limit: int | None = None) -> bytes:
-        """`steps`, at once."""
+        """Do what `steps` does, at once."""
         return finish(self.steps(text, special, limit))
 
     def steps(self, text: str, special: bool = False, limit: int | None = None) -> Steps[bytes]:
-        """Packed ids, a piece (a millisecond at most, if new) per step.
+        """Return packed ids, a piece (a millisecond at most, if new) per step.
 
         Raises TooLong once more than `limit` tokens are certain; UnicodeError for lone surrogates.
         """
@@ -116,7 +116,7 @@ class Tokeniser:
         return b"".join(parts)
 
     def names(self, ids: Sequence[int]) -> Steps[list[str]]:
-        """Tokens as the vocabulary spells them; empty for an id without one."""
+        """Return tokens as the vocabulary spells them; empty for an id without one."""
         names = []
         for at, token in enumerate(ids):
             names.append(self._tokenizer.id_to_token(token) or "")
@@ -176,7 +176,7 @@ class Tokeniser:
         return self.plain(text) == [i for piece in cuts.pieces(text) for i in self.plain(piece)]
 
     def caches(self) -> dict[str, tuple[int, int]]:
-        """Items and bytes of what is kept."""
+        """Return the items and bytes that are cached, by kind."""
         words = len(self._words) if self._words is not None else 0
         return {"pieces": (len(self._cache), self._cache.size_bytes), "words": (words, words * WORD_BYTES)}
 

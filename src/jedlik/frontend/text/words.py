@@ -1,4 +1,4 @@
-"""Ids of text word by word, from a table of words seen before: most of any text is words seen before.
+"""Text becomes ids word by word, by a table of words seen before: most of any text is words seen before.
 
 Used for texts of tokenizers that `cuts.restarts_at_spaces` has proven. Two table look-ups cost less than one word costs
 the tokenizer, so this is what makes text tokenise ten times faster, new text too.
@@ -19,7 +19,7 @@ WORD_BYTES = 200
 
 
 class Words:
-    """`learn` gives packed ids of texts, each on its own."""
+    """A table of words and their ids. `learn` returns packed ids of texts, each on its own."""
 
     def __init__(self, learn: Callable[[Sequence[str]], Sequence[bytes]], budget_bytes: int = 40 << 20) -> None:
         self._learn = learn

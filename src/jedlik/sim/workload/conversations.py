@@ -13,7 +13,7 @@ from typing import Protocol
 import msgspec
 
 from jedlik.core.errors import Bug
-from jedlik.sim.workload.offered import Offered, Text
+from jedlik.sim.workload.offered import Offered, OfferedText
 from jedlik.sim.workload.options import WorkloadOptions
 from jedlik.sim.workload.trace import ID_LIMIT
 
@@ -185,7 +185,7 @@ class Conversations:
         ids = strand.ids = following(strand.ids, turn)
         if len(ids) * piece_tokens < turn.tokens:  # the last piece is partial, and nobody's but this prompt's
             ids = [*ids, ID_LIMIT + (strand.number << 32) + strand.position]
-        text = Text(script.space, ids, piece_tokens, turn.tokens)
+        text = OfferedText(script.space, ids, piece_tokens, turn.tokens)
         return Offered(at_s, text, turn.output_tokens, strand.session, then=strand)
 
 

@@ -6,7 +6,7 @@ from typing import Protocol
 import msgspec
 
 
-class Text(msgspec.Struct, frozen=True):
+class OfferedText(msgspec.Struct, frozen=True):
     """A prompt as pieces that repeat: piece `ids[i]` stands for `piece_tokens` tokens, the last one may be cut short.
 
     Equal (space, id) are equal tokens, different ones differ: that is all a trace says about content.
@@ -25,7 +25,7 @@ class Offered(msgspec.Struct, frozen=True):
 
     at_s: float
     """When, on the simulation's clock (starts at 0)."""
-    text: Text
+    text: OfferedText
     output_tokens: int
     """>= 1; the answer has exactly so many."""
     session: str = ""

@@ -10,7 +10,7 @@ from statistics import median_low
 import msgspec
 
 from jedlik.core.errors import ConfigError
-from jedlik.sim.workload.offered import Offered, Text
+from jedlik.sim.workload.offered import Offered, OfferedText
 from jedlik.sim.workload.options import WorkloadOptions
 from jedlik.sim.workload.trace import Row, Trace
 
@@ -50,7 +50,7 @@ class Replay:
                 continue
             if end_s is not None and row.at_s >= end_s:
                 break
-            text = Text(number, row.ids, piece_tokens, row.tokens)
+            text = OfferedText(number, row.ids, piece_tokens, row.tokens)
             session = row.session and row.session + suffix
             yield Offered((row.at_s + shift_s) / speed, text, row.output_tokens, session)
 

@@ -11,7 +11,7 @@ from struct import Struct
 
 from jedlik.core.errors import ConfigError
 from jedlik.core.tokens import TOKEN_BYTES, pack
-from jedlik.sim.workload.offered import Text
+from jedlik.sim.workload.offered import OfferedText
 
 FIRST_TOKEN = 16
 """Ids below are for special use (end of sequence and the like) and never in a prompt."""
@@ -48,7 +48,7 @@ class Prompts:
         self._young: dict[tuple[int, int], Pieces] = {}
         self._old: dict[tuple[int, int], Pieces] = {}
 
-    def packed(self, text: Text) -> bytes:
+    def packed(self, text: OfferedText) -> bytes:
         """The prompt, packed. Raises ConfigError if pieces are too short to differ."""
         key = (text.space, text.piece_tokens)
         pieces = self._young.get(key)
