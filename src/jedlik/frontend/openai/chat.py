@@ -5,7 +5,14 @@ from functools import partial
 
 from jedlik.core.errors import RequestError
 from jedlik.frontend.openai.sampling import refuse
-from jedlik.frontend.openai.schema import COMPLETION_ONLY, PART_WITHOUT_EFFECT, Message, OpenAIBody, refuse_unserved
+from jedlik.frontend.openai.schema import (
+    COMPLETION_ONLY,
+    MESSAGE_NOT_SERVED,
+    PART_WITHOUT_EFFECT,
+    Message,
+    OpenAIBody,
+    refuse_unserved,
+)
 from jedlik.frontend.text.model import TextModel
 from jedlik.frontend.text.tokenise import Tokeniser
 from jedlik.frontend.turns import Steps
@@ -18,8 +25,6 @@ REASONING = ("thinking", "reasoning", "redacted_thinking")
 """Types of an assistant's parts that are not said aloud."""
 EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 THINKING = {"enabled": True, "adaptive": True, "auto": True, "disabled": False}
-NOT_SERVED = ("tool_calls", "tool_call_id", "function_call", "audio", "prefix", "partial")
-"""Fields of messages that must be null, empty or false."""
 
 
 def refuse_unserved_chat(body: OpenAIBody, text: TextModel) -> None:
@@ -68,7 +73,7 @@ def rendered(message: Message, param: str, knows_developer: bool) -> dict[str, o
     """
     if message.role not in ROLES:
         raise _unsupported(f"{param}.role", f"{message.role[:40]!r} is not supported")
-    for name in NOT_SERVED:
+    for name in MESSAGE_NOT_SERVED:
         if getattr(message, name):
             raise _unsupported(f"{param}.{name}", "is not supported; leave it out")
     assistant = message.role == "assistant"

@@ -5,40 +5,58 @@ ignored silently: a parameter takes effect, is refused, or stands in one of the 
 `MESSAGE_WITHOUT_EFFECT` and `PART_WITHOUT_EFFECT` change no answer; `NEUTRAL` is taken where it asks for nothing.
 """
 
+from collections.abc import Callable, Iterable
 from operator import attrgetter
+from typing import TypeVar, cast
 
 import msgspec
 
 from jedlik.core.errors import RequestError
 from jedlik.frontend.json_body import Reader
 
-
-class _MessageWithoutEffect(msgspec.Struct, frozen=True, kw_only=True):
-    """Fields that clients keep with messages and send back. No template sees it."""
-
-    annotations: object = None
-    cache_control: object = None
-    created: object = None
-    created_at: object = None
-    id: object = None
-    metadata: object = None
-    parsed: object = None
-    provider_specific_fields: object = None
-    reasoning_details: object = None
-    status: object = None
-    thinking_blocks: object = None
-    timestamp: object = None
+S = TypeVar("S", bound=msgspec.Struct)
 
 
-MESSAGE_WITHOUT_EFFECT = frozenset(_MessageWithoutEffect.__struct_fields__)
+def words(text: str) -> frozenset[str]:
+    """Return the words of a text."""
+    return frozenset(text.split())
+
+
+def also_takes(names: Iterable[str]) -> Callable[[type[S]], type[S]]:
+    """Return a decorator that gives a struct further fields: they take anything, and are None where nothing is sent.
+
+    No other unknown field is taken.
+    """
+    fields = [(name, object, None) for name in sorted(names)]
+
+    def extended(kind: type[S]) -> type[S]:
+        more = msgspec.defstruct(
+            kind.__name__, fields, bases=(kind,), module=__name__,
+            frozen=True, kw_only=True, forbid_unknown_fields=True,
+        )  # fmt: skip
+        return cast(type[S], more)
+
+    return extended
+
+
+MESSAGE_WITHOUT_EFFECT = words(
+    """
+    annotations cache_control created created_at id metadata parsed provider_specific_fields reasoning_details
+    status thinking_blocks timestamp
+    """
+)
+"""Fields that clients keep with messages and send back. No template sees them."""
 PART_WITHOUT_EFFECT = frozenset(
     {"annotations", "cache_control", "id", "index", "logprobs", "providerOptions", "provider_specific_fields"}
     | {"encrypted_content", "signature", "status", "summary"}
 )
 """Fields of parts with text; the last line's are those of reasoning."""
+MESSAGE_NOT_SERVED = ("tool_calls", "tool_call_id", "function_call", "audio", "prefix", "partial")
+"""Fields of messages that must be null, empty or false."""
 
 
-class Message(_MessageWithoutEffect, frozen=True, kw_only=True, forbid_unknown_fields=True):
+@also_takes(MESSAGE_WITHOUT_EFFECT.union(MESSAGE_NOT_SERVED))
+class Message(msgspec.Struct, frozen=True, kw_only=True):
     """One message of a chat."""
 
     role: str
@@ -49,13 +67,6 @@ class Message(_MessageWithoutEffect, frozen=True, kw_only=True, forbid_unknown_f
     reasoning: str | None = None
     reasoning_content: str | None = None
     thinking: str | None = None
-    # accepted at their default only
-    audio: object = None
-    function_call: object = None
-    partial: object = None
-    prefix: object = None
-    tool_call_id: object = None
-    tool_calls: object = None
 
 
 class StreamOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -95,92 +106,66 @@ class ReasoningBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     summary: object = None
 
 
-class _WithoutEffect(msgspec.Struct, frozen=True, kw_only=True):
-    """Fields that a client tells or keeps for itself: names, labels, what another service would do."""
-
-    cache_control: object = None
-    chat_id: object = None
-    client_metadata: object = None
-    conversation_id: object = None
-    id: object = None
-    keep_alive: object = None
-    litellm_call_id: object = None
-    litellm_metadata: object = None
-    litellm_session_id: object = None
-    litellm_trace_id: object = None
-    max_retries: object = None
-    metadata: object = None
-    num_retries: object = None
-    prompt_cache_options: object = None
-    prompt_cache_retention: object = None
-    provider: object = None
-    request_id: object = None
-    request_timeout: object = None
-    safety_identifier: object = None
-    service_tier: object = None
-    session_id: object = None
-    store: object = None
-    tags: object = None
-    thread_id: object = None
-    timeout: object = None
-    trace: object = None
-    trace_id: object = None
-    user_id: object = None
-    verbosity: object = None
-
-
-WITHOUT_EFFECT = frozenset(_WithoutEffect.__struct_fields__)
-
-
-class _NotServed(_WithoutEffect, frozen=True, kw_only=True):
-    """Accepted at their default only: see `NEUTRAL`."""
-
-    allowed_token_ids: object = None
-    audio: object = None
-    bad_words: object = None
-    best_of: object = None
-    chat_template: object = None
-    continue_final_message: object = None
-    documents: object = None
-    early_stopping: object = None
-    extra_body: object = None
-    extra_headers: object = None
-    extra_query: object = None
-    function_call: object = None
-    functions: object = None
-    guided_choice: object = None
-    guided_grammar: object = None
-    guided_json: object = None
-    guided_regex: object = None
-    include_reasoning: object = None
-    kv_transfer_params: object = None
-    length_penalty: object = None
-    mm_processor_kwargs: object = None
-    modalities: object = None
-    models: object = None
-    moderation: object = None
-    nvext: object = None
-    parallel_tool_calls: object = None
-    plugins: object = None
-    prediction: object = None
-    prompt_logprobs: object = None
-    response_format: object = None
-    return_token_ids: object = None
-    return_tokens_as_token_ids: object = None
-    spaces_between_special_tokens: object = None
-    structured_outputs: object = None
-    suffix: object = None
-    thinking_token_budget: object = None
-    tool_choice: object = None
-    tools: object = None
-    transforms: object = None
-    truncate_prompt_tokens: object = None
-    use_beam_search: object = None
-    vllm_xargs: object = None
-    web_search_options: object = None
+WITHOUT_EFFECT = words(
+    """
+    cache_control chat_id client_metadata conversation_id id keep_alive litellm_call_id litellm_metadata
+    litellm_session_id litellm_trace_id max_retries metadata num_retries prompt_cache_options
+    prompt_cache_retention provider request_id request_timeout safety_identifier service_tier session_id store
+    tags thread_id timeout trace trace_id user_id verbosity
+    """
+)
+"""Fields by which a client tells or keeps something for itself: names, labels, what another service would do."""
+NEUTRAL: dict[str, tuple[object, ...]] = {
+    "tools": ([],),
+    "functions": ([],),
+    "allowed_token_ids": (),
+    "audio": (),
+    "bad_words": ([],),
+    "best_of": (1,),
+    "chat_template": (),
+    "continue_final_message": (False,),
+    "documents": ([],),
+    "early_stopping": (False,),
+    "extra_body": ({},),
+    "extra_headers": ({},),
+    "extra_query": ({},),
+    "function_call": ("none", "auto"),
+    "guided_choice": (),
+    "guided_grammar": (),
+    "guided_json": (),
+    "guided_regex": (),
+    "include_reasoning": (True,),
+    "kv_transfer_params": ({},),
+    "length_penalty": (1,),
+    "mm_processor_kwargs": ({},),
+    "modalities": (["text"],),
+    "models": ([],),
+    "moderation": (),
+    "nvext": ({},),
+    "parallel_tool_calls": (True, False),
+    "plugins": ([],),
+    "prediction": (),
+    "prompt_logprobs": (),
+    "response_format": ({"type": "text"},),
+    "return_token_ids": (False,),
+    "return_tokens_as_token_ids": (False,),
+    "spaces_between_special_tokens": (True,),
+    "structured_outputs": (),
+    "suffix": (),
+    "thinking_token_budget": (),
+    "tool_choice": ("none", "auto"),
+    "transforms": ([],),
+    "truncate_prompt_tokens": (),
+    "use_beam_search": (False,),
+    "vllm_xargs": ({},),
+    "web_search_options": (),
+}
+"""Parameters that are not served, with the values that ask for nothing (null always does). The first that asks for
+something is named: what must be removed stands before what only belongs to it."""
 
 
-class OpenAIBody(_NotServed, frozen=True, kw_only=True, forbid_unknown_fields=True):
+@also_takes(WITHOUT_EFFECT.union(NEUTRAL))
+class OpenAIBody(msgspec.Struct, frozen=True, kw_only=True):
     """Every parameter known here. None is "not given"."""
 
     model: str
@@ -229,53 +214,6 @@ class OpenAIBody(_NotServed, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     user: str | None = None
 
 
-NEUTRAL: dict[str, tuple[object, ...]] = {
-    "tools": ([],),
-    "functions": ([],),
-    "allowed_token_ids": (),
-    "audio": (),
-    "bad_words": ([],),
-    "best_of": (1,),
-    "chat_template": (),
-    "continue_final_message": (False,),
-    "documents": ([],),
-    "early_stopping": (False,),
-    "extra_body": ({},),
-    "extra_headers": ({},),
-    "extra_query": ({},),
-    "function_call": ("none", "auto"),
-    "guided_choice": (),
-    "guided_grammar": (),
-    "guided_json": (),
-    "guided_regex": (),
-    "include_reasoning": (True,),
-    "kv_transfer_params": ({},),
-    "length_penalty": (1,),
-    "mm_processor_kwargs": ({},),
-    "modalities": (["text"],),
-    "models": ([],),
-    "moderation": (),
-    "nvext": ({},),
-    "parallel_tool_calls": (True, False),
-    "plugins": ([],),
-    "prediction": (),
-    "prompt_logprobs": (),
-    "response_format": ({"type": "text"},),
-    "return_token_ids": (False,),
-    "return_tokens_as_token_ids": (False,),
-    "spaces_between_special_tokens": (True,),
-    "structured_outputs": (),
-    "suffix": (),
-    "thinking_token_budget": (),
-    "tool_choice": ("none", "auto"),
-    "transforms": ([],),
-    "truncate_prompt_tokens": (),
-    "use_beam_search": (False,),
-    "vllm_xargs": ({},),
-    "web_search_options": (),
-}
-"""Parameters that are not served, with the values that ask for nothing (null always does). The first that asks for
-something is named: what must be removed stands before what only belongs to it."""
 _not_served = attrgetter(*NEUTRAL)
 _NOTHING = (None,) * len(NEUTRAL)
 TOOLS = ("tools", "tool_choice", "parallel_tool_calls")
@@ -306,9 +244,11 @@ def refuse_unserved(body: OpenAIBody, other_endpoint: tuple[str, ...], reads_too
 
 
 def _refuse_not_served(body: OpenAIBody, reads_tools: bool) -> None:
-    spared = TOOLS if body.tool_choice == "none" and not reads_tools and isinstance(body.tools, list) else ()
+    values = {name: getattr(body, name) for name in NEUTRAL}
+    harmless = values["tool_choice"] == "none" and not reads_tools and isinstance(values["tools"], list)
+    spared = TOOLS if harmless else ()
     for name, neutral in NEUTRAL.items():
-        value = getattr(body, name)
+        value = values[name]
         if value is not None and name not in spared and not any(_same(value, each) for each in neutral):
             remedy = f" with this value; leave it out, or send {_listed(neutral)}" if neutral else "; leave it out"
             raise RequestError(f"{name} is not supported{remedy}.", param=name, code="unsupported_parameter")
