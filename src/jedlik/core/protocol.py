@@ -56,6 +56,8 @@ class Capabilities(msgspec.Struct, frozen=True, array_like=True):
     """The largest n of a request."""
     deterministic: bool = False
     """Fixed-shape steps: the same request gives the same tokens whatever else is in the batch."""
+    step_costs: bool = True
+    """The worker reports what its steps cost (`Load.costs`) as soon as it knows. False: it never does; gateways fit."""
 
 
 class Card(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag="card"):

@@ -6,7 +6,7 @@ now and then. What was not seen lately keeps its last value.
 """
 
 from jedlik.core.protocol import StepCosts
-from jedlik.perf.step import StepShape, shape_s
+from jedlik.perf.step import MeanShape, StepShape, shape_s
 
 TERMS = 5
 FORGET = 0.998
@@ -33,7 +33,8 @@ class StepFit:
         """The lower half of the weighted sums of products of two terms."""
         self._target = [0.0] * TERMS
         self._solution = [0.0] * TERMS
-        self._seen = self._prefill_seen = self._decodes_seen = 0
+        self._seen = self._decodes_seen = 0
+        self._prefill_seen = 0.0
         self._costs: StepCosts | None = None
 
     @property
@@ -45,7 +46,7 @@ class StepFit:
         """
         return self._costs
 
-    def observe(self, shape: StepShape, elapsed_s: float, steps: int = 1) -> None:
+    def observe(self, shape: MeanShape, elapsed_s: float, steps: int = 1) -> None:
         """A step of this shape took `elapsed_s`; or so many like it did, on average."""
         scale_s = max(elapsed_s, SHORTEST_S)
         if self._costs is not None:
@@ -63,8 +64,8 @@ class StepFit:
             self._gram[i] = [g * forget + weighted * y for g, y in zip(self._gram[i], row, strict=False)]
         before = self._seen // SOLVE_EVERY
         self._seen += steps
-        self._prefill_seen += shape.prefill_tokens
-        if shape.decode_sequences:
+        self._prefill_seen += tokens
+        if sequences:
             self._decodes_seen += steps
         if self._seen // SOLVE_EVERY != before or (self._costs is None and self._enough()):
             self._solve()

@@ -31,14 +31,19 @@ def shape_of(step: Step) -> StepShape:
     return StepShape(tokens, pairs, len(step.decodes), step.decode_context)
 
 
-def shape_s(costs: StepCosts, shape: StepShape) -> float:
+MeanShape = tuple[float, float, float, float]
+"""The shape of several steps on average, in the order of `StepShape`, which is one of these."""
+
+
+def shape_s(costs: StepCosts, shape: MeanShape) -> float:
     """Time of a step of this shape."""
+    tokens, pairs, sequences, context = shape
     return (
         costs.base_s
-        + costs.prefill_token_s * shape.prefill_tokens
-        + costs.prefill_pair_s * shape.prefill_pairs
-        + costs.decode_sequence_s * shape.decode_sequences
-        + costs.context_token_s * shape.context_tokens
+        + costs.prefill_token_s * tokens
+        + costs.prefill_pair_s * pairs
+        + costs.decode_sequence_s * sequences
+        + costs.context_token_s * context
     )
 
 

@@ -14,6 +14,7 @@ from msgspec.structs import astuple
 
 from jedlik.core.config import Role
 from jedlik.core.protocol import Card, Layout, StepCosts
+from jedlik.routing.fitted import FittedCosts
 
 SLOWER = 1.3
 """A worker that takes this many times what the others take is slow: more is no noise."""
@@ -33,6 +34,7 @@ class WorkerKind(NamedTuple):
     total_blocks: int
     max_sequences: int
     max_step_tokens: int
+    reports_costs: bool
     role: Role
     """A worker that only prefills learns nothing of decoding, and its times to first token are of hand-offs."""
 
@@ -46,6 +48,7 @@ def kind_of(card: Card, role: Role) -> WorkerKind:
         total_blocks=card.total_blocks,
         max_sequences=card.max_sequences,
         max_step_tokens=card.max_step_tokens,
+        reports_costs=card.capabilities.step_costs,
         role=role,
     )
 
@@ -88,7 +91,9 @@ class Mean:
 class Alike:
     """The step costs and corrections that workers of one kind share."""
 
-    def __init__(self) -> None:
+    def __init__(self, fitted: FittedCosts | None = None) -> None:
+        self.fitted = fitted
+        """The costs that the gateway fits, if workers of this kind report none."""
         self._costs = Mean(COSTS)
         self._shared: StepCosts | None = None
         self._corrections = Mean(1)

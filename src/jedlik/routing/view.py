@@ -8,6 +8,7 @@ are in order of backlog, those that only prefill apart from the others, so that 
 
 from bisect import bisect_left, insort
 from collections.abc import Iterator
+from functools import partial
 from weakref import WeakValueDictionary
 
 import msgspec
@@ -17,6 +18,7 @@ from jedlik.core.ids import Handle, WorkerId
 from jedlik.core.protocol import Card, Load, State, StepCosts
 from jedlik.perf.step import chunk_pairs
 from jedlik.routing.alike import REST_S, Addend, Alike, WorkerKind, kind_of
+from jedlik.routing.fitted import FittedCosts, ObservedWork
 
 INCLUDED_REPORTS = 2
 """After so many reports a remote prefill is sure to be included: the first may have been on its way already."""
@@ -82,6 +84,7 @@ class WorkerView:
         "state",
         "submits",
         "suspect",
+        "work",
     )
 
     def __init__(self, card: Card) -> None:
@@ -114,6 +117,8 @@ class WorkerView:
         """Tokens in cache of running sequences, and booked ones."""
         self.rank = (0, card.worker)
         """Its position in the order of backlog; changed by `Fleet` only."""
+        self.work = None if card.capabilities.step_costs else ObservedWork(0.0)
+        """What it was seen to do, if it reports no step costs; None: it reports them."""
 
     def report(self, load: Load, now: float = 0.0) -> None:
         """Take a load report: bookings that it includes end."""
@@ -123,6 +128,8 @@ class WorkerView:
             self._stepped_at = now
         self._rested = load.step_shape is not None and now >= self._stepped_at + REST_S
         self.load = load
+        if self.work is not None:
+            self.work.report(load, now)
         self._count(load, 1)
         self._learn()
         included = []
@@ -137,8 +144,13 @@ class WorkerView:
 
     @property
     def costs(self) -> StepCosts | None:
-        """The worker's step costs: as of all workers alike, unless it is a slow one; None until it has reported any."""
+        """The worker's step costs: as of all workers alike, unless it is a slow one; None until it has reported any.
+
+        If it never reports any, they are what the gateway has fitted.
+        """
         load = self.load
+        if self.alike.fitted is not None and (load is None or load.costs is None):
+            return self.alike.fitted.costs
         if load is None:
             return None
         if load.costs is not None and (self._addend is not None or self._rested or not load.steps):
@@ -315,7 +327,16 @@ class Fleet:
             view.share(alike)
 
     def _alike(self, view: WorkerView) -> Alike:
-        return self._kinds.setdefault(kind_of(view.card, view.state.role), Alike())
+        kind = kind_of(view.card, view.state.role)
+        fitted = None if kind.reports_costs else FittedCosts(partial(self._reported, kind.model))
+        return self._kinds.setdefault(kind, Alike(fitted))
+
+    def _reported(self, model: str) -> StepCosts | None:
+        """The step costs that the first kind of worker of a model reports."""
+        for kind, alike in self._kinds.items():
+            if kind.model == model and alike.costs is not None:
+                return alike.costs
+        return None
 
     def least_loaded(self, model: str) -> Iterator[WorkerView]:
         """Yield the workers of a model that decode, least backlog first, ties by id."""

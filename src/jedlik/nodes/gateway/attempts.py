@@ -25,7 +25,7 @@ from jedlik.core.protocol import RUN_AHEAD_TOKENS, Cancel, FinishReason, Tokens
 from jedlik.core.requests import Request
 from jedlik.core.tokens import count
 from jedlik.nodes.gateway.demand import Tally
-from jedlik.nodes.gateway.route import Router, booking, tried_by
+from jedlik.nodes.gateway.route import Router, booking, learn_decode, learn_prefill, tried_by
 from jedlik.nodes.gateway.streams import NO_HANDLE, Peer, Stream, Streams
 from jedlik.nodes.gateway.tokens import Outbox, failure, retryable, take_rest, take_started, take_tokens
 from jedlik.routing.admit import RESTART_S, no_worker, refused, too_late, too_many
@@ -163,10 +163,12 @@ class Attempts:
         for stream in take_started(peer.attempts, message, out):
             self._prefilled(stream, stream.handle)
             self._router.first_token(stream, out)
+            learn_prefill(stream, out.now)
         finished = take_rest(peer.attempts, message, out)
         take_tokens(peer.attempts, message, out.streams, out.tokens)
         for stream, end in finished:
             fault = failure(end)
+            learn_decode(stream, out.now)
             self._release(stream)
             if fault is None:
                 self._finish(stream, end.reason, end.stop_token, out)
@@ -335,6 +337,7 @@ class Attempts:
         self._last_handle += 1
         stream.attempt += 1
         stream.handle, stream.peer, stream.card = Handle(self._last_handle), peer, peer.view.card
+        stream.at_idle, stream.mark = pair is None and not peer.view.sequences, None
         stream.number = peer.view.book(booking(chosen, history))
         stream.acked = len(stream.output)
         peer.attempts[stream.handle] = stream

@@ -151,7 +151,7 @@ def _seen(peer: Peer, hit_tokens: int, now: float) -> WorkerSeen:
         max_sequences=card.max_sequences,
         max_step_tokens=card.max_step_tokens,
         step_s=load.step_s,
-        costs=load.costs,
+        costs=load.costs if load.costs is not None else view.costs,
         correction=view.correction,
         hit_tokens=hit_tokens,
     )

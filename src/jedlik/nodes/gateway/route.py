@@ -20,6 +20,7 @@ from jedlik.nodes.gateway.tokens import Outbox
 from jedlik.routing.choose import MAX_HOLDERS, MAX_IDLE, Policies, Selection, choose
 from jedlik.routing.cost import Dispatch, own_work
 from jedlik.routing.estimates import Calibration, ModelHistory
+from jedlik.routing.fitted import LEAST_TOKENS, decode_shape, prefill_shape
 from jedlik.routing.pairs import first_token_s
 from jedlik.routing.policy import Ask, Matches, Offer, Pair, Refuse
 from jedlik.routing.view import Booking, Fleet, WorkerView
@@ -303,3 +304,31 @@ def tried_by(chosen: Offer, pair: Pair) -> tuple[WorkerView | None, float | None
         return None, None, 0.0
     corrected_s = terms["remote_wait"] + terms["remote_prefill"]
     return pair.source, corrected_s / pair.source.correction, first_token_s(terms) - corrected_s
+
+
+def learn_prefill(stream: Stream, now: float) -> None:
+    """Learn from a first token what prefill costs, if its worker reports no step costs (`routing/fitted`)."""
+    if stream.peer is None or stream.routed is None:
+        return
+    view, prompt, cached = stream.peer.view, stream.history_tokens(), stream.cached_tokens
+    fitted, work = view.alike.fitted, view.work
+    if fitted is None or work is None:
+        return
+    if stream.at_idle and stream.queued_s is not None:
+        steps = max(1, -(-(prompt - cached) // view.card.max_step_tokens))
+        fitted.observe(prefill_shape(prompt, cached, steps), (now - stream.routed.at - stream.queued_s) / steps)
+    work.first_token(prompt, cached, now)
+    stream.mark = work.mark(now), len(stream.output) + 1
+
+
+def learn_decode(stream: Stream, now: float) -> None:
+    """Learn from an attempt that ends what decoding costs, if its worker reports no step costs."""
+    if stream.peer is None or stream.mark is None:
+        return
+    fitted, work = stream.peer.view.alike.fitted, stream.peer.view.work
+    if fitted is None or work is None:
+        return
+    first, length = stream.mark
+    last, steps = work.mark(now), len(stream.output) - length
+    if steps >= LEAST_TOKENS and last.at_s > first.at_s:
+        fitted.observe(decode_shape(first, last, steps), (last.at_s - first.at_s) / steps)

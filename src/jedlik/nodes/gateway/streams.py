@@ -16,6 +16,7 @@ from jedlik.core.ids import Handle, RequestId, StreamId, WorkerId
 from jedlik.core.protocol import Ack, Card, Remote, Submit
 from jedlik.core.requests import Request
 from jedlik.core.tokens import count, pack
+from jedlik.routing.fitted import Mark
 from jedlik.routing.policy import Pair
 from jedlik.routing.view import WorkerView
 
@@ -76,6 +77,7 @@ class Stream:
     __slots__ = (
         "acked",
         "arrived_at",
+        "at_idle",
         "attempt",
         "avoid",
         "cached_tokens",
@@ -84,6 +86,7 @@ class Stream:
         "first_token_at",
         "handle",
         "id",
+        "mark",
         "modelled_s",
         "number",
         "output",
@@ -137,6 +140,11 @@ class Stream:
         """The worker of that step model; None: of no worker alone."""
         self.prefiller: WorkerView | None = None
         """The worker that prefills for its present attempt."""
+
+        self.at_idle = False
+        """Whether its worker had nothing else to do when its present attempt began there, without a partner."""
+        self.mark: tuple[Mark, int] | None = None
+        """The work seen at its worker, and the length of its output, when the attempt's first token had come."""
 
     def history(self) -> bytes:
         """Return prompt and delivered output, packed."""
