@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from jedlik.core.config import GatewayConfig
 from jedlik.core.effects import GatewayEffect
-from jedlik.core.events import FromWorker, GatewayEvent, WorkerJoined
+from jedlik.core.events import FromWorker, GatewayEvent, WorkerJoined, WorkerMessage
 from jedlik.core.protocol import Load, StepCosts
 from jedlik.nodes.gateway.node import GatewayNode
 from jedlik.perf.step import decode_s, prefill_s
@@ -34,11 +34,14 @@ class Muted(GatewayNode):
         if isinstance(event, WorkerJoined) and event.card.name in self.silent:
             able = replace(event.card.capabilities, step_costs=False)
             event = replace(event, card=replace(event.card, capabilities=able))
-        elif isinstance(event, FromWorker) and isinstance(event.message, Load):
-            if event.worker.partition("@")[0] in self.silent:
-                silent = replace(event.message, costs=None, step_shape=None, step_predicted_s=None)
-                event = replace(event, message=silent)
+        elif isinstance(event, FromWorker) and event.worker.partition("@")[0] in self.silent:
+            event = replace(event, message=self._mute(event.message))
         return super().handle(event, now)
+
+    def _mute(self, message: WorkerMessage) -> WorkerMessage:
+        if not isinstance(message, Load):
+            return message
+        return replace(message, costs=None, step_shape=None, step_predicted_s=None)
 
 
 @contextmanager
