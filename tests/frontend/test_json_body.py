@@ -16,9 +16,9 @@ from jedlik.core.config import FrontendConfig
 from jedlik.core.errors import RequestError
 from jedlik.frontend import json_body as reading
 from jedlik.frontend.dialect import AnswerPlan
+from jedlik.frontend.errors import error_reply
 from jedlik.frontend.json_body import Reader
 from jedlik.frontend.models import ModelLimits
-from jedlik.frontend.openai.errors import error_reply
 from jedlik.frontend.openai.plan import PlanMaker
 from jedlik.frontend.openai.schema import BODY, Message, OpenAIBody
 from jedlik.frontend.pages import DetokenizeBody, TokenizeBody

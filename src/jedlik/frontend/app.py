@@ -17,12 +17,12 @@ import msgspec
 from jedlik.core.config import FrontendConfig, GatewayConfig
 from jedlik.core.errors import RequestError
 from jedlik.frontend.dialect import BodyT, Dialect
+from jedlik.frontend.errors import HttpRefusal, error_reply
 from jedlik.frontend.generate import Generation
 from jedlik.frontend.http import Disconnected, ErrorForm, Message, Receive, Send, Web
 from jedlik.frontend.hub import Hub
 from jedlik.frontend.models import FirstWorkers, Models, ServedModel, load_texts
 from jedlik.frontend.openai.dialects import CHAT, COMPLETION, OpenAIDialect
-from jedlik.frontend.openai.errors import HttpRefusal, error_reply
 from jedlik.frontend.operations import PlanPages, RolePages
 from jedlik.frontend.pages import Pages
 from jedlik.frontend.port import GatewayPort, PlansPort, RolesPort

@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Awaitable, Callable, Mapping
 
 from jedlik.core.errors import RequestError
-from jedlik.frontend.openai.errors import HttpRefusal
+from jedlik.frontend.errors import HttpRefusal
 
 PACKED_SLICE_BYTES, SLICE_BYTES = 4096, 64 << 10
 GZIP = (b"gzip", b"x-gzip")

@@ -18,8 +18,8 @@ from jedlik.core.ids import RequestId, StreamId
 from jedlik.core.requests import KvHint, Request, Sampling, Stopping
 from jedlik.core.step import TokenLogprobs
 from jedlik.core.trace import Trace
+from jedlik.frontend.errors import ErrorReply
 from jedlik.frontend.models import ModelLimits
-from jedlik.frontend.openai.errors import ErrorReply
 from jedlik.frontend.text.model import TextModel
 from jedlik.frontend.text.stop import Stops
 from jedlik.frontend.turns import Steps

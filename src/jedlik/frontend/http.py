@@ -7,7 +7,7 @@ import msgspec
 
 from jedlik.core.errors import Fault, RequestError
 from jedlik.frontend import content
-from jedlik.frontend.openai.errors import ErrorReply, error_reply
+from jedlik.frontend.errors import ErrorReply, error_reply
 from jedlik.frontend.server.connection import CYCLE
 
 Message = MutableMapping[str, Any]  # ASGI's own type: what a message holds depends on its "type"

@@ -21,7 +21,7 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
-from jedlik.frontend.openai.errors import HttpRefusal
+from jedlik.frontend.errors import HttpRefusal
 
 LOOPBACK = "loopback"
 """This word in a list of origins stands for pages of this machine, such as http://localhost:3000."""

@@ -11,8 +11,8 @@ import msgspec
 from jedlik.core.config import FrontendConfig
 from jedlik.core.errors import Fault
 from jedlik.frontend.dialect import AnswerPlan, AnswerToken, Delta, Finish, Usage
+from jedlik.frontend.errors import error_reply, fault_object
 from jedlik.frontend.models import ModelLimits
-from jedlik.frontend.openai.errors import error_reply, fault_object
 from jedlik.frontend.openai.logprobs import Columns, TokenBytes, chat_logprobs, completion_logprobs
 from jedlik.frontend.openai.plan import PlanMaker
 from jedlik.frontend.openai.schema import BODY, OpenAIBody

@@ -15,7 +15,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from jedlik.core.errors import RequestError
-from jedlik.frontend.openai.errors import error_reply
+from jedlik.frontend.errors import error_reply
 from jedlik.frontend.server.chunked import Chunked
 from jedlik.frontend.server.head import END, Head, bad, read_head, too_long
 from jedlik.net.peer import is_gone

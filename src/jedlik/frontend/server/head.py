@@ -13,7 +13,7 @@ from urllib.parse import unquote
 import httptools
 
 from jedlik.core.errors import RequestError
-from jedlik.frontend.openai.errors import HttpRefusal
+from jedlik.frontend.errors import HttpRefusal
 
 MAX_FIELDS = 128
 END = re.compile(rb"\n\r?\n")

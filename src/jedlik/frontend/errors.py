@@ -1,4 +1,7 @@
-"""Refusals and faults in the OpenAI shape, `{"error": {message, type, param, code}}`, with status and headers."""
+"""Refusals and faults as HTTP answers, in OpenAI's form, `{"error": {message, type, param, code}}`.
+
+All routes but those of dialects with a form of their own answer so, and so does the HTTP server by itself.
+"""
 
 import msgspec
 
