@@ -15,11 +15,11 @@ from workers import KINDS, Served, started
 from jedlik.core.ids import Handle
 from jedlik.core.protocol import RUN_AHEAD_TOKENS, Ack, Cancel, Facts, Goodbye, Resync, Snapshot, State, Submit
 from jedlik.core.requests import Sampling, Stopping
-from jedlik.core.trace import Trace
+from jedlik.core.trace import TraceContext
 from worker_world import make_submit
 
 PROMPT = [20 + i for i in range(40)]
-TRACE = Trace("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "rojo=1")
+TRACE = TraceContext("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "rojo=1")
 GREEDY = Sampling(temperature=0.0, seed=5)
 Talk = Callable[[Conversation], Coroutine[object, object, None]]
 

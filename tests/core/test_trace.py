@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jedlik.core.trace import MAX_MEMBERS, Trace, trace_of
+from jedlik.core.trace import MAX_MEMBERS, TraceContext, trace_of
 
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 HEX = "0123456789abcdef"
@@ -29,7 +29,7 @@ def test_a_valid_context_is_passed_on_as_it_came(trace: str, span: str, flags: s
     parent = f"00-{trace}-{span}-{flags}"
     state = ",".join(f"{key}={value}" for key, value in members.items())
     found = trace_of([(b"host", b"x"), *headers(parent, state)])
-    assert found == Trace(parent, state)
+    assert found == TraceContext(parent, state)
     assert found is not None
     assert found.trace_id == trace
 
@@ -68,7 +68,7 @@ def test_contexts_that_the_recommendation_refuses(parent: str) -> None:
 
 
 def test_a_later_version_is_read_and_passed_on_as_version_00() -> None:
-    assert trace_of(headers("cc" + PARENT[2:-2] + "ff-what-comes-later")) == Trace(PARENT[:-2] + "03")
+    assert trace_of(headers("cc" + PARENT[2:-2] + "ff-what-comes-later")) == TraceContext(PARENT[:-2] + "03")
 
 
 def test_two_parents_are_none() -> None:
@@ -93,4 +93,4 @@ def test_two_parents_are_none() -> None:
     ],
 )
 def test_lists_of_vendors(states: tuple[str, ...], expected: str) -> None:
-    assert trace_of(headers(PARENT, *states)) == Trace(PARENT, expected)
+    assert trace_of(headers(PARENT, *states)) == TraceContext(PARENT, expected)

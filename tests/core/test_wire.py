@@ -36,7 +36,7 @@ from jedlik.core.protocol import (
 from jedlik.core.requests import Sampling, Stopping
 from jedlik.core.step import TokenLogprobs
 from jedlik.core.tokens import count, pack, unpack
-from jedlik.core.trace import Trace
+from jedlik.core.trace import TraceContext
 
 SUBMIT = Submit(
     handle=Handle(7),
@@ -126,7 +126,7 @@ def test_to_gateway_round_trip(message: ToGateway) -> None:
 
 
 def test_a_peer_without_the_newest_fields_is_understood_and_understands() -> None:
-    traced = replace(SUBMIT, trace=Trace("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"))
+    traced = replace(SUBMIT, trace=TraceContext("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"))
     pooled = replace(CARD, pool="chat")
     submit, card = msgspec.msgpack.decode(body(traced)), msgspec.msgpack.decode(body(pooled))
     assert wire.decode_to_worker(msgspec.msgpack.encode(submit[:-1])) == SUBMIT

@@ -31,7 +31,7 @@ from jedlik.core.events import Abandoned, Arrived, Consumed, Cut, Drain, FromWor
 from jedlik.core.facts import Answered, Routed, Suspected
 from jedlik.core.ids import GatewayId, Handle, RequestId, StreamId, WorkerId
 from jedlik.core.protocol import Ack, Cancel, State, StepCosts, Tokens
-from jedlik.core.trace import Trace
+from jedlik.core.trace import TraceContext
 from jedlik.kv.prefix_chains import Naming
 from jedlik.nodes.gateway.node import GatewayNode
 
@@ -78,7 +78,7 @@ def test_a_request_from_arrival_to_its_last_token() -> None:
 
 
 def test_the_trace_of_a_request_goes_to_its_worker_and_into_the_fact_with_tenant_model_and_pool() -> None:
-    trace = Trace("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "rojo=1")
+    trace = TraceContext("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "rojo=1")
     node = gateway()
     node.handle(WorkerJoined(replace(card(A), pool="chat")), 0.0)
     [submit] = arrive(node, replace(request(), trace=trace))

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from jedlik.core.facts import Answered
 from jedlik.core.ids import RequestId, WorkerId
-from jedlik.core.trace import Trace
+from jedlik.core.trace import TraceContext
 from jedlik.telemetry.log import Format, Log
 
 SECONDS = st.floats(0, 1e5)
@@ -29,7 +29,7 @@ ANSWERED = st.builds(
     model=st.sampled_from(["", "m"]),
     worker=st.none() | st.just(WorkerId("w@1")),
     pool=st.sampled_from(["", "chat"]),
-    trace=st.none() | st.just(Trace("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")),
+    trace=st.none() | st.just(TraceContext("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")),
 )
 
 

@@ -5,7 +5,7 @@ import msgspec
 from jedlik.core.config import Role
 from jedlik.core.ids import RequestId, WorkerId
 from jedlik.core.plans import Promise, Reason
-from jedlik.core.trace import Trace
+from jedlik.core.trace import TraceContext
 
 
 class Elsewhere(msgspec.Struct, frozen=True):
@@ -142,7 +142,7 @@ class Answered(msgspec.Struct, frozen=True, kw_only=True, tag="answered"):
     """The worker of the last attempt; None: no worker was chosen."""
     pool: str = ""
     """The pool of that worker; empty: there is no worker, or it belongs to no pool."""
-    trace: Trace | None = None
+    trace: TraceContext | None = None
     """The trace context of the request."""
 
     @property

@@ -21,7 +21,7 @@ bytes differ from their checksum; "stale": of another generation or identity; "m
 
 
 class Location(msgspec.Struct, frozen=True, array_like=True):
-    """Where KV blocks are: a tier of a worker. None stands for the worker that sends the message."""
+    """A tier of a worker, as the place of KV blocks. None stands for the worker that sends the message."""
 
     tier: Tier
     worker: WorkerId | None = None

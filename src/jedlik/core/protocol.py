@@ -17,7 +17,7 @@ from jedlik.core.ids import ClientId, Handle, RequestId, WorkerId
 from jedlik.core.moves import PathCosts, Tier
 from jedlik.core.requests import KvHint, Sampling, Stopping
 from jedlik.core.step import TokenLogprobs
-from jedlik.core.trace import Trace
+from jedlik.core.trace import TraceContext
 
 SCHEMA_VERSION = 1
 RUN_AHEAD_TOKENS = 64
@@ -164,7 +164,7 @@ class Submit(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag="su
     push: Push | None = None
     """The prefill of a hand-off: compute the prompt (stopping.max_tokens is 0), push its blocks to the asker."""
     hint: KvHint | None = None
-    trace: Trace | None = None
+    trace: TraceContext | None = None
     """The trace context of the client's request. No decision reads it."""
 
 

@@ -7,7 +7,7 @@ Everything here is a function of the request alone, so that an attempt can be re
 import msgspec
 
 from jedlik.core.ids import RequestId, StreamId
-from jedlik.core.trace import Trace
+from jedlik.core.trace import TraceContext
 
 RANGES: dict[str, tuple[float, float]] = {
     "temperature": (0.0, 2.0),
@@ -122,5 +122,5 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     """Requests of one conversation have the same; empty: unknown. A hint for routing, nothing else."""
     hint: KvHint | None = None
     """The client's hint about its conversation's KV."""
-    trace: Trace | None = None
+    trace: TraceContext | None = None
     """The trace context that came with the HTTP request; None: there was no valid one."""

@@ -19,7 +19,7 @@ _KNOWN_FLAGS = 0x03
 """The flags of version 00 of the recommendation: sampled, and random trace id."""
 
 
-class Trace(msgspec.Struct, frozen=True, array_like=True):
+class TraceContext(msgspec.Struct, frozen=True, array_like=True):
     """The trace that a request belongs to, in the two header values that the next process gets."""
 
     parent: str
@@ -33,7 +33,7 @@ class Trace(msgspec.Struct, frozen=True, array_like=True):
         return self.parent[3:35]
 
 
-def trace_of(headers: Iterable[tuple[bytes, bytes]]) -> Trace | None:
+def trace_of(headers: Iterable[tuple[bytes, bytes]]) -> TraceContext | None:
     """Return the trace context in HTTP headers with names in lower case, or None if there is no valid one.
 
     More than one `traceparent` is no valid one. Several `tracestate` headers are one list. An invalid list is left out.
@@ -45,7 +45,7 @@ def trace_of(headers: Iterable[tuple[bytes, bytes]]) -> Trace | None:
         elif name == b"tracestate":
             states.append(value.decode("latin-1"))
     parent = _parent(parents[0]) if len(parents) == 1 else None
-    return None if parent is None else Trace(parent, _state(",".join(states)))
+    return None if parent is None else TraceContext(parent, _state(",".join(states)))
 
 
 def _parent(value: str) -> str | None:

@@ -17,7 +17,7 @@ from jedlik.core.errors import Fault, RequestError
 from jedlik.core.ids import RequestId, StreamId
 from jedlik.core.requests import KvHint, Request, Sampling, Stopping
 from jedlik.core.step import TokenLogprobs
-from jedlik.core.trace import Trace
+from jedlik.core.trace import TraceContext
 from jedlik.frontend.errors import ErrorReply
 from jedlik.frontend.models import ModelLimits
 from jedlik.frontend.text.model import TextModel
@@ -70,7 +70,7 @@ class AnswerPlan(msgspec.Struct, frozen=True, kw_only=True):
     """A stream reports token usage in every event."""
 
     def requests(
-        self, request_id: RequestId, first: int, tenant: str, session: str = "", trace: Trace | None = None
+        self, request_id: RequestId, first: int, tenant: str, session: str = "", trace: TraceContext | None = None
     ) -> list[Request]:
         """Return core requests on the streams from `first` on. Further prompts' ids are `request_id~1`, `~2`, ..."""
         return [

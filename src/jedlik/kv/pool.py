@@ -65,7 +65,7 @@ class BlockPool:
         return self.capacity - len(self._free) - self.cached_blocks
 
     def match(self, ids: Sequence[BlockId]) -> tuple[int, int]:
-        """How many of a chain's first blocks are here, and how many of those somebody holds already."""
+        """Return how many of a chain's first blocks are here, and how many of those a sequence holds already."""
         found = referenced = 0
         while found < len(ids) and (run := self._heads.get(ids[found])) is not None:
             shared = shared_length(run.ids, 0, ids, found)
@@ -209,9 +209,9 @@ class BlockPool:
         place.update(dict.fromkeys(ids, self.publish(above, ids, blocks)))
 
     def forget(self, ids: Sequence[BlockId], known: int) -> None:
-        """What a chain has here after its first `known` blocks is not what it should be: it goes, and all that follows.
+        """Drop the blocks of a chain after its first `known` ones, and all that follow them: their content is wrong.
 
-        But for what somebody holds: whoever reads that will find out by himself.
+        Blocks that a sequence holds stay, because that sequence verifies its own reads.
         """
         at, run = 0, self._heads.get(ids[0]) if known < len(ids) else None
         while run is not None and at + len(run.ids) <= known:
@@ -228,7 +228,7 @@ class BlockPool:
             self._free += self._unname(run, known - at)
 
     def lookup(self, ids: Sequence[BlockId]) -> list[BlockIndex]:
-        """Where a chain's first blocks are, as far as they are here. Nothing is held: they may be gone after `take`."""
+        """Return the slots of a chain's first blocks, as far as they are here. `take` may evict them."""
         found = list[BlockIndex]()
         while len(found) < len(ids) and (run := self._heads.get(ids[len(found)])) is not None:
             shared = shared_length(run.ids, 0, ids, len(found))
@@ -238,7 +238,7 @@ class BlockPool:
         return found
 
     def take_changes(self) -> list[Stored | Evicted]:
-        """What was stored and evicted since the last call, in order; neighbours coalesced."""
+        """Return what was stored and evicted since the last call, in order, with neighbours joined."""
         changes, self.changes, self._last = self.changes, [], None
         return changes
 

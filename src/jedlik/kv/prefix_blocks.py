@@ -1,8 +1,11 @@
-"""The holders of blocks, for workers whose caches are prefix-closed.
+"""The holders of blocks: `ClosedBlocks` for workers whose caches are prefix-closed, `OpenBlocks` for all others.
 
-Invariant: along every chain the set of holders only shrinks. So a prompt is matched run by run: one step where holders
-change or chains fork, and a bisection in the last run. Blocks are forgotten leaf first, which keeps the invariant; a
-run whose parent is not held here (forgotten for the budget) is left out for the same reason.
+A cache is prefix-closed if it holds a block only with all blocks before it. Then the set of holders only shrinks along
+a chain, and a prompt is matched run by run: one step where holders change or chains fork, and a bisection in the last
+run. Blocks are forgotten leaf first, which keeps the invariant. A run is not stored for a worker that the index does not
+know to hold its parent (it may have been forgotten for the budget).
+
+`OpenBlocks` has no order to bisect on, so it walks. Both have the same methods.
 """
 
 from collections import OrderedDict
@@ -12,7 +15,7 @@ from jedlik.kv.hashing import shared_length
 from jedlik.kv.prefix_runs import IndexRun, RunForest
 
 OPEN_BLOCK_BYTES = 240
-"""What a block costs: key, entry and place in the order."""
+"""The memory of one block: its key, its entry, and its place in the order."""
 
 
 class ClosedBlocks:
@@ -30,7 +33,15 @@ class ClosedBlocks:
         return run.mask if run else 0
 
     def store(self, bit: int, parent: int | None, keys: list[int]) -> None:
-        """Add `bit` to a run of blocks: keys[0] follows `parent`, each next the one before. Known ones are a no-op."""
+        """Add `bit` to a run of blocks: keys[0] follows `parent`, each next the one before. Known ones are a no-op.
+
+        Worker B stores 1 2 3 7, where A holds 1 to 5. The known run is cut where B leaves it, and B's rest grows below:
+
+            [1 2 3 4 5] A   becomes   [1 2 3] AB -+- [4 5] A
+                                                  +- [7] B
+
+        When B stores 4 5 as well, the two runs have the same holders again and are joined.
+        """
         forest, above = self.forest, None
         if parent is not None:
             above = forest.by_key.get(parent)
@@ -41,7 +52,7 @@ class ClosedBlocks:
             start = 0 if run.keys[0] == keys[at] else run.keys.index(keys[at])
             shared = shared_length(run.keys, start, keys, at)
             if not run.mask & bit:
-                if start:
+                if start:  # this worker holds a block without those before it
                     return
                 if shared < len(run.keys):
                     run, _ = forest.cut(run, shared)
@@ -190,7 +201,7 @@ class OpenBlocks:
         return [*spans, (len(keys), mask)] if keys else spans
 
     def size_bytes(self) -> int:
-        """Memory, roughly."""
+        """Return the memory of all blocks, roughly."""
         return len(self._masks) * OPEN_BLOCK_BYTES
 
     def trim(self, budget_bytes: int) -> None:

@@ -75,12 +75,12 @@ class ChainCache:
 
 
 class Naming:
-    """Of one cluster key. `check` is what workers must show to be understood."""
+    """A cluster's way to identify blocks. A worker whose card has another `check` must not be used."""
 
     def __init__(self, cluster_key: bytes) -> None:
         self._key = cluster_key
         self.check = hash_check(cluster_key)
 
     def chains(self, revision: str, block_size: int) -> ChainCache:
-        """What names the prompts of one group of workers; called once for each group."""
+        """Return a new cache of chains for one group of workers; called once for each group."""
         return ChainCache(BlockHasher(self._key, revision, block_size), CHAIN_BYTES)

@@ -39,5 +39,5 @@ class FrameParser:
         return bodies
 
     def check(self) -> None:
-        """What is kept is always short of a frame."""
+        """Assert that the buffered bytes are less than a frame."""
         assert self._have == sum(map(len, self._parts)) < self._need

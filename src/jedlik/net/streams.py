@@ -1,7 +1,7 @@
 """Connections between gateways and workers: frames over unix sockets on one host, authenticated TCP elsewhere.
 
-A peer that does not read is cut once `max_unsent_bytes` wait for it; bad frames and bad proofs cut it too. Whoever was
-told `opened` is told `lost`, once, with a reason.
+A peer that does not read is cut once `max_unsent_bytes` wait for it; bad frames and bad proofs cut it too. A listener that
+got `opened` gets `lost` once, with a reason.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ CONNECT_S = 5.0
 
 
 class Listener(Protocol):
-    """Who owns a connection. Calls come on the loop's thread."""
+    """The owner of a connection. Calls come on the loop's thread."""
 
     def opened(self, connection: "Connection") -> None:
         """The peer is there (and has proved itself, on TCP)."""
@@ -33,7 +33,7 @@ class Listener(Protocol):
         """Whole frames' bodies, in order. A PeerError raised here cuts the connection."""
 
     def lost(self, connection: "Connection", reason: str) -> None:
-        """After `opened`, once."""
+        """The connection is gone. This comes once, after `opened`."""
 
 
 class Connection(asyncio.Protocol):

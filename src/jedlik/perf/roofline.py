@@ -1,4 +1,4 @@
-"""What an engine should take where nobody measured: operations, bytes sent_bytes and messages, at usual efficiencies.
+"""Step times where nothing was measured, from operations, bytes read and sent, and messages, at usual efficiencies.
 
 Dense models, mixtures of experts (the weights that a batch touches) and latent attention (one compressed cache for all
 heads, the same on every GPU). Against the shipped tables dense models are within some 40 %, mixtures within a factor of
