@@ -2,8 +2,8 @@
 
 A cache is prefix-closed if it holds a block only with all blocks before it. Then the set of holders only shrinks along
 a chain, and a prompt is matched run by run: one step where holders change or chains fork, and a bisection in the last
-run. Blocks are forgotten leaf first, which keeps the invariant. A run is not stored for a worker that the index does not
-know to hold its parent (it may have been forgotten for the budget).
+run. Blocks are forgotten leaf first, which keeps the invariant. A run is not stored for a worker that the index
+does not know to hold its parent (it may have been forgotten for the budget).
 
 `OpenBlocks` has no order to bisect on, so it walks. Both have the same methods.
 """

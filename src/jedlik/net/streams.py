@@ -1,7 +1,7 @@
 """Connections between gateways and workers: frames over unix sockets on one host, authenticated TCP elsewhere.
 
-A peer that does not read is cut once `max_unsent_bytes` wait for it; bad frames and bad proofs cut it too. A listener that
-got `opened` gets `lost` once, with a reason.
+A peer that does not read is cut once `max_unsent_bytes` wait for it; bad frames and bad proofs cut it too. A listener
+that got `opened` gets `lost` once, with a reason.
 """
 
 import asyncio
