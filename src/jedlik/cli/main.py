@@ -77,7 +77,7 @@ def serve(model: ModelArgument = None, config: ConfigFile = None, *, flags: dict
     if settings.fleet is not None:
         log(f"{config}: `fleet` is for `jedlik simulate`; here it is ignored, --workers says how many are started")
     try:
-        interrupted = run(settings.config, lambda: _fetched(settings.config.model, log), log)
+        interrupted = run(settings.config, lambda name: _fetched(name, log), log)
     except JedlikError as error:
         if settings.config.log_format != "json":
             raise

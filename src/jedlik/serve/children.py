@@ -26,20 +26,28 @@ from jedlik.serve.process import ProcessConfig
 FILE = "server.json"
 
 
+class ServedPool(msgspec.Struct, frozen=True, kw_only=True):
+    """One pool of a server: its workers have one model and one configuration."""
+
+    name: str
+    config: ServeConfig
+    """The configuration of its workers' processes."""
+    model_path: str
+    model_name: str
+    """The name by which clients ask for the model."""
+
+
 class Server(msgspec.Struct, frozen=True, kw_only=True):
     """The things that all processes of a server have in common."""
 
     config: ServeConfig
     cluster_key: bytes
-    model_path: str
-    model_name: str
-    kv_cache_bytes: int | None = None
-    """The size of each worker's KV cache where no setting names one. It is computed for the most workers allowed."""
+    pools: tuple[ServedPool, ...]
 
     @property
-    def process_config(self) -> ServeConfig:
-        """The configuration of its processes."""
-        return msgspec.structs.replace(self.config, kv_cache_bytes=self.config.kv_cache_bytes or self.kv_cache_bytes)
+    def models(self) -> dict[str, str]:
+        """The folders of the models, by the names that clients use."""
+        return {pool.model_name: pool.model_path for pool in self.pools}
 
 
 class Children:
@@ -53,24 +61,29 @@ class Children:
 
     def gateway(self) -> Running:
         """Start the gateway's process."""
-        return self._start(self._configured("gateway", socket_fd=self._listener_fd), "gateway_process")
+        pool = self._server.pools[0]
+        process = self._configured("gateway", pool, self._server.config, socket_fd=self._listener_fd)
+        return self._start(process, "gateway_process")
 
     def worker(self, name: str, number: int, role: Role) -> StartedWorker:
         """Start a worker at its place, for the `number`th time."""
         place = self._places[name]
-        process = self._configured(name, role=role, cpus=place.cpus, device=place.device)
+        pool = self._server.pools[place.pool]
+        process = self._configured(name, pool, pool.config, role=role, cpus=place.cpus, device=place.device)
         return StartedWorker(self._start(process, "worker_process", number), WorkerId(process.id))
 
-    def _configured(self, name: str, **own: Any) -> ProcessConfig:
+    def _configured(self, name: str, pool: ServedPool, config: ServeConfig, **own: Any) -> ProcessConfig:
         return ProcessConfig(
             name=name,
             incarnation=secrets.token_hex(4),
             run_dir=str(self._run.path),
             parent_pid=os.getpid(),
             cluster_key=self._server.cluster_key,
-            config=self._server.process_config,
-            model_path=self._server.model_path,
-            model_name=self._server.model_name,
+            config=config,
+            pool=pool.name,
+            model_path=pool.model_path,
+            model_name=pool.model_name,
+            models=self._server.models,
             **own,
         )
 

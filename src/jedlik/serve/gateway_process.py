@@ -118,13 +118,16 @@ def _application(
     process: ProcessConfig, driver: GatewayDriver, link: ControlLink, metrics: GatewayMetrics
 ) -> Application:
     prefix, numbers = secrets.token_hex(6), count(1)
-    folder = Path(process.model_path)
-    defaults = generation.read(folder) if process.config.generation_config == "vendor" else OPENAI
+    vendor = process.config.generation_config == "vendor"
+    folders = {name: Path(path) for name, path in process.models.items()}
     parts = FrontendParts(
         port=driver,
         roles=driver,
         plans=link,
-        models={process.model_name: ServedModel(directory=folder, defaults=defaults)},
+        models={
+            name: ServedModel(directory=folder, defaults=generation.read(folder) if vendor else OPENAI)
+            for name, folder in folders.items()
+        },
         special_in_text=process.config.allow_special_in_text,
         config=process.config.frontend,
         gateway=process.config.gateway,

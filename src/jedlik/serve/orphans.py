@@ -67,9 +67,9 @@ def differences(was: ServeConfig, now: ServeConfig) -> list[str]:
     return [name for name in ServeConfig.__struct_fields__ if name not in MAY_CHANGE and old[name] != new[name]]
 
 
-def check_model(found: Orphans, path: str, key: bytes | None) -> None:
-    """Raise ConfigError where the model, or the key that blocks on disk are named by, is another one."""
-    what = "model files" if path != found.server.model_path else ""
+def check_models(found: Orphans, models: dict[str, str], key: bytes | None) -> None:
+    """Raise ConfigError where the models, or the key that blocks on disk are named by, are others."""
+    what = "model files" if models != found.server.models else ""
     if key is not None and key != found.server.cluster_key:
         what = "the cluster key of the KV folder"
     if what:

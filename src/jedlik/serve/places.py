@@ -26,6 +26,8 @@ class WorkerPlace(NamedTuple):
     place: Place
     cpus: tuple[int, ...] = ()
     """The CPUs that the process may run on; none: all."""
+    pool: int = 0
+    """The number of the worker's pool."""
     device: str | None = None
     """The worker's GPU, as CUDA_VISIBLE_DEVICES has it; None: as it finds them."""
 

@@ -47,9 +47,13 @@ class ProcessConfig(msgspec.Struct, frozen=True, kw_only=True):
     role: Role = "both"
     """A worker's role at its start."""
     config: ServeConfig
+    pool: str = ""
+    """The pool of a worker."""
     model_path: str
     model_name: str
     """The name by which clients ask for the model."""
+    models: dict[str, str] = {}
+    """The folders of all models that the server serves, by the names that clients use."""
     socket_fd: int | None = None
     """The gateway's listening socket, made by the supervisor."""
     cpus: tuple[int, ...] = ()

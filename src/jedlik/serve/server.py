@@ -7,17 +7,17 @@ import asyncio
 import contextlib
 import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import msgspec
 import setproctitle
 
 from jedlik.core.config import ServeConfig
-from jedlik.live.rundir import RunDir, make
+from jedlik.live.rundir import make
 from jedlik.live.running import raise_file_limit
 from jedlik.models.files import ModelFiles
 from jedlik.serve import children, event_log, memory, orphans, tiers
-from jedlik.serve.children import Server
+from jedlik.serve.children import ServedPool, Server
 from jedlik.serve.engines import check_installed, profiled_costs
 from jedlik.serve.listening import bind, refused
 from jedlik.serve.model_check import examine_apart
@@ -29,18 +29,19 @@ Say = Callable[[str], None]
 BACKLOG = 2048
 
 
-def serve(config: ServeConfig, resolve: Callable[[], ModelFiles], say: Say) -> bool:
+def serve(config: ServeConfig, resolve: Callable[[str], ModelFiles], say: Say) -> bool:
     """Serve until a signal. Return whether that was Ctrl-C before anything was served.
 
     Raises ConfigError with a remedy when it cannot: where possible before a download.
     """
     setproctitle.setproctitle("jedlik: supervisor")
     raise_file_limit()
-    check_installed(config)
+    pools = pool_configs(config)
     policies_of(config.gateway)  # the processes make their own: a wrong name must not wait for them
-    if config.profile is not None:
-        profiled_costs(config)  # a wrong name must not wait for the workers
     event_log.prepare(config)
+    for pool in pools.values():
+        check_installed(pool)
+        profiled_costs(pool)  # a wrong name must not wait for the workers
     for line in tiers.prepare(config):
         say(line)
     places = worker_places(config)
@@ -49,15 +50,19 @@ def serve(config: ServeConfig, resolve: Callable[[], ModelFiles], say: Say) -> b
     with contextlib.closing(listener):
         run_dir = found.run if found is not None else make(config.run_dir, os.getpid())
         try:
-            model = resolve()
+            models = {name: resolve(name) for name in dict.fromkeys(pool.model for pool in pools.values())}
             if found is None:
-                examine_apart(model.path, config)
+                for name, pool in {pool.model: pool for pool in pools.values()}.items():
+                    examine_apart(models[name].path, pool)
             os.umask(0o077)  # what this server writes from here on is its user's alone
             try:
                 listener.listen(BACKLOG)
             except OSError as error:  # somebody else bound the port too and was quicker
                 raise refused(config.host, config.port, error) from error
-            server = _prepared(config, model, found, run_dir, say)
+            server = _prepared(config, pools, models, found, say)
+            if found is not None:
+                run_dir.own(os.getpid(), named=True)
+            children.write(run_dir, server)
             startup = Startup(run=run_dir, server=server, listener=listener, places=places, found=found)
             return asyncio.run(supervise(startup, say))
         finally:
@@ -65,28 +70,41 @@ def serve(config: ServeConfig, resolve: Callable[[], ModelFiles], say: Say) -> b
                 run_dir.remove()
 
 
+def pool_configs(config: ServeConfig) -> dict[str, ServeConfig]:
+    """Return the configuration of each pool's workers, by the pool's name."""
+    return {"workers": config}
+
+
 def _prepared(
-    config: ServeConfig, model: ModelFiles, found: orphans.Orphans | None, run_dir: RunDir, say: Say
+    config: ServeConfig,
+    pools: Mapping[str, ServeConfig],
+    models: Mapping[str, ModelFiles],
+    found: orphans.Orphans | None,
+    say: Say,
 ) -> Server:
-    """Write down what all processes have in common, and return it."""
+    """Return what all processes have in common. Raises ConfigError where the server does not fit this host."""
     key = _cluster_key(config)
+    alone = config.served_model_name if len(models) == 1 else None
+    names = {model: alone or files.name for model, files in models.items()}
     if found is not None:
-        orphans.check_model(found, str(model.path), key)
-        server = msgspec.structs.replace(found.server, config=config)
-        run_dir.own(os.getpid(), named=True)
+        orphans.check_models(found, {names[model]: str(files.path) for model, files in models.items()}, key)
+        sizes = {pool.name: pool.config.kv_cache_bytes for pool in found.server.pools}
+        caches = [sizes.get(name, next(iter(sizes.values()))) for name in pools]
+        key = found.server.cluster_key
     else:
-        name = config.served_model_name or model.name
-        size, text = memory.prepare(config, model.path)
+        needs = [memory.PoolNeeds(pool, pool.most_workers, models[pool.model].path) for pool in pools.values()]
+        caches, text = memory.prepare(needs)
         say(text)
-        server = Server(
-            config=config,
-            cluster_key=key or secrets.token_bytes(32),
-            model_path=str(model.path),
-            model_name=name,
-            kv_cache_bytes=size,
+    served = [
+        ServedPool(
+            name=name,
+            config=msgspec.structs.replace(pool, kv_cache_bytes=pool.kv_cache_bytes or cache),
+            model_path=str(models[pool.model].path),
+            model_name=names[pool.model],
         )
-    children.write(run_dir, server)
-    return server
+        for (name, pool), cache in zip(pools.items(), caches, strict=True)
+    ]
+    return Server(config=config, cluster_key=key or secrets.token_bytes(32), pools=tuple(served))
 
 
 def _cluster_key(config: ServeConfig) -> bytes | None:

@@ -112,7 +112,7 @@ class Ready:
         self._announced = True
         many = staffed if serving >= sum(self._initial.values()) else f"{serving} of {staffed} so far"
         host, port = self._startup.listener.getsockname()[:2]
-        where = f"{self._startup.server.model_name} on {url(host, port)}, {many}"
+        where = f"{', '.join(self._startup.server.models)} on {url(host, port)}, {many}"
         self._say(f"ready after {seconds:.1f} s: {where}. Try:\n{curl(self._startup.server, port)}")
 
 
@@ -142,12 +142,12 @@ def running_gateway(found: Orphans | None) -> Running | None:
 
 def curl(server: Server, port: int) -> str:
     """Return a request to paste."""
-    config = server.config
+    config, pool = server.config, server.pools[0]
     host = config.host if loopback(config.host) else socket.gethostname()
     key = " -H 'authorization: Bearer YOUR_KEY'" if config.api_keys else ""
-    chat = knows_chat(Path(server.model_path))
+    chat = knows_chat(Path(pool.model_path))
     question = '"messages": [{"role": "user", "content": "Hello!"}]' if chat else '"prompt": "The sky is"'
-    body = f'{{"model": "{server.model_name}", "stream": true, "max_tokens": 200, {question}}}'
+    body = f'{{"model": "{pool.model_name}", "stream": true, "max_tokens": 200, {question}}}'
     path = "chat/completions" if chat else "completions"
     return f"curl -N {url(host, port)}/v1/{path} -H 'content-type: application/json'{key} -d '{body}'"
 

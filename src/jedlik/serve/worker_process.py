@@ -109,6 +109,7 @@ def _record(process: ProcessConfig, card: Card, address: Address, data: Address)
         addresses=(address,),
         data=data,
         lease_s=LEASE_S,
+        pool=process.pool,
         model=process.model_name,
         fence=fence_of(os.getpid()),
     )
