@@ -156,7 +156,7 @@ def settings(args: argparse.Namespace) -> dict[str, object]:
         "worker": {"max_sequences": served.max_sequences, "max_step_tokens": 512},
         "gateway": {"slo_ttft_s": served.ttft_s, "slo_itl_s": served.itl_s, "shed": False, "report_s": 0.5},
         "planner": planner,
-        **({"profile": PROFILE, "fleet": {"pools": [pool]}} if simulated else {}),
+        **({"profile": PROFILE, "pools": [pool]} if simulated else {}),
     }
 
 
@@ -277,7 +277,7 @@ def run(args: argparse.Namespace, number: int, folder: Path) -> Done:
     predicted = None
     if args.engine == "simulated":
         found = settings(args)
-        found["fleet"]["pools"][0]["start_s"] = round(float(np.median(starts_s)), 2)  # type: ignore[index]
+        found["pools"][0]["start_s"] = round(float(np.median(starts_s)), 2)  # type: ignore[index]
         (folder / SETTINGS).write_text(yaml.safe_dump(found))
         predicted = simulated(folder)
     return Done(cycles, began_s, first_s - began_s, got, seen, live, predicted, starts_s)
@@ -378,7 +378,7 @@ def record(folder: Path) -> None:
     made = json.loads(log.with_suffix(".json").read_text())
     told = yaml.safe_load((folder / SETTINGS).read_text())
     config = {"model": "tiny-random", "engine": "simulated", "workers": 1}
-    made["config"] = config | {key: value for key, value in told.items() if key != "fleet"}
+    made["config"] = config | {key: value for key, value in told.items() if key != "pools"}
     for place in made["places"]:
         place["path"] = ["host"]
     (RECORD / "planner.json").write_text(json.dumps(made, indent=1) + "\n")

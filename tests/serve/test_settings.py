@@ -8,10 +8,10 @@ import pytest
 
 from jedlik.core.config import ServeConfig
 from jedlik.core.errors import ConfigError
+from jedlik.core.units import size_bytes
 from jedlik.serve import values
 from jedlik.serve.fields import Field, fields
 from jedlik.serve.settings import settle
-from jedlik.serve.values import size_bytes
 
 
 def test_precedence_is_flag_environment_file_default(tmp_path: Path) -> None:

@@ -8,11 +8,11 @@ import pytest
 from jedlik.core.config import ServeConfig
 from jedlik.core.errors import ConfigError
 from jedlik.core.protocol import Layout
+from jedlik.core.units import size_text
 from jedlik.serve import tiers
 from jedlik.serve.nodes import counts_of
 from jedlik.serve.settings import settle
 from jedlik.serve.supervisor import staff
-from jedlik.serve.values import size_text
 
 LAYOUT = Layout(dtype="float32", layers=2, kv_heads=1, head_dim=8, block_size=16)
 BLOCK = 2 * 2 * 16 * 8 * 4

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jedlik.core.config import FaultConfig, FleetConfig, PoolConfig, ServeConfig
+from jedlik.core.config import FaultConfig, PoolConfig, ServeConfig, SimulationConfig
 from jedlik.core.errors import ConfigError
 from jedlik.perf.linear import PhaseCosts
 from jedlik.perf.profile import Profile
@@ -83,17 +83,16 @@ def test_a_fleet_apart_always_has_both_roles() -> None:
 
 
 def test_what_is_simulated_is_the_base_with_the_fleet_in_it() -> None:
-    base = FleetConfig(
-        pools=(PoolConfig(name="x", count=1, profile="a"),),
+    base = SimulationConfig(
         gateways=2,
         faults=(FaultConfig(at_s=1.0, kind="crash", worker="x/0"),),
     )
-    config, fleet = settings((ServeConfig(model=""), base), Fleet(Shape(engine(), 1024, 0.5), 4))
-    assert [(pool.name, pool.count, pool.role) for pool in fleet.pools] == [
+    config, around = settings((ServeConfig(model=""), base), Fleet(Shape(engine(), 1024, 0.5), 4))
+    assert [(pool.name, pool.count, pool.role) for pool in config.pools] == [
         ("a-tp1-prefill", 2, "prefill"),
         ("a-tp1-decode", 2, "decode"),
     ]
-    assert (fleet.gateways, fleet.faults) == (2, ())
+    assert (around.gateways, around.faults) == (2, ())
     assert (config.model, config.worker.max_step_tokens, config.planner.acts) == ("a tp1", 1024, "off")
 
 
@@ -372,7 +371,7 @@ def test_the_plots_show_every_fleet() -> None:
 def test_a_simulation_says_what_was_good() -> None:
     made = Fleet(Shape(engine(), 2048), 2)
     config = ServeConfig(model="m", gateway=msgspec.structs.replace(ServeConfig(model="m").gateway, slo_ttft_s=1.0))
-    setup = build(*settings((config, FleetConfig(pools=())), made), {"a tp1": made.shape.engine.profile})
+    setup = build(*settings((config, SimulationConfig()), made), {"a tp1": made.shape.engine.profile})
     got = sizing_trial.whole(setup, work(limit=40))
     assert (got.requests, got.good) == (40, 40)
     assert got.output_tokens == 40 * 50

@@ -12,6 +12,7 @@ import msgspec
 import pytest
 from rich.console import Console
 
+from jedlik.core.config import ServeConfig
 from jedlik.core.errors import ConfigError
 from jedlik.serve.settings import Settings, settle
 from jedlik.sim.sizing import Figures, Fleet, Shape, Trial, settings
@@ -160,14 +161,17 @@ def test_what_is_wrong_stops_it_with_a_remedy(arguments: list[str], message: str
 
 def test_pools_that_differ_only_in_name_count_and_role_are_one_candidate() -> None:
     found = settle({}, {}, DISAGG, simulated=True)
-    pools = candidates.pools(found.fleet, DISAGG, None, None)
-    assert [(pool.kv_tokens, pool.kv_host_tokens) for pool, _ in pools] == [(None, 0), (100_000, 300_000)]
+    pools = candidates.pools(found.config, DISAGG, None, None)
+    assert [(pool.kv_cache_bytes, pool.kv_host_bytes) for pool, _ in pools] == [
+        (None, None),
+        (12500 << 20, 37500 << 20),
+    ]
     engines = candidates.engines(pools, {})
     assert [engine.label for engine in engines] == ["h100 tp1 no. 1", "h100 tp1 no. 2"]
 
 
 def test_all_profiles_of_a_model_are_candidates_with_prices() -> None:
-    engines = candidates.engines(candidates.pools(None, None, None, "qwen3-32b-fp8"), {"gb200": 9.0})
+    engines = candidates.engines(candidates.pools(ServeConfig(model=""), None, None, "qwen3-32b-fp8"), {"gb200": 9.0})
     assert len(engines) == len({engine.label for engine in engines}) == 12
     assert {e.profile.device: e.gpu_hour_usd for e in engines} == {
         "h100": 1.3,
@@ -178,7 +182,7 @@ def test_all_profiles_of_a_model_are_candidates_with_prices() -> None:
 
 
 def test_an_unknown_price_must_be_said() -> None:
-    pools = candidates.pools(None, None, "roofline:llama-3.1-8b/l40s/tp1", None)
+    pools = candidates.pools(ServeConfig(model=""), None, "roofline:llama-3.1-8b/l40s/tp1", None)
     with pytest.raises(ConfigError, match="--cost l40s=USD"):
         candidates.engines(pools, {})
     assert candidates.engines(pools, candidates.prices(["L40S=0.8"]))[0].gpu_hour_usd == 0.8
@@ -192,17 +196,16 @@ def test_the_file_is_the_simulation_that_was_judged(share: float, tmp_path: Path
     source = tmp_path / "mine.yaml"
     source.write_text(
         "model: ./my-model\napi_keys: {secret: me}\ngateway: {slo_itl_s: 0.03}\nplanner: {gpu_hour_cost: 2}\n"
-        "fleet:\n  gateways: 2\n  pools:\n"
-        f"    - {{name: a, count: 1, profile: {H100}, kv_tokens: 150000, start_s: 30}}\n"
-        "  network: {latency_s: 0.001}\n  faults: [{at_s: 5, kind: crash, worker: a/0}]\n"
+        f"pools:\n  - {{name: a, count: 1, profile: {H100}, kv_cache_bytes: {150_000 * 131_072}, start_s: 30}}\n"
+        "simulation:\n  gateways: 2\n  network: {latency_s: 0.001}\n  faults: [{at_s: 5, kind: crash, worker: a/0}]\n"
     )
     found = settled({"planner.budget": "8"}, {}, source)
     made = prepare(found, source, wanted(profiles=None))
     fleet = Fleet(Shape(made.shapes[0].engine, 2048, share), 4)
     trial = Trial(fleet, "trace")
-    config, fleet_config = settings(made.task.base, fleet)
+    config, simulation = settings(made.task.base, fleet)
     out = tmp_path / "plan.yaml"
-    out.write_text(config_file.text(found, config, fleet_config, made_found(made, {trial: figures()}), SMALL))
+    out.write_text(config_file.text(found, config, simulation, made_found(made, {trial: figures()}), SMALL))
     assert "secret" not in out.read_text()
     read = settle({}, {}, out, simulated=True)
     simulated = prepare_simulation(read, out, SimulationWanted(trace=SMALL, options=WorkloadOptions()))
@@ -223,8 +226,8 @@ def test_without_a_model_the_file_says_where_it_goes(tmp_path: Path) -> None:
     found = settled(SAID, {}, None)
     made = task(found)
     fleet = Fleet(made.shapes[0], 2)
-    config, fleet_config = settings(made.task.base, fleet)
-    text = config_file.text(found, config, fleet_config, made_found(made, {Trial(fleet, "trace"): figures()}), SMALL)
+    config, simulation = settings(made.task.base, fleet)
+    text = config_file.text(found, config, simulation, made_found(made, {Trial(fleet, "trace"): figures()}), SMALL)
     assert "# model: DIRECTORY" in text
     out = tmp_path / "plan.yaml"
     out.write_text(text)

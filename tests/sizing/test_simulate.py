@@ -88,18 +88,10 @@ def test_what_is_wrong_stops_it_with_a_remedy(arguments: list[str], message: str
     assert "Traceback" not in ended.stderr
 
 
-def test_serve_says_that_it_ignores_a_fleet(tmp_path: Path) -> None:
-    file = tmp_path / "cluster.yaml"
-    file.write_text("model: no-such-model\nfleet:\n  pools:\n    - {name: a, count: 2, profile: p}\n")
-    ended = jedlik("serve", "--config", str(file), "--engine", "simulated")
-    assert "`fleet` is for `jedlik simulate`; here it is ignored" in ended.stderr
-    assert "no-such-model" in ended.stderr
-
-
 def test_a_file_without_a_fleet_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "serve.yaml"
     file.write_text("model: m\n")
-    with pytest.raises(ConfigError, match=r"serve\.yaml has no `fleet:` section"):
+    with pytest.raises(ConfigError, match=r"serve\.yaml has no `pools:`"):
         prepare(settle({}, {}, file, simulated=True), file, WANTED)
 
 

@@ -24,7 +24,7 @@ SHORT = {
 
 def plan(
     config: Annotated[
-        Path | None, typer.Option("--config", envvar="JEDLIK_CONFIG", help="YAML file with settings and a `fleet:`.")
+        Path | None, typer.Option("--config", envvar="JEDLIK_CONFIG", help="YAML file with settings and `pools:`.")
     ] = None,
     trace: Annotated[str, typer.Option(help="A trace file, or a generator: docs/simulator.md.")] = "",
     budget: Annotated[str | None, typer.Option(help="GPUs there are; short for --planner.budget.")] = None,

@@ -74,8 +74,6 @@ def serve(model: ModelArgument = None, config: ConfigFile = None, *, flags: dict
 
     settings = settle(_with_model(flags, model), os.environ, config)
     log = Log("supervisor", settings.config.log_format, sys.stderr).line  # in one stream with the other processes'
-    if settings.fleet is not None:
-        log(f"{config}: `fleet` is for `jedlik simulate`; here it is ignored, --workers says how many are started")
     try:
         interrupted = run(settings.config, lambda name: _fetched(name, log), log)
     except JedlikError as error:
@@ -118,7 +116,7 @@ def simulate(
 ) -> None:
     """Run a trace against a fleet of simulated workers: production's own decisions, on a clock of their own.
 
-    The file of --config has the settings of `jedlik serve` and a `fleet:` section; examples/ has some.
+    The file of --config has the settings of `jedlik serve` and `pools:`; examples/ has some.
 
     Example: `jedlik simulate --config examples/sim-8xh200.yaml --trace conversation.jsonl.gz --html report.html`
     """

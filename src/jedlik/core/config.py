@@ -2,6 +2,8 @@
 
 Reading is `serve/settings`; here are only the values, their defaults and what they mean. Flags are the field names with
 dashes, file keys the field names, environment variables JEDLIK_ + the upper-case name. Each decider gets its own slice.
+
+The module is long because the meaning of every setting stands below it.
 """
 
 from typing import Annotated, Literal
@@ -185,6 +187,69 @@ class PlannerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         return self.mode or ("off" if self.budget is None else "on")
 
 
+class PoolConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One pool: workers that are alike. What a pool leaves out, it takes from the top level of the file.
+
+    `serve`, `simulate` and `plan` read the same pools; docs/contracts/pools.md has the table.
+    """
+
+    name: str
+    """The pool's name in reports, records and faults: no / or @ in it."""
+    model: str | None = None
+    """The model that its workers serve."""
+    engine: str | None = None
+    """The engine of its workers. A simulation takes the time of every engine's steps from `profile`."""
+    role: Role = "both"
+    """The role of its workers at start."""
+    count: Workers | None = None
+    """Workers at start. Default: `min`, else 1."""
+    min: Workers | None = None
+    """Workers, at least: a planner's minimum of the role is never less than the sum over its pools."""
+    max: Workers | None = None
+    """Workers at once, at most. Default: what the planner's budget allows."""
+    profile: str | None = None
+    """The time of steps: a name (`jedlik profile --list`), or a file that `jedlik profile` wrote."""
+    gpus: Count | None = None
+    """GPUs of one worker; 0: a CPU. Default: the profile's."""
+    threads: Positive | None = None
+    """Compute threads of one worker on a CPU."""
+    host: str | None = None
+    """The host of all its workers; pools may share one."""
+    workers_per_host: Positive = 1
+    """Workers that share a host and its memory, where no host is named."""
+    start_s: Seconds = 60.0
+    """Seconds from the order to start (or restart) a worker until it serves, in a simulation. Live, it is measured."""
+    kv_cache_bytes: Positive | None = None
+    """KV cache of one worker on its device, in bytes. Default in a simulation: the profile's."""
+    kv_host_bytes: Count | None = None
+    """KV kept in host memory, in bytes per worker; 0: none."""
+    kv_disk: str | None = None
+    """PATH:BYTES, a folder for KV on disk. BYTES are shared by the workers of one host."""
+    kv_object: str | None = None
+    """URL of a bucket or folder for KV that hosts share."""
+    kv_object_bytes: Count = 0
+    """KV in object storage that a simulated worker keeps account of, in bytes; 0: none. Live, a worker keeps account
+    of a fixed number of blocks."""
+    kv_token_bytes: Positive | None = None
+    """Bytes of one token's KV over all GPUs of a simulated worker. Default: the profile's. Live, the model says it."""
+    worker: WorkerConfig | None = None
+    """Settings of its workers; those left out are the file's."""
+
+    @property
+    def replicas(self) -> int:
+        """Workers at start."""
+        return self.count if self.count is not None else self.min if self.min is not None else 1
+
+
+INHERITED = (
+    *("model", "engine", "profile", "threads", "worker"),
+    *("kv_cache_bytes", "kv_host_bytes", "kv_disk", "kv_object"),
+)
+"""The fields that a pool takes from the top level where it leaves them out."""
+SHORTHAND: tuple[tuple[str, Role], ...] = (("prefill", "prefill"), ("decode", "decode"), ("workers", "both"))
+"""Settings that say the count of a role's only pool, in the order of workers' numbers."""
+
+
 class ServeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`jedlik serve`: one gateway and its workers on this host."""
 
@@ -193,7 +258,8 @@ class ServeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     served_model_name: str | None = None
     """The name clients use; default: the alias, else the directory's or file's name."""
     workers: Workers | None = None
-    """Workers that both prefill and decode. Default: 2, or none where `prefill` or `decode` is given."""
+    """Workers that both prefill and decode. Default: 2, or none where `prefill` or `decode` is given. This and the next
+    two are shorthand for pools: each says the count of its role's only pool."""
     prefill: Workers = 0
     """Workers that only prefill, for others."""
     decode: Workers = 0
@@ -266,19 +332,27 @@ class ServeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     gateway: GatewayConfig = GatewayConfig()
     planner: PlannerConfig = PlannerConfig()
     frontend: FrontendConfig = FrontendConfig()
+    pools: tuple[PoolConfig, ...] = ()
+    """The pools of the file, as written there. `worker_pools` is what to read."""
+
+    @property
+    def worker_pools(self) -> tuple[PoolConfig, ...]:
+        """The pools, each with what it leaves out taken from the top level. Without `pools` in the file they are made
+        of `prefill`, `decode` and `workers`."""
+        return tuple(self._inherited(pool) for pool in (self.pools or self._shorthand_pools))
 
     @property
     def roles(self) -> list[Role]:
-        """The roles of the workers at start, by number: those that prefill come first, those that do both last."""
-        split = self.prefill + self.decode
-        both = self.workers if self.workers is not None else (0 if split else min(DEFAULT_WORKERS, self._room))
-        counts: list[tuple[Role, int]] = [("prefill", self.prefill), ("decode", self.decode), ("both", both)]
-        return [role for role, count in counts for _ in range(count)]
+        """The roles of the workers at start, by number."""
+        return [pool.role for pool in self.worker_pools for _ in range(pool.replicas)]
 
     @property
     def most_workers(self) -> int:
         """The most workers at once on this host. Cores, and what else workers share, are divided by it."""
-        return len(self.roles) if self.planner.budget is None else self._room
+        if self.planner.budget is None:
+            return len(self.roles)
+        limits = [pool.max for pool in self.worker_pools]
+        return min([self._room, *([sum(filter(None, limits))] if None not in limits else [])])
 
     @property
     def adoptable_s(self) -> float:
@@ -290,93 +364,77 @@ class ServeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         """For workers of one GPU each, or of none, in the budget."""
         return DEFAULT_WORKERS if self.planner.budget is None else max(int(self.planner.budget), 1)
 
+    @property
+    def _shorthand_pools(self) -> list[PoolConfig]:
+        counts = {"prefill": self.prefill, "decode": self.decode, "workers": self.workers}
+        if self.workers is None:
+            counts["workers"] = 0 if self.prefill + self.decode else min(DEFAULT_WORKERS, self._room)
+        pools = [PoolConfig(name=name, role=role, count=counts[name]) for name, role in SHORTHAND]
+        return [pool for pool in pools if pool.count] or pools[-1:]
 
-class PoolConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Workers alike, in a simulated fleet."""
-
-    name: str
-    count: int
-    profile: str
-    """What a step takes: a name (`jedlik profile --list`), or a file that `jedlik profile` wrote."""
-    gpus: int | None = None
-    """Per worker; default: the profile's."""
-    kv_tokens: int | None = None
-    """KV cache per worker; default: the profile's."""
-    role: Role = "both"
-    host: str | None = None
-    """All workers of this pool are on the host of this name; pools may share one."""
-    workers_per_host: int = 1
-    """Where no host is named: so many neighbours share one, and its memory; the next ones are on another."""
-    kv_host_tokens: int = 0
-    """KV kept in host memory, per worker; 0: none."""
-    kv_disk_tokens: int = 0
-    """KV kept on disk, per worker."""
-    kv_object_tokens: int = 0
-    """KV that a worker keeps account of in an object store; the whole fleet shares it."""
-    kv_token_bytes: int | None = None
-    """KV of one token over all GPUs of a worker; default: the profile's. Needed where KV moves."""
-    start_s: float = 60.0
-    """From the order to start (or restart) a worker until it serves."""
+    def _inherited(self, pool: PoolConfig) -> PoolConfig:
+        unset = {name: getattr(self, name) for name in INHERITED if getattr(pool, name) is None}
+        count = next((getattr(self, name) for name, role in SHORTHAND if role == pool.role), None)
+        return msgspec.structs.replace(pool, count=count or pool.count, **unset)
 
 
 class NetworkConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Between the processes of a simulated fleet: every process has one link for messages, shared by what it sends.
+    """The links of a simulated fleet: every process has one link for messages, shared by what it sends.
 
-    KV moves on paths of its own, one move after the other on each: to own tiers, in and out, to workers of the same
-    host (local) and of others (kv). A move takes its blocks times `..._block_s` plus its bytes at the bandwidth.
+    KV moves on paths of its own, one transfer after the other on each: to own tiers, in and out, to workers of the same
+    host (local) and of others (kv). A transfer takes its blocks times `..._block_s` plus its bytes at the bandwidth.
     """
 
-    latency_s: float = 0.0002
-    """One way, each message."""
-    bandwidth_bytes_s: float = 1.25e9
-    """Of one process's link; messages queue for it."""
-    facts_delay_s: float = 0.0
-    """Further delay of block facts."""
-    kv_bandwidth_bytes_s: float = 25e9
-    """Of one worker to workers on other hosts: 200 Gbit/s of RDMA."""
-    kv_block_s: float = 5e-6
-    local_bandwidth_bytes_s: float = 50e9
-    """To workers of the same host."""
-    local_block_s: float = 2e-6
-    host_bandwidth_bytes_s: float = 40e9
-    """Between device and host memory, each direction."""
-    host_block_s: float = 5e-6
-    disk_bandwidth_bytes_s: float = 5e9
-    """One NVMe drive, each direction."""
-    disk_block_s: float = 2e-5
-    object_bandwidth_bytes_s: float = 1e9
-    object_block_s: float = 2e-3
-    """Tens of ms a request, many of them at once."""
+    latency_s: Seconds = 0.0002
+    """Seconds that a message takes one way."""
+    bandwidth_bytes_s: Factor = 1.25e9
+    """Bandwidth of one process's link for messages; they queue for it."""
+    facts_delay_s: Seconds = 0.0
+    """Further seconds that block facts take."""
+    kv_bandwidth_bytes_s: Factor = 25e9
+    """Bandwidth between workers of different hosts: 200 Gbit/s of RDMA."""
+    kv_block_s: Seconds = 5e-6
+    local_bandwidth_bytes_s: Factor = 50e9
+    """Bandwidth between workers of one host."""
+    local_block_s: Seconds = 2e-6
+    host_bandwidth_bytes_s: Factor = 40e9
+    """Bandwidth between device and host memory, in each direction."""
+    host_block_s: Seconds = 5e-6
+    disk_bandwidth_bytes_s: Factor = 5e9
+    """Bandwidth of one NVMe drive, in each direction."""
+    disk_block_s: Seconds = 2e-5
+    object_bandwidth_bytes_s: Factor = 1e9
+    object_block_s: Seconds = 2e-3
+    """Seconds per block of an object store: tens of ms a request, many of them at once."""
 
 
 class FaultConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Something that goes wrong in a simulation."""
 
-    at_s: float
+    at_s: Seconds
     kind: Literal["crash", "hang", "slow", "lose_facts", "delay_facts", "duplicate_facts", "partition", "cut", "drain"]
     worker: int | str | None = None
-    """Index over all pools, or `pool/number`; None: drawn by the seed."""
+    """The worker: an index over all pools, or `pool/number`; None: drawn by the seed."""
     peer: int | str | None = None
-    """cut: the worker at the other end of the link."""
-    for_s: float | None = None
-    """How long it lasts; None: for good (a crash or hang: until the supervisor has restarted it)."""
-    factor: float = 3.0
-    """slow: step times are multiplied by this."""
-    share: float = 1.0
-    """lose_facts, duplicate_facts: of the messages."""
-    delay_s: float = 0.5
-    """delay_facts."""
+    """The worker at the other end of the link of a `cut`."""
+    for_s: Period | None = None
+    """Seconds that it lasts; None: for good (a crash or hang: until the supervisor has restarted it)."""
+    factor: Factor = 3.0
+    """Step times of a `slow` worker are multiplied by this."""
+    share: Share = 1.0
+    """Share of the messages that `lose_facts` and `duplicate_facts` concern."""
+    delay_s: Seconds = 0.5
+    """Seconds by which `delay_facts` delays."""
 
 
-class FleetConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What `jedlik simulate` runs beside the settings of `serve`."""
+class SimulationConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The `simulation:` section of a file: what only the simulated world has. `jedlik serve` reads over it."""
 
-    pools: tuple[PoolConfig, ...]
-    gateways: int = 1
-    """Each gets a share of the requests."""
+    gateways: Positive = 1
+    """Gateways; each gets a share of the requests."""
     network: NetworkConfig = NetworkConfig()
     faults: tuple[FaultConfig, ...] = ()
     handoffs: bool | None = None
     """Workers may send each other KV; default: where a pool has a role of its own."""
     step_by_step: bool = False
-    """Never take decode steps together: slower, for checking that leaps change nothing."""
+    """Decode steps are never taken together: slower, for checking that leaps change nothing."""

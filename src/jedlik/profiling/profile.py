@@ -14,6 +14,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from jedlik.console.show import say
 from jedlik.core.config import Device, Dtype, ServeConfig, WorkerConfig
 from jedlik.core.errors import ConfigError
+from jedlik.core.units import size_bytes
 from jedlik.models.files import ModelFiles
 from jedlik.perf.linear import PhaseCosts, PhaseModel, Point, mean_error, phases
 from jedlik.perf.model import StepModel
@@ -27,7 +28,7 @@ from jedlik.profiling.grid import CPU, ENDPOINT, GPU, PASSES, Grid, Room, Task, 
 from jedlik.profiling.steps import Ask
 from jedlik.serve.model_check import examine_apart
 from jedlik.serve.sizing import threads
-from jedlik.serve.values import ascending, size_bytes
+from jedlik.serve.values import ascending
 
 QUIET = 0.9
 """Share of the processors below which something else must have been running."""

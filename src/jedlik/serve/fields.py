@@ -44,6 +44,8 @@ def fields(struct: type[msgspec.Struct] = ServeConfig, above: tuple[str, ...] = 
     own: list[Field] = []
     nested: list[Field] = []
     for info in msgspec.structs.fields(struct):
+        if info.name == "pools":  # a list of records is no flag: serve/pools reads it
+            continue
         path = (*above, info.name)
         if isinstance(info.type, type) and issubclass(info.type, msgspec.Struct):
             nested += fields(info.type, path)

@@ -12,10 +12,10 @@ import msgspec
 
 from jedlik.core.config import ServeConfig
 from jedlik.core.errors import ConfigError
+from jedlik.core.units import size_text
 from jedlik.models import info, safetensors
 from jedlik.serve.engines import kind_of
 from jedlik.serve.sizing import LEAST_BYTES, MOST_SHARE, available_bytes, host_share, sizes
-from jedlik.serve.values import size_text
 
 SERVER_BYTES = 200 << 20
 """The memory of supervisor and gateway."""

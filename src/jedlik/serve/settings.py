@@ -12,10 +12,9 @@ from pathlib import Path
 import msgspec
 import yaml
 
-from jedlik.core.config import FleetConfig, ServeConfig
+from jedlik.core.config import ServeConfig, SimulationConfig
 from jedlik.core.errors import ConfigError, did_you_mean
-from jedlik.serve import access, tiers, values
-from jedlik.serve import fleet as fleets
+from jedlik.serve import access, pools, tiers, values
 from jedlik.serve.engines import kind_of
 from jedlik.serve.fields import Field, fields
 
@@ -35,8 +34,8 @@ class Settings(msgspec.Struct, frozen=True):
     config: ServeConfig
     sources: dict[str, str]
     """The source of every field, by key."""
-    fleet: FleetConfig | None = None
-    """The file's `fleet:` section, for `jedlik simulate`."""
+    simulation: SimulationConfig = SimulationConfig()
+    """The file's `simulation:` section, for `jedlik simulate`."""
 
 
 def settle(
@@ -46,12 +45,16 @@ def settle(
     simulated: bool = False,
     unnamed: str | None = None,
 ) -> Settings:
-    """The configuration. `flags` maps keys (worker.block_size) to what was given. `simulated`: a fleet that names no
-    model serves its first pool's profile. `unnamed`: the model where nobody names one. Raises ConfigError.
+    """The configuration. `flags` maps keys (worker.block_size) to what was given. `simulated`: pools may differ, and
+    without a model they serve the first one's profile. `unnamed`: the model where nobody names one. Raises ConfigError.
     """
     known = {field.key: field for field in fields()}
     read = from_file(file) if file else {}
-    fleet = fleets.read(read.pop(fleets.SECTION), file) if file and fleets.SECTION in read else None
+    listed = read.pop(pools.POOLS) if pools.POOLS in read else ()
+    configured = pools.read_pools(listed, file) if file else ()
+    simulation = SimulationConfig()
+    if file and pools.SIMULATION in read:
+        simulation = pools.read_simulation(read.pop(pools.SIMULATION), file)
     found = leaves(read, file, known) if file else {}
     found |= from_environment(environ, known)
     found |= {
@@ -60,15 +63,17 @@ def settle(
     tree: dict[str, object] = {}
     for key, value in found.items():
         plant(tree, known[key].path, convert(known[key], value))
-    if "model" not in tree and simulated and fleet:
-        tree["model"] = fleet.pools[0].profile
-    if "model" not in tree and unnamed is not None:
-        tree["model"] = unnamed
-    if "model" not in tree:
+    named = [pool.model or (pool.profile if simulated else None) for pool in configured[:1]]
+    tree.setdefault("model", next(filter(None, named), unnamed))
+    if tree["model"] is None:
         raise ConfigError("no model: say which, as in `jedlik serve smollm2-135m` (`jedlik model list` shows more)")
     config = msgspec.convert(tree, ServeConfig)
-    check(config)
-    return Settings(config, {key: found[key].source if key in found else "default" for key in known}, fleet)
+    if configured and file:
+        config = pools.pooled(config, pools.with_worker_settings(configured, listed, config.worker))
+        pools.check(config, simulation, file)
+        config = config if simulated else pools.agreed(config, file)
+    check(msgspec.structs.replace(config, pools=()) if simulated else config)  # sim/setup knows what a worker takes
+    return Settings(config, {key: found[key].source if key in found else "default" for key in known}, simulation)
 
 
 class _Texts(yaml.SafeLoader):
@@ -116,7 +121,9 @@ def leaves(tree: Mapping[object, object], file: Path, known: Mapping[str, Field]
     found = dict(_leaves(tree, (), known))
     for key in found:
         if key not in known:
-            raise ConfigError(f"{file}: unknown key {key!r}{did_you_mean(key, [*known, fleets.SECTION])}")
+            raise ConfigError(
+                f"{file}: unknown key {key!r}{did_you_mean(key, [*known, pools.POOLS, pools.SIMULATION])}"
+            )
     return {key: Value(raw, f"file {file}") for key, raw in found.items()}
 
 

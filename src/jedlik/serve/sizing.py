@@ -9,8 +9,8 @@ import msgspec
 from jedlik.core.config import ServeConfig
 from jedlik.core.errors import ConfigError
 from jedlik.core.protocol import Layout
+from jedlik.core.units import size_text
 from jedlik.models.info import block_bytes
-from jedlik.serve.values import size_text
 
 SHARE, GPU_SHARE = 0.1, 0.8
 MOST_SHARE = 0.5

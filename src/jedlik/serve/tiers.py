@@ -15,8 +15,8 @@ import msgspec
 from jedlik.core.config import ServeConfig
 from jedlik.core.errors import ConfigError
 from jedlik.core.protocol import Card, Layout, TierSize
+from jedlik.core.units import path_and_bytes, size_text
 from jedlik.models.cache import home
-from jedlik.serve.values import size_bytes, size_text
 
 if TYPE_CHECKING:
     from jedlik.transfer.store import BlockStore
@@ -43,11 +43,9 @@ def disk(config: ServeConfig) -> DiskTier | None:
     """Return the disk tier; None: there is none. Raises ConfigError for what is not PATH:BYTES."""
     if config.kv_disk is None:
         return None
-    folder, colon, size = config.kv_disk.rpartition(":")
     try:
-        if not folder or not colon:
-            raise ValueError("there is no PATH before a colon")
-        return DiskTier(Path(folder).expanduser().absolute(), size_bytes(size))
+        folder, size = path_and_bytes(config.kv_disk)
+        return DiskTier(Path(folder).expanduser().absolute(), size)
     except ValueError as error:
         raise ConfigError(
             f"kv_disk is {config.kv_disk!r}: {error}; write PATH:BYTES, as in /var/cache/jedlik:20G"

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 import msgspec
 
 from jedlik.core.errors import ConfigError, did_you_mean
+from jedlik.core.units import size_bytes
 
 WHOLE = re.compile(r"-?(0|[1-9][0-9]{0,17})")
 NUMBER = re.compile(r"-?([0-9]{1,300}(\.[0-9]{0,300})?|\.[0-9]{1,300})([eE][+-]?[0-9]{1,3})?")
@@ -21,8 +22,6 @@ NOTHING = ("none", "null")
 PAIRS = "key=tenant,..."
 NAMES = "name,..."
 """The form of lists of texts where there is one line for them; none: an empty list."""
-
-UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 
 
 class WrongValue(ValueError):
@@ -204,19 +203,3 @@ def _shown(raw: object) -> str:
     if isinstance(raw, (list, tuple)):
         return "a list"
     return "a mapping" if isinstance(raw, Mapping) else "nothing" if raw is None else repr(raw)[:80]
-
-
-def size_bytes(text: str) -> int:
-    """Return the bytes of a size such as 2GiB, 512 MB, 1.5g or 4096. Raises ValueError."""
-    match = re.fullmatch(r"([0-9]{1,15}(?:\.[0-9]{1,9})?)(?: ?(?:([kmgt]i?)b?|b))?", text.lower())
-    if match is None:
-        raise ValueError(f"{text!r} is not a size such as 2GiB, 512MB or 4096")
-    return int(float(match[1]) * UNITS[match[2] or ""])
-
-
-def size_text(size: int) -> str:
-    """Return a size in words, such as 1.5 GiB, 512 MiB or 900 bytes."""
-    for unit, name in ((2**40, "TiB"), (2**30, "GiB"), (2**20, "MiB")):
-        if size >= unit:
-            return f"{size / unit:.3g} {name}"
-    return f"{size} bytes"

@@ -167,7 +167,9 @@ class Workers:
     def _bring_up(self, slot: Slot) -> None:
         card = card_of(self._setup, slot)
         leaps = STEPPING if self._setup.step_by_step else LEAPS
-        node = WorkerNode(card, self._setup.worker, self._names, leaps, slot.pool.model.costs, slot.role)
+        node = WorkerNode(
+            card, slot.pool.worker or self._setup.worker, self._names, leaps, slot.pool.model.costs, slot.role
+        )
         process = WorkerProcess(self._heap, self._world, card, node, slot.pool.model, self.carriers)
         slot.process, slot.state = process, "serving"
         self._by_id[card.worker] = slot

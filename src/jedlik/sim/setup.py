@@ -1,30 +1,30 @@
 """What one simulation runs: the settings of `serve`, a fleet whose profiles have been looked up, and a seed.
 
 Promises: a `Setup` that `build` made can be run: counts, times, shares and names in it make sense. What is wrong is
-named by its key in the file (`fleet.pools[0].count`). Profiles are handed in: `sim` does not know where they are kept.
+named by its key in the file (`pools[0].count`). Profiles are handed in: `sim` does not know where they are kept.
 """
 
 import difflib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from math import isfinite
 from typing import NamedTuple
 
 import msgspec
 
 from jedlik.core.config import (
+    SHORTHAND,
     FaultConfig,
-    FleetConfig,
     GatewayConfig,
     NetworkConfig,
     PlannerConfig,
     PoolConfig,
     Role,
     ServeConfig,
+    SimulationConfig,
     WorkerConfig,
 )
 from jedlik.core.errors import ConfigError
-from jedlik.core.moves import TIERS
 from jedlik.core.sums import float_sum
+from jedlik.core.units import path_and_bytes
 from jedlik.perf.model import StepModel
 from jedlik.perf.profile import Profile
 from jedlik.perf.profile import model as step_model
@@ -59,6 +59,8 @@ class Pool(msgspec.Struct, frozen=True):
     kv_object_tokens: int = 0
     places: int = 0
     """Room for so many, where a planner may start more."""
+    worker: WorkerConfig | None = None
+    """Settings of its workers, where they are not the file's."""
 
     @property
     def rooms(self) -> int:
@@ -126,28 +128,29 @@ class Problem(NamedTuple):
     """Something in a fleet that cannot be run."""
 
     key: str
-    """As in the file, below `fleet`: pools[0].count."""
+    """The key as in the file: pools[0].count."""
     text: str
     """What is wrong and what to do."""
 
 
 def build(
     config: ServeConfig,
-    fleet: FleetConfig,
+    simulation: SimulationConfig,
     profiles: Mapping[str, Profile],
     seed: int = 0,
     duration_s: float | None = None,
     policies: tuple[PolicyMaker, PolicyMaker | None] = (named.make, None),
 ) -> Setup:
-    """A setup. `profiles` has every pool's, by the name its pool gives; `policies` are what serves and what shadows.
+    """Return a setup. `profiles` has every pool's, by the name that its pool gives; `policies` are what serves and what
+    shadows.
 
     Raises ConfigError with a remedy.
     """
-    for problem in problems(fleet):
-        raise ConfigError(f"fleet.{problem.key}: {problem.text}")
-    pools = tuple(
-        _pool(pool_number, fleet, profiles, config.worker.block_size) for pool_number in range(len(fleet.pools))
-    )
+    configured = config.worker_pools
+    for problem in (*pool_problems(config), *simulation_problems(configured, simulation)):
+        raise ConfigError(f"{problem.key}: {problem.text}")
+    moves = hands_off(configured, simulation)
+    pools = tuple(_pool(number, configured, profiles, config, moves) for number in range(len(configured)))
     setup = Setup(
         model=config.served_model_name or config.model,
         pools=pools,
@@ -155,92 +158,69 @@ def build(
         gateway=config.gateway,
         policy=policies[0],
         shadow=policies[1],
-        gateways=fleet.gateways,
-        network=fleet.network,
+        gateways=simulation.gateways,
+        network=simulation.network,
         seed=seed,
         duration_s=duration_s,
         max_model_len=config.max_model_len,
-        step_by_step=fleet.step_by_step,
-        handoffs=hands_off(fleet),
+        step_by_step=simulation.step_by_step,
+        handoffs=moves,
         planner=config.planner,
     )
-    setup = msgspec.structs.replace(setup, pools=tuple(_roomy(pool, config.planner) for pool in pools))
     _within_budget(setup)
     names = [f"{pool.name}/{number}" for pool in pools for number in range(pool.count)]
-    faults = [_settled(fault, names) for fault in fleet.faults]
+    faults = [_settled(fault, names) for fault in simulation.faults]
     return msgspec.structs.replace(setup, faults=tuple(sorted(faults, key=lambda fault: fault.at_s)))
 
 
-def problems(fleet: FleetConfig) -> Iterator[Problem]:
-    """All that cannot be run, in the file's order."""
-    if not fleet.pools:
-        yield Problem("pools", "the fleet is empty: name at least one pool, as in {name: a, count: 8, profile: ...}")
+def pool_problems(config: ServeConfig) -> Iterator[Problem]:
+    """Everything that is wrong with pools in any world, in the file's order."""
     seen: set[str] = set()
-    for number, pool in enumerate(fleet.pools):
+    for number, pool in enumerate(config.pools):
         key = f"pools[{number}]"
-        yield from _counts(
-            key,
-            {
-                "count": pool.count,
-                "kv_tokens": pool.kv_tokens,
-                "workers_per_host": pool.workers_per_host,
-                "kv_token_bytes": pool.kv_token_bytes,
-            },
-        )
-        yield from _places(key, pool)
-        if pool.gpus is not None and pool.gpus < 0:
-            yield Problem(f"{key}.gpus", f"{pool.gpus}; 0 (a CPU) or more")
-        yield from _times(key, {"start_s": pool.start_s})
         if not pool.name or "/" in pool.name or "@" in pool.name:
             yield Problem(f"{key}.name", f"{pool.name!r} cannot name a pool: use letters and digits, no / or @")
         if pool.name in seen:
             yield Problem(f"{key}.name", f"{pool.name!r} is taken by an earlier pool: give each a name of its own")
         seen.add(pool.name)
-    yield from _counts("", {"gateways": fleet.gateways})
-    yield from _roles(fleet)
-    yield from _links(fleet.network)
-    names = [f"{pool.name}/{number}" for pool in fleet.pools for number in range(max(pool.count, 0))]
-    for number, fault in enumerate(fleet.faults):
-        yield from _faulty(f"faults[{number}]", fault, names)
-
-
-def hands_off(fleet: FleetConfig) -> bool:
-    """Whether workers send each other KV."""
-    return any(pool.role != "both" for pool in fleet.pools) if fleet.handoffs is None else fleet.handoffs
-
-
-def _places(key: str, pool: PoolConfig) -> Iterator[Problem]:
-    """Hosts and tiers of a pool."""
-    if pool.host is not None and (not pool.host or "/" in pool.host):
-        yield Problem(f"{key}.host", f"{pool.host!r} cannot name a host: use letters and digits, no /")
-    if pool.host is not None and pool.workers_per_host != 1:
-        yield Problem(
-            f"{key}.workers_per_host", "all workers of this pool are on the host it names: say one of the two"
-        )
-    for name, tokens in _tiers(pool):
-        if tokens < 0:
-            yield Problem(f"{key}.{name}", f"{tokens}; 0 (no such tier) or more")
-
-
-def _roles(fleet: FleetConfig) -> Iterator[Problem]:
-    """Somebody must decode, and prefill workers must be able to hand off."""
-    roles = [pool.role for pool in fleet.pools]
+        if pool.host is not None and (not pool.host or "/" in pool.host):
+            yield Problem(f"{key}.host", f"{pool.host!r} cannot name a host: use letters and digits, no /")
+        if pool.host is not None and pool.workers_per_host != 1:
+            yield Problem(
+                f"{key}.workers_per_host", "all workers are on the host that the pool names: say one of the two"
+            )
+        if not (pool.min or 0) <= pool.replicas <= (pool.replicas if pool.max is None else pool.max):
+            yield Problem(f"{key}.count", f"{pool.replicas} is not between the pool's min and max")
+        if pool.worker is not None and pool.worker.block_size != config.worker.block_size:
+            yield Problem(f"{key}.worker.block_size", "workers that share prefixes have one: set worker.block_size")
+    roles = [pool.role for pool in config.pools]
+    for name, role in SHORTHAND:
+        if config.pools and getattr(config, name) and roles.count(role) != 1:
+            yield Problem("pools", f"--{name} counts the only pool with the role {role}, and there are "
+                          f"{roles.count(role)}: set pools[0].count instead")  # fmt: skip
     if roles and "decode" not in roles and "both" not in roles:
         yield Problem("pools", "all workers only prefill: give a pool the role decode or both")
     if "decode" in roles and "prefill" not in roles and "both" not in roles:
         yield Problem("pools", "all workers only decode: give a pool the role prefill or both")
-    if fleet.handoffs is False and set(roles) - {"both"}:
-        yield Problem("handoffs", "false, but a pool has a role of its own: its workers must hand off")
 
 
-def _links(network: NetworkConfig) -> Iterator[Problem]:
-    for name in NetworkConfig.__struct_fields__:
-        value = getattr(network, name)
-        if name.endswith("bandwidth_bytes_s"):
-            if not value > 0 or not isfinite(value):
-                yield Problem(f"network.{name}", f"{value}: a link must carry something")
-        else:
-            yield from _times("network", {name: value})
+def simulation_problems(pools: Sequence[PoolConfig], simulation: SimulationConfig) -> Iterator[Problem]:
+    """Everything that is wrong with the simulated world around pools, in the file's order."""
+    if len({pool.model for pool in pools}) > 1:
+        yield Problem("pools", "they serve several models: simulate one model at a time")
+    for number, pool in enumerate(pools):
+        if pool.replicas < 1:
+            yield Problem(f"pools[{number}].count", f"{pool.replicas}; a simulated pool begins with 1 worker or more")
+    if simulation.handoffs is False and {pool.role for pool in pools} - {"both"}:
+        yield Problem("simulation.handoffs", "false, but a pool has a role of its own: its workers must hand off")
+    names = [f"{pool.name}/{number}" for pool in pools for number in range(pool.replicas)]
+    for number, fault in enumerate(simulation.faults):
+        yield from _fault_problems(f"simulation.faults[{number}]", fault, names)
+
+
+def hands_off(pools: Sequence[PoolConfig], simulation: SimulationConfig) -> bool:
+    """Return whether workers send each other KV."""
+    return any(pool.role != "both" for pool in pools) if simulation.handoffs is None else simulation.handoffs
 
 
 def worker_index(named: int | str, names: Sequence[str]) -> int | None:
@@ -252,50 +232,79 @@ def worker_index(named: int | str, names: Sequence[str]) -> int | None:
     return worker_index(int(named), names) if named.isdecimal() else None
 
 
-def _pool(number: int, fleet: FleetConfig, profiles: Mapping[str, Profile], block_size: int) -> Pool:
-    pool = fleet.pools[number]
+def _pool(
+    number: int, pools: Sequence[PoolConfig], profiles: Mapping[str, Profile], config: ServeConfig, moves: bool
+) -> Pool:
+    pool, key = pools[number], f"pools[{number}]"
+    if pool.profile is None:
+        raise ConfigError(f"{key}.profile: is missing: a simulation needs the time of steps")
     profile = profiles[pool.profile]
-    kv_tokens = pool.kv_tokens or profile.kv_tokens
-    if kv_tokens is None:
-        raise ConfigError(
-            f"fleet.pools[{number}].kv_tokens: profile {pool.profile} does not say how large the KV cache is: set it"
-        )
-    if kv_tokens < block_size:
-        raise ConfigError(
-            f"fleet.pools[{number}].kv_tokens: {kv_tokens} tokens hold no block of {block_size}: "
-            "raise it, or lower worker.block_size"
-        )
     token_bytes = pool.kv_token_bytes or profile.kv_bytes_per_token
-    moves = hands_off(fleet) or any(tokens for _, tokens in _tiers(pool))
-    if token_bytes is None and moves:
+    tiered = pool.kv_host_bytes or pool.kv_disk or pool.kv_object_bytes
+    if token_bytes is None and (moves or tiered or pool.kv_cache_bytes):
         raise ConfigError(
-            f"fleet.pools[{number}].kv_token_bytes: profile {pool.profile} does not say how large a token's KV is: "
+            f"{key}.kv_token_bytes: profile {pool.profile} does not say how large a token's KV is: "
             "set it (layers x 2 x KV heads x head dimension x bytes per number)"
         )
-    _hold_a_block(number, pool, block_size)
+    token_bytes = token_bytes or 2
+    kv_tokens = profile.kv_tokens if pool.kv_cache_bytes is None else pool.kv_cache_bytes // token_bytes
+    if kv_tokens is None:
+        raise ConfigError(
+            f"{key}.kv_cache_bytes: profile {pool.profile} does not say how large the KV cache is: set it"
+        )
+    gpus = profile.gpus if pool.gpus is None else pool.gpus
+    sizes = {
+        "kv_cache_bytes": kv_tokens,
+        "kv_host_bytes": (pool.kv_host_bytes or 0) // token_bytes,
+        "kv_disk": _disk_bytes(number, pools) // token_bytes,
+        "kv_object_bytes": pool.kv_object_bytes // token_bytes,
+    }
+    block_size = config.worker.block_size
+    for name, tokens in sizes.items():
+        if tokens < block_size and (tokens or name == "kv_cache_bytes" or getattr(pool, name)):
+            raise ConfigError(
+                f"{key}.{name}: {tokens} tokens hold no block of {block_size}: raise it, or lower worker.block_size"
+            )
     return Pool(
         name=pool.name,
-        count=pool.count,
+        count=pool.replicas,
         profile=pool.profile,
         model=step_model(profile),
-        gpus=profile.gpus if pool.gpus is None else pool.gpus,
+        gpus=gpus,
         kv_tokens=kv_tokens // block_size * block_size,
         start_s=pool.start_s,
         role=pool.role,
         host=pool.host,
         workers_per_host=pool.workers_per_host,
-        kv_token_bytes=token_bytes or 2,
-        kv_host_tokens=pool.kv_host_tokens,
-        kv_disk_tokens=pool.kv_disk_tokens,
-        kv_object_tokens=pool.kv_object_tokens,
+        kv_token_bytes=token_bytes,
+        kv_host_tokens=sizes["kv_host_bytes"],
+        kv_disk_tokens=sizes["kv_disk"],
+        kv_object_tokens=sizes["kv_object_bytes"],
+        places=_places(pool, gpus, config.planner),
+        worker=pool.worker,
     )
 
 
-def _roomy(pool: Pool, planner: PlannerConfig) -> Pool:
-    """With room for as many workers as the budget allows, where there is one."""
+def _disk_bytes(number: int, pools: Sequence[PoolConfig]) -> int:
+    """Bytes of one worker: its share of what the workers of its host have together."""
+    pool = pools[number]
+    if pool.kv_disk is None:
+        return 0
+    try:
+        _, size = path_and_bytes(pool.kv_disk)
+    except ValueError as error:
+        raise ConfigError(f"pools[{number}].kv_disk: {error}; write PATH:BYTES") from error
+    if pool.host is None:
+        return size // pool.workers_per_host
+    return size // sum(one.max or one.replicas for one in pools if (one.host, one.kv_disk) == (pool.host, pool.kv_disk))
+
+
+def _places(pool: PoolConfig, gpus: float, planner: PlannerConfig) -> int:
+    """Room for workers: as many as the budget and the pool allow, where a planner may start some."""
     if planner.budget is None or not _limited(planner):
-        return pool
-    return msgspec.structs.replace(pool, places=int(planner.budget // (pool.gpus or 1)))
+        return 0
+    room = int(planner.budget // (gpus or 1))
+    return room if pool.max is None else min(room, pool.max)
 
 
 def _within_budget(setup: Setup) -> None:
@@ -313,29 +322,13 @@ def _within_budget(setup: Setup) -> None:
     if begin > budget:
         raise ConfigError(
             f"planner.budget: {budget:g} GPUs, and the fleet begins with {begin:g}: raise it, "
-            "or lower the counts of fleet.pools (--workers)"
+            "or lower the counts of its pools (--workers)"
         )
 
 
 def _limited(planner: PlannerConfig) -> bool:
     """A planner may start workers, as far as its budget goes."""
     return planner.acts != "off" and planner.budget is not None
-
-
-def _tiers(pool: PoolConfig) -> Iterator[tuple[str, int]]:
-    """What is kept where, by key."""
-    for tier in TIERS[1:]:
-        name = f"kv_{tier}_tokens"
-        yield name, getattr(pool, name)
-
-
-def _hold_a_block(number: int, pool: PoolConfig, block_size: int) -> None:
-    for name, tokens in _tiers(pool):
-        if 0 < tokens < block_size:
-            raise ConfigError(
-                f"fleet.pools[{number}].{name}: {tokens} tokens hold no block of {block_size}: "
-                "raise it, leave it out, or lower worker.block_size"
-            )
 
 
 def _settled(fault: FaultConfig, names: Sequence[str]) -> FaultConfig:
@@ -345,14 +338,7 @@ def _settled(fault: FaultConfig, names: Sequence[str]) -> FaultConfig:
     return msgspec.structs.replace(fault, worker=worker, peer=peer)
 
 
-def _faulty(key: str, fault: FaultConfig, names: Sequence[str]) -> Iterator[Problem]:
-    yield from _times(key, {"at_s": fault.at_s, "for_s": fault.for_s, "delay_s": fault.delay_s})
-    if fault.for_s == 0:
-        yield Problem(f"{key}.for_s", "0: a fault that lasts no time; leave it out for one that lasts for good")
-    if not fault.factor > 0 or not isfinite(fault.factor):
-        yield Problem(f"{key}.factor", f"{fault.factor}: step times are multiplied by it, so it must be more than 0")
-    if not 0 <= fault.share <= 1:
-        yield Problem(f"{key}.share", f"{fault.share}: a share is between 0 and 1")
+def _fault_problems(key: str, fault: FaultConfig, names: Sequence[str]) -> Iterator[Problem]:
     for name, one in (("worker", fault.worker), ("peer", fault.peer)):
         if one is not None and worker_index(one, names) is None:
             yield Problem(f"{key}.{name}", _no_worker(one, names))
@@ -370,15 +356,3 @@ def _no_worker(named: int | str, names: Sequence[str]) -> str:
         return f"there is no worker {named}: the fleet has {len(names)}, numbered from 0"
     near = difflib.get_close_matches(named, names, n=1, cutoff=0.0)[0]
     return f"there is no worker {named!r} (pool/number, from 0); did you mean {near!r}?"
-
-
-def _counts(key: str, values: Mapping[str, float | None]) -> Iterator[Problem]:
-    for name, value in values.items():
-        if value is not None and value < 1:
-            yield Problem(f"{key}.{name}".lstrip("."), f"{value}; at least 1 is needed")
-
-
-def _times(key: str, values: Mapping[str, float | None]) -> Iterator[Problem]:
-    for name, value in values.items():
-        if value is not None and (value < 0 or not isfinite(value)):
-            yield Problem(f"{key}.{name}", f"{value}; a time is 0 or more seconds")

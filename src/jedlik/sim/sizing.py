@@ -8,7 +8,7 @@ from typing import Literal
 
 import msgspec
 
-from jedlik.core.config import FleetConfig, PoolConfig, ServeConfig, WorkerConfig
+from jedlik.core.config import PoolConfig, ServeConfig, SimulationConfig, WorkerConfig
 from jedlik.perf.profile import Profile
 
 Part = Literal["sample", "trace"]
@@ -26,13 +26,22 @@ class Engine(msgspec.Struct, frozen=True, kw_only=True):
     gpu_hour_usd: float
 
     @property
+    def profile_name(self) -> str:
+        """The profile's name as the pool gives it."""
+        return self.pool.profile or self.profile.name
+
+    @property
     def gpus(self) -> float:
-        """Per worker."""
+        """GPUs of one worker."""
         return (self.profile.gpus if self.pool.gpus is None else self.pool.gpus) or 1
 
     @property
     def kv_tokens(self) -> int:
-        return self.pool.kv_tokens or self.profile.kv_tokens or 0
+        """KV cache of one worker, in tokens; 0: not known."""
+        token_bytes = self.pool.kv_token_bytes or self.profile.kv_bytes_per_token
+        if self.pool.kv_cache_bytes is not None and token_bytes:
+            return self.pool.kv_cache_bytes // token_bytes
+        return self.profile.kv_tokens or 0
 
     @property
     def hour_usd(self) -> float:
@@ -134,7 +143,9 @@ def pools(fleet: Fleet) -> tuple[PoolConfig, ...]:
     """The fleet as a file says it."""
     shape = fleet.shape
     name = shape.engine.label.replace(".", "").replace(" ", "-")
-    given = msgspec.structs.replace(shape.engine.pool, name=name, count=fleet.workers, role="both", host=None)
+    own = shape.engine.pool.worker
+    worker = own and msgspec.structs.replace(own, max_step_tokens=shape.chunk_tokens)
+    given = msgspec.structs.replace(shape.engine.pool, name=name, count=fleet.workers, worker=worker)
     if not shape.apart:
         return (given,)
     prefill = msgspec.structs.replace(given, name=f"{name}-prefill", count=fleet.prefill, role="prefill")
@@ -142,7 +153,7 @@ def pools(fleet: Fleet) -> tuple[PoolConfig, ...]:
     return prefill, decode
 
 
-def settings(base: tuple[ServeConfig, FleetConfig], fleet: Fleet) -> tuple[ServeConfig, FleetConfig]:
+def settings(base: tuple[ServeConfig, SimulationConfig], fleet: Fleet) -> tuple[ServeConfig, SimulationConfig]:
     """What is simulated, and written for `jedlik simulate` and `jedlik serve`: `base` with this fleet in it.
 
     The planner is off: it is this very fleet that is judged. Faults of the base are left out: they name its workers.
@@ -151,6 +162,8 @@ def settings(base: tuple[ServeConfig, FleetConfig], fleet: Fleet) -> tuple[Serve
     config, around = base
     worker: WorkerConfig = msgspec.structs.replace(config.worker, max_step_tokens=fleet.shape.chunk_tokens)
     planner = msgspec.structs.replace(config.planner, mode="off")
-    chosen = msgspec.structs.replace(around, pools=pools(fleet), faults=(), handoffs=None)
-    model = config.model or fleet.shape.engine.pool.profile
-    return msgspec.structs.replace(config, model=model, worker=worker, planner=planner), chosen
+    chosen = msgspec.structs.replace(around, faults=(), handoffs=None)
+    model = config.model or fleet.shape.engine.profile_name
+    changes = {"workers": None, "prefill": 0, "decode": 0}
+    config = msgspec.structs.replace(config, model=model, worker=worker, planner=planner, pools=pools(fleet), **changes)
+    return config, chosen

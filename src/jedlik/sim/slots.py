@@ -65,7 +65,7 @@ def slots_of(setup: Setup) -> list[Slot]:
 
 def card_of(setup: Setup, slot: Slot) -> Card:
     """Of the incarnation that starts there now."""
-    size = setup.worker.block_size
+    worker, size = slot.pool.worker or setup.worker, setup.worker.block_size
     return Card(
         schema=SCHEMA_VERSION,
         worker=WorkerId(f"{slot.name}@{slot.starts}"),
@@ -77,8 +77,8 @@ def card_of(setup: Setup, slot: Slot) -> Card:
         ),  # as many bytes as there are
         total_blocks=slot.pool.kv_tokens // size + 1,
         max_model_len=setup.max_model_len or slot.pool.kv_tokens,
-        max_sequences=setup.worker.max_sequences,
-        max_step_tokens=setup.worker.max_step_tokens,
+        max_sequences=worker.max_sequences,
+        max_step_tokens=worker.max_step_tokens,
         vocab_size=VOCABULARY,
         eos_token_ids=(),
         hash_check=hash_check(KEY),

@@ -109,7 +109,7 @@ def row(point: Point, found: Found) -> Row:
     fleet, figures = point.fleet, point.figures
     return Row(
         fleet=fleet.name,
-        profile=fleet.shape.engine.pool.profile,
+        profile=fleet.shape.engine.profile_name,
         workers=fleet.workers,
         prefill=fleet.prefill,
         chunk_tokens=fleet.shape.chunk_tokens,

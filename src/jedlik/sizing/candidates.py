@@ -1,6 +1,6 @@
 """What `jedlik plan` chooses from: profiles named or found by model, each with what its GPU costs in an hour.
 
-Candidates are the fleet's pools in the file, or --profiles (names, wildcards), or all profiles of --model.
+Candidates are the pools of the file, or --profiles (names, wildcards), or all profiles of --model.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,11 +9,11 @@ from pathlib import Path
 
 import msgspec
 
-from jedlik.core.config import FleetConfig, PoolConfig
+from jedlik.core.config import PoolConfig, ServeConfig
 from jedlik.core.errors import ConfigError, did_you_mean
 from jedlik.perf.profile import Profile
 from jedlik.profiles import catalogue
-from jedlik.serve import fleet as fleets
+from jedlik.serve.pools import priced
 from jedlik.serve.values import number
 from jedlik.sim.sizing import Engine
 
@@ -30,24 +30,23 @@ PRICES_FROM = "SemiAnalysis (total cost of ownership)"
 
 
 def pools(
-    fleet: FleetConfig | None, file: Path | None, profiles: str | None, model: str | None
+    config: ServeConfig, file: Path | None, profiles: str | None, model: str | None
 ) -> list[tuple[PoolConfig, Profile]]:
     """What may be taken, each profile once. Raises ConfigError."""
     if profiles or model:
         names = _named(profiles) if profiles else _of_model(model or "")
         found = [(PoolConfig(name="any", count=1, profile=name), catalogue.lookup(name)) for name in names]
-        start_s = fleet.pools[0].start_s if fleet else found[0][0].start_s
+        start_s = (config.pools or [found[0][0]])[0].start_s
         return [(msgspec.structs.replace(pool, start_s=start_s), profile) for pool, profile in found]
-    if fleet is None or file is None:
+    if not config.pools or file is None:
         raise ConfigError(
             "nothing to choose from: name profiles with --profiles qwen3-32b-fp8/h100/*,qwen3-32b-fp8/h200/tp2 or a "
-            "model with --model qwen3-32b-fp8 (`jedlik profile --list` shows them), or a --config with a `fleet:`"
+            "model with --model qwen3-32b-fp8 (`jedlik profile --list` shows them), or a --config with `pools:`"
         )
-    priced = fleets.priced(fleet, file)
-    alone: dict[PoolConfig, PoolConfig] = {}
-    for pool in fleet.pools:
-        alone.setdefault(_kind(pool), pool)
-    return [(pool, priced[pool.profile]) for pool in alone.values()]
+    by_name = priced(config.worker_pools, file)
+    named = [msgspec.structs.replace(pool, profile=pool.profile or config.profile) for pool in config.pools]
+    kinds = dict.fromkeys(map(_kind, named))
+    return [(pool, by_name[pool.profile or ""]) for pool in kinds]
 
 
 def engines(found: Sequence[tuple[PoolConfig, Profile]], said: Mapping[str, float]) -> tuple[Engine, ...]:
@@ -58,8 +57,8 @@ def engines(found: Sequence[tuple[PoolConfig, Profile]], said: Mapping[str, floa
         engine = Engine(label=label, profile=profile, pool=pool, gpu_hour_usd=_price(profile.device, said))
         if not engine.kv_tokens:
             raise ConfigError(
-                f"profile {pool.profile} does not say how large its KV cache is: name it in a pool with kv_tokens "
-                "in the `fleet:` of --config"
+                f"profile {pool.profile} does not say how large its KV cache is: name it in a pool with "
+                "kv_cache_bytes in the `pools:` of --config"
             )
         made.append(engine)
     return tuple(made)
@@ -104,7 +103,7 @@ def _price(device: str, said: Mapping[str, float]) -> float:
 
 def _kind(pool: PoolConfig) -> PoolConfig:
     """Pools that differ only in this are one candidate."""
-    return msgspec.structs.replace(pool, name="", count=1, role="both", host=None)
+    return msgspec.structs.replace(pool, name="any", count=1, min=None, max=None, role="both", host=None)
 
 
 def _named(text: str) -> list[str]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import yaml
 
-from jedlik.core.config import FleetConfig, ServeConfig
+from jedlik.core.config import ServeConfig, SimulationConfig
 from jedlik.serve.fields import Field, fields
 from jedlik.serve.settings import Settings, plant, value_of
 from jedlik.sim.report.words import number, share
@@ -28,7 +28,7 @@ ALWAYS = {
     "planner.attainment",
 }
 NEVER = {"api_keys", "workers", "prefill", "decode", "profile", "model"}
-"""Secrets; and what the fleet that was found says."""
+"""Secrets; and what the pools that were found say."""
 WIDE = 10_000
 """Lines are not folded."""
 
@@ -38,8 +38,8 @@ def said_model(found: Settings) -> bool:
     return bool(found.config.model) and found.sources["model"] != "default"
 
 
-def text(found: Settings, config: ServeConfig, fleet: FleetConfig, result: "Found", trace: str) -> str:
-    """The file, of a fleet that holds. `config` and `fleet` are what was simulated."""
+def text(found: Settings, config: ServeConfig, simulation: SimulationConfig, result: "Found", trace: str) -> str:
+    """The file, of a fleet that holds. `config` and `simulation` are what was simulated."""
     best = result.best
     assert best is not None
     assert best.holds
@@ -49,7 +49,7 @@ def text(found: Settings, config: ServeConfig, fleet: FleetConfig, result: "Foun
     planner |= minimums(best.fleet)
     if config.planner.gpu_hour_cost is None:
         planner["gpu_hour_cost"] = best.fleet.shape.engine.gpu_hour_usd
-    parts = [_head(result, best, trace), _serving(found, best.fleet)]
+    parts = [_head(result, best, trace), _model(found)]
     rest = {name: value for name, value in tree.items() if name not in ("worker", "gateway", "planner")}
     parts += [_yaml(rest)] if rest else []
     parts += ["worker:\n" + _indented(tree["worker"]), "gateway:\n" + _indented(tree["gateway"])]
@@ -59,7 +59,9 @@ def text(found: Settings, config: ServeConfig, fleet: FleetConfig, result: "Foun
         "  # The minimums are what was found for this trace; lower them, and quiet hours cost less.\n"
         + _indented(planner)
     )
-    parts.append("# What `jedlik simulate` runs; `jedlik serve` ignores it.\n" + _yaml({"fleet": _fleet(fleet)}))
+    parts.append(_yaml({"pools": [_changed(pool) for pool in config.pools]}))
+    if around := _changed(simulation):
+        parts.append("# For `jedlik simulate`; `jedlik serve` reads over it.\n" + _yaml({"simulation": around}))
     return "\n".join(parts)
 
 
@@ -83,23 +85,11 @@ def _head(result: "Found", best: Point, trace: str) -> str:
     return "".join(f"# {line}\n" for line in lines)
 
 
-def _serving(found: Settings, fleet: Fleet) -> str:
-    """Model, counts and profile: what `jedlik serve` starts."""
-    lines = []
+def _model(found: Settings) -> str:
+    """The model that `jedlik serve` loads."""
     if said_model(found):
-        lines.append(_yaml({"model": found.config.model}).rstrip())
-    else:
-        lines.append(
-            "# model: DIRECTORY   # what `jedlik serve` loads; or say it there: jedlik serve DIRECTORY --config ..."
-        )
-    if fleet.prefill:
-        lines += [f"prefill: {fleet.prefill}", f"decode: {fleet.workers - fleet.prefill}"]
-    else:
-        lines.append(f"workers: {fleet.workers}")
-    lines.append(
-        _yaml({"profile": fleet.shape.engine.pool.profile}).rstrip() + "   # step times, until they are learnt"
-    )
-    return "\n".join(lines) + "\n"
+        return _yaml({"model": found.config.model})
+    return "# model: DIRECTORY   # what `jedlik serve` loads; or say it there: jedlik serve DIRECTORY --config ...\n"
 
 
 def _settings(found: Settings, config: ServeConfig) -> dict[str, object]:
@@ -122,19 +112,12 @@ def _plain(field: Field, config: ServeConfig) -> object:
     return value
 
 
-def _fleet(fleet: FleetConfig) -> dict[str, object]:
-    """Without what is default."""
-    tree = _changed(fleet)
-    tree["pools"] = [_changed(pool) for pool in fleet.pools]
-    return tree
-
-
 def _changed(value: msgspec.Struct) -> dict[str, object]:
     found: dict[str, object] = {}
     for info in msgspec.structs.fields(type(value)):
         now = getattr(value, info.name)
         default = info.default_factory() if info.default_factory is not msgspec.NODEFAULT else info.default
-        if now == default or info.name == "pools":
+        if now == default:
             continue
         found[info.name] = _changed(now) if isinstance(now, msgspec.Struct) else now
     return found

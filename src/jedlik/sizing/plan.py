@@ -129,8 +129,8 @@ def _told(result: Found, found: Settings, wanted: Wanted, prepared: Prepared) ->
     """Print the result, and write it to files. The config is written only for a fleet that holds."""
     Console(stderr=wanted.json == STDOUT).print(as_text.rendered(result))
     if result.best is not None and result.status == "found":
-        config, fleet = settings(prepared.task.base, result.best.fleet)
-        write(wanted.out, config_file.text(found, config, fleet, result, wanted.trace).encode())
+        config, simulation = settings(prepared.task.base, result.best.fleet)
+        write(wanted.out, config_file.text(found, config, simulation, result, wanted.trace).encode())
         again = f"jedlik simulate --config {quote(wanted.out)} --trace {quote(wanted.trace)}"
         say(f"written to {wanted.out}; {again} {flags(wanted.options, wanted.seed)}".rstrip())
     else:

@@ -14,7 +14,7 @@ from types import TracebackType
 
 import msgspec
 
-from jedlik.core.config import FleetConfig, ServeConfig
+from jedlik.core.config import ServeConfig, SimulationConfig
 from jedlik.core.errors import Bug
 from jedlik.core.sums import float_sum
 from jedlik.perf.profile import Profile
@@ -40,7 +40,7 @@ class Task(msgspec.Struct, frozen=True):
     source: str
     options: WorkloadOptions
     seed: int
-    base: tuple[ServeConfig, FleetConfig]
+    base: tuple[ServeConfig, SimulationConfig]
     profiles: dict[str, Profile]
     stretches: dict[Part, tuple[Stretch, ...]]
     """Of a part that is not all of the trace."""
@@ -160,10 +160,10 @@ def simulated(task: Task, trial: Trial) -> tuple[Figures, float]:
 
 def prepared(task: Task, trial: Trial) -> Setup:
     """Just as `jedlik simulate` makes it of the file that is written."""
-    config, fleet = settings(task.base, trial.fleet)
+    config, simulation = settings(task.base, trial.fleet)
     gateway = config.gateway
     makers = (maker(gateway.policy), maker(gateway.shadow_policy) if gateway.shadow_policy else None)
-    return build(config, fleet, task.profiles, task.seed, None, makers)
+    return build(config, simulation, task.profiles, task.seed, None, makers)
 
 
 @lru_cache(maxsize=2)

@@ -16,12 +16,12 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from jedlik.console.show import say
-from jedlik.core.config import FleetConfig, PlannerConfig
+from jedlik.core.config import PlannerConfig, PoolConfig
 from jedlik.core.errors import ConfigError
 from jedlik.planning.policy import Planner
-from jedlik.serve import fleet as fleets
 from jedlik.serve import policies
 from jedlik.serve.fields import fields
+from jedlik.serve.pools import priced
 from jedlik.serve.settings import Settings, value_of
 from jedlik.sim.report.columns import Slo
 from jedlik.sim.report.numbers import Summary, summarise, to_json
@@ -102,23 +102,24 @@ def useful(policy: str, choices: int, failures: int, cause: str) -> None:
 
 def prepare(settings: Settings, file: Path | None, wanted: Wanted) -> Setup:
     """What will run. Raises ConfigError."""
-    fleet = settings.fleet
-    if fleet is None or file is None:
-        where = f"{file} has no `fleet:` section" if file else "no configuration file is given (--config)"
+    if not settings.config.pools or file is None:
+        where = f"{file} has no `pools:`" if file else "no configuration file is given (--config)"
         raise ConfigError(f"{where}: say which workers to simulate, as {EXAMPLE} does")
     if wanted.until_s is not None and not wanted.until_s > 0:
         raise ConfigError(f"--until {wanted.until_s:g}: a run must last more than 0 s")
-    fleet = changed(fleet, wanted)
     gateway = settings.config.gateway
     makers = (maker(gateway.policy), maker(gateway.shadow_policy) if gateway.shadow_policy else None)
-    profiles = fleets.priced(fleet, file)
-    config = msgspec.structs.replace(settings.config, planner=planned(settings, wanted))
-    return build(config, fleet, profiles, wanted.seed, wanted.until_s, makers)
+    pools = changed(settings.config.pools, wanted)
+    config = msgspec.structs.replace(settings.config, pools=pools, planner=planned(settings, wanted))
+    if wanted.workers is not None:
+        config = msgspec.structs.replace(config, workers=None)
+    simulation = settings.simulation
+    simulation = msgspec.structs.replace(simulation, step_by_step=simulation.step_by_step or wanted.step_by_step)
+    return build(config, simulation, priced(config.worker_pools, file), wanted.seed, wanted.until_s, makers)
 
 
-def changed(fleet: FleetConfig, wanted: Wanted) -> FleetConfig:
-    """As the command line wants it. Raises ConfigError."""
-    pools = fleet.pools
+def changed(pools: tuple[PoolConfig, ...], wanted: Wanted) -> tuple[PoolConfig, ...]:
+    """Return the pools as the command line wants them. Raises ConfigError."""
     if wanted.startup_s is not None:
         if not 0 <= wanted.startup_s < inf:
             raise ConfigError(f"--startup-s {wanted.startup_s:g}: a time is 0 or more seconds")
@@ -127,7 +128,7 @@ def changed(fleet: FleetConfig, wanted: Wanted) -> FleetConfig:
         if wanted.workers < 1:
             raise ConfigError(f"--workers {wanted.workers}: at least 1 is needed")
         pools = (msgspec.structs.replace(pools[0], count=wanted.workers), *pools[1:])
-    return msgspec.structs.replace(fleet, pools=pools, step_by_step=fleet.step_by_step or wanted.step_by_step)
+    return pools
 
 
 def planned(settings: Settings, wanted: Wanted) -> PlannerConfig:

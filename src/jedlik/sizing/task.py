@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from jedlik.core.config import FleetConfig, ServeConfig
+from jedlik.core.config import ServeConfig, SimulationConfig
 from jedlik.core.errors import ConfigError
 from jedlik.serve.settings import Settings
 from jedlik.serve.values import ascending
@@ -76,7 +76,7 @@ class Prepared(msgspec.Struct, frozen=True):
 
 def prepare(found: Settings, file: Path | None, wanted: Wanted) -> Prepared:
     """Raises ConfigError."""
-    found_pools = candidates.pools(found.fleet, file, wanted.profiles, wanted.model)
+    found_pools = candidates.pools(found.config, file, wanted.profiles, wanted.model)
     engines = candidates.engines(found_pools, candidates.prices(wanted.costs))
     maker(found.config.gateway.policy)
     budget = found.config.planner.budget
@@ -97,7 +97,7 @@ def prepare(found: Settings, file: Path | None, wanted: Wanted) -> Prepared:
     stretches = parts(work, wanted.time_budget_s)
     judge = Judge(work, attainable, stretches, base[0].planner.attainment)
     plan = planned(sizer, shapes, judge, base[0], stretches, wanted.time_budget_s)
-    profiles = {engine.pool.profile: engine.profile for engine in engines}
+    profiles = {engine.profile_name: engine.profile for engine in engines}
     sizes = sizes_of(work, stretches)
     task = Task(wanted.trace, wanted.options, wanted.seed, base, profiles, stretches, sizes, work.closed)
     for shape in shapes:  # what can't be built is found now, not in another process
@@ -105,7 +105,7 @@ def prepare(found: Settings, file: Path | None, wanted: Wanted) -> Prepared:
     return Prepared(task, plan, judge, work, sizer, shapes, slo)
 
 
-def based(found: Settings, work: Load) -> tuple[ServeConfig, FleetConfig]:
+def based(found: Settings, work: Load) -> tuple[ServeConfig, SimulationConfig]:
     """What all candidates share."""
     config = found.config
     block_size = LONG_BLOCK_SIZE if float(work.prompt_tokens.mean()) >= LONG_PROMPT else BLOCK_SIZE
@@ -114,7 +114,7 @@ def based(found: Settings, work: Load) -> tuple[ServeConfig, FleetConfig]:
     config = msgspec.structs.replace(config, worker=msgspec.structs.replace(config.worker, **unsaid))
     if not config_file.said_model(found):
         config = msgspec.structs.replace(config, model="")
-    return config, found.fleet or FleetConfig(pools=())
+    return config, found.simulation
 
 
 def chunks(wanted: Wanted, found: Settings) -> tuple[int, ...]:
