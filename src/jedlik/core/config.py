@@ -237,7 +237,7 @@ class PoolConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     @property
     def replicas(self) -> int:
-        """Workers at start."""
+        """The number of its workers at start."""
         return self.count if self.count is not None else self.min if self.min is not None else 1
 
 

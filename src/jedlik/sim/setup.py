@@ -240,8 +240,8 @@ def _pool(
         raise ConfigError(f"{key}.profile: is missing: a simulation needs the time of steps")
     profile = profiles[pool.profile]
     token_bytes = pool.kv_token_bytes or profile.kv_bytes_per_token
-    tiered = pool.kv_host_bytes or pool.kv_disk or pool.kv_object_bytes
-    if token_bytes is None and (moves or tiered or pool.kv_cache_bytes):
+    sized = pool.kv_cache_bytes or pool.kv_host_bytes or pool.kv_disk or pool.kv_object_bytes
+    if token_bytes is None and (moves or sized):
         raise ConfigError(
             f"{key}.kv_token_bytes: profile {pool.profile} does not say how large a token's KV is: "
             "set it (layers x 2 x KV heads x head dimension x bytes per number)"
@@ -261,10 +261,9 @@ def _pool(
     }
     block_size = config.worker.block_size
     for name, tokens in sizes.items():
-        if tokens < block_size and (tokens or name == "kv_cache_bytes" or getattr(pool, name)):
-            raise ConfigError(
-                f"{key}.{name}: {tokens} tokens hold no block of {block_size}: raise it, or lower worker.block_size"
-            )
+        if tokens < block_size and (name == "kv_cache_bytes" or getattr(pool, name)):
+            text = f"{tokens} tokens hold no block of {block_size}: raise it, or lower worker.block_size"
+            raise ConfigError(f"{key}.{name}: {text}")
     return Pool(
         name=pool.name,
         count=pool.replicas,
