@@ -214,7 +214,7 @@ def test_a_silent_worker_is_suspect_then_fenced_and_never_trusted_again() -> Non
 @given(st.floats(0.0, 1e6), st.sampled_from(["ok", "suspect"]))
 def test_a_check_that_is_due_finds_something(heard_at: float, health: Health) -> None:
     """However sums are rounded: else it would be due at once, for ever in a world whose clock stands."""
-    peer = Peer(WorkerView(card(A)), heard_at)
+    peer = Peer(view=WorkerView(card(A)), heard_at=heard_at)
     peer.health = health
     opinion = judge(peer, SILENT, WorkerConfig(), next_check_s(peer, SILENT)).opinion
     assert HEALTH[health, opinion] != health

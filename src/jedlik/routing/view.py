@@ -8,6 +8,7 @@ are in order of backlog, those that only prefill apart from the others, so that 
 
 from bisect import bisect_left, insort
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
 from weakref import WeakValueDictionary
 
@@ -51,15 +52,13 @@ def pairs_of(load: Load) -> int:
     return chunk_pairs(0, load.waiting_tokens) // max(1, load.waiting - load.arriving)
 
 
+@dataclass(slots=True)
 class RemotePrefill:
     """The booking of a prefill for another worker, until a report includes it."""
 
-    __slots__ = ("began_at", "booking", "reports")
-
-    def __init__(self, booking: Booking, now: float) -> None:
-        self.booking = booking
-        self.began_at = now
-        self.reports = 0
+    booking: Booking
+    began_at: float
+    reports: int = 0
 
 
 class WorkerView:

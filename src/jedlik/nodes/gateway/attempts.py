@@ -94,7 +94,7 @@ class Attempts:
         if fault is not None:
             self._refuse(request, fault, out)
             return
-        streams = [Stream(request, choice, out.now) for choice in range(request.choices)]
+        streams = [Stream(request=request, choice=choice, arrived_at=out.now) for choice in range(request.choices)]
         for stream in streams:
             self._streams.add(stream)
         self._begin(streams, out)
@@ -111,7 +111,7 @@ class Attempts:
     def _refuse(self, request: Request, fault: Fault, out: Outbox) -> None:
         for choice in range(request.choices):
             out.ended.append(StreamEnded(StreamId(request.first_stream + choice), "abort", None, fault))
-            fact = Stream(request, choice, out.now).answered(fault.kind, 0, out.now)
+            fact = Stream(request=request, choice=choice, arrived_at=out.now).answered(fault.kind, 0, out.now)
             self._tally.ended(fact, None, self._fleet)
             out.note(fact)
 

@@ -4,6 +4,7 @@ A stream points to its peer and the peer has it among its attempts, or neither d
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Literal
 
 import msgspec
@@ -26,37 +27,28 @@ RESYNC_S = 1.0
 """A snapshot is asked for at most this often, less and less often where none comes."""
 
 
+@dataclass(slots=True, eq=False, kw_only=True)
 class Peer:
     """One connected worker: its view, the attempts at work there, and whether it is trusted."""
 
-    __slots__ = (
-        "acks",
-        "attempts",
-        "health",
-        "heard_at",
-        "id",
-        "next_role",
-        "resync_at",
-        "resync_wait_s",
-        "view",
-        "vocab_size",
-    )
+    view: WorkerView
+    heard_at: float
+    id: WorkerId = field(init=False)
+    vocab_size: int = field(init=False)
+    health: Health = "ok"
+    attempts: "dict[Handle, Stream]" = field(default_factory=dict)
+    """Streams at work here; a handle that is not among them is stale."""
+    acks: dict[Handle, int] = field(default_factory=dict)
+    """Positions to acknowledge with the next message."""
+    resync_wait_s: float = RESYNC_S
+    resync_at: float = field(init=False)
+    """When a snapshot may be asked for (again)."""
+    next_role: Role | None = None
+    """The role that the worker was asked to take and has not reported yet."""
 
-    def __init__(self, view: WorkerView, now: float) -> None:
-        self.id: WorkerId = view.card.worker
-        self.view = view
-        self.vocab_size = view.card.vocab_size
-        self.health: Health = "ok"
-        self.heard_at = now
-        self.attempts: dict[Handle, Stream] = {}
-        """Streams at work here; a handle that is not among them is stale."""
-        self.acks: dict[Handle, int] = {}
-        """Positions to acknowledge with the next message."""
-        self.resync_wait_s = RESYNC_S
-        self.resync_at = now + RESYNC_S
-        """When a snapshot may be asked for (again)."""
-        self.next_role: Role | None = None
-        """The role that the worker was asked to take and has not reported yet."""
+    def __post_init__(self) -> None:
+        self.id, self.vocab_size = self.view.card.worker, self.view.card.vocab_size
+        self.resync_at = self.heard_at + RESYNC_S
 
     def role(self) -> Role:
         """Return the role that the worker has or is about to have."""
@@ -71,80 +63,53 @@ class Peer:
         return [ToWorkerEffect(self.id, ack)]
 
 
+@dataclass(slots=True, eq=False, kw_only=True)
 class Stream:
     """One choice of one request. `peer` is None while no attempt is at work on it."""
 
-    __slots__ = (
-        "acked",
-        "arrived_at",
-        "at_idle",
-        "attempt",
-        "avoid",
-        "cached_tokens",
-        "card",
-        "choice",
-        "first_token_at",
-        "handle",
-        "id",
-        "mark",
-        "modelled_s",
-        "number",
-        "output",
-        "park_until",
-        "peer",
-        "prefiller",
-        "queued_s",
-        "reason",
-        "request",
-        "rest_s",
-        "routed",
-        "seen",
-        "started",
-        "tried",
-    )
+    request: Request
+    choice: int
+    arrived_at: float
+    id: StreamId = field(init=False)
+    attempt: int = 0
+    handle: Handle = NO_HANDLE
+    card: Card | None = None
+    """The card of the last attempt's worker."""
+    number: int = 0
+    """The number of the submit at its worker."""
+    peer: Peer | None = None
+    output: list[int] = field(default_factory=list)
+    """Every token delivered."""
+    acked: int = 0
+    """The output position that its worker knows (or will know) to be consumed."""
+    started: bool = False
+    seen: bool = False
+    """Whether its prompt was counted for `Reuse`."""
+    first_token_at: float | None = None
+    queued_s: float | None = None
+    cached_tokens: int = 0
+    avoid: frozenset[WorkerId] = frozenset()
+    """Workers at which an attempt failed."""
+    reason: str = ""
+    """Why the last attempt was given up."""
+    park_until: float = 0.0
+    routed: Routed | None = None
+    """The choice of its present attempt's worker."""
+    modelled_s: float | None = None
+    """The part of its time to first token that one worker's step model predicts, before any correction."""
+    rest_s: float = 0.0
+    """The prediction for all other parts of it."""
+    tried: WorkerView | None = None
+    """The worker of that step model; None: of no worker alone."""
+    prefiller: WorkerView | None = None
+    """The worker that prefills for its present attempt."""
+    at_idle: bool = False
+    """Whether its worker had nothing else to do when its present attempt began there, without a partner."""
+    mark: tuple[Mark, int] | None = None
+    """The work seen at its worker, and the length of its output, when the attempt's first token had come."""
 
-    def __init__(self, request: Request, choice: int, now: float) -> None:
-        self.request = request
-        self.choice = choice
-        self.id = StreamId(request.first_stream + choice)
-        self.arrived_at = now
-        self.attempt = 0
-        self.handle = NO_HANDLE
-        self.card: Card | None = None
-        """The card of the last attempt's worker."""
-        self.number = 0
-        """The number of the submit at its worker."""
-        self.peer: Peer | None = None
-        self.output: list[int] = []
-        """Every token delivered."""
-        self.acked = 0
-        """The output position that its worker knows (or will know) to be consumed."""
-        self.started = False
-        self.seen = False
-        """Whether its prompt was counted for `Reuse`."""
-        self.first_token_at: float | None = None
-        self.queued_s: float | None = None
-        self.cached_tokens = 0
-        self.avoid: frozenset[WorkerId] = frozenset()
-        """Workers at which an attempt failed."""
-        self.reason = ""
-        """Why the last attempt was given up."""
-        self.park_until = 0.0
-        self.routed: Routed | None = None
-        """The choice of its present attempt's worker."""
-        self.modelled_s: float | None = None
-        """The part of its time to first token that one worker's step model predicts, before any correction."""
-        self.rest_s = 0.0
-        """The prediction for all other parts of it."""
-        self.tried: WorkerView | None = None
-        """The worker of that step model; None: of no worker alone."""
-        self.prefiller: WorkerView | None = None
-        """The worker that prefills for its present attempt."""
-
-        self.at_idle = False
-        """Whether its worker had nothing else to do when its present attempt began there, without a partner."""
-        self.mark: tuple[Mark, int] | None = None
-        """The work seen at its worker, and the length of its output, when the attempt's first token had come."""
+    def __post_init__(self) -> None:
+        self.id = StreamId(self.request.first_stream + self.choice)
 
     def history(self) -> bytes:
         """Return prompt and delivered output, packed."""

@@ -125,7 +125,7 @@ class Workers:
             out.effects.append(Kick(card.worker, reason))
             return
         self.lost(card.worker, "it connected again", out)
-        peer = Peer(self._fleet.add(card), out.now)
+        peer = Peer(view=self._fleet.add(card), heard_at=out.now)
         self._peers[card.worker], self._cards = peer, None
         self._router.joined(card)
         self.due = min(self.due, next_check_s(peer, self._config))
