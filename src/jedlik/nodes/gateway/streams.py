@@ -79,7 +79,7 @@ class Stream:
     """The number of the submit at its worker."""
     peer: Peer | None = None
     output: list[int] = field(default_factory=list)
-    """Every token delivered."""
+    """Every token that was delivered."""
     acked: int = 0
     """The output position that its worker knows (or will know) to be consumed."""
     started: bool = False
