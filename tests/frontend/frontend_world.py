@@ -296,7 +296,7 @@ class FixedRoles:
 
     def __init__(self) -> None:
         self.known = [("w0@1", "w0"), ("w0@2", "w0"), ("w1@1", "w1"), ("w2@1", "w2")]
-        self.told: list[tuple[str, str]] = []
+        self.asked: list[tuple[str, str]] = []
 
     def roles(self) -> list[dict[str, object]]:
         return [{"worker": worker, "name": name, "role": "both", "epoch": 0} for worker, name in self.known]
@@ -304,7 +304,7 @@ class FixedRoles:
     def flip(self, worker: WorkerId, role: Role) -> str | None:
         if worker == "w2@1":
             return "nobody would be left to decode for model 'm'"
-        self.told.append((worker, role))
+        self.asked.append((worker, role))
         return None
 
 
@@ -312,7 +312,7 @@ class FixedPlans:
     """A supervisor that sets what it is told, but not ten workers; `away`: it can't be reached."""
 
     def __init__(self) -> None:
-        self.told: list[Scale | Hold] = []
+        self.asked: list[Scale | Hold] = []
         self.away = False
 
     async def plan(self) -> bytes:
@@ -325,7 +325,7 @@ class FixedPlans:
             raise PeerError("the supervisor can't be reached")
         if isinstance(wanted, Scale) and wanted.counts == {"both": 10}:
             return "there is room for 4"
-        self.told.append(wanted)
+        self.asked.append(wanted)
         return b'{"auto":false}'
 
 

@@ -65,12 +65,12 @@ def test_a_window_never_holds_more_than_a_character_may_need() -> None:
     """A run of broken bytes has no end: held back for ever it would be decoded anew for each token."""
     broken = PIECES.get_vocab()["<0xFF>"]
     stream = WindowStream(PIECES, frozenset(), PIECES.get_vocab_size(), skip_special=False)
-    said = ""
+    text = ""
     for token in [broken] * 200:
-        said += stream.feed(token)
+        text += stream.feed(token)
         assert len(stream._ids) <= 2 * MOST_OPEN
-    said += stream.finish()
-    assert said == PIECES.decode([broken] * 200, skip_special_tokens=False)
+    text += stream.finish()
+    assert text == PIECES.decode([broken] * 200, skip_special_tokens=False)
 
 
 @pytest.mark.parametrize("token", ["<s>", "<0x80>"])

@@ -69,16 +69,16 @@ def test_stop_strings_count_behind_the_floor(model_dir: Path, stop: str, include
     floor=st.integers(0, 20),
 )
 def test_a_floor_in_characters(text: str, stops: list[str], floor: int) -> None:
-    finder, said = StopFinder(Stops(stops)), ""
+    finder, text_so_far = StopFinder(Stops(stops)), ""
     for at, char in enumerate(text):
         given_out, found = finder.feed(char, counts=at >= floor)
-        said += given_out
+        text_so_far += given_out
         if found is not None:
             ends = [end for end in range(floor + 1, at + 2) if any(text[:end].endswith(stop) for stop in stops)]
             assert ends == [at + 1]
-            assert said + found == text[: at + 1]
+            assert text_so_far + found == text[: at + 1]
             return
-    assert said + finder.finish() == text
+    assert text_so_far + finder.finish() == text
     assert not any(text[:end].endswith(stop) for end in range(floor + 1, len(text) + 1) for stop in stops)
 
 
@@ -103,8 +103,8 @@ def echoed(model_dir: Path, tokenizer: Any, text: str, at: int, stream: bool, **
     reply = post(application(model_dir, port), COMPLETIONS, body)
     assert reply.status == 200
     choices = [event["choices"][0] for event in reply.events()[:-1]] if stream else [reply.json()["choices"][0]]
-    told = [choice["logprobs"] for choice in choices if choice["logprobs"]]
-    return "".join(choice["text"] for choice in choices), told
+    logprobs_shown = [choice["logprobs"] for choice in choices if choice["logprobs"]]
+    return "".join(choice["text"] for choice in choices), logprobs_shown
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -113,10 +113,10 @@ def test_a_character_across_the_end_of_the_prompt_is_whole(model_dir: Path, text
     count = len(TOKENIZER.encode(text).ids)
     for at in range(1, count + 1):
         assert echoed(model_dir, TOKENIZER, text, at, stream)[0] == text
-        found, told = echoed(model_dir, TOKENIZER, text, at, stream, logprobs=1)
+        found, logprobs_shown = echoed(model_dir, TOKENIZER, text, at, stream, logprobs=1)
         assert found == text
-        offsets = [offset for each in told for offset in each["text_offset"]]
-        names = [name for each in told for name in each["tokens"]]
+        offsets = [offset for each in logprobs_shown for offset in each["text_offset"]]
+        names = [name for each in logprobs_shown for name in each["tokens"]]
         assert len(offsets) == len(names) == count
         assert offsets == sorted(offsets)
         for offset, name in zip(offsets, names, strict=True):

@@ -74,10 +74,10 @@ def test_only_so_many_wait(model_dir: Path) -> None:
 def test_a_client_that_leaves_makes_room(model_dir: Path) -> None:
     async def scene() -> tuple[Reply, Reply]:
         server, leave = Starting(model_dir, GatewayConfig(no_worker_wait_s=600.0, max_in_flight=1)), asyncio.Event()
-        left = server.ask(leave)
+        leaving = server.ask(leave)
         await settled()
         leave.set()
-        gone = await left
+        gone = await leaving
         second = server.ask()
         await settled()
         server.port.card_list = (card(),)

@@ -18,7 +18,7 @@ def test_the_plan_is_the_supervisors(model_dir: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "told"),
+    ("body", "asked"),
     [
         ({"workers": 3}, Scale({"both": 3})),
         ({"workers": 0}, Scale({"both": 0})),
@@ -28,15 +28,15 @@ def test_the_plan_is_the_supervisors(model_dir: Path) -> None:
         ({"release": "worker-1"}, Hold("worker-1", active=False)),
     ],
 )
-def test_what_is_asked_for_is_told(model_dir: Path, body: dict[str, object], told: Scale | Hold) -> None:
+def test_what_is_asked_for_is_told(model_dir: Path, body: dict[str, object], asked: Scale | Hold) -> None:
     plans = FixedPlans()
     reply = post(app(model_dir, plans), "/scale", body)
     assert (reply.status, reply.json()) == (202, {"auto": False})
-    assert plans.told == [told]
+    assert plans.asked == [asked]
 
 
 @pytest.mark.parametrize(
-    ("body", "status", "code", "said"),
+    ("body", "status", "code", "message"),
     [
         ({"workers": 10}, 409, "scale_refused", "there is room for 4."),
         ({"workers": -1}, 400, "invalid_value", "workers must"),
@@ -51,14 +51,14 @@ def test_what_is_asked_for_is_told(model_dir: Path, body: dict[str, object], tol
     ],
 )
 def test_what_may_not_be_is_refused_with_the_reason(
-    model_dir: Path, body: dict[str, object], status: int, code: str | None, said: str
+    model_dir: Path, body: dict[str, object], status: int, code: str | None, message: str
 ) -> None:
     plans = FixedPlans()
     reply = post(app(model_dir, plans), "/scale", body)
     error = reply.json()["error"]
     assert (reply.status, error["code"]) == (status, code)
-    assert said in error["message"]
-    assert plans.told == []
+    assert message in error["message"]
+    assert plans.asked == []
 
 
 def test_without_a_supervisor_both_say_so(model_dir: Path) -> None:

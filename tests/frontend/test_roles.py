@@ -22,7 +22,7 @@ def test_a_worker_is_named_by_id_or_name_and_told(model_dir: Path, named: str) -
     roles = FixedRoles()
     reply = post(app(model_dir, roles), "/roles", {"worker": named, "role": "prefill"})
     assert (reply.status, reply.json()) == (202, {"worker": "w1@1", "told": "prefill"})
-    assert roles.told == [("w1@1", "prefill")]
+    assert roles.asked == [("w1@1", "prefill")]
 
 
 @pytest.mark.parametrize(
@@ -49,4 +49,4 @@ def test_what_may_not_be_is_refused_with_the_reason(
     error = reply.json()["error"]
     assert (reply.status, error["code"]) == (status, code)
     assert said in error["message"]
-    assert roles.told == []
+    assert roles.asked == []

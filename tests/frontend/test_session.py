@@ -24,9 +24,9 @@ def test_the_key_comes_before_the_header_and_that_before_the_user() -> None:
 
 
 def test_what_the_client_said_is_not_kept_and_tenants_do_not_meet() -> None:
-    said = "ann@example.org " * 1000
-    assert of(user=said) == of(user=said)
-    assert len(of(user=said)) == 16
+    user = "ann@example.org " * 1000
+    assert of(user=user) == of(user=user)
+    assert len(of(user=user)) == 16
     assert of(user="a", tenant="t") != of(user="a", tenant="u")
     assert of(user="b/c", tenant="a") != of(user="c", tenant="a/b")
     assert len(of(user="\ud800")) == 16

@@ -158,9 +158,9 @@ def usages(reply: Any) -> list[tuple[int | None, int, int, int]]:
     """Of every chunk: index (None: the last one), prompt, output, total."""
     *chunks, done = reply.events()
     assert done == "[DONE]"
-    kept = ("prompt_tokens", "completion_tokens", "total_tokens")
-    told = [[c["choices"][0]["index"] if c["choices"] else None, *(c["usage"][key] for key in kept)] for c in chunks]
-    return [tuple(one) for one in told]
+    names = ("prompt_tokens", "completion_tokens", "total_tokens")
+    shown = [[c["choices"][0]["index"] if c["choices"] else None, *(c["usage"][key] for key in names)] for c in chunks]
+    return [tuple(one) for one in shown]
 
 
 RUNNING = {"include_usage": True, "continuous_usage_stats": True}
@@ -169,14 +169,14 @@ RUNNING = {"include_usage": True, "continuous_usage_stats": True}
 def test_every_chunk_may_say_what_was_used_so_far(model_dir: Path) -> None:
     port = ScriptedPort(ids("The quick brown fox", end=False), end="length")
     count = len(port.script)
-    first, *told, last = usages(chat(model_dir, port, stream=True, stream_options=RUNNING))
+    first, *shown, last = usages(chat(model_dir, port, stream=True, stream_options=RUNNING))
     prompt = first[1]
     assert first == (0, prompt, 0, prompt)
-    outputs = [output for _, _, output, _ in told]
+    outputs = [output for _, _, output, _ in shown]
     assert outputs == sorted(outputs)
-    assert told[-1] == (0, prompt, count, prompt + count)
+    assert shown[-1] == (0, prompt, count, prompt + count)
     assert last == (None, prompt, count, prompt + count)
-    assert all(total == before + output for _, before, output, total in told)
+    assert all(total == before + output for _, before, output, total in shown)
 
 
 def test_running_usage_is_of_the_chunks_own_choice(model_dir: Path) -> None:
@@ -184,9 +184,9 @@ def test_running_usage_is_of_the_chunks_own_choice(model_dir: Path) -> None:
     for more in ({}, {"logprobs": True}, {"stop": ["never"]}, {"skip_special_tokens": False}):
         port = ScriptedPort(ids("The quick brown fox", end=False), end="length", per_delivery=2)
         count = len(port.script)
-        *told, last = usages(chat(model_dir, port, stream=True, n=3, stream_options=RUNNING, **more))
+        *shown, last = usages(chat(model_dir, port, stream=True, n=3, stream_options=RUNNING, **more))
         for index in range(3):
-            outputs = [output for at, _, output, _ in told if at == index]
+            outputs = [output for at, _, output, _ in shown if at == index]
             assert outputs == sorted(outputs)
             assert (outputs[0], outputs[-1]) == (0, count)
         assert last[2] == 3 * count
@@ -195,16 +195,16 @@ def test_running_usage_is_of_the_chunks_own_choice(model_dir: Path) -> None:
 def test_running_usage_of_a_batch_counts_each_prompt(model_dir: Path) -> None:
     port = ScriptedPort(ids("The fox", end=False), end="length")
     body = {"model": "tiny", "prompt": [[5], [6, 7, 8]], "stream": True, "echo": True, "n": 2, "max_tokens": 2}
-    *told, last = usages(post(application(model_dir, port), "/v1/completions", {**body, "stream_options": RUNNING}))
-    assert {(index, prompt) for index, prompt, _, _ in told} == {(0, 1), (1, 1), (2, 3), (3, 3)}
+    *shown, last = usages(post(application(model_dir, port), "/v1/completions", {**body, "stream_options": RUNNING}))
+    assert {(index, prompt) for index, prompt, _, _ in shown} == {(0, 1), (1, 1), (2, 3), (3, 3)}
     assert last == (None, 4, 8, 12)
 
 
 def test_running_usage_without_a_last_chunk(model_dir: Path) -> None:
     port = ScriptedPort(ids("The fox", end=False), end="length")
-    told = usages(chat(model_dir, port, stream=True, stream_options={"continuous_usage_stats": True}))
-    assert told[-1][0] == 0
-    assert told[-1][2] == len(port.script)
+    shown = usages(chat(model_dir, port, stream=True, stream_options={"continuous_usage_stats": True}))
+    assert shown[-1][0] == 0
+    assert shown[-1][2] == len(port.script)
 
 
 def test_usage_may_be_asked_for_as_at_openrouter(model_dir: Path) -> None:

@@ -5,6 +5,7 @@ that stays silent for the ping period gets its headers without those.
 """
 
 from collections.abc import Iterator, Sequence
+from typing import TypeVar
 
 from jedlik.core.tokens import count
 from jedlik.frontend.choice import ChoiceStream, Echo
@@ -12,7 +13,11 @@ from jedlik.frontend.dialect import AnswerPlan, StreamedAnswer, Text, Usage, Who
 from jedlik.frontend.http import SSE, Headers, Web
 from jedlik.frontend.hub import Call, Hub
 from jedlik.frontend.pump import Pump
-from jedlik.frontend.turns import Steps
+from jedlik.frontend.turns import Steps, finish
+
+T = TypeVar("T")
+FEW = 4
+"""An answer with at most so many choices is short, unless it has logprobs or an echo."""
 
 
 class AnswerWriter:
@@ -25,6 +30,7 @@ class AnswerWriter:
         self._echoes = echoes
         self._to_echo = set(range(len(call.choices))) if echoes else set()
         self._plain = plan.logprobs is None and not plan.running_usage
+        self._short = self._plain and not echoes and len(call.choices) <= FEW
 
     # --- streamed ---
 
@@ -122,15 +128,19 @@ class AnswerWriter:
             await call.news()
             if call.gone:
                 return
-            await self._hub.turns.run(self._collect(answer))
+            await self._in_turns(self._collect(answer))
             fault = call.fault
             if fault is not None:
                 await web.refuse(fault)
                 return
             over = call.over
-        body = await self._hub.turns.run(answer.body(self._usage()))
+        body = await self._in_turns(answer.body(self._usage()))
         call.sending_since = self._hub.now()
         await web.reply(200, body, self._origin())
+
+    async def _in_turns(self, steps: Steps[T]) -> T:
+        """Run steps. Those of a short answer are run at once: they take less than a turn's bookkeeping."""
+        return finish(steps) if self._short else await self._hub.turns.run(steps)
 
     def _collect(self, answer: WholeAnswer) -> Steps[None]:
         """Take what was delivered, a choice per step."""

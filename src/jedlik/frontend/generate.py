@@ -18,8 +18,9 @@ from jedlik.frontend.choice import ChoiceStream, Echo, echo_of
 from jedlik.frontend.dialect import AnswerPlan, BodyT, Dialect
 from jedlik.frontend.http import Receive, Web
 from jedlik.frontend.hub import Call, Hub
+from jedlik.frontend.json_body import SMALL_BYTES
 from jedlik.frontend.models import FirstWorkers, Models, disconnected
-from jedlik.frontend.turns import Steps
+from jedlik.frontend.turns import Steps, finish
 
 WATCH_AFTER_S = 0.005
 """Below any engine's step: who leaves earlier is noticed then, and costs no step more."""
@@ -52,7 +53,8 @@ class Generation:
         """Answer a request in a dialect. Raises RequestError for one that can't be served, Disconnected."""
         raw = await web.json_body(self._config.max_body_bytes)
         turns = self._hub.turns
-        body = await turns.run(dialect.read(raw))
+        reading = dialect.read(raw)
+        body = finish(reading) if len(raw) <= SMALL_BYTES else await turns.run(reading)
         limits = await self._first_workers.limits(web, body.model)
         if limits is None:
             await web.refuse(NO_WORKER)

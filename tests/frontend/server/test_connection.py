@@ -192,7 +192,7 @@ def test_closing_the_writing_side_is_no_leaving() -> None:
             time.sleep(0.1)  # long enough for the server to look whether the client is there
             served.app.go.set()
             assert rest(client).count(b"HTTP/1.1 200 OK") == 2
-        assert not served.app.left.is_set()
+        assert not served.app.client_left.is_set()
 
 
 @pytest.mark.parametrize("reset", [False, True])
@@ -206,7 +206,7 @@ def test_a_client_that_leaves_is_noticed(reset: bool) -> None:
         if reset:
             client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         client.close()
-        assert served.app.left.wait(WAIT_S)
+        assert served.app.client_left.wait(WAIT_S)
 
 
 def test_a_client_that_half_closes_and_leaves_later_is_noticed() -> None:
@@ -216,7 +216,7 @@ def test_a_client_that_half_closes_and_leaves_later_is_noticed() -> None:
         client.shutdown(socket.SHUT_WR)
         time.sleep(0.1)
         client.close()
-        assert served.app.left.wait(WAIT_S)
+        assert served.app.client_left.wait(WAIT_S)
 
 
 @pytest.fixture
@@ -235,7 +235,7 @@ def test_a_client_on_another_host_is_asked_and_stays() -> None:
         served.app.go.set()
         answer = rest(client)
         assert b"HTTP/1.1 200 OK" in answer
-        assert not served.app.left.is_set()
+        assert not served.app.client_left.is_set()
 
 
 @pytest.mark.usefixtures("afar")
@@ -244,7 +244,7 @@ def test_a_client_on_another_host_that_left_is_noticed() -> None:
         client = served.connect()
         client.sendall(post(b"/wait"))
         client.close()
-        assert served.app.left.wait(WAIT_S)
+        assert served.app.client_left.wait(WAIT_S)
 
 
 @pytest.mark.usefixtures("afar")
@@ -253,7 +253,7 @@ def test_a_client_of_http_1_0_on_another_host_is_taken_to_have_left() -> None:
         client.sendall(post(b"/wait", version=b"1.0"))
         client.shutdown(socket.SHUT_WR)
         assert rest(client) == b""
-        assert served.app.left.wait(WAIT_S)
+        assert served.app.client_left.wait(WAIT_S)
 
 
 @pytest.mark.parametrize("raw", [post()[:-1], GET[:-2], CHUNKED + b"4\r\nbo"])

@@ -29,7 +29,7 @@ def test_who_is_too_many_is_told_so_and_logged_once() -> None:
             assert status(answer) == 503
             assert json_of(answer)["error"]["code"] == "too_many_connections"
             assert b"retry-after" in answer
-        assert served.said == ["connections refused: too many are open"]
+        assert served.reports == ["connections refused: too many are open"]
         served.app.go.set()
         for client in clients:
             client.shutdown(socket.SHUT_WR)

@@ -23,7 +23,7 @@ class Echo:
 
     def __init__(self) -> None:
         self.asked: list[str] = []
-        self.left = threading.Event()
+        self.client_left = threading.Event()
         self.go = threading.Event()
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -33,16 +33,16 @@ class Echo:
         while more:
             message = await receive()
             if message["type"] == "http.disconnect":
-                self.left.set()
+                self.client_left.set()
                 return
             body += message["body"]
             more = message["more_body"]
         if scope["path"] == "/wait" and not await self._waited(receive):
-            self.left.set()
+            self.client_left.set()
             return
         headers = {name.decode(): value.decode("latin-1") for name, value in scope["headers"]}
-        said = {"method": scope["method"], "path": scope["path"], "body": body.decode("latin-1"), "headers": headers}
-        answer = json.dumps(said | {"query": scope["query_string"].decode()}).encode()
+        shown = {"method": scope["method"], "path": scope["path"], "body": body.decode("latin-1"), "headers": headers}
+        answer = json.dumps(shown | {"query": scope["query_string"].decode()}).encode()
         if scope["path"] == "/stream":
             await send({"type": "http.response.start", "status": 200, "headers": []})
             for part in (b"one,", b"two,", b""):
@@ -68,11 +68,11 @@ class Echo:
 class Served:
     """A server under test. `said` is what it logged."""
 
-    def __init__(self, port: int, app: Any, server: HttpServer, said: list[str]) -> None:
+    def __init__(self, port: int, app: Any, server: HttpServer, reports: list[str]) -> None:
         self.port = port
         self.app = app
         self.server = server
-        self.said = said
+        self.reports = reports
 
     def connect(self) -> socket.socket:
         return socket.create_connection(("127.0.0.1", self.port), timeout=WAIT_S)
@@ -107,8 +107,8 @@ def serving(app: Any = None, limits: ConnectionLimits = LIMITS, most: int = 1000
     """`app`: an `Echo` unless given."""
     app = app or Echo()
     listener = socket.create_server(("127.0.0.1", 0), backlog=2048)
-    said: list[str] = []
-    server = HttpServer(app, limits, most, lambda what, count: said.append(what))
+    reports: list[str] = []
+    server = HttpServer(app, limits, most, lambda what, count: reports.append(what))
 
     async def run() -> None:
         await server.serve([listener])
@@ -117,7 +117,7 @@ def serving(app: Any = None, limits: ConnectionLimits = LIMITS, most: int = 1000
     thread = threading.Thread(target=lambda: asyncio.Runner(loop_factory=uvloop.new_event_loop).run(run()))
     thread.start()
     try:
-        yield Served(port, app, server, said)
+        yield Served(port, app, server, reports)
     finally:
         server.should_exit = True
         thread.join()

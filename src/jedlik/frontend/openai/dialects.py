@@ -21,8 +21,6 @@ from jedlik.frontend.turns import Steps
 
 Json = dict[str, object]
 DONE = b"data: [DONE]\n\n"
-FEW = 4
-"""The choices of a larger answer are encoded one by one: the whole of it would take long at once."""
 _json = msgspec.json.Encoder()
 
 
@@ -188,8 +186,7 @@ class CollectedAnswer:
         self._choices[index].finish = finish
 
     def body(self, usage: Usage) -> Steps[bytes]:
-        few = len(self._choices) <= FEW
-        made: list[Json | msgspec.Raw] = []
+        made = []  # each is encoded by itself: the whole of a large answer would take long at once
         for index, choice in enumerate(self._choices):
             one = {
                 "index": index,
@@ -198,7 +195,7 @@ class CollectedAnswer:
                 "finish_reason": choice.finish.reason,
                 "stop_reason": choice.finish.stop,
             }
-            made.append(one if few else msgspec.Raw(_json.encode(one)))
+            made.append(msgspec.Raw(_json.encode(one)))
             yield None
         return _json.encode({**self._head, "choices": made, "usage": usage_object(usage)})
 
