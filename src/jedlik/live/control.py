@@ -82,7 +82,7 @@ def decode_downward(body: bytes | memoryview) -> Downward:
 
 
 class ControlLink:
-    """A gateway's end: fulfils `frontend/plans.PlansPort`, and is a `net.streams.Listener`.
+    """A gateway's end: fulfils `frontend/port.PlansPort`, and is a `net.streams.Listener`.
 
     Made inside a running loop.
     """
