@@ -28,7 +28,7 @@ from jedlik.frontend.app import Application, FrontendParts, ServedModel, build_a
 from jedlik.frontend.port import DeliverTo
 
 WORKER = WorkerId("w0@1")
-ABLE = Capabilities(frozenset(Sampling.__struct_fields__ + Stopping.__struct_fields__), 20)
+ABLE = Capabilities(sampling=frozenset(Sampling.__struct_fields__ + Stopping.__struct_fields__), max_logprobs=20)
 CARD = Card(
     schema=1,
     worker=WORKER,

@@ -76,7 +76,7 @@ CARD = Card(
     vocab_size=99,
     eos_token_ids=(2,),
     hash_check="00",
-    capabilities=Capabilities(frozenset({"seed"}), 20),
+    capabilities=Capabilities(sampling=frozenset({"seed"}), max_logprobs=20),
 )
 TO_GATEWAY: list[ToGateway] = [
     CARD,

@@ -45,7 +45,7 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
         return self.layers * 2 * self.block_size * self.kv_heads * self.head_dim * DTYPE_BYTES.get(self.dtype, 2)
 
 
-class Capabilities(msgspec.Struct, frozen=True, array_like=True):
+class Capabilities(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """The parameters that a worker honours. The gateway refuses a request for what is not here, naming the
     parameter."""
 

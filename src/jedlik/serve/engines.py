@@ -312,6 +312,7 @@ def worker_card(
         handoffs=("slots",),
         host=host_name(),
         tiers=tiers.sizes(config, layout),
+        pool=process.pool,
     )
 
 

@@ -87,6 +87,7 @@ def card_of(setup: Setup, slot: Slot) -> Card:
         engine="simulated",
         host=slot.host if setup.handoffs else "",
         tiers=_tiers(slot.pool, size),
+        pool=slot.pool.name,
     )
 
 
