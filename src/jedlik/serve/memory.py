@@ -145,5 +145,5 @@ def summary(uses: Sequence[MemoryUse], free: int) -> str:
 
 def _text(uses: Sequence[MemoryUse]) -> str:
     """1.9 GiB of memory (2 workers of 858 MiB each: process 450 MiB, KV cache 151 MiB; 200 MiB for the server)."""
-    pools = "; ".join(str(use) for use in uses)
+    pools = "; ".join(str(use) for use in uses if use.workers)
     return f"{size_text(total(uses))} of memory ({pools}; {size_text(SERVER_BYTES)} for the server)"

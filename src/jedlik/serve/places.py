@@ -47,9 +47,12 @@ def worker_places(config: ServeConfig) -> list[WorkerPlace]:
         if config.planner.acts != "off":
             raise ConfigError("the planner needs to know what it may use: set --planner.budget, or --planner.mode off")
         split = set(config.roles) != {"both"}
+        numbered = [
+            (number, pool.role) for number, pool in enumerate(config.worker_pools) for _ in range(pool.replicas)
+        ]
         return [
-            WorkerPlace(Place(name=f"worker-{number}", path=(host,), role=role if split else None))
-            for number, role in enumerate(config.roles)
+            WorkerPlace(Place(name=f"worker-{number}", path=(host,), role=role if split else None), pool=pool)
+            for number, (pool, role) in enumerate(numbered)
         ]
     if kind_of(config).on_gpu(config):
         return on_gpus(config.most_workers, gpus(), host)

@@ -58,22 +58,42 @@ def pooled(config: ServeConfig, pools: tuple[PoolConfig, ...]) -> ServeConfig:
     return msgspec.structs.replace(config, pools=pools, planner=planner)
 
 
-def check(config: ServeConfig, simulation: SimulationConfig, file: Path) -> None:
+def check(config: ServeConfig, simulation: SimulationConfig | None, file: Path) -> None:
     """Raise ConfigError for what no field of the two sections can say alone."""
     for problem in pool_problems(config):
         refuse(file, problem.key, problem.text)
-    for problem in simulation_problems(config.worker_pools, simulation):
+    for problem in simulation_problems(config.worker_pools, simulation) if simulation is not None else ():
         refuse(file, problem.key, problem.text)
 
 
-def agreed(config: ServeConfig, file: Path) -> ServeConfig:
-    """Return the settings of a server: what all its pools agree on. Raises ConfigError where they differ."""
+def served(config: ServeConfig, file: Path) -> ServeConfig:
+    """Return the settings of a server, whose pools may differ where nobody scales. Raises ConfigError with a line."""
     first, *others = config.worker_pools
+    for number, pool in enumerate((first, *others)):
+        roles = {other.role for other in (first, *others) if other.model == pool.model}
+        if len(roles) == 1 and pool.role != "both":
+            lacks = "prefill" if pool.role == "decode" else "decode"
+            refuse(
+                file, f"{POOLS}[{number}].role", f"all workers of {pool.model} only {pool.role}: add a pool of {lacks}"
+            )
+    if config.planner.budget is None and config.planner.acts == "off":
+        return config
     for number, pool in enumerate(others, 1):
         for name in INHERITED:
             if getattr(pool, name) != getattr(first, name):
-                refuse(file, f"{POOLS}[{number}].{name}", "differs from the first pool's: a server has one for all")
+                differs = (
+                    "differs from the first pool's, and a planner moves workers of one model and one configuration"
+                )
+                refuse(file, f"{POOLS}[{number}].{name}", f"{differs}: set planner.mode off and no planner.budget")
     return msgspec.structs.replace(config, **{name: getattr(first, name) for name in INHERITED})
+
+
+def pool_configs(config: ServeConfig) -> dict[str, ServeConfig]:
+    """Return the configuration of each pool's workers, by the pool's name."""
+    return {
+        pool.name: msgspec.structs.replace(config, **{name: getattr(pool, name) for name in INHERITED})
+        for pool in config.worker_pools
+    }
 
 
 def priced(pools: tuple[PoolConfig, ...], file: Path) -> dict[str, Profile]:

@@ -23,6 +23,7 @@ from jedlik.serve.listening import bind, refused
 from jedlik.serve.model_check import examine_apart
 from jedlik.serve.places import worker_places
 from jedlik.serve.policies import policies_of
+from jedlik.serve.pools import pool_configs
 from jedlik.serve.supervisor import Startup, supervise
 
 Say = Callable[[str], None]
@@ -42,7 +43,8 @@ def serve(config: ServeConfig, resolve: Callable[[str], ModelFiles], say: Say) -
     for pool in pools.values():
         check_installed(pool)
         profiled_costs(pool)  # a wrong name must not wait for the workers
-    for line in tiers.prepare(config):
+        tiers.check(pool)
+    for line in dict.fromkeys(line for pool in pools.values() for line in tiers.prepare(pool)):
         say(line)
     places = worker_places(config)
     found = orphans.find(config, {one.place.name for one in places})
@@ -70,11 +72,6 @@ def serve(config: ServeConfig, resolve: Callable[[str], ModelFiles], say: Say) -
                 run_dir.remove()
 
 
-def pool_configs(config: ServeConfig) -> dict[str, ServeConfig]:
-    """Return the configuration of each pool's workers, by the pool's name."""
-    return {"workers": config}
-
-
 def _prepared(
     config: ServeConfig,
     pools: Mapping[str, ServeConfig],
@@ -83,7 +80,7 @@ def _prepared(
     say: Say,
 ) -> Server:
     """Return what all processes have in common. Raises ConfigError where the server does not fit this host."""
-    key = _cluster_key(config)
+    key = next(filter(None, map(_cluster_key, pools.values())), None)
     alone = config.served_model_name if len(models) == 1 else None
     names = {model: alone or files.name for model, files in models.items()}
     if found is not None:
@@ -92,7 +89,13 @@ def _prepared(
         caches = [sizes.get(name, next(iter(sizes.values()))) for name in pools]
         key = found.server.cluster_key
     else:
-        needs = [memory.PoolNeeds(pool, pool.most_workers, models[pool.model].path) for pool in pools.values()]
+        counts = [pool.replicas for pool in config.worker_pools]
+        if config.planner.budget is not None:  # all pools are alike, and any of them may have the room
+            counts = [config.most_workers, *(0 for _ in counts[1:])]
+        needs = [
+            memory.PoolNeeds(pool, count, models[pool.model].path)
+            for pool, count in zip(pools.values(), counts, strict=True)
+        ]
         caches, text = memory.prepare(needs)
         say(text)
     served = [

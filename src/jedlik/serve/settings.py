@@ -70,8 +70,9 @@ def settle(
     config = msgspec.convert(tree, ServeConfig)
     if configured and file:
         config = pools.pooled(config, pools.with_worker_settings(configured, listed, config.worker))
-        pools.check(config, simulation, file)
-        config = config if simulated else pools.agreed(config, file)
+        several = len({pool.model for pool in config.worker_pools}) > 1
+        pools.check(config, None if several and not simulated else simulation, file)
+        config = config if simulated else pools.served(config, file)
     check(msgspec.structs.replace(config, pools=()) if simulated else config)  # sim/setup knows what a worker takes
     return Settings(config, {key: found[key].source if key in found else "default" for key in known}, simulation)
 
