@@ -298,7 +298,6 @@ def worker_card(
         schema=SCHEMA_VERSION,
         worker=WorkerId(process.id),
         name=process.name,
-        pool=process.pool,
         model=process.model_name,
         revision="",
         layout=layout,
