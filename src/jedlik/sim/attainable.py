@@ -1,4 +1,5 @@
-"""Which requests can keep their time to first token at all: on an idle worker, with all cached that ever was computed.
+"""The requests that can keep their time to first token at all: on an idle worker, with everything cached that was ever
+computed.
 
 What a prompt shares with earlier ones is a bound from above: pieces are looked at a few at a time, and whether they
 follow each other as they did is not asked. Exact for traces whose ids are chained, and for generators.
@@ -17,14 +18,14 @@ LONGEST = 1 << 24
 
 
 class Shared:
-    """Prompts so far."""
+    """The prompts of the workload so far."""
 
     def __init__(self) -> None:
         self._seen: dict[int, set[int]] = {}
         """Pieces by space."""
 
     def tokens(self, text: OfferedText) -> int:
-        """How much of this prompt, at most, any earlier one had begun with. From now on it is an earlier one."""
+        """Return how much of this prompt, at most, any earlier one had begun with, and add it to the earlier ones."""
         seen = self._seen.setdefault(text.space, set())
         grain = max(1, GRAIN_TOKENS // text.piece_tokens)
         ids = text.ids if grain == 1 else text.ids[::grain]

@@ -49,7 +49,7 @@ class Witness(Protocol):
         """A step (no leap) has ended."""
 
     def begun(self, worker: WorkerId, move: Move) -> None:
-        """From now on the target may be written."""
+        """The target of a move may be written from now on."""
 
     def landed(self, worker: WorkerId, move: Move, blocks: int) -> None:
         """So many of the first blocks have been written; the target is written no more."""
@@ -107,7 +107,7 @@ class Road:
 
 
 class Carrier:
-    """Of one worker. `tell` is never called inside `perform`."""
+    """The transfers of one worker. `tell` is never called inside `perform`."""
 
     def __init__(self, heap: Heap, fleet: "Carriers", card: Card, tell: Callable[[CarrierReport], None]) -> None:
         self._heap, self._fleet, self.card, self._tell = heap, fleet, card, tell
@@ -118,7 +118,7 @@ class Carrier:
         self.up, self.frozen = True, False
 
     def perform(self, effect: Order) -> None:
-        """As core/moves says."""
+        """Carry out an order as core/moves says."""
         if isinstance(effect, Move):
             job = self._jobs[effect.number] = Job(effect, self._heap.now)
             self._road(effect).take(job)
@@ -173,7 +173,7 @@ class Carrier:
             self.end(job, blocks, cause, path)
 
     def end(self, job: Job, blocks: int, cause: Cause, path: str) -> None:
-        """Told, once."""
+        """End a job and report it once."""
         job.ended = True
         move, now = job.move, self._heap.now
         del self._jobs[move.number]
@@ -229,14 +229,14 @@ class Carrier:
 
 
 class Disk:
-    """What one worker's disk holds: slots, by what was written there. Outlives the process."""
+    """The disk of one worker: slots, by what was written there. It outlives the process."""
 
     def __init__(self) -> None:
         self._slots: dict[int, tuple[BlockId | None, BlockId]] = {}
         """(parent, id)"""
 
     def tear(self, move: Move) -> None:
-        """These slots are being written: what they held is lost."""
+        """Mark the move's slots as being written: what they held is lost."""
         for slot in move.target_blocks:
             self._slots.pop(slot, None)
 
@@ -247,7 +247,7 @@ class Disk:
             parent = name
 
     def found(self, move: Move) -> int:
-        """How many of the first blocks are what they should be."""
+        """Return how many of the first blocks are what they should be."""
         for at, (slot, name) in enumerate(zip(move.source_blocks, move.ids, strict=True)):
             if slot not in self._slots or self._slots[slot][1] != name:
                 return at
@@ -284,11 +284,11 @@ class Carriers:
         return carrier
 
     def stepped(self, worker: WorkerId) -> Callable[[Step, StepDone], None] | None:
-        """Who looks on when this worker's engine steps; nobody but in tests."""
+        """Return the observer of this worker's steps; only tests have one."""
         return None if self._witness is None else partial(self._witness.stepped, worker)
 
     def first_words(self, card: Card) -> Iterator[PathsMeasured | TierOpened]:
-        """What a worker is told when it starts: only what concerns it."""
+        """Return what a worker is told when it starts: only what concerns it."""
         tiers: list[Tier] = [size.tier for size in card.tiers]
         paths = [*((LOCAL, REMOTE) if card.handoffs else ()), *tiers]
         if paths:
@@ -302,7 +302,7 @@ class Carriers:
         return self._disks.setdefault(card.name, Disk())
 
     def remove(self, worker: WorkerId) -> None:
-        """It is gone."""
+        """Forget a worker that is gone."""
         self.alive.pop(worker).close()
         for call in self._waiting.pop(worker, ()):
             self._heap.at(self._heap.now, call)
@@ -316,7 +316,7 @@ class Carriers:
             carrier.go()
 
     def path(self, card: Card, other: WorkerId) -> str:
-        """Between two workers."""
+        """Return the name of the path between two workers."""
         peer = self.alive.get(other)
         return LOCAL if peer is not None and peer.card.host == card.host != "" else REMOTE
 
@@ -328,7 +328,7 @@ class Carriers:
             self._witness.begun(card.worker, move)
 
     def landed(self, card: Card, move: Move) -> tuple[int, Cause]:
-        """How many blocks arrived, and why not more."""
+        """Return how many blocks arrived, and why not more."""
         blocks = move.blocks
         if move.source.tier == "disk":
             blocks = self._disk(card).found(move)
@@ -344,7 +344,7 @@ class Carriers:
 
 
 def costs(network: NetworkConfig) -> dict[str, PathCosts]:
-    """Of every path, by name."""
+    """Return the costs of every path, by name."""
     told = {
         LOCAL: (network.local_block_s, network.local_bandwidth_bytes_s),
         REMOTE: (network.kv_block_s, network.kv_bandwidth_bytes_s),

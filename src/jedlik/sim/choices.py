@@ -1,4 +1,4 @@
-"""How often the policies of a run were asked for a worker, and how often and why they failed and the default chose."""
+"""Counts of how often the policies of a run were asked for a worker, and how often and why they failed."""
 
 import msgspec
 
@@ -9,13 +9,13 @@ OTHERS = "other causes"
 
 
 class Asked(msgspec.Struct):
-    """One policy."""
+    """The choices of one policy."""
 
     choices: int = 0
-    """How many choices the policy was asked for. Some may be to hold a request back or to refuse it."""
+    """The number of choices that the policy was asked for. Some may be to hold a request back or to refuse it."""
     failures: int = 0
     causes: dict[str, int] = {}
-    """How often each."""
+    """The number of failures by cause."""
 
     def note(self, failure: str) -> None:
         """Count that the policy was asked once; `failure` is empty where it answered."""

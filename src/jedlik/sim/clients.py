@@ -1,4 +1,5 @@
-"""Who asks: offered requests become arrivals at gateways, what gateways say becomes outcomes and further requests."""
+"""The clients of a simulation: offered requests become arrivals at gateways, replies become outcomes and further
+requests."""
 
 from collections.abc import Iterator
 from random import Random
@@ -78,7 +79,7 @@ class Clients:
         self._stop_if_done()
 
     def unended(self) -> list[Missed]:
-        """Those that were asked and have not been answered, as they came."""
+        """Return the requests that were not answered, in the order in which they came."""
         return [Missed(offered.at_s, attainable) for offered, attainable in self._asked.values()]
 
     def _next(self) -> None:

@@ -175,5 +175,5 @@ class Engine:
 
 
 def place_in_text(seed: int, choice: int, position: int) -> int:
-    """Where the token at this output position of an answer is, modulo `PATTERN`."""
+    """Return where the token at this output position of an answer is, modulo `PATTERN`."""
     return seed * 40_503 + choice * 7_919 + position

@@ -1,4 +1,4 @@
-"""What goes wrong in a simulation: each kind of fault, begun and ended at its times. Victims nobody named are drawn.
+"""The faults of a simulation: each kind is begun and ended at its times. Victims that are not named are drawn.
 
 Faults of one process may overlap: it is hung, or cut off, until the last of them is over; the factors of slow ones
 multiply, of what its block facts suffer the worst counts. A process that is started again suffers nothing.

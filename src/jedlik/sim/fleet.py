@@ -28,7 +28,7 @@ STEPPING = Leaps(LIVE.longest, 1 << 40)
 
 
 class Workers:
-    """All places."""
+    """The places of all workers."""
 
     def __init__(self, heap: Heap, world: World, setup: Setup, network: Network, names: SharedNames) -> None:
         self._heap, self._world, self._setup, self._network, self._names = heap, world, setup, network, names
@@ -91,7 +91,7 @@ class Workers:
             self._cut(slot, "ended", "asked")
 
     def change_role(self, worker: WorkerId, role: Role) -> None:
-        """It has been told to take another role."""
+        """Note that a worker takes another role."""
         slot = self._by_id[worker]
         slot.role = role
         self.act("role", slot, role)
@@ -100,7 +100,7 @@ class Workers:
     # --- what happens to them ---
 
     def crash(self, slot: Slot) -> None:
-        """Its process is gone, starting or not."""
+        """End the process of a slot, starting or not."""
         self._cut(slot, "crashed", "crashed")
 
     def hold(self, slot: Slot, held: bool) -> None:
@@ -127,12 +127,12 @@ class Workers:
         return float_sum(up_s * slot.pool.gpus for up_s, slot in zip(self.up_s(), self.slots, strict=True))
 
     def up_s(self) -> list[float]:
-        """How long there was a worker at each place, from order to end."""
+        """Return the seconds that there was a worker at each place, from order to end."""
         now = self._heap.now
         return [s.up_s + (0.0 if s.since_s is None else now - s.since_s) for s in self.slots]
 
     def busy_s(self) -> list[float]:
-        """How long each worker's engine has worked on steps that ended."""
+        """Return the seconds that each worker's engine has worked on steps that ended."""
         return [slot.busy_s + (slot.process.engine.busy_s if slot.process else 0.0) for slot in self.slots]
 
     def _current(self, name: str, start: int) -> Slot | None:

@@ -1,4 +1,4 @@
-"""What a process's messages take on their way: one link per process, shared by everything it sends.
+"""The links of processes: each process has one, shared by all messages that it sends.
 
 Sizes are those of the wire (core/wire) to a few per cent, computed, not encoded.
 """
@@ -29,7 +29,7 @@ class Link:
 
 
 def size_bytes(message: object) -> int:
-    """Of a message of the worker protocol on the wire."""
+    """Return the bytes of a worker protocol's message on the wire."""
     if isinstance(message, Load):
         return FRAME_BYTES + LOAD_BYTES
     if isinstance(message, Tokens):

@@ -1,4 +1,4 @@
-"""What became of KV on the move, summed up as workers tell it: hand-offs, and blocks of each tier."""
+"""Counts of KV transfers, summed over workers: hand-offs, and blocks of each tier."""
 
 import msgspec
 
@@ -9,22 +9,22 @@ BELOW = TIERS[1:]
 
 
 class TierCount(msgspec.Struct):
-    """Of one tier, over all workers; blocks, unless it says else."""
+    """The transfers of one tier, over all workers, in blocks unless a field says otherwise."""
 
     wanted: int = 0
-    """Asked of it."""
+    """Blocks that were asked of the tier."""
     hits: int = 0
-    """That came."""
+    """Blocks that were found in it."""
     misses: dict[str, int] = {}
-    """Those that did not, by cause."""
+    """Blocks that were not found, by cause."""
     kept: int = 0
-    """Copied to it."""
+    """Blocks that were copied to the tier."""
     refused: dict[str, int] = {}
-    """Not copied, by cause."""
+    """Blocks that were not copied, by cause."""
     in_bytes: int = 0
-    """Written to it."""
+    """Bytes that were written to it."""
     out_bytes: int = 0
-    """Read from it."""
+    """Bytes that were read from it."""
     fetches: int = 0
     fetch_s: float = 0.0
     """Sum over fetches, of the time each took."""
@@ -34,9 +34,9 @@ class Movement(msgspec.Struct):
     """All of one simulation."""
 
     handoffs: int = 0
-    """That ended, well or not."""
+    """Hand-offs that ended, well or not."""
     handed_tokens: int = 0
-    """Whose KV came from other workers."""
+    """Tokens whose KV came from other workers."""
     wanted_tokens: int = 0
     fallbacks: dict[str, int] = {}
     """Hand-offs of which a part was computed here, by cause."""
@@ -44,7 +44,7 @@ class Movement(msgspec.Struct):
     """Sum over hand-offs, of the time each took."""
     handoff_bytes: int = 0
     tiers: dict[str, TierCount] = {}
-    """Those that were used."""
+    """The tiers that were used, by name."""
 
     def note(self, fact: Fact) -> None:
         """Take what a worker tells; facts about other things are passed over."""

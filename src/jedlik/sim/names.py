@@ -15,13 +15,13 @@ from jedlik.kv.hashing import BlockHasher, keys_of
 from jedlik.kv.prefix_chains import SEGMENT_BLOCKS, ChainCache, Naming
 
 SEGMENT_BYTES = 256 << 20
-"""Of prompts' segments whose names are kept."""
+"""The memory of the names of prompts' segments."""
 WAITING_BYTES = 128 << 20
-"""Of prompts that were named by a gateway and not yet by a worker."""
+"""The memory of prompts that were named by a gateway and not yet by a worker."""
 
 
 class SharedNaming(Naming):
-    """Of a simulated cluster: the same names object for everybody."""
+    """The naming of a simulated cluster: the same names object for everybody."""
 
     def __init__(self, cluster_key: bytes, revision: str, block_size: int) -> None:
         super().__init__(cluster_key)
@@ -32,7 +32,7 @@ class SharedNaming(Naming):
 
 
 class SharedNames(ChainCache):
-    """What gateways and workers of one model ask."""
+    """The names that gateways and workers of one model share."""
 
     def __init__(self, hasher: BlockHasher) -> None:
         super().__init__(hasher, 0)

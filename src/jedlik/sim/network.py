@@ -1,4 +1,4 @@
-"""Who is connected to whom in a simulation, and what happens to messages on the way: links, delays, losses, partitions.
+"""The network of a simulation: who is connected to whom, and what happens to messages on the way.
 
 Messages from one process to another arrive in the order in which they were sent; block facts may be later than the
 rest, but not out of order among themselves. A partition holds what is sent until it heals, as TCP does; what was
@@ -24,7 +24,7 @@ Pair = tuple[ClientId, WorkerId]
 
 
 class FactsFault(NamedTuple):
-    """What a worker's block facts suffer."""
+    """The fault that a worker's block facts suffer."""
 
     lost: float
     """Share of the messages."""
@@ -52,7 +52,7 @@ class Network:
         self.faults: dict[WorkerId, FactsFault] = {}
 
     def to_worker(self, gateway: GatewayId, sent: ToWorkerEffect) -> None:
-        """From a gateway."""
+        """Send a gateway's message to a worker."""
         self._send(gateway, (gateway, sent.worker), sent.message, True)
 
     def ask(self, process: WorkerProcess, sent: ToWorkerEffect) -> None:
@@ -70,7 +70,7 @@ class Network:
         self._send(worker, (name, asked), sent.message, True)
 
     def to_client(self, worker: WorkerId, sent: ToClient) -> None:
-        """From a worker."""
+        """Send a worker's message to its client."""
         pair = (sent.client, worker)
         if not isinstance(sent.message, Facts):
             self._send(worker, pair, sent.message, False)
@@ -83,21 +83,21 @@ class Network:
             self._send(worker, pair, sent.message, False)
 
     def to_planner(self, sent: ToPlanner) -> None:
-        """From a gateway; small and seldom, so it takes nothing of the gateway's line."""
+        """Send a gateway's report to the planner; it is small and takes nothing of the gateway's link."""
         if self.planner is not None:
             self._heap.after(self._config.latency_s, self.planner, Reported(sent.report))
 
     def cut(self, client: ClientId, worker: WorkerId) -> None:
-        """From now on nothing gets through between these two."""
+        """Let nothing through between these two from now on."""
         self._cut.setdefault((client, worker), [])
 
     def heal(self, client: ClientId, worker: WorkerId) -> None:
-        """What was held is sent, in order."""
+        """Send what was held back between these two, in order."""
         for message, down in self._cut.pop((client, worker), []):
             self._send(client if down else worker, (client, worker), message, down)
 
     def part(self, one: WorkerId, other: WorkerId) -> None:
-        """From now on nothing gets through between these two workers; their KV waits, too."""
+        """Let nothing through between these two workers; their KV waits, too."""
         for pair in _both_ways(one, other):
             self._parted[pair] += 1
             self.cut(*pair)

@@ -1,4 +1,4 @@
-"""What a simulation leaves behind: a record per request, samples over time, totals. Reports are made from these."""
+"""The results of a simulation: a record per request, samples over time, totals. Reports are made from these."""
 
 import msgspec
 
@@ -8,16 +8,16 @@ from jedlik.sim.movement import Movement
 
 
 class Outcome(msgspec.Struct, frozen=True, array_like=True):
-    """One request, ended."""
+    """The outcome of one request."""
 
     arrived_s: float
     ttft_s: float | None
-    """None: no token came."""
+    """Time to first token in seconds; None: no token came."""
     ended_s: float
     prompt_tokens: int
     cached_tokens: int
     output_tokens: int
-    """Delivered."""
+    """Tokens that were delivered."""
     outcome: str
     """"length" and "stop" ended well; else a fault's kind: "overloaded" is shed (429)."""
     worker: int
@@ -74,14 +74,14 @@ class Missed(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Planning(msgspec.Struct, frozen=True, kw_only=True):
-    """What a planner did in a run."""
+    """The actions of a planner in a run."""
 
     planner: str
     budget: float
     """GPUs, over all workers; workers where they take none."""
     actions: list[Action]
-    """That it ordered: starts, retirements, ends and changes of role; not those at the beginning, nor starts in place
-    of what crashed."""
+    """The actions that it ordered: starts, retirements, ends and changes of role; not those at the beginning, nor
+    starts in place of what crashed."""
     decisions: list[Planned]
     """The last ones, where there are very many."""
 
@@ -93,34 +93,34 @@ class Run(msgspec.Struct):
     samples: list[Sample]
     actions: list[Action]
     workers: list[str]
-    """Names, by index."""
+    """Names of workers, by index."""
     gpus: list[float]
     """GPUs, by worker index."""
     gpu_s: float
     """GPU time of workers from start to end of the run, start-up included."""
     duration_s: float
-    """Simulated."""
+    """Simulated time in seconds."""
     cpu_s: float
     """CPU the simulation took."""
     wall_s: float
     events: int
-    """Handled by nodes."""
+    """Events that nodes handled."""
     offered: int
     """Requests sent by clients; those unfinished at the end of a limited run count as missed."""
     speed: float = 1.0
     roles: list[str] = []
-    """Of their pools, by worker index; empty: all do both."""
+    """Roles of the workers' pools, by worker index; empty: all do both."""
     busy_s: list[float] = []
-    """In steps, by worker index; empty: not known."""
+    """Seconds in steps, by worker index; empty: not known."""
     up_s: list[float] = []
-    """From order to end, by worker index; empty: not known."""
+    """Seconds from order to end, by worker index; empty: not known."""
     block_size: int = 1
     movement: Movement = msgspec.field(default_factory=Movement)
     choices: Choices = msgspec.field(default_factory=Choices)
     attainable: list[bool] = []
-    """By outcome: its prefill alone, on an idle worker with all cached that ever was, keeps the SLO; empty: all."""
+    """Whether each outcome's prefill alone, on an idle worker with everything cached, keeps the SLO; empty: all do."""
     unended: list[Missed] = []
     """Offered, and not ended when the run was cut."""
     staff: list[Staff] = []
     planning: Planning | None = None
-    """None: as many workers as there were at the beginning."""
+    """The planner's part; None: there were as many workers as at the beginning."""

@@ -42,7 +42,7 @@ Effect = TypeVar("Effect")
 
 
 class World(Protocol):
-    """What processes need of what is around them."""
+    """The surroundings that processes need."""
 
     @property
     def witness(self) -> Witness | None: ...
@@ -53,13 +53,13 @@ class World(Protocol):
     def delivered(self, deliver: Deliver) -> None: ...
 
     def noted(self, fact: Fact, worker: WorkerId | None = None) -> None:
-        """By a gateway, or by this worker."""
+        """Note a fact of a gateway, or of this worker."""
 
     def left(self, worker: WorkerId, reason: str, cause: Cause) -> None: ...
 
 
 class Messages(Protocol):
-    """What brings messages from one process to another."""
+    """The carrier of messages from one process to another."""
 
     def to_worker(self, gateway: GatewayId, sent: ToWorkerEffect) -> None: ...
 
@@ -94,7 +94,7 @@ class Process(Generic[Event, Effect]):
             self._queue = deque()
 
     def thaw(self) -> None:
-        """What came meanwhile is taken now, in order."""
+        """Take the messages that came meanwhile, in order."""
         queue, self._queue = self._queue, None
         for event in queue or ():
             self.send(event)
@@ -173,7 +173,7 @@ class WorkerProcess(Process[WorkerEvent, WorkerEffect]):
 
 
 class GatewayProcess(Process[GatewayEvent, GatewayEffect]):
-    """A gateway."""
+    """A gateway's process in a simulation."""
 
     def __init__(self, heap: Heap, world: World, node: GatewayNode) -> None:
         super().__init__(heap, node.handle, Woken())

@@ -1,4 +1,4 @@
-"""What one simulation runs: the settings of `serve`, a fleet whose profiles have been looked up, and a seed.
+"""The setup of one simulation: the settings of `serve`, pools whose profiles have been looked up, and a seed.
 
 Promises: a `Setup` that `build` made can be run: counts, times, shares and names in it make sense. What is wrong is
 named by its key in the file (`pools[0].count`). Profiles are handed in: `sim` does not know where they are kept.
@@ -41,18 +41,18 @@ class Pool(msgspec.Struct, frozen=True):
     name: str
     count: int
     profile: str
-    """Its name, for reports."""
+    """The profile's name, for reports."""
     model: StepModel
     gpus: float
-    """Of one worker."""
+    """GPUs of one worker."""
     kv_tokens: int
-    """Of one worker; a whole number of blocks."""
+    """KV cache of one worker in tokens: a whole number of blocks."""
     start_s: float
     role: Role = "both"
     host: str | None = None
-    """Of all its workers."""
+    """The host of all its workers."""
     workers_per_host: int = 1
-    """Where it names no host."""
+    """Workers that share a host where none is named."""
     kv_token_bytes: int = 2
     kv_host_tokens: int = 0
     kv_disk_tokens: int = 0
@@ -64,11 +64,11 @@ class Pool(msgspec.Struct, frozen=True):
 
     @property
     def rooms(self) -> int:
-        """Places in all."""
+        """The number of places."""
         return max(self.places, self.count)
 
     def host_of(self, number: int) -> str:
-        """Of one of its workers; / keeps these names apart from those that users give."""
+        """Return the host of one of its workers; / keeps these names apart from those that users give."""
         return self.host or f"{self.name}/host{number // self.workers_per_host}"
 
 
@@ -80,18 +80,18 @@ class Setup(msgspec.Struct, frozen=True, kw_only=True):
     pools: tuple[Pool, ...]
     worker: WorkerConfig = WorkerConfig()
     gateway: GatewayConfig = GatewayConfig()
-    """Its SLOs are what the report calls good."""
+    """The gateways' settings: reports count as good what keeps these SLOs."""
     policy: PolicyMaker = named.make
     shadow: PolicyMaker | None = None
     gateways: int = 1
     network: NetworkConfig = NetworkConfig()
     faults: tuple[FaultConfig, ...] = ()
-    """In order of time; `worker` names one of `workers`, or is None."""
+    """The faults in order of time; `worker` names one of `workers`, or is None."""
     seed: int = 0
     duration_s: float | None = None
     """Simulated time at which the run is cut; None: until every request has ended."""
     max_model_len: int | None = None
-    """None: what the KV cache of a worker holds."""
+    """Prompt plus output in tokens; None: what the KV cache of a worker holds."""
     step_by_step: bool = False
     handoffs: bool = False
     """Workers send each other KV."""
@@ -99,7 +99,7 @@ class Setup(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def hosts(self) -> list[str]:
-        """By worker index."""
+        """The host of every worker, by index."""
         return [pool.host_of(number) for pool in self.pools for number in range(pool.rooms)]
 
     @property
@@ -109,17 +109,17 @@ class Setup(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def pool_of(self) -> list[Pool]:
-        """By worker index."""
+        """The pool of every worker, by index."""
         return [pool for pool in self.pools for _ in range(pool.rooms)]
 
     @property
     def begins(self) -> list[bool]:
-        """By worker index: it is up when the run begins."""
+        """Whether each worker is up when the run begins, by index."""
         return [number < pool.count for pool in self.pools for number in range(pool.rooms)]
 
     @property
     def budget_gpus(self) -> float:
-        """Of all workers together, at most."""
+        """The GPUs of all workers together, at most."""
         initial = float_sum(pool.gpus * pool.count for pool in self.pools)
         return initial if self.planner.budget is None else self.planner.budget
 
@@ -130,7 +130,7 @@ class Problem(NamedTuple):
     key: str
     """The key as in the file: pools[0].count."""
     text: str
-    """What is wrong and what to do."""
+    """The fault and its remedy, in words."""
 
 
 def build(
@@ -224,7 +224,7 @@ def hands_off(pools: Sequence[PoolConfig], simulation: SimulationConfig) -> bool
 
 
 def worker_index(named: int | str, names: Sequence[str]) -> int | None:
-    """Which worker a fault means: an index, or `pool/number`; None: there is no such worker."""
+    """Return the index of the worker that a fault means: an index, or `pool/number`; None: there is no such worker."""
     if isinstance(named, int):
         return named if 0 <= named < len(names) else None
     if named in names:

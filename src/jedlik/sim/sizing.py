@@ -1,4 +1,4 @@
-"""What can be chosen when a fleet is sized, and what a simulation of a choice says.
+"""The fleets that sizing chooses from, and what a simulation of one says.
 
 An engine is a profile with a price; a shape is a kind of fleet (engine, chunk, prefill apart or not); a fleet is a
 shape and a number of workers. Counts are of workers, prices of GPUs; a worker that takes no GPU counts as one process.
@@ -12,14 +12,14 @@ from jedlik.core.config import PoolConfig, ServeConfig, SimulationConfig, Worker
 from jedlik.perf.profile import Profile
 
 Part = Literal["sample", "trace"]
-"""What was simulated: pieces of the trace, or all of it that is simulated at all."""
+"""The part that was simulated: pieces of the trace, or all of it that is simulated at all."""
 
 
 class Engine(msgspec.Struct, frozen=True, kw_only=True):
     """A candidate for workers."""
 
     label: str
-    """For people: h200 tp2."""
+    """The engine's name for people, such as h200 tp2."""
     profile: Profile
     pool: PoolConfig
     """Everything of a pool but its name, count and role."""
@@ -45,7 +45,7 @@ class Engine(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def hour_usd(self) -> float:
-        """Of one worker."""
+        """The price of one worker in an hour."""
         return self.gpus * self.gpu_hour_usd
 
 
@@ -55,7 +55,7 @@ class Shape(msgspec.Struct, frozen=True):
     engine: Engine
     chunk_tokens: int
     prefill_share: float = 0.0
-    """Of the workers, that only prefill, the others then only decode; 0: all do both."""
+    """The share of workers that only prefill, the others then only decode; 0: all do both."""
 
     @property
     def apart(self) -> bool:
@@ -63,7 +63,7 @@ class Shape(msgspec.Struct, frozen=True):
 
     @property
     def least(self) -> int:
-        """Workers, at least."""
+        """The least number of workers."""
         return 2 if self.apart else 1
 
     def most(self, budget: float) -> int:
@@ -72,7 +72,7 @@ class Shape(msgspec.Struct, frozen=True):
         return workers if workers >= self.least else 0
 
     def prefill(self, workers: int) -> int:
-        """Of so many workers, those that only prefill."""
+        """Return how many of so many workers only prefill."""
         return min(max(round(self.prefill_share * workers), 1), workers - 1) if self.apart else 0
 
 
@@ -107,12 +107,12 @@ class Fleet(msgspec.Struct, frozen=True):
 
 
 class Figures(msgspec.Struct, frozen=True):
-    """Of one simulation; latencies in seconds, over requests that ended well."""
+    """The figures of one simulation; latencies in seconds, over requests that ended well."""
 
     requests: int
-    """Judged."""
+    """Requests that were judged."""
     good: int
-    """Of those: answered within the SLOs."""
+    """Judged requests that were answered within the SLOs."""
     slo_attainment: float | None
     """As `jedlik simulate` says it for this fleet: over the requests that this very fleet could serve in time."""
     ttft_p50_s: float | None
@@ -123,9 +123,9 @@ class Figures(msgspec.Struct, frozen=True):
     output_tokens: float
     """Delivered, to those that were judged."""
     duration_s: float
-    """Of all that was simulated."""
+    """The duration of all that was simulated, in seconds."""
     choices: int = 0
-    """How many choices the policy was asked for."""
+    """The number of choices that the policy was asked for."""
     failures: int = 0
     """The number of choices in which the policy failed, so that the default chose."""
     cause: str = ""
@@ -154,7 +154,7 @@ def pools(fleet: Fleet) -> tuple[PoolConfig, ...]:
 
 
 def settings(base: tuple[ServeConfig, SimulationConfig], fleet: Fleet) -> tuple[ServeConfig, SimulationConfig]:
-    """What is simulated, and written for `jedlik simulate` and `jedlik serve`: `base` with this fleet in it.
+    """Return what is simulated, and written for `jedlik simulate` and `jedlik serve`: `base` with this fleet in it.
 
     The planner is off: it is this very fleet that is judged. Faults of the base are left out: they name its workers.
     A base that names no model serves the profile, as a file does that names none.

@@ -53,7 +53,7 @@ class Slot:
 
     @property
     def place(self) -> Place:
-        """As planners see it."""
+        """The place as planners see it."""
         return Place(name=self.name, gpus=self.pool.gpus, path=(self.host,), role=self.pool.role)
 
 
@@ -64,7 +64,7 @@ def slots_of(setup: Setup) -> list[Slot]:
 
 
 def card_of(setup: Setup, slot: Slot) -> Card:
-    """Of the incarnation that starts there now."""
+    """Return the card of the incarnation that starts there now."""
     worker, size = slot.pool.worker or setup.worker, setup.worker.block_size
     return Card(
         schema=SCHEMA_VERSION,

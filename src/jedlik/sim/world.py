@@ -39,14 +39,14 @@ from jedlik.sim.workload.offered import Workload
 from jedlik.sim.workload.text import Prompts
 
 SAMPLES = 500
-"""At most, per run: then every other one goes and the period doubles."""
+"""Samples of a run, at most: beyond it every other one goes and the period doubles."""
 SAMPLE_S = 1.0
 TELL_EVERY_S = 0.1
 Progress = Callable[[int, float], None]
 
 
 class Simulation:
-    """See the module. Fulfils `process.World`."""
+    """The simulation of one setup and workload. Fulfils `process.World`."""
 
     def __init__(
         self,
@@ -91,7 +91,7 @@ class Simulation:
         return self._by is not None or self._setup.planner.acts != "off"
 
     def run(self) -> Run:
-        """All of it."""
+        """Run the whole simulation and return its results."""
         cpu_s, wall_s = time.process_time(), time.perf_counter()
         self.workers.boot()
         self.planner.send(Woken())

@@ -1,1 +1,1 @@
-"""What clients do in a simulation: recorded traces and generators, open or closed loop."""
+"""The workloads of simulations: recorded traces and generators, open or closed loop."""

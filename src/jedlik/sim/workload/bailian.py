@@ -13,7 +13,7 @@ BLOCK_TOKENS, PER_S = 16, 1
 class Line(msgspec.Struct, frozen=True):
     chat_id: int
     timestamp: Number
-    """s."""
+    """The time of arrival in seconds."""
     input_length: Number
     output_length: Number
     hash_ids: BlockIds

@@ -12,7 +12,7 @@ BLOCK_TOKENS, PER_S = 512, 1000
 
 class Line(msgspec.Struct, frozen=True):
     timestamp: Number
-    """ms."""
+    """The time of arrival in milliseconds."""
     input_length: Number
     output_length: Number
     hash_ids: BlockIds

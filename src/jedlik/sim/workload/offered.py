@@ -31,7 +31,7 @@ class Offered(msgspec.Struct, frozen=True):
     session: str = ""
     """Requests of one conversation have the same."""
     then: object = None
-    """For the workload: what goes on when this one has ended. The simulator hands it back untouched."""
+    """The workload's own value: what goes on when this one has ended. The simulator hands it back untouched."""
     tenant: str = ""
     priority: int = 0
 
@@ -43,7 +43,7 @@ class Workload(Protocol):
     """Requests in all, where that is known beforehand: for progress."""
 
     def arrivals(self) -> Iterator[Offered]:
-        """What comes without waiting for anything, in order of time; drawn lazily."""
+        """Return the requests that wait for nothing, in order of time; they are drawn lazily."""
 
     def ended(self, offered: Offered, now_s: float) -> Sequence[Offered]:
-        """What a client sends because `offered` ended (well or not) at `now_s`; times are >= now_s."""
+        """Return what a client sends because `offered` ended (well or not) at `now_s`; times are >= now_s."""

@@ -13,7 +13,7 @@ class WorkloadOptions(msgspec.Struct, frozen=True, kw_only=True):
     speed: float = 1.0
     """Open loop: arrival times are divided by this. Conversations: think times."""
     limit: int | None = None
-    """Requests, at most."""
+    """The number of requests, at most."""
     start_s: float = 0.0
     """Open loop: what was recorded before is left out, and time starts here."""
     duration_s: float | None = None
@@ -34,7 +34,7 @@ class WorkloadOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Tokens per block id, where the file does not say; None: what its format says."""
 
     def check(self) -> None:
-        """What types can't say. Raises ConfigError."""
+        """Raise ConfigError for what types can't say."""
         positive = ("speed", "limit", "duration_s", "copies", "concurrency", "trace_block")
         for name in (*positive, "start_s", "ramp_s"):
             value = getattr(self, name)

@@ -38,12 +38,12 @@ class Lengths(Generator, frozen=True, kw_only=True):
 
 
 class Poisson(Lengths, frozen=True, kw_only=True):
-    """Arrivals at random."""
+    """Arrivals of a Poisson process."""
 
     rate: Positive
-    """Requests per second."""
+    """The rate in requests per second."""
     duration: Positive | None = None
-    """s."""
+    """The duration of arrivals in seconds."""
 
     def workload(self, options: WorkloadOptions, seed: int) -> Workload:
         law = gaps(1.0)

@@ -14,7 +14,7 @@ class Row(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One request of an open loop."""
 
     at_s: float
-    """Since the start of the trace."""
+    """Seconds since the start of the trace."""
     tokens: int
     output_tokens: int
     ids: Sequence[int]
@@ -47,7 +47,7 @@ class Fresh:
         self._next = first
 
     def ids(self, tokens: int) -> range:
-        """As many as a text of `tokens` tokens needs."""
+        """Return as many ids as a text of `tokens` tokens needs."""
         start = self._next
         self._next = start - -tokens // self._piece_tokens
         return range(start, self._next)
