@@ -33,7 +33,7 @@ from jedlik.perf.linear import PhaseCosts
 from jedlik.perf.profile import Profile, from_json, model, to_json
 from jedlik.perf.step import StepShape, chunk_pairs
 from jedlik.serve.engines import words
-from jedlik.serve.policies import load as load_policy
+from jedlik.serve.plugins import load as load_policy
 from jedlik.sim.outcome import Outcome
 from jedlik.sim.setup import Pool, Setup
 from jedlik.sim.workload.load import load

@@ -23,8 +23,8 @@ import msgspec
 from rich.console import Console
 
 import jedlik.planning
+from jedlik.serve.plugins import load_planner
 from jedlik.serve.settings import settle
-from jedlik.sim.oracle import planner_for
 from jedlik.sim.report.columns import Slo
 from jedlik.sim.report.numbers import Summary, summarise
 from jedlik.sim.workload.load import load
@@ -37,6 +37,7 @@ BENCH = Path(__file__).parent
 EXAMPLE = BENCH.parent / "examples" / "sim-planner.yaml"
 PAIRS, DAY_FLEET = BENCH / "planning_pairs.yaml", BENCH / "planning_day.yaml"
 PLANNERS = ("jedlik", "dynamo", "hpa", "kpa", "oracle")
+FILES = {name: str(BENCH / "planners" / f"{name}.py") for name in PLANNERS if name != "jedlik"}
 USUAL_S = 60.0
 """The sinusoid's start-up time, and that at which hpa and kpa run."""
 NEAR = 0.002
@@ -113,18 +114,20 @@ def run(job: Job, traces: str, quick: bool, simulations: int, code: str) -> Row:
     began_s = time.process_time()
     workload = shortened(job.workload) if quick else WORKLOADS[job.workload]
     source, options = workload.source.format(traces=traces), workload.options
-    flags = {"planner.mode": "on"} | ({} if job.planner == "oracle" else {"planner.policy": job.planner})
+    flags = {"planner.mode": "on", "planner.policy": FILES.get(job.planner, job.planner)}
     wanted = Wanted(
         trace=source,
         options=options,
         seed=job.seed,
-        planner=job.planner,
+        planner=FILES.get(job.planner, job.planner),
         startup_s=job.startup_s,
         workers=job.workers or workload.begin,
     )
     setup = prepare(settle(flags, {}, workload.config, simulated=True), workload.config, wanted)
     offered = partial(load, source, options, job.seed)
-    oracle = None if job.goal is None else planner_for(setup, offered, job.goal, simulations)
+    foresee = load_planner(FILES["oracle"]).foresee
+    assert foresee is not None
+    oracle = None if job.goal is None else foresee(setup, offered, job.goal, simulations)
     slo = Slo(setup.gateway.slo_ttft_s, setup.gateway.slo_itl_s)
     summary = summarise(simulate(setup, offered(), planner=oracle), slo, setup.gateway.policy, job.seed)
     return row(job, summary, time.process_time() - began_s, code)
@@ -157,8 +160,8 @@ def row(job: Job, summary: Summary, cpu_s: float, code: str) -> Row:
 
 def digest() -> str:
     """Of the planners' source: rows of other planners than today's are told apart."""
-    folder = Path(jedlik.planning.__path__[0])
-    content = b"".join(path.read_bytes() for path in sorted(folder.rglob("*.py")))
+    folders = (Path(jedlik.planning.__path__[0]), BENCH / "planners")
+    content = b"".join(path.read_bytes() for folder in folders for path in sorted(folder.rglob("*.py")))
     return hashlib.sha256(content).hexdigest()[:12]
 
 

@@ -180,7 +180,8 @@ def test_a_load_step_adds_workers_that_leave_when_it_is_over(tmp_path: Path) -> 
 
 
 def test_advice_changes_nothing() -> None:
-    server = Server(*ROOM, "--planner.mode", "advise", "--planner.policy", "hpa", "--gateway.report-s", "0.25")
+    policy = ("--planner.policy", str(Path(__file__).parents[2] / "bench" / "planners" / "hpa.py"))
+    server = Server(*ROOM, "--planner.mode", "advise", *policy, "--gateway.report-s", "0.25")
     try:
         worker = server.pid_of("worker-0")
         with load(server, clients=100, tokens=60):

@@ -1,17 +1,8 @@
 """Planners that jedlik's is compared with: what they wish for, by their published formulas, worked by hand."""
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-
-from jedlik.core.config import Role
-from jedlik.core.ids import WorkerId
-from jedlik.core.plans import ROLES, Demand, WorkerSeen
-from jedlik.core.protocol import StepCosts
-from jedlik.perf.model import LinearModel
-from jedlik.planning.baselines.dynamo import Dynamo
-from jedlik.planning.baselines.dynamo_load import Scales, Seen
-from jedlik.planning.baselines.engine import (
+from baseline import fitted
+from capacity import (
     Asked,
     Engine,
     aggregated_capacity,
@@ -19,10 +10,19 @@ from jedlik.planning.baselines.engine import (
     most_within,
     prefill_capacity,
 )
-from jedlik.planning.baselines.fleet import fitted
-from jedlik.planning.baselines.hpa import Hpa, recommended
-from jedlik.planning.baselines.kpa import Kpa
-from jedlik.planning.baselines.predictors import AutoRegressive, Constant, Kalman
+from dynamo import Dynamo
+from dynamo_load import Scales, Seen
+from hpa import Hpa, recommended
+from hypothesis import given
+from hypothesis import strategies as st
+from kpa import Kpa
+from predictors import AutoRegressive, Constant
+
+from jedlik.core.config import Role
+from jedlik.core.ids import WorkerId
+from jedlik.core.plans import ROLES, Demand, WorkerSeen
+from jedlik.core.protocol import StepCosts
+from jedlik.perf.model import LinearModel
 from jedlik.planning.policy import Limits, Planner, Pool, Situation, Terms
 
 MODEL = LinearModel(
@@ -317,18 +317,11 @@ def test_both_roles_shrink_in_proportion() -> None:
 
 
 def test_predictors_skip_the_idle_start() -> None:
-    for predictor in (Constant(), Kalman(), AutoRegressive()):
+    for predictor in (Constant(), AutoRegressive()):
         predictor.add(0.0)
         assert predictor.next() == 0.0
         predictor.add(7.0)
         assert predictor.next() == pytest.approx(7.0)
-
-
-def test_kalman_follows_a_trend() -> None:
-    kalman = Kalman()
-    for value in range(10, 200, 10):
-        kalman.add(float(value))
-    assert kalman.next() == pytest.approx(200.0, rel=0.02)
 
 
 def test_autoregression_needs_five_points_and_then_follows_level_trend_and_swing() -> None:
@@ -379,7 +372,7 @@ def test_everybody_keeps_limits_and_dynamo_its_steps(load: list[tuple[int, int]]
 
 @given(st.lists(st.floats(0, 1e6), max_size=30))
 def test_predictions_are_finite_and_not_below_zero(values: list[float]) -> None:
-    for predictor in (Constant(), Kalman(), AutoRegressive()):
+    for predictor in (Constant(), AutoRegressive()):
         for value in values:
             predictor.add(value)
         assert 0.0 <= predictor.next() < float("inf")

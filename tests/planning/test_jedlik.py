@@ -27,7 +27,7 @@ from jedlik.core.protocol import StepCosts
 from jedlik.planning.engine import CREDIBLE, CROOKED
 from jedlik.planning.forecast import FEW
 from jedlik.planning.jedlik import WATCHED_BINS, JedlikPlanner, Need, decided, flip, of_need, sentence, shrink
-from jedlik.planning.named import make
+from jedlik.planning.planners import maker_of
 from jedlik.planning.policy import Limits, Pool, Situation
 from jedlik.planning.requirement import both_curve
 
@@ -392,7 +392,7 @@ def test_sentences() -> None:
 
 def test_two_planners_that_see_the_same_wish_the_same() -> None:
     world = World(lambda at: 20 + 10 * math.sin(at / 90), {"both": 3}, seed=9)
-    other = make("jedlik", {"both": 3}, terms(LIMITS))
+    other = maker_of("jedlik")({"both": 3}, terms(LIMITS))
     for _ in range(90):
         at = world.look()
         wish = world.planner.decide(at)

@@ -1,7 +1,7 @@
 """The planner that wishes the same for ever."""
 
 from jedlik.core.plans import Demand, Wish
-from jedlik.planning.named import make
+from jedlik.planning.planners import maker_of
 from jedlik.planning.policy import Limits, Situation, Terms
 
 QUIET = Demand(
@@ -41,7 +41,7 @@ BUSY = Demand(
 
 
 def test_it_wishes_what_there_was_at_start() -> None:
-    planner = make("static", {"prefill": 1, "decode": 3}, Terms(Limits(4, 1, 1, 1), 0.95, 5.0, None, None))
+    planner = maker_of("static")({"prefill": 1, "decode": 3}, Terms(Limits(4, 1, 1, 1), 0.95, 5.0, None, None))
     assert (planner.name, planner.tick_s) == ("static", 5.0)
     for demand in (QUIET, BUSY):
         situation = Situation(1.0, 5.0, demand, 0, 0, (), {}, True, False, 30.0, None, None)

@@ -15,6 +15,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
 OTHER = Path(os.environ.get("JEDLIK_OTHER_PYTHON") or Path(sys.prefix) / "other/bin/python")
+PLANNERS = f"{ROOT}/bench/planners/"
 MEASURED = ("cpu_s", "wall_s", "times_real_time", "simulated_requests_per_cpu_s")
 SWELL = "sinusoid:min=1,max=12,input=2000,output=200,period=30,duration=30"
 BURSTS = "gamma:rate=8,cv=3,input=2500,input_cv=1,output=100,output_cv=1,duration=10"
@@ -25,8 +26,8 @@ RUNS = {
     "prefill apart": ("sim-disagg.yaml", BURSTS),
     "faults": ("sim-faults.yaml", BURSTS, "--policy", "power_of_two"),
     "planned": ("sim-planner.yaml", SWELL, "--planner", "jedlik"),
-    "planned by dynamo": ("sim-planner-split.yaml", SWELL, "--planner", "dynamo"),
-    "oracle": ("sim-planner.yaml", SWELL, "--planner", "oracle", "--until", "15"),
+    "planned by dynamo": ("sim-planner-split.yaml", SWELL, "--planner", PLANNERS + "dynamo.py"),
+    "oracle": ("sim-planner.yaml", SWELL, "--planner", PLANNERS + "oracle.py", "--until", "15"),
 }
 
 

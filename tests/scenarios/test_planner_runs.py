@@ -11,7 +11,10 @@ from random import Random
 import msgspec
 import pytest
 
-from jedlik.core.config import FaultConfig, GatewayConfig, PlannerConfig, PlannerName
+from jedlik.core.config import FaultConfig, GatewayConfig, PlannerConfig
+from jedlik.planning.planners import OWN
+from jedlik.planning.policy import PlannerMaker
+from jedlik.serve.plugins import load_planner
 from jedlik.sim.outcome import Run
 from jedlik.sim.workload.offered import Offered, OfferedText
 from sim_world import Conversations, Listed, a_setup, drawn, run
@@ -24,7 +27,8 @@ FAULTS = (
     FaultConfig(at_s=20.0, kind="crash"),
 )
 PATIENT = GatewayConfig(no_worker_wait_s=60.0, slo_ttft_s=1.0, slo_itl_s=0.03, shed=False)
-POLICIES: tuple[PlannerName, ...] = ("static", "hpa", "kpa", "dynamo", "jedlik")
+POLICIES: tuple[str, ...] = ("static", "hpa", "kpa", "dynamo", "jedlik")
+FILES = Path(__file__).parents[2] / "bench" / "planners"
 limited = partial(PlannerConfig, budget=16.0, mode="on", tick_s=2.0)
 
 
@@ -40,10 +44,15 @@ def swelling(seed: int, over_s: float = 60.0) -> Listed:
     return Listed(offered)
 
 
-def hurt(policy: PlannerName, seed: int, faults: tuple[FaultConfig, ...] = FAULTS, gateways: int = 2) -> Run:
+def hurt(policy: str, seed: int, faults: tuple[FaultConfig, ...] = FAULTS, gateways: int = 2) -> Run:
     setup = a_setup(2, gateways=gateways, faults=faults, gateway=PATIENT, seed=seed, start_s=4.0)
     pools = tuple(msgspec.structs.replace(pool, places=8) for pool in setup.pools)
-    return run(msgspec.structs.replace(setup, pools=pools, planner=limited(policy=policy)), swelling(seed))
+    planned = msgspec.structs.replace(setup, pools=pools, planner=limited(), planner_maker=maker(policy))
+    return run(planned, swelling(seed))
+
+
+def maker(policy: str) -> PlannerMaker:
+    return load_planner(policy if policy in OWN else str(FILES / f"{policy}.py")).make
 
 
 def digest(result: Run) -> str:
@@ -53,7 +62,7 @@ def digest(result: Run) -> str:
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-def test_whatever_planners_do_under_faults_nobody_loses_an_answer(policy: PlannerName) -> None:
+def test_whatever_planners_do_under_faults_nobody_loses_an_answer(policy: str) -> None:
     result = hurt(policy, 3)
     assert all(o.ok for o in result.outcomes)
     assert result.planning is not None
@@ -65,7 +74,7 @@ def test_whatever_planners_do_under_faults_nobody_loses_an_answer(policy: Planne
 
 
 @pytest.mark.parametrize("policy", ["dynamo", "jedlik"])
-def test_hashing_of_strings_changes_no_decision(policy: PlannerName) -> None:
+def test_hashing_of_strings_changes_no_decision(policy: str) -> None:
     code = f"import test_planner_runs as t; print(t.digest(t.hurt({policy!r}, 7)))"
     here = Path(__file__).parent
     paths = os.pathsep.join([str(here), str(here.parent), *sys.path])
@@ -81,7 +90,7 @@ def test_a_static_planner_is_no_planner(kind: str) -> None:
     """Same counts, same answers at the same times, faults and restarts included."""
     faults = (FaultConfig(at_s=3.0, kind=kind, worker="p/1", for_s=2.0),)  # type: ignore[arg-type]
     setup = a_setup(3, gateways=2, faults=faults, start_s=2.0, gateway=GatewayConfig(no_worker_wait_s=30.0))
-    planned = msgspec.structs.replace(setup, planner=limited(policy="static", budget=6.0))
+    planned = msgspec.structs.replace(setup, planner=limited(budget=6.0), planner_maker=maker("static"))
     for workload in (drawn(1, 200, 15.0), Conversations(2, talks=20, turns=4)):
         one, other = run(setup, workload), run(planned, workload)
         assert one.outcomes == other.outcomes
@@ -94,8 +103,8 @@ def test_a_static_planner_is_no_planner(kind: str) -> None:
 def test_a_planner_that_advises_changes_nothing() -> None:
     setup = a_setup(2, gateway=PATIENT)
     pools = tuple(msgspec.structs.replace(pool, places=4) for pool in setup.pools)
-    planner = limited(policy="kpa", mode="advise", budget=8.0)
-    advised = msgspec.structs.replace(setup, pools=pools, planner=planner)
+    planner = limited(mode="advise", budget=8.0)
+    advised = msgspec.structs.replace(setup, pools=pools, planner=planner, planner_maker=maker("kpa"))
     one, other = run(setup, swelling(1)), run(advised, swelling(1))
     assert one.outcomes == other.outcomes
     assert other.planning is not None

@@ -13,7 +13,7 @@ from jedlik.routing.choose import decide
 from jedlik.routing.policies.named import POLICIES
 from jedlik.routing.policy import Ask, Offer
 from jedlik.routing.view import Booking, WorkerView
-from jedlik.serve.policies import load, policies_of
+from jedlik.serve.plugins import load, policies_of
 
 CARD = Card(
     schema=1,

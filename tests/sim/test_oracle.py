@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from oracle import MARGIN_S, Oracle, foresee, player
+from oracle_curves import Curves, attainable, binned, missed, smooth
+from oracle_load import Came, busy, rooms
+from oracle_quick import Quick
+from oracle_schedule import Counts, Rules, cheapest, committed, cost_s
 
 from jedlik.core.config import GatewayConfig, PlannerConfig, Role, WorkerConfig
 from jedlik.core.plans import Demand, Promise
 from jedlik.core.protocol import StepCosts
 from jedlik.perf.model import LinearModel
 from jedlik.planning.policy import Situation
-from jedlik.sim.oracle import MARGIN_S, Oracle, planner_for, player
-from jedlik.sim.oracle_curves import Curves, attainable, binned, missed, smooth
-from jedlik.sim.oracle_load import Came, busy, rooms
-from jedlik.sim.oracle_quick import Quick
-from jedlik.sim.oracle_schedule import Counts, Rules, cheapest, committed, cost_s
 from jedlik.sim.setup import Pool, Setup
 from jedlik.sim.workload.offered import Offered, OfferedText
 from jedlik.sim.world import simulate
@@ -177,7 +177,7 @@ def test_the_oracle_finds_what_trying_every_schedule_finds() -> None:
         run = simulate(fleet, Listed(times_s), planner=player(fleet, {"both": np.array(chosen)}, 5.0))
         tried[chosen] = (len(missed(run, promise)) <= (1 - goal) * attainable(run), run.gpu_s)
     best = min(gpu_s for kept, gpu_s in tried.values() if kept)
-    found = planner_for(fleet, lambda: Listed(times_s), goal)
+    found = foresee(fleet, lambda: Listed(times_s), goal)
     run = simulate(fleet, Listed(times_s), planner=found)
     assert found.name == "oracle"
     assert len(missed(run, promise)) <= (1 - goal) * attainable(run)
@@ -187,7 +187,7 @@ def test_the_oracle_finds_what_trying_every_schedule_finds() -> None:
 def test_where_nobody_reaches_the_goal_the_largest_fleet_sets_it() -> None:
     times_s = [0.01 * number for number in range(400)]
     fleet = setup(2, 2, 0.0)
-    found = planner_for(fleet, lambda: Listed(times_s), 0.99, simulations=3)
+    found = foresee(fleet, lambda: Listed(times_s), 0.99, simulations=3)
     promise = Promise(0.35, 0.05)
     late = len(missed(simulate(fleet, Listed(times_s), planner=found), promise))
     widest = player(fleet, {"both": np.array([2])}, 5.0)

@@ -104,4 +104,4 @@ def test_a_report_shows_what_the_planner_was_told() -> None:
 def test_planners_that_are_not_known_are_named() -> None:
     ended = jedlik("simulate", "--config", str(PLANNED), "--trace", SHORT, "--planner", "magic")
     assert ended.returncode == 2
-    assert "planner.policy" in ended.stderr
+    assert "no planner is called 'magic'" in ended.stderr

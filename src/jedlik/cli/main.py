@@ -100,7 +100,7 @@ def simulate(
     shadow: Annotated[str | None, typer.Option(help="Short for --gateway.shadow-policy.")] = None,
     slo_ttft: Annotated[str | None, typer.Option(help="Seconds; short for --gateway.slo-ttft-s.")] = None,
     slo_itl: Annotated[str | None, typer.Option(help="Seconds; short for --gateway.slo-itl-s.")] = None,
-    planner: Annotated[str | None, typer.Option(help="Short for --planner.policy, mode on; or oracle.")] = None,
+    planner: Annotated[str | None, typer.Option(help="Short for --planner.policy, in mode on.")] = None,
     startup_s: Annotated[float | None, typer.Option(help="From order to serving, of every pool's workers.")] = None,
     workers: Annotated[int | None, typer.Option(help="Of the first pool, at the beginning.")] = None,
     seed: Annotated[int, typer.Option(help="Same seed, same run, bit by bit.")] = 0,
@@ -131,11 +131,11 @@ def _simulated(
     flags: dict[str, object], config: Path | None, options: "WorkloadOptions", said: dict[str, object]
 ) -> None:
     from jedlik.serve.settings import settle
-    from jedlik.sizing.simulate import ORACLE, Stopped, Wanted, run
+    from jedlik.sizing.simulate import Stopped, Wanted, run
 
     planner = said["planner"]
     if planner is not None:
-        flags = flags | {"planner.mode": "on"} | ({} if planner == ORACLE else {"planner.policy": planner})
+        flags = flags | {"planner.mode": "on", "planner.policy": planner}
     settings = settle(flags, os.environ, config, simulated=True)
     try:
         run(settings, config, msgspec.convert(said | {"options": options}, Wanted))

@@ -148,9 +148,6 @@ class FrontendConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """One log line for every answer."""
 
 
-PlannerName = Literal["jedlik", "static", "hpa", "kpa", "dynamo"]
-
-
 class PlannerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The rules by which a planner decides how many workers there should be, and of which role.
 
@@ -160,8 +157,8 @@ class PlannerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     mode: Literal["off", "advise", "on"] | None = None
     """off: as many workers as were started; advise: say what would be done, and why; on: do it. Default: on where a
     budget is given, else off."""
-    policy: PlannerName = "jedlik"
-    """The planner: a name from docs/planner.md."""
+    policy: str = "jedlik"
+    """The planner: jedlik, static, or FILE.py[:NAME] of your own (docs/contracts/planners.md)."""
     budget: Annotated[float, Meta(ge=1, le=1_000_000)] | None = None
     """GPUs, at most, over all workers; where a worker takes none: processes."""
     min_workers: Workers = 1

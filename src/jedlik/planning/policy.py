@@ -3,10 +3,11 @@
 A planner may keep state between calls; it is one fleet's alone. It never sees a clock, a process or a place.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 from jedlik.core.config import Role
-from jedlik.core.plans import Demand, Wish, WorkerSeen
+from jedlik.core.plans import Counts, Demand, Wish, WorkerSeen
 from jedlik.perf.model import StepModel
 
 
@@ -81,3 +82,7 @@ class Terms(NamedTuple):
     """Of a worker where a profile tells; None: workers' reports tell."""
     worker_kv_tokens: int | None
     """KV cache of one worker, where it is known beforehand."""
+
+
+PlannerMaker = Callable[[Counts, Terms], Planner]
+"""A call that makes the planner of one fleet from the workers at start, by role, and the terms."""

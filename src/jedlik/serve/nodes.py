@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from jedlik.core.config import Role, ServeConfig
+from jedlik.core.errors import ConfigError
 from jedlik.core.ids import GatewayId
 from jedlik.core.plans import Counts, Place
 from jedlik.core.protocol import Card, StepCosts
@@ -11,7 +12,7 @@ from jedlik.kv.hashing import BlockHasher
 from jedlik.kv.prefix_chains import Naming
 from jedlik.nodes.gateway.node import GatewayNode
 from jedlik.serve.engines import profiled_costs
-from jedlik.serve.policies import policies_of
+from jedlik.serve.plugins import load_planner, policies_of
 from jedlik.serve.process import ProcessConfig
 
 if TYPE_CHECKING:
@@ -37,18 +38,20 @@ def make_worker(process: ProcessConfig, card: Card, costs: StepCosts | None = No
 
 
 def make_planner(config: ServeConfig, places: Sequence[Place], initial: Counts) -> "PlannerNode":
-    """Return a planner node. Raises ConfigError for a wrong profile."""
+    """Return a planner node. Raises ConfigError for a wrong profile or planner."""
     from jedlik.nodes.planner.node import PlannerNode
     from jedlik.nodes.planner.wish import limits_of
     from jedlik.perf.model import LinearModel
-    from jedlik.planning.named import make
     from jedlik.planning.policy import Terms
 
     planner = config.planner
     costs = None if planner.acts == "off" else profiled_costs(config)
     model = None if costs is None else LinearModel(costs)
     terms = Terms(limits_of(planner, places), planner.attainment, planner.tick_s, model, None)
-    decider = make("static" if planner.acts == "off" else planner.policy, initial, terms)
+    loaded = load_planner("static" if planner.acts == "off" else planner.policy)
+    if loaded.foresee is not None:
+        raise ConfigError(f"planner {planner.policy} must know the workload beforehand: use it with `jedlik simulate`")
+    decider = loaded.make(initial, terms)
     return PlannerNode(planner, decider, places, initial, (config.gateway.slo_ttft_s, config.gateway.slo_itl_s))
 
 

@@ -22,7 +22,7 @@ from jedlik.serve.engines import check_installed, profiled_costs
 from jedlik.serve.listening import bind, refused
 from jedlik.serve.model_check import examine_apart
 from jedlik.serve.places import worker_places
-from jedlik.serve.policies import policies_of
+from jedlik.serve.plugins import policies_of
 from jedlik.serve.pools import pool_configs
 from jedlik.serve.supervisor import Startup, supervise
 

@@ -16,7 +16,7 @@ from jedlik.core.facts import Planned
 from jedlik.core.ids import GatewayId
 from jedlik.nodes.planner.node import PlannerNode
 from jedlik.nodes.planner.wish import limits_of
-from jedlik.planning.named import make
+from jedlik.planning.planners import maker_of
 from jedlik.planning.policy import Planner, Terms
 from jedlik.sim.fleet import Workers
 from jedlik.sim.heap import Heap
@@ -97,8 +97,6 @@ def node_of(setup: Setup, workers: Workers, planner: Planner | None) -> PlannerN
     config = setup.planner
     if planner is not None:
         config = msgspec.structs.replace(config, mode="on")
-    elif config.acts == "off":
-        config = msgspec.structs.replace(config, policy="static")
     initial: dict[Role, int] = {}
     for pool in setup.pools:
         initial[pool.role] = initial.get(pool.role, 0) + pool.count
@@ -112,8 +110,9 @@ def node_of(setup: Setup, workers: Workers, planner: Planner | None) -> PlannerN
         first.model if known else None,
         first.kv_tokens if known else None,
     )
+    make = maker_of("static") if config.acts == "off" else setup.planner_maker
     slo = (setup.gateway.slo_ttft_s, setup.gateway.slo_itl_s)
-    return PlannerNode(config, planner or make(config.policy, initial, terms), places, initial, slo)
+    return PlannerNode(config, planner or make(initial, terms), places, initial, slo)
 
 
 def planning(setup: Setup, process: PlannerProcess, planner: Planner | None) -> Planning | None:
@@ -121,7 +120,7 @@ def planning(setup: Setup, process: PlannerProcess, planner: Planner | None) -> 
     if planner is None and setup.planner.acts == "off":
         return None
     return Planning(
-        planner=planner.name if planner else setup.planner.policy,
+        planner=process.node.planner_name,
         budget=setup.budget_gpus,
         actions=process.orders,
         decisions=list(process.decisions),

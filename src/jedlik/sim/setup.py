@@ -28,6 +28,8 @@ from jedlik.core.units import path_and_bytes
 from jedlik.perf.model import StepModel
 from jedlik.perf.profile import Profile
 from jedlik.perf.profile import model as step_model
+from jedlik.planning.planners import maker_of
+from jedlik.planning.policy import PlannerMaker
 from jedlik.routing.policies import named
 from jedlik.routing.policy import Policy
 
@@ -96,6 +98,8 @@ class Setup(msgspec.Struct, frozen=True, kw_only=True):
     handoffs: bool = False
     """Workers send each other KV."""
     planner: PlannerConfig = PlannerConfig()
+    planner_maker: PlannerMaker = maker_of("jedlik")
+    """A call that makes the planner which `planner.policy` names."""
 
     @property
     def hosts(self) -> list[str]:
@@ -140,9 +144,10 @@ def build(
     seed: int = 0,
     duration_s: float | None = None,
     policies: tuple[PolicyMaker, PolicyMaker | None] = (named.make, None),
+    planner: PlannerMaker | None = None,
 ) -> Setup:
     """Return a setup. `profiles` has every pool's, by the name that its pool gives; `policies` are what serves and what
-    shadows.
+    shadows. `planner` makes the planner; without it, `planner.policy` names one of jedlik's own.
 
     Raises ConfigError with a remedy.
     """
@@ -166,6 +171,7 @@ def build(
         step_by_step=simulation.step_by_step,
         handoffs=moves,
         planner=config.planner,
+        planner_maker=planner or maker_of(config.planner.policy),
     )
     _within_budget(setup)
     names = [f"{pool.name}/{number}" for pool in pools for number in range(pool.count)]

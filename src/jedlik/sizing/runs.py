@@ -18,6 +18,7 @@ from jedlik.core.config import ServeConfig, SimulationConfig
 from jedlik.core.errors import Bug
 from jedlik.core.sums import float_sum
 from jedlik.perf.profile import Profile
+from jedlik.serve.plugins import load_planner
 from jedlik.sim import sizing_trial
 from jedlik.sim.setup import Setup, build
 from jedlik.sim.sizing import Figures, Part, Trial, settings
@@ -163,7 +164,8 @@ def prepared(task: Task, trial: Trial) -> Setup:
     config, simulation = settings(task.base, trial.fleet)
     gateway = config.gateway
     makers = (maker(gateway.policy), maker(gateway.shadow_policy) if gateway.shadow_policy else None)
-    return build(config, simulation, task.profiles, task.seed, None, makers)
+    planner = load_planner(config.planner.policy).make
+    return build(config, simulation, task.profiles, task.seed, None, makers, planner)
 
 
 @lru_cache(maxsize=2)

@@ -19,7 +19,7 @@ from jedlik.console.show import say
 from jedlik.core.config import PlannerConfig, PoolConfig
 from jedlik.core.errors import ConfigError
 from jedlik.planning.policy import Planner
-from jedlik.serve import policies
+from jedlik.serve import plugins
 from jedlik.serve.fields import fields
 from jedlik.serve.pools import priced
 from jedlik.serve.settings import Settings, value_of
@@ -35,7 +35,6 @@ from jedlik.sim.world import simulate
 
 LINE_EVERY_S = 5.0
 STDOUT = "-"
-ORACLE = "oracle"
 EXAMPLE = "examples/sim-8xh200.yaml"
 
 
@@ -52,7 +51,7 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     json: str | None = None
     html: str | None = None
     planner: str | None = None
-    """It decides how many workers there are: a name that settings know, or `oracle`."""
+    """The planner that was named on the command line; it is `planner.policy` of the settings too."""
     startup_s: float | None = None
     """From the order to start a worker until it serves, of every pool."""
     workers: int | None = None
@@ -115,7 +114,9 @@ def prepare(settings: Settings, file: Path | None, wanted: Wanted) -> Setup:
         config = msgspec.structs.replace(config, workers=None)
     simulation = settings.simulation
     simulation = msgspec.structs.replace(simulation, step_by_step=simulation.step_by_step or wanted.step_by_step)
-    return build(config, simulation, priced(config.worker_pools, file), wanted.seed, wanted.until_s, makers)
+    planner = plugins.load_planner(config.planner.policy).make
+    profiles = priced(config.worker_pools, file)
+    return build(config, simulation, profiles, wanted.seed, wanted.until_s, makers, planner)
 
 
 def changed(pools: tuple[PoolConfig, ...], wanted: Wanted) -> tuple[PoolConfig, ...]:
@@ -145,20 +146,18 @@ def planned(settings: Settings, wanted: Wanted) -> PlannerConfig:
 
 
 def clairvoyant(setup: Setup, wanted: Wanted) -> Planner | None:
-    """The oracle, where it is asked for; it looks at the workload beforehand. Raises ConfigError."""
-    if wanted.planner != ORACLE:
+    """Return the planner, where it must know the workload beforehand. Raises ConfigError."""
+    foresee = plugins.load_planner(setup.planner.policy).foresee
+    if foresee is None or setup.planner.acts == "off":
         return None
-    from jedlik.sim.oracle import planner_for
-
-    say("looking for the cheapest schedule, with all arrivals known: the run is simulated some 20 times beforehand")
-    workload = partial(load, wanted.trace, wanted.options, wanted.seed)
-    return planner_for(setup, workload, setup.planner.attainment)
+    say(f"planner {setup.planner.policy} looks at the workload beforehand: the run is simulated some 20 times")
+    return foresee(setup, partial(load, wanted.trace, wanted.options, wanted.seed))
 
 
 def maker(name: str) -> PolicyMaker:
     """Of a policy by its name or file. Raises ConfigError if there is none."""
-    policies.load(name)
-    return partial(policies.load, name)
+    plugins.load(name)
+    return partial(plugins.load, name)
 
 
 class Advance:

@@ -10,6 +10,7 @@ import msgspec
 
 from jedlik.core.config import ServeConfig, SimulationConfig
 from jedlik.core.errors import ConfigError
+from jedlik.serve.plugins import load_planner
 from jedlik.serve.settings import Settings
 from jedlik.serve.values import ascending
 from jedlik.sim.report.columns import Flags, Slo
@@ -100,8 +101,9 @@ def prepare(found: Settings, file: Path | None, wanted: Wanted) -> Prepared:
     profiles = {engine.profile_name: engine.profile for engine in engines}
     sizes = sizes_of(work, stretches)
     task = Task(wanted.trace, wanted.options, wanted.seed, base, profiles, stretches, sizes, work.closed)
+    planner = load_planner(found.config.planner.policy).make
     for shape in shapes:  # what can't be built is found now, not in another process
-        build(*settings(base, Fleet(shape, shape.least)), profiles, wanted.seed)
+        build(*settings(base, Fleet(shape, shape.least)), profiles, wanted.seed, planner=planner)
     return Prepared(task, plan, judge, work, sizer, shapes, slo)
 
 

@@ -78,6 +78,11 @@ class PlannerNode:
         self._tick_at = inf
         self._wake_at = inf
 
+    @property
+    def planner_name(self) -> str:
+        """The name of the planner that this node asks."""
+        return self._planner.name
+
     def handle(self, event: PlannerEvent, now: float) -> list[PlannerEffect]:
         self._happened(event, now)
         if not self._begun:

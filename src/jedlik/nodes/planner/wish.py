@@ -77,8 +77,10 @@ def ask(planner: Planner, situation: Situation) -> Wish | str:
     """What it wishes, or why that can't be followed."""
     try:
         wish = planner.decide(situation)
+        if not isinstance(wish, Wish):
+            raise TypeError(f"decide returned {type(wish).__name__}, not a Wish")
         fault = nonsense(wish.counts, situation.split)
-    except Exception as error:  # whatever somebody's planner does, the fleet goes on
+    except (Exception, SystemExit) as error:  # whatever a user's planner does, the fleet goes on
         return f"planner {planner.name} failed ({type(error).__name__}: {error}): its last wish stays"
     return f"planner {planner.name} wishes {fault}: its last wish stays" if fault else wish
 

@@ -6,12 +6,13 @@ is found: `oracle_search`. In a fleet of two roles no role is flipped.
 
 from collections.abc import Callable, Mapping
 
+from oracle_load import Came
+from oracle_schedule import Counts, committed
+from oracle_search import Search
+
 from jedlik.core.config import Role
 from jedlik.core.plans import Wish
 from jedlik.planning.policy import Planner, Situation
-from jedlik.sim.oracle_load import Came
-from jedlik.sim.oracle_schedule import Counts, committed
-from jedlik.sim.oracle_search import Search
 from jedlik.sim.outcome import Run
 from jedlik.sim.setup import Setup
 from jedlik.sim.workload.offered import Workload
@@ -23,7 +24,7 @@ MARGIN_S = 1.5
 
 
 class Oracle:
-    """Plays a schedule. Fulfils `policy.Planner`."""
+    """Plays a schedule that was found with all arrivals known. It fulfils `planning.policy.Planner`."""
 
     name = "oracle"
     tick_s = TICK_S
@@ -39,14 +40,20 @@ class Oracle:
         return Wish(counts, "all that will come is known", flips=False)
 
 
-def planner_for(setup: Setup, workload: Callable[[], Workload], attainment: float, simulations: int = 20) -> Planner:
-    """The planner to hand to `simulate`. `workload` makes the same requests each time it is called."""
+def foresee(
+    setup: Setup, workload: Callable[[], Workload], attainment: float | None = None, simulations: int = 20
+) -> Planner:
+    """Return the planner of one simulation that reaches an attainment; default: the settings' `planner.attainment`.
+
+    `workload` makes the same requests each time it is called. The search simulates the run some 20 times.
+    """
+    goal = setup.planner.attainment if attainment is None else attainment
 
     def run(schedule: Mapping[Role, Counts], bin_s: float) -> Run:
         return simulate(setup, workload(), planner=player(setup, schedule, bin_s))
 
     requests = [Came(one.at_s, one.text.tokens, 0, one.output_tokens) for one in workload().arrivals()]
-    search = Search(setup, run, requests, attainment, simulations)
+    search = Search(setup, run, requests, goal, simulations)
     return player(setup, search.found().schedule, search.bin_s)
 
 

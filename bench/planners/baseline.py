@@ -1,11 +1,18 @@
-"""What baselines have in common: usual lengths so far, counts kept within limits, and the wish that holds."""
+"""What the published planners here have in common: usual lengths so far, counts within limits, target concurrency.
+
+HPA and KPA aim at a concurrency per worker, which an operator sets by hand, after measuring. Here it is computed: as
+many requests as one worker serves within the SLOs, by the step model, at the lengths seen so far. That is the largest
+batch that keeps the ITL (and, where prompts are prefilled beside it, the TTFT). For workers that only prefill it is
+the most prompts of which the last still keeps the TTFT.
+"""
 
 from collections.abc import Mapping
 
+from capacity import Asked, aggregated_capacity, decode_capacity, engine_of, most_within
+
 from jedlik.core.config import Role
 from jedlik.core.plans import Demand, Reason, Wish, WorkerSeen
-from jedlik.planning.baselines.engine import Asked
-from jedlik.planning.policy import Limits, Situation
+from jedlik.planning.policy import Limits, Situation, Terms
 
 
 class Lengths:
@@ -63,3 +70,17 @@ def fitted(counts: Mapping[Role, int], limits: Limits) -> dict[Role, int]:
 def wish(counts: Mapping[Role, int], why: str, *reasons: Reason) -> Wish:
     """Of a planner that knows no flips."""
     return Wish(dict(counts), why, reasons, flips=False)
+
+
+def target(role: Role, situation: Situation, terms: Terms, lengths: Lengths) -> int | None:
+    """Requests at one worker, at least 1; None: not known yet."""
+    asked = lengths.asked
+    engine = engine_of(terms, serving(situation, role))
+    if asked is None or engine is None:
+        return None
+    if role == "prefill":
+        return most_within(situation.slo_ttft_s, engine, asked)
+    if role == "decode":
+        return decode_capacity(engine, asked, situation.slo_itl_s).batch
+    found = aggregated_capacity(engine, asked, situation.slo_ttft_s, situation.slo_itl_s)
+    return found.batch if found.met else 1

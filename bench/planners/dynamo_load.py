@@ -10,8 +10,9 @@ ITL stays within 80 %.
 from math import ceil
 from typing import NamedTuple
 
+from capacity import Asked, Engine
+
 from jedlik.core.config import Role
-from jedlik.planning.baselines.engine import Asked, Engine
 
 SENSITIVITY = 0.8
 

@@ -3,8 +3,7 @@
 from random import Random
 
 import numpy as np
-
-from jedlik.sim.oracle_schedule import Counts, Rules
+from oracle_schedule import Counts, Rules
 
 SHIFTS = (1, 1, 2, 3, 5, 8)
 """Bins."""

@@ -1,6 +1,6 @@
 """One step ahead, from what was seen at equal intervals: the predictors of Dynamo's planner.
 
-Constant and Kalman (local linear trend: q_level 1, q_trend 0.1, r 10) are as published (core/load/predictors.py).
+Constant is as published (core/load/predictors.py).
 Dynamo's default is pmdarima's auto_arima. `AutoRegressive` stands for it and is what can be fitted on the few points
 there are: AR(0..2) of the values or of their differences, by least squares, stationary ones only, the order by AICc; no
 moving-average part. As there: the last value until there are five, values that never changed stay, and where no
@@ -38,33 +38,6 @@ class Constant:
 
     def next(self) -> float:
         return self.values[-1] if self.values else 0.0
-
-
-class Kalman:
-    """Local linear trend: level' = level + trend + w, trend' = trend + u, observed = level + v."""
-
-    def __init__(self, q_level: float = 1.0, q_trend: float = 0.1, noise: float = 10.0) -> None:
-        self._noise = noise
-        self._drift = np.diag([q_level, q_trend])
-        self._moves = np.array([[1.0, 1.0], [0.0, 1.0]])
-        self._state = np.zeros(2)
-        self._spread = np.eye(2) * 1000.0
-        self._begun = False
-
-    def add(self, value: float) -> None:
-        if not self._begun:
-            self._begun, self._state = bool(value), np.array([value, 0.0])
-            return
-        state, spread = self._ahead()
-        gain = spread[:, 0] / (spread[0, 0] + self._noise)
-        self._state = state + gain * (value - state[0])
-        self._spread = spread - np.outer(gain, spread[0])
-
-    def next(self) -> float:
-        return max(0.0, float(self._ahead()[0][0])) if self._begun else 0.0
-
-    def _ahead(self) -> tuple[Floats, Floats]:
-        return self._moves @ self._state, self._moves @ self._spread @ self._moves.T + self._drift
 
 
 class AutoRegressive(Constant):

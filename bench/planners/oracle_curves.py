@@ -8,9 +8,9 @@ when a schedule is tried, and corrects the curves for the next one.
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from oracle_schedule import Counts, Floats
 
 from jedlik.core.plans import Promise
-from jedlik.sim.oracle_schedule import Counts, Floats
 from jedlik.sim.outcome import Outcome, Run
 
 FAR = 0.5

@@ -12,13 +12,14 @@ from collections import deque
 from collections.abc import Callable
 from math import ceil
 
+import capacity as engines
+from baseline import fitted, roles_of, serving, wish
+from capacity import Asked, Engine
+from dynamo_load import Scales, Seen
+from predictors import AutoRegressive, Predictor
+
 from jedlik.core.config import Role
 from jedlik.core.plans import Counts, Demand, Reason, Wish
-from jedlik.planning.baselines import engine as engines
-from jedlik.planning.baselines.dynamo_load import Scales, Seen
-from jedlik.planning.baselines.engine import Asked, Engine
-from jedlik.planning.baselines.fleet import fitted, roles_of, serving, wish
-from jedlik.planning.baselines.predictors import AutoRegressive, Predictor
 from jedlik.planning.policy import Situation, Terms
 
 LOAD_S = 5.0

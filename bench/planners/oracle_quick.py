@@ -11,11 +11,12 @@ import heapq
 from collections import deque
 from collections.abc import Mapping, Sequence
 
+from oracle_load import Came
+from oracle_schedule import Counts
+
 from jedlik.core.config import Role
 from jedlik.perf.model import StepModel, leap_s, steps_begun
 from jedlik.perf.step import StepShape
-from jedlik.sim.oracle_load import Came
-from jedlik.sim.oracle_schedule import Counts
 from jedlik.sim.setup import Setup
 
 PROBE_TOKENS = 1024

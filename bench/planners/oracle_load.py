@@ -9,12 +9,12 @@ from math import ceil
 from typing import NamedTuple
 
 import numpy as np
+from capacity import Asked, Engine, aggregated_capacity, decode_capacity, prefill_capacity
+from oracle_schedule import Floats
 
 from jedlik.core.config import Role
 from jedlik.fleet.desired import most_workers
-from jedlik.planning.baselines.engine import Asked, Engine, aggregated_capacity, decode_capacity, prefill_capacity
 from jedlik.planning.lengths import bucket_of, middle
-from jedlik.sim.oracle_schedule import Floats
 from jedlik.sim.outcome import Run
 from jedlik.sim.setup import Setup
 from jedlik.sim.slots import slots_of

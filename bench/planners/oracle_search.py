@@ -12,15 +12,15 @@ from random import Random
 from typing import NamedTuple
 
 import numpy as np
+from oracle_curves import Curves, attainable, binned, missed, smooth
+from oracle_load import Came, busy, came_in, largest, least_of, rooms
+from oracle_moves import moved
+from oracle_quick import Quick
+from oracle_schedule import Counts, Floats, Rules, cheapest, cost_s
 
 from jedlik.core.config import Role
 from jedlik.core.plans import Promise
 from jedlik.core.sums import float_sum
-from jedlik.sim.oracle_curves import Curves, attainable, binned, missed, smooth
-from jedlik.sim.oracle_load import Came, busy, came_in, largest, least_of, rooms
-from jedlik.sim.oracle_moves import moved
-from jedlik.sim.oracle_quick import Quick
-from jedlik.sim.oracle_schedule import Counts, Floats, Rules, cheapest, cost_s
 from jedlik.sim.outcome import Run
 from jedlik.sim.setup import Setup
 

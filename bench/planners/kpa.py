@@ -10,11 +10,11 @@ running and waiting, at gateways too; a split fleet has one KPA a role. The targ
 from collections import deque
 from math import ceil, floor
 
+from baseline import Lengths, fitted, in_flight, roles_of, target, wish
+
 from jedlik.core.config import Role
 from jedlik.core.plans import Counts, Reason, Wish
 from jedlik.core.sums import float_sum
-from jedlik.planning.baselines.fleet import Lengths, fitted, in_flight, roles_of, wish
-from jedlik.planning.baselines.targets import target
 from jedlik.planning.policy import Situation, Terms
 
 TICK_S = 2.0

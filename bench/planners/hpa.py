@@ -10,10 +10,10 @@ a role. The target is documented in `targets`.
 from collections import deque
 from math import ceil
 
+from baseline import Lengths, fitted, in_flight, roles_of, target, wish
+
 from jedlik.core.config import Role
 from jedlik.core.plans import Counts, Reason, Wish
-from jedlik.planning.baselines.fleet import Lengths, fitted, in_flight, roles_of, wish
-from jedlik.planning.baselines.targets import target
 from jedlik.planning.policy import Situation, Terms
 
 SYNC_S = 15.0
