@@ -1,12 +1,15 @@
-"""How many files an event enters: of a streamed request through the deciders, a plain decode step, a plain `Tokens`.
+"""How many files a streamed request, a plain decode step and a plain `Tokens` enter.
 
     .venv/bin/python bench/inside.py
 
 One gateway node and one worker node (aggregated) or two (disaggregated) exchange their effects directly; the engine and
-the carrier of blocks are free. Counted are calls into files of the package's source (`sys.setprofile`), the files
-entered, and the switches: how often a call goes to another file than the call before it. Figures: docs/inside.md.
+the carrier of blocks are free. The HTTP surface answers the same request by itself, from body to last event, with a
+port that plays tokens; sockets and frames are not entered. Counted are calls into files of the package's source
+(`sys.setprofile`), the files entered, and the switches: how often a call goes to another file than the call before it.
+Figures: docs/inside.md.
 """
 
+import asyncio
 import sys
 from collections import deque
 from collections.abc import Callable
@@ -14,6 +17,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import frontend_requests
 import jedlik
 from jedlik.core.config import GatewayConfig, Role, WorkerConfig
 from jedlik.core.effects import Deliver, RunStep, ToClient, ToWorkerEffect
@@ -26,6 +30,7 @@ from jedlik.core.step import Step, StepDone
 from jedlik.core.tokens import pack
 from jedlik.kv.hashing import BlockHasher, hash_check
 from jedlik.kv.prefix_chains import Naming
+from jedlik.models.files import resolve
 from jedlik.nodes.gateway.node import GatewayNode
 from jedlik.nodes.worker.node import WorkerNode
 
@@ -46,13 +51,13 @@ class Trace:
 
     def of(self, call: Callable[[], Any]) -> Any:
         """Make a call and add what it enters to the trace."""
-        sys.setprofile(self._seen)
+        sys.setprofile(self.seen)
         try:
             return call()
         finally:
             sys.setprofile(None)
 
-    def _seen(self, frame: FrameType, event: str, _: object) -> None:
+    def seen(self, frame: FrameType, event: str, _: object) -> None:
         name = frame.f_code.co_filename
         if event == "call" and name.startswith(SOURCE):
             self.calls.append(name[len(SOURCE) :])
@@ -196,8 +201,25 @@ def _least(best: Trace | None, trace: Trace) -> Trace:
     return trace if best is None or len(trace.calls) < len(best.calls) else best
 
 
+def at_frontend() -> Trace:
+    """Return what one streamed chat request enters of the HTTP surface; the second of two alike."""
+    app = frontend_requests.build(resolve("tiny-random").path, list(range(500, 900)))
+    body = frontend_requests.body(200, ANSWER_TOKENS, stream=True)
+
+    async def twice() -> Trace:
+        await frontend_requests.call(app, body(1))
+        trace = Trace()
+        sys.setprofile(trace.seen)
+        await frontend_requests.call(app, body(2))
+        sys.setprofile(None)
+        return trace
+
+    return asyncio.run(twice())
+
+
 def main() -> None:
     """Print the table."""
+    surface = at_frontend()
     print("| event | files | calls | switches |\n|---|---|---|---|")
     settings: dict[str, dict[WorkerId, Role]] = {
         "aggregated": {WorkerId("w@1"): "both"},
@@ -210,9 +232,13 @@ def main() -> None:
         lan.ask(2)
         both = Trace()
         both.calls = lan.at_gateway.calls + lan.at_workers.calls
-        print(both.row(f"a request of {ANSWER_TOKENS} tokens, {name}"))
-        print(lan.at_gateway.row("... its gateway half"))
-        print(lan.at_workers.row("... its worker half"))
+        whole = Trace()
+        whole.calls = surface.calls + both.calls
+        print(whole.row(f"a streamed chat request of {ANSWER_TOKENS} tokens, {name}"))
+        print(surface.row("... at the HTTP surface"))
+        print(both.row("... at the nodes"))
+        print(lan.at_gateway.row("...... its gateway half"))
+        print(lan.at_workers.row("...... its worker half"))
         if name == "disaggregated" and not any("moving/outgoing" in call for call in lan.at_workers.calls):
             raise SystemExit("nothing was handed off")
         if name == "aggregated" and lan.plain_step is not None and lan.plain_tokens is not None:
