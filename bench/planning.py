@@ -30,7 +30,7 @@ from jedlik.sim.report.numbers import Summary, summarise
 from jedlik.sim.workload.load import load
 from jedlik.sim.workload.options import WorkloadOptions
 from jedlik.sim.world import simulate
-from jedlik.sizing.simulate import Wanted, prepare
+from jedlik.sizing.simulate import SimulateOptions, prepare
 from planning_verdicts import GOAL, SINUSOID, Asked, Cell, Key, Row, Verdict, cells, tables, verdicts
 
 BENCH = Path(__file__).parent
@@ -115,7 +115,7 @@ def run(job: Job, traces: str, quick: bool, simulations: int, code: str) -> Row:
     workload = shortened(job.workload) if quick else WORKLOADS[job.workload]
     source, options = workload.source.format(traces=traces), workload.options
     flags = {"planner.mode": "on", "planner.policy": FILES.get(job.planner, job.planner)}
-    wanted = Wanted(
+    wanted = SimulateOptions(
         trace=source,
         options=options,
         seed=job.seed,

@@ -29,7 +29,7 @@ from jedlik.sim.report.numbers import Summary, summarise
 from jedlik.sim.workload.load import load
 from jedlik.sim.workload.options import WorkloadOptions
 from jedlik.sim.world import simulate
-from jedlik.sizing.simulate import Wanted, prepare
+from jedlik.sizing.simulate import SimulateOptions, prepare
 
 CONFIG = Path(__file__).parent.parent / "examples" / "sim-8xh200.yaml"
 SLO = Slo(2.0, 0.025)
@@ -98,7 +98,7 @@ def run(task: Task) -> Summary:
     """Simulate and sum up."""
     workload = workload_of(task.workload, task.traces)
     settings = settle({}, {}, CONFIG, simulated=True)
-    setup = prepare(settings, CONFIG, Wanted(trace=workload.source, options=WorkloadOptions(), seed=task.seed))
+    setup = prepare(settings, CONFIG, SimulateOptions(trace=workload.source, options=WorkloadOptions(), seed=task.seed))
     open_to_all = task.policy != "jedlik"
     gateway = msgspec.structs.replace(setup.gateway, shed=not open_to_all, max_in_flight=1 << 20)
     policy = "jedlik" if task.policy == OPEN else task.policy

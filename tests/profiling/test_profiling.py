@@ -24,8 +24,8 @@ from jedlik.perf.step import StepShape, chunk_pairs, shape_of, shape_s
 from jedlik.profiles.catalogue import lookup
 from jedlik.profiling import endpoint as endpoints
 from jedlik.profiling import profile as profiling
-from jedlik.profiling.grid import CPU, ENDPOINT, GPU, REPEATS, Grid, Room, Task, fitting, lane_tokens, plan
-from jedlik.profiling.steps import Ask, Bench
+from jedlik.profiling.grid import CPU, ENDPOINT, GPU, REPEATS, Grid, GridTask, Room, fitting, lane_tokens, plan
+from jedlik.profiling.steps import Bench, MeasureRequest
 from jedlik.serve import values
 from jedlik.serve.engines import profiled_costs, simulated_share
 from worker_world import make_card
@@ -111,7 +111,7 @@ def test_what_fits_is_not_cut() -> None:
 
 def test_steps_measured_give_back_the_costs() -> None:
     engine = KnownEngine()
-    bench = Bench(engine, card(), Ask(lanes=lane_tokens(SMALL, ROOM), chunk=64))
+    bench = Bench(engine, card(), MeasureRequest(lanes=lane_tokens(SMALL, ROOM), chunk=64))
     points = [point for task in plan(SMALL, ROOM) * 2 for point in bench.run(task)]
     assert all(elapsed_s == pytest.approx(shape_s(COSTS, shape), rel=1e-3) for shape, elapsed_s in points)
     profile = profiling.made(points, "x")
@@ -130,12 +130,14 @@ def test_a_failing_engine_is_told() -> None:
             self._on_done(StepDone(step_id=step.step_id, lanes=[], tokens=[], elapsed_s=0.0, error="out of memory"))
 
     with pytest.raises(PeerError, match="out of memory"):
-        Bench(Failing(), card(), Ask(lanes=[100, 100], chunk=64)).run(Task(length=8))
+        Bench(Failing(), card(), MeasureRequest(lanes=[100, 100], chunk=64)).run(GridTask(length=8))
 
 
-def stream(began_s: float, first_s: float, gap_s: float, count: int, each: int = 1) -> endpoints.Stream:
+def stream(began_s: float, first_s: float, gap_s: float, count: int, each: int = 1) -> endpoints.MeasuredStream:
     events = [first_s + n * gap_s for n in range(count)]
-    return endpoints.Stream(began_s, events, 100, 0, count * each)
+    return endpoints.MeasuredStream(
+        began_s=began_s, events_s=events, prompt_tokens=100, cached_tokens=0, output_tokens=count * each
+    )
 
 
 def test_a_batch_is_timed_where_all_of_it_decodes() -> None:
@@ -198,8 +200,8 @@ def test_an_endpoint_is_measured_from_outside(server: str) -> None:
     room = endpoints.room(endpoint, ENDPOINT)
     grid = fitting(ENDPOINT, room)
     assert grid.lengths[-1] == 128
-    done: list[Task] = []
-    points = endpoints.measure(endpoint, grid, [Task(length=32), Task(batch=2, context=64)], done.append)
+    done: list[GridTask] = []
+    points = endpoints.measure(endpoint, grid, [GridTask(length=32), GridTask(batch=2, context=64)], done.append)
     assert points[0].shape == StepShape(32, chunk_pairs(0, 32), 0, 0)
     assert [task.length for task in done] == [32, 0]
     with pytest.raises(PeerError, match="401"):

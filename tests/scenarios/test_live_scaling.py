@@ -25,7 +25,7 @@ from jedlik.serve.nodes import make_planner
 from jedlik.serve.settings import settle
 from jedlik.sim.workload.options import WorkloadOptions
 from jedlik.sim.world import Simulation
-from jedlik.sizing.simulate import Wanted, prepare
+from jedlik.sizing.simulate import SimulateOptions, prepare
 from sim_world import Listed
 
 RECORD = Path(__file__).parent / "live_scaling"
@@ -87,7 +87,7 @@ def renamed(what: PlannerEvent | PlannerEffect, old: str, new: str) -> PlannerEv
 @pytest.mark.usefixtures("in_record")
 def test_the_simulators_node_decides_what_the_live_one_did(turns: list[Recorded[PlannerEvent, PlannerEffect]]) -> None:
     settings = settle({}, {}, Path("scaling.yaml"), simulated=True)
-    setup = prepare(settings, Path("scaling.yaml"), Wanted(trace="arrivals.csv", options=WorkloadOptions()))
+    setup = prepare(settings, Path("scaling.yaml"), SimulateOptions(trace="arrivals.csv", options=WorkloadOptions()))
     node = Simulation(setup, Listed([])).planner.node
     for turn in turns:
         event = cast(PlannerEvent, renamed(turn.event, "-", "/"))

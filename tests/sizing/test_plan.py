@@ -21,10 +21,10 @@ from jedlik.sim.workload.options import WorkloadOptions
 from jedlik.sizing import as_json, as_text, candidates, config_file
 from jedlik.sizing.found import EXITS, Found, flags
 from jedlik.sizing.plan import check, settled
-from jedlik.sizing.runs import Runs, Task, prepared
-from jedlik.sizing.simulate import Wanted as SimulationWanted
+from jedlik.sizing.runs import Runs, SizingTask, prepared
+from jedlik.sizing.simulate import SimulateOptions
 from jedlik.sizing.simulate import prepare as prepare_simulation
-from jedlik.sizing.task import Prepared, Wanted, needs, prepare
+from jedlik.sizing.task import PlanOptions, Prepared, needs, prepare
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 EIGHT = EXAMPLES / "sim-8xh200.yaml"
@@ -54,9 +54,9 @@ def jedlik(*arguments: str, folder: Path | None = None) -> "subprocess.Completed
     )
 
 
-def wanted(**said: object) -> Wanted:
+def wanted(**said: object) -> PlanOptions:
     given = {"trace": SMALL, "options": WorkloadOptions(), "profiles": H100} | said
-    return Wanted(**given)  # type: ignore[arg-type]
+    return PlanOptions(**given)  # type: ignore[arg-type]
 
 
 def task(found: Settings | None = None, **said: object) -> Prepared:
@@ -208,7 +208,7 @@ def test_the_file_is_the_simulation_that_was_judged(share: float, tmp_path: Path
     out.write_text(config_file.text(found, config, simulation, made_found(made, {trial: figures()}), SMALL))
     assert "secret" not in out.read_text()
     read = settle({}, {}, out, simulated=True)
-    simulated = prepare_simulation(read, out, SimulationWanted(trace=SMALL, options=WorkloadOptions()))
+    simulated = prepare_simulation(read, out, SimulateOptions(trace=SMALL, options=WorkloadOptions()))
     judged = prepared(made.task, trial)
     same = ("model", "worker", "gateway", "gateways", "network", "faults", "handoffs", "seed")
     assert [getattr(simulated, name) for name in same] == [getattr(judged, name) for name in same]
@@ -381,4 +381,4 @@ def test_settings_are_checked_before_anything_is_read() -> None:
     for key, value in (("planner.budget", "0"), ("gateway.slo_ttft_s", "-1"), ("planner.attainment", "0")):
         with pytest.raises(ConfigError):
             check(settled(SAID | {key: value}, {}, None).config, wanted(out="never-there.yaml"))
-    assert isinstance(task().task, Task)
+    assert isinstance(task().task, SizingTask)

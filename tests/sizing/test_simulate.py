@@ -11,11 +11,11 @@ import pytest
 from jedlik.core.errors import ConfigError
 from jedlik.serve.settings import settle
 from jedlik.sim.workload.options import WorkloadOptions
-from jedlik.sizing.simulate import Wanted, prepare, shown
+from jedlik.sizing.simulate import SimulateOptions, prepare, shown
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 EIGHT = EXAMPLES / "sim-8xh200.yaml"
-WANTED = Wanted(trace="t", options=WorkloadOptions())
+WANTED = SimulateOptions(trace="t", options=WorkloadOptions())
 
 
 def jedlik(*arguments: str) -> "subprocess.CompletedProcess[str]":

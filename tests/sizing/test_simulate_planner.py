@@ -9,15 +9,15 @@ from test_simulate import EIGHT, EXAMPLES, jedlik
 from jedlik.core.errors import ConfigError
 from jedlik.serve.settings import Settings, settle
 from jedlik.sim.workload.options import WorkloadOptions
-from jedlik.sizing.simulate import Wanted, prepare, shown
+from jedlik.sizing.simulate import SimulateOptions, prepare, shown
 
 PLANNED = EXAMPLES / "sim-planner.yaml"
 SPLIT = EXAMPLES / "sim-planner-split.yaml"
 SHORT = "sinusoid:rate=6,amplitude=4,period=60,duration=90,input=500,output=20"
 
 
-def wanted(**given: object) -> Wanted:
-    return Wanted(trace="t", options=WorkloadOptions(), **given)  # type: ignore[arg-type]
+def wanted(**given: object) -> SimulateOptions:
+    return SimulateOptions(trace="t", options=WorkloadOptions(), **given)  # type: ignore[arg-type]
 
 
 def settled(file: Path, **flags: object) -> Settings:

@@ -52,7 +52,7 @@ def plan(
     options: "WorkloadOptions",
     flags: dict[str, object],
 ) -> None:
-    """Which fleet serves this workload within its SLOs at the least cost? Or ask a running server's planner.
+    """Find the cheapest fleet that serves this workload within its SLOs, or ask a running server's planner.
 
     With --trace: candidates (GPUs, TP degrees, prefill apart or not, chunk sizes) are estimated, then simulated. Prints
     the best, the front of tokens/s per GPU against tokens/s per user and why others lost; writes the config for it.
@@ -67,21 +67,28 @@ def plan(
     if advise or explain:
         _live(trace, url or f"http://127.0.0.1:{port}", api_key, explain)
     short = {"budget": budget, "attainment": attainment, "slo_ttft": slo_ttft, "slo_itl": slo_itl}
-    said: dict[str, object] = {"trace": trace, "model": model, "profiles": profiles, "chunks": chunks}
-    said |= {"costs": tuple(cost or ()), "out": out, "force": force, "html": html, "json": json}
-    said |= {"seed": seed, "time_budget_s": time_budget}
-    _offline(flags | {SHORT[name]: value for name, value in short.items() if value is not None}, config, said, options)
+    options_given: dict[str, object] = {"trace": trace, "model": model, "profiles": profiles, "chunks": chunks}
+    options_given |= {"costs": tuple(cost or ()), "out": out, "force": force, "html": html, "json": json}
+    options_given |= {"seed": seed, "time_budget_s": time_budget}
+    _offline(
+        flags | {SHORT[name]: value for name, value in short.items() if value is not None},
+        config,
+        options_given,
+        options,
+    )
 
 
 def _offline(
-    flags: dict[str, object], config: Path | None, said: dict[str, object], options: "WorkloadOptions"
+    flags: dict[str, object], config: Path | None, options_given: dict[str, object], options: "WorkloadOptions"
 ) -> None:
     import msgspec
 
     from jedlik.sizing.found import EXITS
-    from jedlik.sizing.plan import Wanted, run, settled
+    from jedlik.sizing.plan import PlanOptions, run, settled
 
-    result = run(settled(flags, os.environ, config), config, msgspec.convert(said | {"options": options}, Wanted))
+    result = run(
+        settled(flags, os.environ, config), config, msgspec.convert(options_given | {"options": options}, PlanOptions)
+    )
     raise typer.Exit(EXITS[result.status])
 
 
@@ -95,5 +102,5 @@ def _live(trace: str, url: str, api_key: str | None, explain: bool) -> None:
 
 
 def register(app: typer.Typer) -> None:
-    """Add the command."""
+    """Add the `plan` command to the application."""
     command(app, "plan")(with_flags(with_workload(plan), ("worker", "gateway", "planner")))

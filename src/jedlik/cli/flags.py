@@ -21,7 +21,7 @@ SHOWN = {
     "Promises and planning": ("gateway.slo_ttft_s", "gateway.slo_itl_s", "planner.mode", "planner.budget"),
     "Logs": ("log_format", "event_log", "event_log_tokens"),
 }
-"""What `--help` has, by panel and in this order."""
+"""The panels of `--help` and their flags, in this order."""
 MORE = {"worker": "Worker", "gateway": "Gateway", "planner": "Planner", "frontend": "HTTP"}
 """Panels of what only `--help-all` has."""
 
@@ -36,10 +36,10 @@ def with_flags(command: Callable[..., None], slices: Collection[str] | None = No
     added = [_parameter(name, field) for name, field in named.items()]
     added.append(inspect.Parameter("help_all", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=HelpAll))
 
-    def run(**given: object) -> None:
-        given.pop("help_all")
-        said = {named[n].key: v for n, v in given.items() if n in named and v is not None}
-        command(**{n: v for n, v in given.items() if n not in named}, flags=said)
+    def run(**values: object) -> None:
+        values.pop("help_all")
+        settings = {named[n].key: v for n, v in values.items() if n in named and v is not None}
+        command(**{n: v for n, v in values.items() if n not in named}, flags=settings)
 
     run.__doc__ = command.__doc__
     run.__name__ = command.__name__
@@ -80,8 +80,8 @@ def _parameter(name: str, field: Field) -> inspect.Parameter:
         show_default=False,
         hidden=shown is None,
     )
-    given = Annotated[bool | None, option] if switch else Annotated[str | None, option]
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=given)
+    values = Annotated[bool | None, option] if switch else Annotated[str | None, option]
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=values)
 
 
 def _default(field: Field) -> str:

@@ -31,7 +31,7 @@ class Command(TyperCommand):
         paragraphs = [textwrap.fill(" ".join(text.split()), width) for text in (self.help or "").split("\n\n")]
         console.print(Text("\n\n".join(["\n" + self.get_usage(ctx), *paragraphs])), soft_wrap=True)
         for title, rows in panels(self, ctx).items():
-            text = "\n".join(line for name, said in rows for line in lines(name, said, width - 4))
+            text = "\n".join(line for name, record in rows for line in lines(name, record, width - 4))
             console.print(Panel(Text(text), title=title, title_align="left", border_style="dim"))
 
 
@@ -67,18 +67,18 @@ def panels(command: TyperCommand, ctx: Any) -> dict[str, list[tuple[str, str]]]:
     found: dict[str, list[tuple[str, str]]] = {title: [] for title in FIRST}
     hidden = 0
     for parameter in command.get_params(ctx):
-        said = parameter.get_help_record(ctx)
-        hidden += said is None
+        record = parameter.get_help_record(ctx)
+        hidden += record is None
         title = getattr(parameter, "rich_help_panel", None) or FIRST[not isinstance(parameter, TyperArgument)]
-        if said is not None:
-            found.setdefault(title, []).append(said)
+        if record is not None:
+            found.setdefault(title, []).append(record)
     if hidden:
         found["Options"].append(("", f"{hidden} more flags: --help-all shows them."))
     return {title: rows for title, rows in found.items() if rows}
 
 
-def lines(name: str, said: str, width: int) -> list[str]:
+def lines(name: str, record: str, width: int) -> list[str]:
     """One option, in as many lines as it takes."""
-    wrapped = textwrap.wrap(said, max(width - NAMES - 2, 20)) or [""]
+    wrapped = textwrap.wrap(record, max(width - NAMES - 2, 20)) or [""]
     beside = f"{name:{NAMES}}  {wrapped.pop(0)}" if len(name) <= NAMES else name
     return [beside, *(" " * (NAMES + 2) + line for line in wrapped)]

@@ -121,24 +121,24 @@ def simulate(
     Example: `jedlik simulate --config examples/sim-8xh200.yaml --trace conversation.jsonl.gz --html report.html`
     """
     short = {"policy": policy, "shadow_policy": shadow, "slo_ttft_s": slo_ttft, "slo_itl_s": slo_itl}
-    said = flags | {f"gateway.{name}": value for name, value in short.items() if value is not None}
+    values = flags | {f"gateway.{name}": value for name, value in short.items() if value is not None}
     wanted = {"trace": trace, "seed": seed, "until_s": until, "step_by_step": step_by_step, "json": json, "html": html}
     wanted |= {"planner": planner, "startup_s": startup_s, "workers": workers}
-    _simulated(said, config, options, wanted)
+    _simulated(values, config, options, wanted)
 
 
 def _simulated(
-    flags: dict[str, object], config: Path | None, options: "WorkloadOptions", said: dict[str, object]
+    flags: dict[str, object], config: Path | None, options: "WorkloadOptions", values: dict[str, object]
 ) -> None:
     from jedlik.serve.settings import settle
-    from jedlik.sizing.simulate import Stopped, Wanted, run
+    from jedlik.sizing.simulate import SimulateOptions, Stopped, run
 
-    planner = said["planner"]
+    planner = values["planner"]
     if planner is not None:
         flags = flags | {"planner.mode": "on", "planner.policy": planner}
     settings = settle(flags, os.environ, config, simulated=True)
     try:
-        run(settings, config, msgspec.convert(said | {"options": options}, Wanted))
+        run(settings, config, msgspec.convert(values | {"options": options}, SimulateOptions))
     except Stopped as stopped:
         say(f"jedlik: {stopped}")
         raise typer.Exit(EXIT_STOPPED) from None
@@ -224,7 +224,7 @@ def profile(
     """
     from jedlik.profiling import profile as profiling
 
-    wanted = profiling.Wanted(
+    wanted = profiling.ProfileOptions(
         name=name,
         out=out,
         lengths=lengths,

@@ -24,7 +24,7 @@ def options(
     ] = False,
     trace_block: Annotated[int | None, typer.Option(help="Tokens per block id of the trace.")] = None,
 ) -> WorkloadOptions:
-    """What was said."""
+    """Return the options of a workload, as the flags gave them."""
     return WorkloadOptions(
         speed=speed,
         limit=limit,
@@ -45,9 +45,9 @@ def with_workload(command: Callable[..., None]) -> Callable[..., None]:
     own = [p.replace(kind=keyword_only) for p in inspect.signature(command).parameters.values() if p.name != NAME]
     added = [p.replace(kind=keyword_only) for p in mine.values()]
 
-    def run(**given: object) -> None:
-        said = {name: given.pop(name) for name in mine}
-        command(**given, **{NAME: options(**said)})  # type: ignore[arg-type]
+    def run(**values: object) -> None:
+        chosen = {name: values.pop(name) for name in mine}
+        command(**values, **{NAME: options(**chosen)})  # type: ignore[arg-type]
 
     run.__doc__ = command.__doc__
     run.__name__ = command.__name__

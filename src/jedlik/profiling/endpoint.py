@@ -20,20 +20,20 @@ import msgspec
 from jedlik.core.errors import ConfigError, PeerError
 from jedlik.perf.linear import Point
 from jedlik.perf.step import StepShape, chunk_pairs
-from jedlik.profiling.grid import Grid, Room, Task, plan
+from jedlik.profiling.grid import Grid, GridTask, Room, plan
 
 TIMEOUT_S = 300.0
 PROMPT_IDS = range(100, 400)
-"""In every vocabulary, and special in none that we know."""
+"""Token ids that are in every vocabulary, and special in none that we know."""
 REPEATS = 3
 WINDOW_TOKENS = 24
 LEAST_EVENTS = 4
 SMALLEST_CHUNK = 128
-"""Of a prefill: how many steps the others of a batch may take meanwhile."""
+"""The least tokens of a prefill's chunk: it says how many steps the others of a batch may take meanwhile."""
 UNKNOWN_LEN = 4096
 
 
-class Stream(msgspec.Struct, frozen=True):
+class MeasuredStream(msgspec.Struct, frozen=True, kw_only=True):
     """One completion, as it came."""
 
     began_s: float
@@ -63,7 +63,7 @@ class Endpoint:
             self._headers["authorization"] = f"Bearer {api_key}"
         self.model, self.max_model_len = self._choose(model, url)
 
-    def stream(self, prompt: list[int], max_tokens: int) -> Stream:
+    def stream(self, prompt: list[int], max_tokens: int) -> MeasuredStream:
         """One completion of exactly that many tokens. Raises PeerError with what the server said."""
         body = {
             "model": self.model,
@@ -91,7 +91,13 @@ class Endpoint:
         if not events or usage is None:
             raise PeerError("the server streamed no text or no usage: it needs stream_options.include_usage")
         cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
-        return Stream(began_s, events, usage["prompt_tokens"], cached, usage["completion_tokens"])
+        return MeasuredStream(
+            began_s=began_s,
+            events_s=events,
+            prompt_tokens=usage["prompt_tokens"],
+            cached_tokens=cached,
+            output_tokens=usage["completion_tokens"],
+        )
 
     def _choose(self, model: str | None, url: str) -> tuple[str, int | None]:
         try:
@@ -117,16 +123,16 @@ class Endpoint:
 
 
 def room(endpoint: Endpoint, grid: Grid) -> Room:
-    """What can be known from outside: the context length; the cache is taken to hold the grid."""
+    """Return what can be known from outside: the context length. The cache is taken to hold the grid."""
     return Room(endpoint.max_model_len or UNKNOWN_LEN, 4 * grid.fill_tokens + 4 * grid.lengths[-1])
 
 
-def tasks(grid: Grid, held: Room) -> list[Task]:
-    """Of the plan, what can be seen from outside: prefills of fresh prompts, and decodes."""
-    return [task for task in plan(grid, held) if not task.start and not (task.length and task.batch)]
+def tasks(grid: Grid, space: Room) -> list[GridTask]:
+    """Return the tasks that can be measured from outside: prefills of fresh prompts, and decodes."""
+    return [task for task in plan(grid, space) if not task.start and not (task.length and task.batch)]
 
 
-def measure(endpoint: Endpoint, grid: Grid, todo: list[Task], advance: Callable[[Task], None]) -> list[Point]:
+def measure(endpoint: Endpoint, grid: Grid, todo: list[GridTask], advance: Callable[[GridTask], None]) -> list[Point]:
     """Raises PeerError if the server refuses; decodes that never ran together are left out."""
     draw = random.Random(secrets.randbits(64))
     endpoint.stream(_prompt(draw, grid.lengths[0]), 8)  # connections, caches and kernels that a first request makes
@@ -151,7 +157,7 @@ def _prefill(endpoint: Endpoint, draw: random.Random, length: int) -> list[Point
     return [Point(shape, statistics.median(s.events_s[0] - s.began_s for s in streams))]
 
 
-def _decode(endpoint: Endpoint, draw: random.Random, task: Task) -> list[Point]:
+def _decode(endpoint: Endpoint, draw: random.Random, task: GridTask) -> list[Point]:
     steps = WINDOW_TOKENS + task.batch * (1 + -(-task.context // SMALLEST_CHUNK))
     most = (endpoint.max_model_len or UNKNOWN_LEN) - task.context - 1
     for output in (steps, 3 * steps):
@@ -161,9 +167,9 @@ def _decode(endpoint: Endpoint, draw: random.Random, task: Task) -> list[Point]:
     return []
 
 
-def together(endpoint: Endpoint, prompts: list[list[int]], max_tokens: int) -> list[Stream]:
+def together(endpoint: Endpoint, prompts: list[list[int]], max_tokens: int) -> list[MeasuredStream]:
     """All at once. Raises the first error."""
-    streams: list[Stream] = []
+    streams: list[MeasuredStream] = []
     errors: list[Exception] = []
 
     def run(prompt: list[int]) -> None:
@@ -182,7 +188,7 @@ def together(endpoint: Endpoint, prompts: list[list[int]], max_tokens: int) -> l
     return streams
 
 
-def window(streams: list[Stream]) -> Point | None:
+def window(streams: list[MeasuredStream]) -> Point | None:
     """The step time while all of them decode; None where that was too short."""
     begins_s = max(stream.events_s[0] for stream in streams)
     ends_s = min(stream.events_s[-1] for stream in streams)

@@ -1,4 +1,4 @@
-"""What `jedlik profile` measures: a grid of steps, cut to what there is room for, as tasks in order.
+"""The grid of steps that `jedlik profile` measures: cut to what there is room for, as tasks in order.
 
 Lanes are filled by the very prefills that are measured, from short contexts to long ones, so that every decode attends
 to keys and values that were computed: memory that was never written is faster than it should be.
@@ -16,11 +16,11 @@ PASSES = 3
 MARGIN = 32
 """Tokens set aside for a lane beyond its context: what it decodes, and the rest of its last block."""
 MIXED = 2
-"""Of the batches and of the lengths, those with which steps that do both are measured."""
+"""The number of batches and of lengths with which steps that prefill and decode are measured."""
 
 
 class Grid(msgspec.Struct, frozen=True, kw_only=True):
-    """Every value ascends."""
+    """The sizes of the steps to measure. Every list ascends."""
 
     lengths: tuple[int, ...]
     """Tokens of a prefill, in one step."""
@@ -41,7 +41,7 @@ GPU = Grid(
 ENDPOINT = Grid(lengths=(32, 128, 256, 512, 1024, 2048), contexts=(64, 512), batches=(1, 2, 4, 8, 16), fill_tokens=8192)
 
 
-class Task(msgspec.Struct, frozen=True, omit_defaults=True):
+class GridTask(msgspec.Struct, frozen=True, omit_defaults=True):
     """One kind of step, several times: a prefill of `length` behind `start` tokens, a decode of `batch` sequences with
     `context` tokens each, or both in one step.
     """
@@ -58,7 +58,7 @@ class Task(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Room(msgspec.Struct, frozen=True):
-    """What an engine holds."""
+    """The room of an engine."""
 
     max_model_len: int
     kv_tokens: int
@@ -75,15 +75,15 @@ def fitting(grid: Grid, room: Room) -> Grid:
 def decodes(grid: Grid, room: Room) -> list[tuple[int, int]]:
     """(context, batch) of the decodes there is room for: short contexts first, so that lanes only grow."""
     found: list[tuple[int, int]] = []
-    left = room.kv_tokens - grid.contexts[-1] - grid.lengths[-1] - MARGIN
+    affordable_tokens = room.kv_tokens - grid.contexts[-1] - grid.lengths[-1] - MARGIN
     for context, batch in product(grid.contexts, grid.batches):
         affordable = batch == grid.batches[0] or batch * context <= grid.fill_tokens
-        if affordable and sum(_lanes([*found, (context, batch)]).values()) <= left:
+        if affordable and sum(_lanes([*found, (context, batch)]).values()) <= affordable_tokens:
             found.append((context, batch))
     return found
 
 
-def plan(grid: Grid, room: Room) -> list[Task]:
+def plan(grid: Grid, room: Room) -> list[GridTask]:
     """All tasks, in an order in which lanes only grow. Raises ConfigError if there is no room for any decode."""
     found = decodes(grid, room)
     if not found:
@@ -94,15 +94,15 @@ def plan(grid: Grid, room: Room) -> list[Task]:
     shortest = [batch for context, batch in found if context == grid.contexts[0]]
     both = product(grid.lengths[-MIXED - 1 : -1], shortest[1::2][-MIXED:])
     return [
-        *(Task(length, 0) for length in grid.lengths),
-        *(Task(length, grid.contexts[-1]) for length in grid.lengths[1::2]),
-        *(Task(0, 0, batch, context) for context, batch in found),
-        *(Task(length, 0, batch, grid.contexts[0]) for length, batch in both),
+        *(GridTask(length, 0) for length in grid.lengths),
+        *(GridTask(length, grid.contexts[-1]) for length in grid.lengths[1::2]),
+        *(GridTask(0, 0, batch, context) for context, batch in found),
+        *(GridTask(length, 0, batch, grid.contexts[0]) for length, batch in both),
     ]
 
 
 def lane_tokens(grid: Grid, room: Room) -> list[int]:
-    """How much each lane holds at most, the lane for prefills last."""
+    """Return the most tokens that each lane holds, the lane for prefills last."""
     lanes = _lanes(decodes(grid, room))
     return [lanes[lane] - MARGIN + 2 * REPEATS for lane in sorted(lanes)] + [grid.contexts[-1] + grid.lengths[-1]]
 

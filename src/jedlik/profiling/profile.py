@@ -24,8 +24,8 @@ from jedlik.perf.table import table_of
 from jedlik.profiles import catalogue
 from jedlik.profiling import endpoint as endpoints
 from jedlik.profiling.engine import engines
-from jedlik.profiling.grid import CPU, ENDPOINT, GPU, PASSES, Grid, Room, Task, fitting, lane_tokens, plan
-from jedlik.profiling.steps import Ask
+from jedlik.profiling.grid import CPU, ENDPOINT, GPU, PASSES, Grid, GridTask, Room, fitting, lane_tokens, plan
+from jedlik.profiling.steps import MeasureRequest
 from jedlik.serve.model_check import examine_apart
 from jedlik.serve.sizing import threads
 from jedlik.serve.values import ascending
@@ -33,11 +33,11 @@ from jedlik.serve.values import ascending
 QUIET = 0.9
 """Share of the processors below which something else must have been running."""
 DISTURBED = "other programs were running: measure again when the machine is quiet"
-Advance = Callable[[Task], None]
+Advance = Callable[[GridTask], None]
 
 
-class Wanted(msgspec.Struct, frozen=True, kw_only=True):
-    """What was asked for; None: not said."""
+class ProfileOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """The options of `jedlik profile`; None where one was not given."""
 
     name: str | None = None
     out: Path | None = None
@@ -51,7 +51,7 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     kv_cache_bytes: str | None = None
 
 
-def of_engine(fetch: Callable[[], ModelFiles], wanted: Wanted) -> None:
+def of_engine(fetch: Callable[[], ModelFiles], wanted: ProfileOptions) -> None:
     """Measure our engine on this machine and write its profile."""
     busy = 1 if wanted.busy is None else wanted.busy
     if busy < 1:
@@ -66,7 +66,7 @@ def of_engine(fetch: Callable[[], ModelFiles], wanted: Wanted) -> None:
         room = Room(hello.max_model_len, hello.kv_tokens)
         grid = cut(asked, room)
         own = cores_each(config, hello.device)
-        loaded.prepare(Ask(lanes=lane_tokens(grid, room), chunk=grid.lengths[-1], alone=own == 1))
+        loaded.prepare(MeasureRequest(lanes=lane_tokens(grid, room), chunk=grid.lengths[-1], alone=own == 1))
         tasks = plan(grid, room) * PASSES
         with bar(tasks, f"measuring {hello.engine}") as advance:
             points = loaded.measure(tasks, advance)
@@ -86,7 +86,7 @@ def of_engine(fetch: Callable[[], ModelFiles], wanted: Wanted) -> None:
     finish(profile, points, wanted.out)
 
 
-def of_endpoint(url: str, served: str | None, api_key: str | None, wanted: Wanted) -> None:
+def of_endpoint(url: str, served: str | None, api_key: str | None, wanted: ProfileOptions) -> None:
     """Measure an endpoint from outside and write its profile."""
     for option in ("busy", "device", "dtype", "threads", "kv_cache_bytes"):
         if getattr(wanted, option) is not None:
@@ -151,8 +151,8 @@ def named(engine_model: str | None) -> str:
     return engine_model
 
 
-def settings(wanted: Wanted, busy: int) -> ServeConfig:
-    """As `jedlik serve --workers busy` would run, with lanes and chunks for the grid. Raises ConfigError."""
+def settings(wanted: ProfileOptions, busy: int) -> ServeConfig:
+    """Return a configuration as `jedlik serve --workers busy` has it."""
     grid = chosen(CPU if wanted.device == "cpu" else GPU, wanted)
     for option, value, legal in (("device", wanted.device, Device), ("dtype", wanted.dtype, Dtype)):
         if value is not None and value not in get_args(legal):
@@ -172,29 +172,31 @@ def settings(wanted: Wanted, busy: int) -> ServeConfig:
     )
 
 
-def chosen(usual: Grid, wanted: Wanted) -> Grid:
+def chosen(usual: Grid, wanted: ProfileOptions) -> Grid:
     """The usual grid with what was asked for in its place. Raises ConfigError."""
-    said = {
+    chosen_values = {
         field: ascending(field, text)
         for field in ("lengths", "contexts", "batches")
         if (text := getattr(wanted, field))
     }
-    fill = max(said.get("contexts", (0,))) * max(said.get("batches", (0,)))
-    return msgspec.structs.replace(usual, **said, fill_tokens=max(usual.fill_tokens, fill))
+    fill = max(chosen_values.get("contexts", (0,))) * max(chosen_values.get("batches", (0,)))
+    return msgspec.structs.replace(usual, **chosen_values, fill_tokens=max(usual.fill_tokens, fill))
 
 
 def cut(grid: Grid, room: Room) -> Grid:
-    """What fits; what does not is told."""
+    """Return the part of a grid that fits. A line on stderr says what does not."""
     fits = fitting(grid, room)
     for field in ("lengths", "contexts"):
         if getattr(fits, field) != getattr(grid, field):
-            left = ",".join(map(str, getattr(fits, field)))
-            say(f"{field} cut to {left}: room for {room.max_model_len} tokens a sequence, {room.kv_tokens} in all")
+            cut_values = ",".join(map(str, getattr(fits, field)))
+            say(
+                f"{field} cut to {cut_values}: room for {room.max_model_len} tokens a sequence, {room.kv_tokens} in all"
+            )
     return fits
 
 
 @contextmanager
-def bar(tasks: list[Task], title: str) -> Iterator[Advance]:
+def bar(tasks: list[GridTask], title: str) -> Iterator[Advance]:
     """A bar on a terminal, two lines elsewhere."""
     console = Console(stderr=True)
     if not console.is_terminal:
@@ -260,6 +262,8 @@ def step_name(shape: StepShape) -> str:
 
 def costs_lines(costs: PhaseCosts) -> Iterator[str]:
     """The linear fit, as in the field's tables."""
-    base, token, pair, other, sequence, held = (getattr(costs, field) * 1e3 for field in PhaseCosts.__struct_fields__)
+    base, token, pair, other, sequence, context = (
+        getattr(costs, field) * 1e3 for field in PhaseCosts.__struct_fields__
+    )
     yield f"  prefill   {base:.4g} + {token:.4g} a token + {pair:.3g} a pair, ms"
-    yield f"  decode    {other:.4g} + {sequence:.4g} a sequence + {held:.3g} a token held, ms"
+    yield f"  decode    {other:.4g} + {sequence:.4g} a sequence + {context:.3g} a token held, ms"

@@ -26,13 +26,13 @@ from jedlik.live.worker import Engine
 from jedlik.models.info import block_bytes
 from jedlik.perf.linear import Point
 from jedlik.perf.step import StepShape, shape_of
-from jedlik.profiling.grid import REPEATS, Task
+from jedlik.profiling.grid import REPEATS, GridTask
 from jedlik.serve.engines import load
 from jedlik.serve.process import ProcessConfig
 
 
-class Hello(msgspec.Struct, frozen=True):
-    """What was loaded."""
+class LoadedInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """The greeting of a measuring process: the engine that it has loaded."""
 
     engine: str
     device: str
@@ -41,10 +41,10 @@ class Hello(msgspec.Struct, frozen=True):
     kv_bytes_per_token: int
 
 
-class Told(msgspec.Struct, frozen=True, omit_defaults=True):
+class Measured(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One line to the parent."""
 
-    hello: Hello | None = None
+    hello: LoadedInfo | None = None
     points: list[Point] = []
     steps_s: float = 0.0
     """All steps so far, and what they had of the processors meanwhile."""
@@ -52,7 +52,7 @@ class Told(msgspec.Struct, frozen=True, omit_defaults=True):
     error: str | None = None
 
 
-class Ask(msgspec.Struct, frozen=True, omit_defaults=True):
+class MeasureRequest(msgspec.Struct, frozen=True, omit_defaults=True):
     """One line from the parent: first what to prepare for, then tasks."""
 
     lanes: list[int] = []
@@ -61,13 +61,13 @@ class Ask(msgspec.Struct, frozen=True, omit_defaults=True):
     """Tokens of a step that fills lanes, at most."""
     alone: bool = False
     """One compute thread, on a processor of its own: time it did not get there is not the engine's."""
-    task: Task | None = None
+    task: GridTask | None = None
 
 
 class Bench:
     """One engine, its lanes each with blocks of their own."""
 
-    def __init__(self, engine: Engine, card: Card, first: Ask) -> None:
+    def __init__(self, engine: Engine, card: Card, first: MeasureRequest) -> None:
         self._done: queue.SimpleQueue[StepDone] = queue.SimpleQueue()
         self._engine, self._vocabulary = engine, card.vocab_size
         self._longest, self._alone = first.chunk, first.alone
@@ -85,7 +85,7 @@ class Bench:
             at += count
         engine.start(self._done.put)
 
-    def run(self, task: Task) -> list[Point]:
+    def run(self, task: GridTask) -> list[Point]:
         """The steps of a task, and the prefills that had to come first."""
         spare = len(self._filled) - 1
         found = [point for lane in range(task.batch) for point in self._fill(lane, task.context)]
@@ -96,7 +96,7 @@ class Bench:
         times = [self._timed(task, spare) for _ in range(REPEATS)]
         return [*found, middle(times)]
 
-    def _timed(self, task: Task, spare: int) -> Point:
+    def _timed(self, task: GridTask, spare: int) -> Point:
         if not task.length:
             return self._decode(task.batch)
         self._enter({spare: task.start + task.length})
@@ -190,40 +190,46 @@ def middle(points: list[Point]) -> Point:
     return Point(shape, statistics.median(point.elapsed_s for point in points))
 
 
-def hello(card: Card, device: str) -> Hello:
-    """What a parent has to know of an engine."""
+def hello(card: Card, device: str) -> LoadedInfo:
+    """Return what a parent has to know of an engine."""
     size, block = card.layout.block_size, block_bytes(card.layout)
-    return Hello(card.engine, device, card.max_model_len, (card.total_blocks - 1) * size, block // size)
+    return LoadedInfo(
+        engine=card.engine,
+        device=device,
+        max_model_len=card.max_model_len,
+        kv_tokens=(card.total_blocks - 1) * size,
+        kv_bytes_per_token=block // size,
+    )
 
 
-def serve(asks: TextIO, answers: TextIO, told: ProcessConfig) -> None:
+def serve(asks: TextIO, answers: TextIO, config: ProcessConfig) -> None:
     """Load, then answer until the input ends."""
 
-    def say(line: Told) -> None:
+    def say(line: Measured) -> None:
         answers.write(msgspec.json.encode(line).decode() + "\n")
         answers.flush()
 
     try:
-        loaded = load(told, lambda _: None)
-        say(Told(hello=hello(loaded.card, loaded.device)))
+        loaded = load(config, lambda _: None)
+        say(Measured(hello=hello(loaded.card, loaded.device)))
         bench: Bench | None = None
         for line in asks:
-            ask = msgspec.json.decode(line, type=Ask)
+            ask = msgspec.json.decode(line, type=MeasureRequest)
             if bench is None:
                 bench = Bench(loaded.engine, loaded.card, ask)
             if ask.task is not None:
-                say(Told(points=bench.run(ask.task), steps_s=bench.steps_s, cpu_s=bench.cpu_s))
+                say(Measured(points=bench.run(ask.task), steps_s=bench.steps_s, cpu_s=bench.cpu_s))
         loaded.engine.close()
     except JedlikError as error:
-        say(Told(error=str(error)))
+        say(Measured(error=str(error)))
 
 
 def main() -> None:
-    told = msgspec.json.decode(Path(sys.argv[1]).read_bytes(), type=ProcessConfig)
-    die_with_parent(told.parent_pid)
+    config = msgspec.json.decode(Path(sys.argv[1]).read_bytes(), type=ProcessConfig)
+    die_with_parent(config.parent_pid)
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print must not get between the answers
-    serve(sys.stdin, answers, told)
+    serve(sys.stdin, answers, config)
 
 
 if __name__ == "__main__":

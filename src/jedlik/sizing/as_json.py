@@ -1,4 +1,4 @@
-"""What `jedlik plan` found, as JSON. Keys are documented in docs/sizing.md."""
+"""Results of `jedlik plan` as JSON. Keys are documented in docs/sizing.md."""
 
 import msgspec
 
@@ -8,7 +8,7 @@ from jedlik.sim.sizing_search import Choice
 from jedlik.sizing.found import Found, Status
 
 
-class Row(msgspec.Struct, frozen=True, kw_only=True):
+class ReportRow(msgspec.Struct, frozen=True, kw_only=True):
     """A fleet, as JSON."""
 
     fleet: str
@@ -43,16 +43,16 @@ class Estimated(msgspec.Struct, frozen=True, kw_only=True):
     hour_usd: float
 
 
-class Told(msgspec.Struct, frozen=True, kw_only=True):
-    """`--json`."""
+class PlanReport(msgspec.Struct, frozen=True, kw_only=True):
+    """The results of a search, as `--json` has them."""
 
     status: Status
-    best: Row | None
+    best: ReportRow | None
     """null: not one simulation ended in time."""
     holds: bool
     estimated: Estimated | None
     """The cheapest fleet that is estimated to hold, within the budget, where nothing was simulated to hold."""
-    fleets: list[Row]
+    fleets: list[ReportRow]
     budget: float
     attainment: float
     slo_ttft_s: float | None
@@ -71,9 +71,9 @@ class Told(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def to_json(found: Found) -> bytes:
-    """`--json`."""
+    """Return the results of a search for `--json`."""
     load = found.load
-    told = Told(
+    report = PlanReport(
         status=found.status,
         best=row(found.best, found) if found.best else None,
         holds=found.status == "found",
@@ -95,7 +95,7 @@ def to_json(found: Found) -> bytes:
         broken=found.broken,
         took_s=found.took_s,
     )
-    return msgspec.json.format(msgspec.json.encode(told), indent=2) + b"\n"
+    return msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n"
 
 
 def _estimated(found: Found) -> Estimated | None:
@@ -105,9 +105,9 @@ def _estimated(found: Found) -> Estimated | None:
     return Estimated(fleet=fleet.name, gpus=fleet.gpus, hour_usd=fleet.hour_usd)
 
 
-def row(point: Point, found: Found) -> Row:
+def row(point: Point, found: Found) -> ReportRow:
     fleet, figures = point.fleet, point.figures
-    return Row(
+    return ReportRow(
         fleet=fleet.name,
         profile=fleet.shape.engine.profile_name,
         workers=fleet.workers,

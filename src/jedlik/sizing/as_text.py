@@ -1,4 +1,4 @@
-"""What `jedlik plan` found, for people: a sentence, the front, why others lost, a plot; on a terminal or a page."""
+"""Results of `jedlik plan` for people: a sentence, the front, why others lost, a plot; on a terminal or a page."""
 
 from collections.abc import Iterator, Sequence
 
@@ -19,17 +19,17 @@ LOSERS_SHOWN = 12
 
 
 def sentence(found: Found) -> str:
-    """What came of it, with its numbers."""
+    """Return the result in one sentence, with its numbers."""
     best = found.best
     if found.status == "found" and best is not None:
         return f"Serve it with {_numbers(best, found)}"
     if found.status == "nothing":
-        told = "Nothing within the budget holds."
+        text = "Nothing within the budget holds."
     else:
-        told = f"Time was up after {seconds(found.took_s)}: of {number(len(found.points))} fleets simulated none holds"
-        told += ", and others were left." if found.points else ", for not one simulation ended."
-        told += f" {_estimate(found)}"
-    return told if best is None else f"{told} The closest that was simulated is {_numbers(best, found)}"
+        text = f"Time was up after {seconds(found.took_s)}: of {number(len(found.points))} fleets simulated none holds"
+        text += ", and others were left." if found.points else ", for not one simulation ended."
+        text += f" {_estimate(found)}"
+    return text if best is None else f"{text} The closest that was simulated is {_numbers(best, found)}"
 
 
 def _estimate(found: Found) -> str:
@@ -53,7 +53,7 @@ def _numbers(best: Point, found: Found) -> str:
 
 
 def workload(found: Found) -> str:
-    """What was asked of the fleets."""
+    """Return the workload in words."""
     load = found.load
     text = (
         f"{number(load.requests)} requests, {load.rate:.3g} per second, "
@@ -70,7 +70,7 @@ def workload(found: Found) -> str:
 
 
 def notes(found: Found) -> Iterator[str]:
-    """What is less than it seems."""
+    """The reasons why a result is less than it seems."""
     best = found.best
     if best is not None and best.part == "sample" and "sample" in found.pieces:
         yield f"The recommendation was simulated on a sample of {number(found.pieces['sample'])} requests only."
@@ -98,11 +98,11 @@ def _needed(found: Found) -> Iterator[str]:
             "--slo-ttft, or name faster candidates."
         )
         return
-    told = f"By the estimate {least.name} would do: {number(least.gpus)} GPUs, {least.hour_usd:.2f} USD per hour"
+    text = f"By the estimate {least.name} would do: {number(least.gpus)} GPUs, {least.hour_usd:.2f} USD per hour"
     if least.gpus > found.budget:
-        yield f"{told}. Try --budget {least.gpus:.0f}, or relax the SLOs."
+        yield f"{text}. Try --budget {least.gpus:.0f}, or relax the SLOs."
     else:
-        yield f"{told}; there was no time to simulate it: give --time-budget more, or --limit the trace."
+        yield f"{text}; there was no time to simulate it: give --time-budget more, or --limit the trace."
 
 
 def _failures(found: Found) -> Iterator[str]:
@@ -110,18 +110,18 @@ def _failures(found: Found) -> Iterator[str]:
     failed = [point.figures for point in found.points if point.figures.failures]
     if failed:
         most = max(failed, key=lambda figures: figures.failures / figures.choices)
-        told = f"in up to {share(most.failures / most.choices)} of the choices"
-        yield f"The policy failed in {number(len(failed))} simulations, {told}, and the default chose: {most.cause}."
+        text = f"in up to {share(most.failures / most.choices)} of the choices"
+        yield f"The policy failed in {number(len(failed))} simulations, {text}, and the default chose: {most.cause}."
 
 
 def _prices(found: Found) -> str:
     engines = {choice.shape.engine.profile.device: choice.shape.engine.gpu_hour_usd for choice in found.choices}
-    told = ", ".join(f"{device} {usd:.2f}" for device, usd in sorted(engines.items()))
-    return f"{told} USD; defaults are those of {PRICES_FROM}, --cost says others"
+    text = ", ".join(f"{device} {usd:.2f}" for device, usd in sorted(engines.items()))
+    return f"{text} USD; defaults are those of {PRICES_FROM}, --cost says others"
 
 
 def losers(found: Found) -> list[tuple[str, str]]:
-    """Per engine and layout that did not win: its best try, or what was estimated; why it lost."""
+    """Return a row for each engine and layout that did not win: its best try, or its estimate, and why it lost."""
     won = _kind(found.best.fleet) if found.best else None
     rows: dict[tuple[str, bool], tuple[str, str]] = {}
     for point in sorted(
@@ -194,7 +194,7 @@ def _ms(value_s: float | None) -> str:
 
 
 def rendered(found: Found) -> RenderableType:
-    """For the terminal."""
+    """Print the results on a terminal."""
     parts: list[RenderableType] = [Text(workload(found)), Text(), Text(sentence(found), style="bold"), Text()]
     if found.best is not None:
         parts += _simulated(found, found.best)
@@ -232,7 +232,7 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], strong: int, wor
 
 
 def page(found: Found, title: str) -> str:
-    """`--html`."""
+    """Return the results as a page for `--html`."""
     best = found.best
     tables = [
         ("What came of it", pareto.rows_table((), [(sentence(found), "")], words=True)),

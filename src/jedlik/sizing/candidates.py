@@ -1,4 +1,4 @@
-"""What `jedlik plan` chooses from: profiles named or found by model, each with what its GPU costs in an hour.
+"""The candidates of `jedlik plan`: profiles named or found by model, each with what its GPU costs in an hour.
 
 Candidates are the pools of the file, or --profiles (names, wildcards), or all profiles of --model.
 """
@@ -32,7 +32,7 @@ PRICES_FROM = "SemiAnalysis (total cost of ownership)"
 def pools(
     config: ServeConfig, file: Path | None, profiles: str | None, model: str | None
 ) -> list[tuple[PoolConfig, Profile]]:
-    """What may be taken, each profile once. Raises ConfigError."""
+    """Return the pools that may be taken, each profile once. Raises ConfigError."""
     if profiles or model:
         names = _named(profiles) if profiles else _of_model(model or "")
         found = [(PoolConfig(name="any", count=1, profile=name), catalogue.lookup(name)) for name in names]
@@ -49,12 +49,12 @@ def pools(
     return [(pool, by_name[pool.profile or ""]) for pool in kinds]
 
 
-def engines(found: Sequence[tuple[PoolConfig, Profile]], said: Mapping[str, float]) -> tuple[Engine, ...]:
-    """With labels of their own, and prices. Raises ConfigError."""
+def engines(found: Sequence[tuple[PoolConfig, Profile]], stated: Mapping[str, float]) -> tuple[Engine, ...]:
+    """Return the candidates as engines, with labels that differ, and prices. Raises ConfigError."""
     labels = _labels([profile for _, profile in found])
     made = []
     for label, (pool, profile) in zip(labels, found, strict=True):
-        engine = Engine(label=label, profile=profile, pool=pool, gpu_hour_usd=_price(profile.device, said))
+        engine = Engine(label=label, profile=profile, pool=pool, gpu_hour_usd=_price(profile.device, stated))
         if not engine.kv_tokens:
             raise ConfigError(
                 f"profile {pool.profile} does not say how large its KV cache is: name it in a pool with "
@@ -76,10 +76,10 @@ def _labels(profiles: Sequence[Profile]) -> list[str]:
     return [a if labels.count(a) == 1 else f"{a} no. {labels[: n + 1].count(a)}" for n, a in enumerate(labels)]
 
 
-def prices(said: Sequence[str]) -> dict[str, float]:
+def prices(stated: Sequence[str]) -> dict[str, float]:
     """NAME=USD, as --cost says them. Raises ConfigError."""
     found = {}
-    for text in said:
+    for text in stated:
         for part in text.split(","):
             name, _, value = part.partition("=")
             try:
@@ -91,8 +91,8 @@ def prices(said: Sequence[str]) -> dict[str, float]:
     return found
 
 
-def _price(device: str, said: Mapping[str, float]) -> float:
-    price = said.get(device.lower(), GPU_HOUR_USD.get(device.lower()))
+def _price(device: str, stated: Mapping[str, float]) -> float:
+    price = stated.get(device.lower(), GPU_HOUR_USD.get(device.lower()))
     if price is None:
         raise ConfigError(
             f"what a {device} costs in an hour is not known: say --cost {device}=USD "

@@ -66,7 +66,7 @@ def text(found: Settings, config: ServeConfig, simulation: SimulationConfig, res
 
 
 def minimums(fleet: Fleet) -> dict[str, object]:
-    """Of the planner."""
+    """Return the settings of the planner."""
     if not fleet.prefill:
         return {"min_workers": fleet.workers}
     decode = fleet.workers - fleet.prefill

@@ -14,7 +14,7 @@ from jedlik.sim.workload.options import WorkloadOptions
 
 Status = Literal["found", "nothing", "estimated", "time_up"]
 EXITS: Mapping[Status, int] = {"found": 0, "nothing": 1, "estimated": 3, "time_up": 4}
-"""What the command exits with; 2 is wrong input, 130 Ctrl-C."""
+"""The exit code of the command by status. 2 is wrong input, 130 Ctrl-C."""
 
 
 class Found(msgspec.Struct, frozen=True, kw_only=True):
@@ -23,20 +23,20 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     points: list[Point]
     front: list[Point]
     best: Point | None
-    """None: not one simulation ended in time."""
+    """The best of the front; None where not one simulation ended in time."""
     budget: float
     attainment: float
     slo: Slo
     load: Load
     attainable_share: float
-    """Of all requests: some candidate could serve them in time."""
+    """The share of all requests that some candidate could serve in time."""
     pieces: Mapping[Part, int]
     """Requests of each part that is not all of the trace."""
     choices: tuple[Choice, ...]
     needs: list[Fleet]
-    """That would do by the estimate, within the budget or beyond it; cheapest first."""
+    """Fleets that would do by the estimate, within the budget or beyond it; cheapest first."""
     left_out: list[Trial]
-    """For want of time."""
+    """Trials that were left out because the time was up."""
     broken: dict[str, str]
     """Simulations that ended in an error of ours, and which."""
     took_s: float
@@ -73,11 +73,11 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def flags(options: WorkloadOptions, seed: int) -> str:
-    """Of `jedlik simulate`, for the same workload."""
-    told = []
+    """Return the flags of `jedlik simulate` for the same workload."""
+    words = []
     for info in msgspec.structs.fields(WorkloadOptions):
         value = getattr(options, info.name)
         if value != info.default:
             name = "--" + info.name.removesuffix("_s").replace("_", "-")
-            told.append(name if value is True else f"{name} {value:g}")
-    return " ".join([*told, *([f"--seed {seed}"] if seed else [])])
+            words.append(name if value is True else f"{name} {value:g}")
+    return " ".join([*words, *([f"--seed {seed}"] if seed else [])])

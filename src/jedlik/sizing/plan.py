@@ -23,17 +23,18 @@ from jedlik.sizing import as_json, as_text, config_file
 from jedlik.sizing.found import Found, flags
 from jedlik.sizing.runs import Runs, processes
 from jedlik.sizing.simulate import STDOUT, writable, write
-from jedlik.sizing.task import Prepared, Wanted, needs, prepare
+from jedlik.sizing.task import PlanOptions, Prepared, needs, prepare
 
-__all__ = ["Wanted", "run", "settled"]
+__all__ = ["PlanOptions", "run", "settled"]
 
 
 def settled(flags: Mapping[str, object], environ: Mapping[str, str], file: Path | None) -> Settings:
-    """As `jedlik simulate` has them; without a model, where neither it nor a fleet is named. Raises ConfigError."""
+    """Return settings as `jedlik simulate` has them; without a model, where neither it nor a fleet is named. Raises
+    ConfigError."""
     return settle(flags, environ, file, simulated=True, unnamed="")
 
 
-def run(found: Settings, file: Path | None, wanted: Wanted) -> Found:
+def run(found: Settings, file: Path | None, wanted: PlanOptions) -> Found:
     """Search, tell, write. Raises ConfigError with a remedy."""
     begun_s = time.monotonic()
     check(found.config, wanted)
@@ -56,12 +57,12 @@ def run(found: Settings, file: Path | None, wanted: Wanted) -> Found:
         broken={f"{trial.fleet.name} ({trial.part})": why for trial, why in runs.broken.items()},
         took_s=time.monotonic() - begun_s,
     )
-    _told(result, found, wanted, prepared)
+    _show(result, found, wanted, prepared)
     return result
 
 
-def check(config: ServeConfig, wanted: Wanted) -> None:
-    """What can be said before anything is read. Raises ConfigError."""
+def check(config: ServeConfig, wanted: PlanOptions) -> None:
+    """Check what can be checked before anything is read. Raises ConfigError."""
     if not wanted.trace:
         raise ConfigError("no workload: name a trace file or a generator with --trace (docs/simulator.md lists them)")
     gateway, planner = config.gateway, config.planner
@@ -125,7 +126,7 @@ def _next(rounds: Rounds, results: Results) -> list[Trial] | None:
         return None
 
 
-def _told(result: Found, found: Settings, wanted: Wanted, prepared: Prepared) -> None:
+def _show(result: Found, found: Settings, wanted: PlanOptions, prepared: Prepared) -> None:
     """Print the result, and write it to files. The config is written only for a fleet that holds."""
     Console(stderr=wanted.json == STDOUT).print(as_text.rendered(result))
     if result.best is not None and result.status == "found":

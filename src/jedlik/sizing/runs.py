@@ -28,15 +28,26 @@ from jedlik.sim.workload.offered import Workload
 from jedlik.sim.workload.options import WorkloadOptions
 from jedlik.sizing.simulate import maker, useful
 
-NOTHING_GOOD = Figures(1, 0, None, None, None, None, None, None, 0.0, 1.0)
+NOTHING_GOOD = Figures(
+    requests=1,
+    good=0,
+    slo_attainment=None,
+    ttft_p50_s=None,
+    ttft_p99_s=None,
+    itl_p50_s=None,
+    itl_p99_s=None,
+    hit_rate=None,
+    output_tokens=0.0,
+    duration_s=1.0,
+)
 SAMPLE_TIME = 0.55
-"""Of the time, at most, before simulations of the whole trace begin."""
-Told = Callable[[int], None]
-"""Simulations done."""
+"""The share of the time, at most, before simulations of the whole trace begin."""
+Ended = Callable[[int], None]
+"""A call with the number of simulations that have ended."""
 
 
-class Task(msgspec.Struct, frozen=True):
-    """What all simulations have in common."""
+class SizingTask(msgspec.Struct, frozen=True, kw_only=True):
+    """The part of the work that all simulations have in common."""
 
     source: str
     options: WorkloadOptions
@@ -44,9 +55,9 @@ class Task(msgspec.Struct, frozen=True):
     base: tuple[ServeConfig, SimulationConfig]
     profiles: dict[str, Profile]
     stretches: dict[Part, tuple[Stretch, ...]]
-    """Of a part that is not all of the trace."""
+    """The stretches of each part that is not all of the trace."""
     requests: dict[Part, int]
-    """Of each part."""
+    """The number of requests of each part."""
     closed: bool
     """Requests wait for answers: a part is the beginning, it can't be cut."""
 
@@ -54,7 +65,7 @@ class Task(msgspec.Struct, frozen=True):
 class Runs:
     """The processes; a context. Results are kept in `results`."""
 
-    def __init__(self, task: Task, deadline_s: float, processes: int, tell: Told) -> None:
+    def __init__(self, task: SizingTask, deadline_s: float, processes: int, tell: Ended) -> None:
         """`deadline_s` is on the monotonic clock."""
         self._task, self._deadline_s, self._tell = task, deadline_s, tell
         self._pool: Pool | None = None
@@ -82,7 +93,7 @@ class Runs:
         self._pool.join()
 
     def run(self, trials: Sequence[Trial]) -> Mapping[Trial, Figures]:
-        """What came of them; those for which there is no time are missing."""
+        """Return the figures of trials. Those for which there is no time are missing."""
         assert self._pool is not None
         if not trials or not self._time_for(trials[0].part):
             self.left_out += trials
@@ -136,11 +147,11 @@ class Runs:
 
 
 def processes() -> int:
-    """As many as cores that we may use."""
+    """Return the number of processes: as many as cores that may be used, at least 1."""
     return max(len(os.sched_getaffinity(0)), 1)
 
 
-def simulated(task: Task, trial: Trial) -> tuple[Figures, float]:
+def simulated(task: SizingTask, trial: Trial) -> tuple[Figures, float]:
     """Run one simulation in a process of its own, and measure its time. Raises ConfigError for a useless policy."""
     begun_s = time.monotonic()
     setup = prepared(task, trial)
@@ -159,13 +170,13 @@ def simulated(task: Task, trial: Trial) -> tuple[Figures, float]:
     return figures, time.monotonic() - begun_s
 
 
-def prepared(task: Task, trial: Trial) -> Setup:
+def prepared(task: SizingTask, trial: Trial) -> Setup:
     """Just as `jedlik simulate` makes it of the file that is written."""
     config, simulation = settings(task.base, trial.fleet)
     gateway = config.gateway
     makers = (maker(gateway.policy), maker(gateway.shadow_policy) if gateway.shadow_policy else None)
     planner = load_planner(config.planner.policy).make
-    return build(config, simulation, task.profiles, task.seed, None, makers, planner)
+    return build(config, simulation, task.profiles, task.seed, policies=makers, planner=planner)
 
 
 @lru_cache(maxsize=2)

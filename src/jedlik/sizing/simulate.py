@@ -38,8 +38,8 @@ STDOUT = "-"
 EXAMPLE = "examples/sim-8xh200.yaml"
 
 
-class Wanted(msgspec.Struct, frozen=True, kw_only=True):
-    """What is said on the command line beside the settings."""
+class SimulateOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """The options of the command line beside the settings."""
 
     trace: str
     """A file, or a generator's name with its settings."""
@@ -53,16 +53,16 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     planner: str | None = None
     """The planner that was named on the command line; it is `planner.policy` of the settings too."""
     startup_s: float | None = None
-    """From the order to start a worker until it serves, of every pool."""
+    """Seconds from the order to start a worker until it serves, for every pool."""
     workers: int | None = None
-    """Of the first pool, at the beginning."""
+    """Workers of the first pool at the beginning."""
 
 
 class Stopped(Exception):
-    """By Ctrl-C; the message says how far the run came."""
+    """The run was stopped by Ctrl-C. The message says how far it came."""
 
 
-def run(settings: Settings, file: Path | None, wanted: Wanted) -> Summary:
+def run(settings: Settings, file: Path | None, wanted: SimulateOptions) -> Summary:
     """Simulate and report. Raises ConfigError with a remedy, Stopped on Ctrl-C."""
     if not wanted.trace:
         raise ConfigError("no workload: name a trace file or a generator with --trace (docs/simulator.md lists them)")
@@ -99,8 +99,8 @@ def useful(policy: str, choices: int, failures: int, cause: str) -> None:
         )
 
 
-def prepare(settings: Settings, file: Path | None, wanted: Wanted) -> Setup:
-    """What will run. Raises ConfigError."""
+def prepare(settings: Settings, file: Path | None, wanted: SimulateOptions) -> Setup:
+    """Return the simulation that will run. Raises ConfigError."""
     if not settings.config.pools or file is None:
         where = f"{file} has no `pools:`" if file else "no configuration file is given (--config)"
         raise ConfigError(f"{where}: say which workers to simulate, as {EXAMPLE} does")
@@ -116,10 +116,10 @@ def prepare(settings: Settings, file: Path | None, wanted: Wanted) -> Setup:
     simulation = msgspec.structs.replace(simulation, step_by_step=simulation.step_by_step or wanted.step_by_step)
     planner = plugins.load_planner(config.planner.policy).make
     profiles = priced(config.worker_pools, file)
-    return build(config, simulation, profiles, wanted.seed, wanted.until_s, makers, planner)
+    return build(config, simulation, profiles, wanted.seed, wanted.until_s, policies=makers, planner=planner)
 
 
-def changed(pools: tuple[PoolConfig, ...], wanted: Wanted) -> tuple[PoolConfig, ...]:
+def changed(pools: tuple[PoolConfig, ...], wanted: SimulateOptions) -> tuple[PoolConfig, ...]:
     """Return the pools as the command line wants them. Raises ConfigError."""
     if wanted.startup_s is not None:
         if not 0 <= wanted.startup_s < inf:
@@ -132,7 +132,7 @@ def changed(pools: tuple[PoolConfig, ...], wanted: Wanted) -> tuple[PoolConfig, 
     return pools
 
 
-def planned(settings: Settings, wanted: Wanted) -> PlannerConfig:
+def planned(settings: Settings, wanted: SimulateOptions) -> PlannerConfig:
     """The planner's settings. Raises ConfigError."""
     planner = settings.config.planner
     if wanted.planner is not None and planner.budget is None:
@@ -145,7 +145,7 @@ def planned(settings: Settings, wanted: Wanted) -> PlannerConfig:
     return planner
 
 
-def clairvoyant(setup: Setup, wanted: Wanted) -> Planner | None:
+def clairvoyant(setup: Setup, wanted: SimulateOptions) -> Planner | None:
     """Return the planner, where it must know the workload beforehand. Raises ConfigError."""
     foresee = plugins.load_planner(setup.planner.policy).foresee
     if foresee is None or setup.planner.acts == "off":
@@ -155,7 +155,7 @@ def clairvoyant(setup: Setup, wanted: Wanted) -> Planner | None:
 
 
 def maker(name: str) -> PolicyMaker:
-    """Of a policy by its name or file. Raises ConfigError if there is none."""
+    """Return the maker of a policy by its name or file. Raises ConfigError if there is none."""
     plugins.load(name)
     return partial(plugins.load, name)
 
@@ -171,21 +171,21 @@ class Advance:
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),
-            TextColumn("{task.fields[told]}"),
+            TextColumn("{task.fields[progress]}"),
             TimeRemainingColumn(),
         )
         self._bar = Progress(*columns, console=console, transient=True) if console.is_terminal else None
-        self._task = self._bar.add_task("simulating", total=total, told="") if self._bar else None
+        self._task = self._bar.add_task("simulating", total=total, progress="") if self._bar else None
 
     def __call__(self, ended: int, now_s: float) -> None:
         self._ended, self._now_s = ended, now_s
         if self._bar is not None and self._task is not None:
-            self._bar.update(self._task, completed=ended, told=self.told())
+            self._bar.update(self._task, completed=ended, progress=self.progress())
         elif time.monotonic() - self._said_at > LINE_EVERY_S:
             self._said_at = time.monotonic()
-            say(f"simulating: {self.told()}")
+            say(f"simulating: {self.progress()}")
 
-    def told(self) -> str:
+    def progress(self) -> str:
         of = f" of {number(self._total)}" if self._total is not None else ""
         return f"{number(self._ended)}{of} requests, {moment(self._now_s)} simulated"
 
@@ -204,17 +204,19 @@ def _stoppable(advance: Advance) -> Iterator[None]:
         with advance.visible():
             yield
     except KeyboardInterrupt:
-        raise Stopped(f"stopped after {advance.told()}; nothing was written") from None
+        raise Stopped(f"stopped after {advance.progress()}; nothing was written") from None
 
 
-def shown(settings: Settings, setup: Setup, wanted: Wanted) -> list[tuple[str, str]]:
+def shown(settings: Settings, setup: Setup, wanted: SimulateOptions) -> list[tuple[str, str]]:
     """Everything that a run depends on, for its report."""
     rows = [("trace", wanted.trace)]
     rows += [(f"trace: {name}", str(value)) for name, value in msgspec.structs.asdict(wanted.options).items() if value]
     for pool in setup.pools:
         most = f" of {pool.rooms}" if pool.rooms > pool.count else ""
-        told = f"{pool.count}{most} × {pool.profile}, {pool.gpus:g} GPUs and {number(pool.kv_tokens)} tokens of KV each"
-        rows.append((f"pool {pool.name}", f"{told}, starts in {pool.start_s:g} s"))
+        progress = (
+            f"{pool.count}{most} × {pool.profile}, {pool.gpus:g} GPUs and {number(pool.kv_tokens)} tokens of KV each"
+        )
+        rows.append((f"pool {pool.name}", f"{progress}, starts in {pool.start_s:g} s"))
     rows += [(f"network: {name}", f"{value:g}") for name, value in msgspec.structs.asdict(setup.network).items()]
     rows += [("fault", f"{moment(f.at_s)} {f.kind} {f.worker or 'a worker drawn by the seed'}") for f in setup.faults]
     rows += [

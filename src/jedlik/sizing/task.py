@@ -1,4 +1,4 @@
-"""What `jedlik plan` searches: settings, candidates and workload brought together, and how much may be simulated.
+"""The task of `jedlik plan`: settings, candidates and workload brought together, and how much may be simulated.
 
 Everything that can be wrong with them is found here, before the first simulation.
 """
@@ -23,7 +23,7 @@ from jedlik.sim.sizing_search import Choice, Plan
 from jedlik.sim.workload.load import load
 from jedlik.sim.workload.options import WorkloadOptions
 from jedlik.sizing import candidates, config_file
-from jedlik.sizing.runs import Task
+from jedlik.sizing.runs import SizingTask
 from jedlik.sizing.simulate import maker
 
 CHUNKS = (1024, 2048, 4096, 8192)
@@ -32,21 +32,21 @@ CHOICES = 24
 """Shapes that take part, at most, the cheapest by the estimate first; of one engine and layout so many:"""
 CHUNKS_TRIED = 2
 SHARES = (0.75, 1.0, 1.33)
-"""Where prefill is apart: times the share of the workers that the estimate gives it."""
+"""The factors on the share of prefill workers that the estimate gives, where prefill is apart."""
 REQUESTS_PER_CPU_S, CPUS = 1000, 2
 """What a second of the time budget is worth in simulated requests: sets how much is tried, on any machine."""
 SAMPLE_SHARE, SAMPLE_LEAST, SAMPLE_MOST = 0.1, 600, 1500
 TRIED_WHOLE = 60
 """No sample is taken where the whole trace can be simulated so often."""
 TRACE_RUNS = 6
-"""And of a trace that can't be simulated so often, pieces are."""
+"""A trace that can't be simulated so often is cut into pieces."""
 MAX_SEQUENCES = 256
 BLOCK_SIZE, LONG_BLOCK_SIZE, LONG_PROMPT = 64, 256, 4000
 """Where nobody says: GPUs hold more than the defaults of `serve`, which are for any machine."""
 
 
-class Wanted(msgspec.Struct, frozen=True, kw_only=True):
-    """What is said on the command line beside the settings."""
+class PlanOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """The options of the command line beside the settings."""
 
     trace: str
     options: WorkloadOptions
@@ -63,10 +63,10 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     time_budget_s: float = 50.0
 
 
-class Prepared(msgspec.Struct, frozen=True):
+class Prepared(msgspec.Struct, frozen=True, kw_only=True):
     """All that the search needs."""
 
-    task: Task
+    task: SizingTask
     plan: Plan
     judge: Judge
     load: Load
@@ -75,8 +75,8 @@ class Prepared(msgspec.Struct, frozen=True):
     slo: Slo
 
 
-def prepare(found: Settings, file: Path | None, wanted: Wanted) -> Prepared:
-    """Raises ConfigError."""
+def prepare(found: Settings, file: Path | None, wanted: PlanOptions) -> Prepared:
+    """Return what will be searched. Raises ConfigError."""
     found_pools = candidates.pools(found.config, file, wanted.profiles, wanted.model)
     engines = candidates.engines(found_pools, candidates.prices(wanted.costs))
     maker(found.config.gateway.policy)
@@ -100,15 +100,24 @@ def prepare(found: Settings, file: Path | None, wanted: Wanted) -> Prepared:
     plan = planned(sizer, shapes, judge, base[0], stretches, wanted.time_budget_s)
     profiles = {engine.profile_name: engine.profile for engine in engines}
     sizes = sizes_of(work, stretches)
-    task = Task(wanted.trace, wanted.options, wanted.seed, base, profiles, stretches, sizes, work.closed)
+    task = SizingTask(
+        source=wanted.trace,
+        options=wanted.options,
+        seed=wanted.seed,
+        base=base,
+        profiles=profiles,
+        stretches=stretches,
+        requests=sizes,
+        closed=work.closed,
+    )
     planner = load_planner(found.config.planner.policy).make
     for shape in shapes:  # what can't be built is found now, not in another process
         build(*settings(base, Fleet(shape, shape.least)), profiles, wanted.seed, planner=planner)
-    return Prepared(task, plan, judge, work, sizer, shapes, slo)
+    return Prepared(task=task, plan=plan, judge=judge, load=work, sizer=sizer, shapes=shapes, slo=slo)
 
 
 def based(found: Settings, work: Load) -> tuple[ServeConfig, SimulationConfig]:
-    """What all candidates share."""
+    """Return the settings that all candidates share."""
     config = found.config
     block_size = LONG_BLOCK_SIZE if float(work.prompt_tokens.mean()) >= LONG_PROMPT else BLOCK_SIZE
     defaults = {"max_sequences": MAX_SEQUENCES, "block_size": block_size}
@@ -119,12 +128,12 @@ def based(found: Settings, work: Load) -> tuple[ServeConfig, SimulationConfig]:
     return config, found.simulation
 
 
-def chunks(wanted: Wanted, found: Settings) -> tuple[int, ...]:
+def chunks(wanted: PlanOptions, found: Settings) -> tuple[int, ...]:
     """Tokens of a step to try. Raises ConfigError."""
     if wanted.chunks:
         return ascending("chunks", wanted.chunks)
-    said = found.sources["worker.max_step_tokens"] != "default"
-    return tuple(sorted({*CHUNKS, *((found.config.worker.max_step_tokens,) if said else ())}))
+    chosen = found.sources["worker.max_step_tokens"] != "default"
+    return tuple(sorted({*CHUNKS, *((found.config.worker.max_step_tokens,) if chosen else ())}))
 
 
 def shapes_of(engines: tuple[Engine, ...], sizes: tuple[int, ...], sizer: Sizer, budget: float) -> tuple[Shape, ...]:
@@ -139,7 +148,7 @@ def shapes_of(engines: tuple[Engine, ...], sizes: tuple[int, ...], sizer: Sizer,
 
 
 def parts(work: Load, time_budget_s: float) -> dict[Part, tuple[Stretch, ...]]:
-    """Which requests are simulated, where it is not all of them."""
+    """Return the stretches that are simulated, for each part that is not all of the trace."""
     affordable = time_budget_s * CPUS * REQUESTS_PER_CPU_S
     cut: dict[Part, tuple[Stretch, ...]] = {}
     if work.requests * TRIED_WHOLE > affordable:
@@ -194,7 +203,8 @@ def planned(
 
 
 def needs(prepared: Prepared) -> list[Fleet]:
-    """What the estimate says would do with up to four times the budget; cheapest first. For when nothing does."""
+    """Return the fleets that would do by the estimate with up to four times the budget, cheapest first. They are shown
+    when nothing does."""
     found = []
     aim = prepared.plan.attainment * prepared.judge.attainable_share["trace"]
     for shape in prepared.shapes:
@@ -207,13 +217,13 @@ def needs(prepared: Prepared) -> list[Fleet]:
 def _few(choices: list[Choice]) -> list[Choice]:
     """The first of each engine and layout, so many; then the rest up to the limit are left to the estimate."""
     taken: dict[tuple[str, bool], int] = {}
-    kept = []
+    best = []
     for choice in choices:
         kind = (choice.shape.engine.label, choice.shape.apart)
         taken[kind] = taken.get(kind, 0) + 1
         if taken[kind] <= CHUNKS_TRIED:
-            kept.append(choice)
-    return kept[:CHOICES]
+            best.append(choice)
+    return best[:CHOICES]
 
 
 def _someone(attainable: Flags, slo: Slo, sizer: Sizer, shapes: tuple[Shape, ...]) -> None:
