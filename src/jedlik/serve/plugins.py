@@ -19,7 +19,6 @@ from typing import Any, NamedTuple
 from jedlik.core.config import GatewayConfig
 from jedlik.core.errors import ConfigError
 from jedlik.core.plans import Counts
-from jedlik.planning.planners import maker_of
 from jedlik.planning.policy import Planner, PlannerMaker, Terms
 from jedlik.routing.policies.named import make
 from jedlik.routing.policies.plugged import MEMBERS as POLICY_MEMBERS
@@ -83,6 +82,8 @@ def load_planner(text: str) -> LoadedPlanner:
     """Return the maker of a planner. Raises ConfigError with the nearest name, or what the file lacks."""
     own = _own.fullmatch(text)
     if own is None:
+        from jedlik.planning.planners import maker_of  # imports numpy, which a gateway does without
+
         return LoadedPlanner(maker_of(text))
     file = Path(own["file"])
     module = _run(file, PLANNER)
