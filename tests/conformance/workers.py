@@ -26,7 +26,7 @@ from jedlik.core.protocol import Card
 from jedlik.engines.simulated import CAPABILITIES, DEFAULT_COSTS, SimulatedEngine
 from jedlik.kv.hashing import BlockHasher
 from jedlik.live.rundir import make
-from jedlik.live.worker import Engine, WorkerDriver
+from jedlik.live.worker import StepEngine, WorkerDriver
 from jedlik.models import tiny
 from jedlik.net.addresses import parse
 from jedlik.net.discovery.local import read
@@ -61,7 +61,7 @@ class Served(Protocol):
 class Made(NamedTuple):
     """An engine and the card of its worker."""
 
-    engine: Engine
+    engine: StepEngine
     card: Card
 
 

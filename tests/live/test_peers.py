@@ -51,7 +51,7 @@ from jedlik.engines.simulated import CAPABILITIES
 from jedlik.kv.hashing import hash_check
 from jedlik.live.links import Cluster, Counted, LinkEvent, WorkerLinks
 from jedlik.live.peers import PeerLinks
-from jedlik.live.worker import Reach, WorkerDriver
+from jedlik.live.worker import WorkerDriver, WorkerTransfers
 from jedlik.net.addresses import Address, UnixAddress
 from jedlik.net.discovery.contract import Record
 from jedlik.net.discovery.local import LocalDiscovery, LocalFencer, fence_of
@@ -183,8 +183,8 @@ class Worker:
         self.node, self.carrier, self.telemetry = node or Written(), Carrying(), Counting()
         self.card, self.folder = card(name, revision), folder
         peers = PeerLinks(self.card, cluster(folder), self.carrier.met, card_s=0.3)
-        reach = Reach(self.carrier, peers)
-        self.driver = WorkerDriver(self.node, Idle(), self.card, self.telemetry, reach=reach)
+        transfers = WorkerTransfers(self.carrier, peers)
+        self.driver = WorkerDriver(self.node, Idle(), self.card, self.telemetry, transfers=transfers)
 
     async def begin(self, pid: int | None = None) -> None:
         self.server, address = await serve(

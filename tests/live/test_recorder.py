@@ -15,7 +15,7 @@ from jedlik.core.moves import Location, Move
 from jedlik.core.protocol import Layout, Push, Submit, Tokens
 from jedlik.core.requests import Request, Sampling, Stopping
 from jedlik.core.tokens import pack
-from jedlik.live.recorder import MAGIC, Difference, EventLog, GatewayTurn, Recorded, Replay, WorkerTurn, read
+from jedlik.live.recorder import MAGIC, Difference, EventLog, GatewayTurn, LogRecord, LogReplay, WorkerTurn, read
 from jedlik.live.redact import Redactor
 
 SECRET = 123456
@@ -54,7 +54,7 @@ HISTORY: list[tuple[GatewayEvent, list[GatewayEffect]]] = [
 ]
 
 
-def write(path: Path, redactor: Redactor | None) -> list[Recorded[GatewayEvent, GatewayEffect]]:
+def write(path: Path, redactor: Redactor | None) -> list[LogRecord[GatewayEvent, GatewayEffect]]:
     log: EventLog[GatewayEvent, GatewayEffect] = EventLog(path, redactor or (lambda e: e), redactor or (lambda e: e))
     for number, (event, effects) in enumerate(HISTORY):
         log.record(event, effects, float(number))
@@ -101,7 +101,7 @@ def test_every_damaged_byte_is_found(tmp_path: Path) -> None:
         for damage in (0x01, 0x80, 0xFF):
             (tmp_path / "log").write_bytes(data[:place] + bytes([data[place] ^ damage]) + data[place + 1 :])
             recording = read(tmp_path / "log", GatewayTurn)
-            turns: list[Recorded[GatewayEvent, GatewayEffect]] = []
+            turns: list[LogRecord[GatewayEvent, GatewayEffect]] = []
             try:
                 turns += recording
             except ConfigError:
@@ -124,10 +124,10 @@ def test_what_is_no_log_or_another_nodes_is_refused(tmp_path: Path) -> None:
 def test_a_changed_decision_shows_its_difference(tmp_path: Path) -> None:
     turns = write(tmp_path / "log", None)
     answers = [list(effects) for _, effects in HISTORY]
-    assert list(Replay(turns, lambda event, now: answers[int(now)])) == []
+    assert list(LogReplay(turns, lambda event, now: answers[int(now)])) == []
     answers[1] = []
-    assert list(Replay(turns, lambda event, now: answers[int(now)])) == [
-        Difference(1, 1.0, HISTORY[1][0], list(HISTORY[1][1]), [])
+    assert list(LogReplay(turns, lambda event, now: answers[int(now)])) == [
+        Difference(turn=1, now=1.0, event=HISTORY[1][0], recorded=list(HISTORY[1][1]), replayed=[])
     ]
 
 
@@ -137,7 +137,7 @@ def test_a_node_that_fails_ends_the_replay_and_is_told(tmp_path: Path) -> None:
     def fails(event: GatewayEvent, now: float) -> list[GatewayEffect]:
         raise KeyError("gone")
 
-    replayed = Replay(turns, fails)
+    replayed = LogReplay(turns, fails)
     assert [(one.turn, one.failure) for one in replayed] == [(0, "KeyError: 'gone'")]
     assert (replayed.events, replayed.decisions) == (1, 2)
 

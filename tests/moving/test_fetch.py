@@ -30,7 +30,17 @@ def planned(
     known: Paths, *depths: tuple[str, int], device: int = 0, tokens: int = 1601, costs: StepCosts | None = COSTS
 ) -> list[Part]:
     given_depths = [Depth(*depth) for depth in depths]
-    return plan(device, given_depths, tokens, SIZE, BLOCK_BYTES, costs, known, 0.0, STEP)
+    return plan(
+        device,
+        given_depths,
+        tokens,
+        block_size=SIZE,
+        block_bytes=BLOCK_BYTES,
+        costs=costs,
+        paths=known,
+        now=0.0,
+        max_step_tokens=STEP,
+    )
 
 
 def test_a_fast_tier_is_fetched_from_and_a_slow_one_is_not() -> None:
@@ -164,7 +174,17 @@ def test_no_other_way_is_better_and_none_is_worse_than_computing(
         known.began(f"t{number}", queue, queue * BLOCK_BYTES)
         depths.append(Depth(f"t{number}", blocks))
     device = min(device, (tokens - 1) // SIZE)
-    parts = plan(device, depths, tokens, SIZE, BLOCK_BYTES, costs, known, 0.0, step)
+    parts = plan(
+        device,
+        depths,
+        tokens,
+        block_size=SIZE,
+        block_bytes=BLOCK_BYTES,
+        costs=costs,
+        paths=known,
+        now=0.0,
+        max_step_tokens=step,
+    )
     at = device
     for part in parts:
         assert at == part.first < part.last <= min((tokens - 1) // SIZE, dict(depths)[part.path])

@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from jedlik.core.errors import ConfigError
-from jedlik.live.recorder import GatewayTurn, Recorded, read
+from jedlik.live.recorder import GatewayTurn, LogRecord, read
 from jedlik.serve.replay import differences, replay, replayed
 
 
@@ -77,7 +77,7 @@ def told(log: Path) -> tuple[int, list[str]]:
 
 def test_it_says_how_much_was_compared(logs: Path, tmp_path: Path) -> None:
     for log in logs.glob("*.log"):
-        turns: list[Recorded[Any, Any]] = list(replayed(log).turns)
+        turns: list[LogRecord[Any, Any]] = list(replayed(log).turns)
         decisions = sum(len(turn.effects) for turn in turns)
         assert told(log) == (0, [f"compared {len(turns):,} events and {decisions:,} decisions: all are the same"])
     log = next(logs.glob("gateway@*.log"))

@@ -19,7 +19,7 @@ import pytest
 from jedlik.core.effects import End, Launch, Note, PlannerEffect, Retire
 from jedlik.core.events import PlannerEvent
 from jedlik.core.facts import Planned
-from jedlik.live.recorder import PlannerTurn, Recorded, read
+from jedlik.live.recorder import LogRecord, PlannerTurn, read
 from jedlik.serve.event_log import PlannerMade
 from jedlik.serve.nodes import make_planner
 from jedlik.serve.settings import settle
@@ -46,7 +46,7 @@ class Order(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def turns(tmp_path_factory: pytest.TempPathFactory) -> list[Recorded[PlannerEvent, PlannerEffect]]:
+def turns(tmp_path_factory: pytest.TempPathFactory) -> list[LogRecord[PlannerEvent, PlannerEffect]]:
     log = tmp_path_factory.mktemp("log") / "planner@1.log"
     log.write_bytes(gzip.decompress((RECORD / "planner.log.gz").read_bytes()))
     return list(read(log, PlannerTurn))
@@ -70,7 +70,7 @@ def decided(effects: Sequence[PlannerEffect]) -> list[object]:
 
 
 @pytest.mark.usefixtures("in_record")
-def test_a_fresh_node_decides_what_the_live_one_did(turns: list[Recorded[PlannerEvent, PlannerEffect]]) -> None:
+def test_a_fresh_node_decides_what_the_live_one_did(turns: list[LogRecord[PlannerEvent, PlannerEffect]]) -> None:
     made = msgspec.json.decode((RECORD / "planner.json").read_bytes(), type=PlannerMade)
     node = make_planner(made.config, made.places, made.initial)
     for turn in turns:
@@ -85,7 +85,7 @@ def renamed(what: PlannerEvent | PlannerEffect, old: str, new: str) -> PlannerEv
 
 
 @pytest.mark.usefixtures("in_record")
-def test_the_simulators_node_decides_what_the_live_one_did(turns: list[Recorded[PlannerEvent, PlannerEffect]]) -> None:
+def test_the_simulators_node_decides_what_the_live_one_did(turns: list[LogRecord[PlannerEvent, PlannerEffect]]) -> None:
     settings = settle({}, {}, Path("scaling.yaml"), simulated=True)
     setup = prepare(settings, Path("scaling.yaml"), SimulateOptions(trace="arrivals.csv", options=WorkloadOptions()))
     node = Simulation(setup, Listed([])).planner.node
@@ -96,7 +96,7 @@ def test_the_simulators_node_decides_what_the_live_one_did(turns: list[Recorded[
         assert done == [effect for effect in turn.effects if not isinstance(effect, Note)], f"the planner {AGAIN}"
 
 
-def live_orders(turns: list[Recorded[PlannerEvent, PlannerEffect]]) -> list[Order]:
+def live_orders(turns: list[LogRecord[PlannerEvent, PlannerEffect]]) -> list[Order]:
     """Without the worker at the beginning, which the simulator has at once."""
     begun_s = turns[0].now
     found = []
@@ -120,7 +120,7 @@ def simulated_orders(folder: Path) -> list[Order]:
 
 
 def test_the_simulator_predicts_what_the_live_planner_did(
-    turns: list[Recorded[PlannerEvent, PlannerEffect]], tmp_path: Path
+    turns: list[LogRecord[PlannerEvent, PlannerEffect]], tmp_path: Path
 ) -> None:
     live, predicted = live_orders(turns), simulated_orders(tmp_path)
     assert [order.workers for order in live] == [1, 1, -1, -1] * 2  # 1 -> 3 -> 1 workers, twice

@@ -6,7 +6,7 @@ from jedlik.core.requests import Sampling
 from jedlik.kv.hashing import BlockHasher
 from jedlik.kv.pool import BlockPool
 from jedlik.perf.step import chunk_pairs
-from jedlik.scheduling.booking import Booking
+from jedlik.scheduling.booking import SequenceBlocks
 from jedlik.scheduling.queue import WaitingQueue
 from jedlik.scheduling.sequence import Sequence
 from worker_world import GATEWAY, KEY, make_submit
@@ -20,9 +20,9 @@ def waiting(number: int, tokens: int, output: int = 0, sampling: Sampling | None
     return Sequence(submit, GATEWAY, number, 0.0, HASHER.root(""))
 
 
-def booking_with(cached_blocks: int) -> Booking:
+def booking_with(cached_blocks: int) -> SequenceBlocks:
     """The first blocks of everybody's history are cached."""
-    booking = Booking(BlockPool(32), HASHER)
+    booking = SequenceBlocks(BlockPool(32), HASHER)
     sequence = waiting(99, cached_blocks * BLOCK + 1)
     booking.open(sequence)
     sequence.scheduled = min(booking.grow(sequence, cached_blocks * BLOCK), cached_blocks * BLOCK)

@@ -25,7 +25,7 @@ NUMBER_BYTES = 4
 HEAD_BYTES = 2 * NUMBER_BYTES
 
 
-class Recorded(msgspec.Struct, Generic[Event, Effect], frozen=True, array_like=True):
+class LogRecord(msgspec.Struct, Generic[Event, Effect], frozen=True, array_like=True):
     """One turn of a node."""
 
     now: float
@@ -33,9 +33,9 @@ class Recorded(msgspec.Struct, Generic[Event, Effect], frozen=True, array_like=T
     effects: list[Effect]
 
 
-GatewayTurn = Recorded[GatewayEvent, GatewayEffect]
-WorkerTurn = Recorded[WorkerEvent, WorkerEffect]
-PlannerTurn = Recorded[PlannerEvent, PlannerEffect]
+GatewayTurn = LogRecord[GatewayEvent, GatewayEffect]
+WorkerTurn = LogRecord[WorkerEvent, WorkerEffect]
+PlannerTurn = LogRecord[PlannerEvent, PlannerEffect]
 
 
 def is_log(name: str) -> bool:
@@ -56,8 +56,8 @@ class EventLog(Generic[Event, Effect]):
         self._encoder = msgspec.msgpack.Encoder()
 
     def record(self, event: Event, effects: Sequence[Effect], now: float) -> None:
-        kept = Recorded(now, self._redact(event), [self._redact_effect(effect) for effect in effects])
-        body = self._encoder.encode(kept)
+        record = LogRecord(now, self._redact(event), [self._redact_effect(effect) for effect in effects])
+        body = self._encoder.encode(record)
         head = len(body).to_bytes(NUMBER_BYTES, "big") + zlib.crc32(body).to_bytes(NUMBER_BYTES, "big")
         self._file.write(head + body)
 
@@ -68,12 +68,12 @@ class EventLog(Generic[Event, Effect]):
 class Recording(Generic[Event, Effect]):
     """The turns of a log, oldest first."""
 
-    def __init__(self, path: Path, turn: type[Recorded[Event, Effect]]) -> None:
+    def __init__(self, path: Path, turn: type[LogRecord[Event, Effect]]) -> None:
         self._path, self._decoder = path, msgspec.msgpack.Decoder(turn)
         self.cut_bytes = 0
         """At the end, of a frame whose writer was killed; known once all turns have been read."""
 
-    def __iter__(self) -> Iterator[Recorded[Event, Effect]]:
+    def __iter__(self) -> Iterator[LogRecord[Event, Effect]]:
         """Raises ConfigError for what is no log, is damaged, or is of another kind of node or another release."""
         data = self._path.read_bytes()
         if not data:
@@ -102,7 +102,7 @@ class Recording(Generic[Event, Effect]):
             at, turn = end, turn + 1
 
 
-def read(path: Path, turn: type[Recorded[Event, Effect]]) -> Recording[Event, Effect]:
+def read(path: Path, turn: type[LogRecord[Event, Effect]]) -> Recording[Event, Effect]:
     """The turns of a log."""
     return Recording(path, turn)
 
@@ -116,7 +116,7 @@ def _begins(body: bytes) -> bool:
     return False
 
 
-class Difference(msgspec.Struct, frozen=True):
+class Difference(msgspec.Struct, frozen=True, kw_only=True):
     """A turn that came out otherwise."""
 
     turn: int
@@ -125,14 +125,14 @@ class Difference(msgspec.Struct, frozen=True):
     recorded: list[object]
     replayed: list[object]
     failure: str = ""
-    """What the node raised; nothing can be compared after that."""
+    """The exception that the node raised; nothing can be compared after that."""
 
 
-class Replay(Generic[Event, Effect]):
+class LogReplay(Generic[Event, Effect]):
     """Feeds a log to a fresh node. Iterating gives every turn whose effects differ from the recorded ones."""
 
     def __init__(
-        self, turns: Iterable[Recorded[Event, Effect]], handle: Callable[[Event, float], list[Effect]]
+        self, turns: Iterable[LogRecord[Event, Effect]], handle: Callable[[Event, float], list[Effect]]
     ) -> None:
         self._turns, self._handle = turns, handle
         self.events = self.decisions = 0
@@ -146,7 +146,16 @@ class Replay(Generic[Event, Effect]):
                 effects = self._handle(turn.event, turn.now)
             except Exception as error:  # another release's node, put through what it never saw
                 failure = f"{type(error).__name__}: {error}"
-                yield Difference(number, turn.now, turn.event, list(turn.effects), [], failure)
+                yield Difference(
+                    turn=number,
+                    now=turn.now,
+                    event=turn.event,
+                    recorded=list(turn.effects),
+                    replayed=[],
+                    failure=failure,
+                )
                 return
             if effects != turn.effects:
-                yield Difference(number, turn.now, turn.event, list(turn.effects), list(effects))
+                yield Difference(
+                    turn=number, now=turn.now, event=turn.event, recorded=list(turn.effects), replayed=list(effects)
+                )

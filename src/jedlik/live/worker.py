@@ -31,49 +31,49 @@ from jedlik.net.streams import Connection
 
 
 class WorkerDecider(Protocol):
-    """`nodes/worker.WorkerNode`."""
+    """A worker node, as its driver calls it: `nodes/worker.WorkerNode`."""
 
     def handle(self, event: WorkerEvent, now: float) -> list[WorkerEffect]: ...
 
 
-class Engine(Protocol):
-    """What computes steps, in order, one `StepDone` each."""
+class StepEngine(Protocol):
+    """An engine as a driver uses it: it computes steps in order, with one `StepDone` each."""
 
     def start(self, on_done: Callable[[StepDone], None]) -> None:
         """`on_done` may be called from any thread, never inside `submit`."""
 
     def submit(self, step: Step) -> None:
-        """Returns at once."""
+        """Take a step. It returns at once."""
 
     def close(self) -> None:
         """Stop; no call of `on_done` after it returns."""
 
 
-class Carrier(Protocol):
-    """What carries blocks between tiers and workers (`transfer/agent`). Calls return at once."""
+class BlockCarrier(Protocol):
+    """The code that carries blocks between tiers and workers (`transfer/agent`). Calls return at once."""
 
     def start(self, tell: Callable[[CarrierReport], None]) -> None:
         """`tell` may be called from any thread, never inside one of these calls."""
 
     def perform(self, effect: Order) -> None:
-        """As core/moves says: every move is told of once."""
+        """Carry out an order. Every move is reported once, as core/moves says."""
 
     def met(self, worker: WorkerId, address: str | None) -> None:
-        """Where another worker's carrier listens; None: that process has ended, for certain."""
+        """Learn where another worker's carrier listens; None: that process has ended, for certain."""
 
     def close(self) -> None:
         """Stop; nothing is told after it returns."""
 
 
-class Reach(NamedTuple):
-    """What a worker gets blocks from other workers with, and takes them to its tiers."""
+class WorkerTransfers(NamedTuple):
+    """The means by which a worker gets blocks from other workers and takes them to its tiers."""
 
-    carrier: Carrier
+    carrier: BlockCarrier
     peers: PeerLinks
 
 
 class WorkerTelemetry(Protocol):
-    """What counts a worker's facts (`telemetry/kv`)."""
+    """The counts of a worker's facts (`telemetry/kv`)."""
 
     def fact(self, fact: Fact) -> None: ...
 
@@ -90,18 +90,18 @@ class WorkerDriver:
     def __init__(
         self,
         node: WorkerDecider,
-        engine: Engine,
+        engine: StepEngine,
         card: Card,
         telemetry: WorkerTelemetry,
         recorder: Recorder[WorkerEvent, WorkerEffect] | None = None,
-        reach: Reach | None = None,
+        transfers: WorkerTransfers | None = None,
     ) -> None:
-        """`reach`: for a worker that has tiers or takes part in hand-offs."""
+        """`transfers`: for a worker that has tiers or takes part in hand-offs."""
         self._engine = engine
         self._card = encode(card)
         self._telemetry = telemetry
-        self._reach = reach
-        self._told: dict[ClientId, Counters] = {}
+        self._transfers = transfers
+        self._sent_counters: dict[ClientId, Counters] = {}
         """The last counters that each client got."""
         self._links: dict[ClientId, Connection] = {}
         self._turn: Turn[WorkerEvent, WorkerEffect] = Turn(node.handle, self._perform, recorder)
@@ -111,17 +111,17 @@ class WorkerDriver:
         self._drained = asyncio.Event()
 
     def listener(self) -> "ClientLink":
-        """For `net.streams.serve`: one per connection."""
+        """Return the listener of one connection, for `net.streams.serve`."""
         return ClientLink(self)
 
     async def run(self) -> None:
         """Compute until cancelled. Raises what the node raised, or PeerError where the engine failed."""
         self._engine.start(self._step_done)
         watched: list[asyncio.Future[None]] = [self._turn.failed]
-        if self._reach is not None:
-            self._reach.peers.listen(self._turn.send)
-            self._reach.carrier.start(self._carried)
-            watched.append(asyncio.create_task(self._reach.peers.run(), name="peer links"))
+        if self._transfers is not None:
+            self._transfers.peers.listen(self._turn.send)
+            self._transfers.carrier.start(self._carried)
+            watched.append(asyncio.create_task(self._transfers.peers.run(), name="peer links"))
         try:
             self._turn.send(Woken())
             done, _ = await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
@@ -138,8 +138,8 @@ class WorkerDriver:
         await asyncio.gather(*tasks, return_exceptions=True)
         for connection in list(self._links.values()):  # before the engine, which may hang
             connection.close("this worker leaves")
-        if self._reach is not None:
-            self._reach.carrier.close()
+        if self._transfers is not None:
+            self._transfers.carrier.close()
         self._engine.close()
 
     async def drain(self, budget_s: float) -> bool:
@@ -155,19 +155,19 @@ class WorkerDriver:
         """A gateway, or a worker that asks, said hello. A connection it had before is replaced."""
         older = self._links.get(client)
         if older is not None:
-            self.left(client, older)
+            self.client_left(client, older)
             older.cut("the same client connected again")
         self._links[client] = connection
         connection.send(self._card)
-        if self._reach is not None and not follows:
-            self._reach.peers.look()  # blocks may have to go there at once
+        if self._transfers is not None and not follows:
+            self._transfers.peers.look()  # blocks may have to go there at once
         self._turn.send(ClientJoined(client, follows))
 
-    def left(self, client: ClientId, connection: Connection) -> None:
-        """Its connection ended (ignored for one that was replaced)."""
+    def client_left(self, client: ClientId, connection: Connection) -> None:
+        """Record that a client's connection ended. It is ignored for one that was replaced."""
         if self._links.get(client) is connection:
             del self._links[client]
-            self._told.pop(client, None)
+            self._sent_counters.pop(client, None)
             self._turn.send(ClientLost(client))
 
     def take(self, event: FromClient) -> None:
@@ -213,16 +213,16 @@ class WorkerDriver:
             case Drained():
                 self._drained.set()
 
-    def _reached(self) -> Reach:
-        if self._reach is None:
+    def _reached(self) -> WorkerTransfers:
+        if self._transfers is None:
             raise Bug("blocks are to be moved, and nothing here can")
-        return self._reach
+        return self._transfers
 
     def _count(self, client: ClientId, connection: Connection) -> None:
         """Counters travel with load reports, if they have changed."""
         counters = self._telemetry.counters()
-        if self._told.get(client) is not counters:
-            self._told[client] = counters
+        if self._sent_counters.get(client) is not counters:
+            self._sent_counters[client] = counters
             connection.send(encode(counters))
 
 
@@ -248,7 +248,7 @@ class ClientLink:
 
     def lost(self, connection: Connection, reason: str) -> None:
         if self._client is not None:
-            self._driver.left(self._client, connection)
+            self._driver.client_left(self._client, connection)
 
     def _greet(self, hello: Hello, connection: Connection) -> None:
         if hello.schema != SCHEMA_VERSION:

@@ -20,23 +20,36 @@ from jedlik.moving.moves import Job, Moves
 from jedlik.moving.tiers import Store, Tiers
 from jedlik.moving.verify import Verifier
 from jedlik.scheduling.batch import Batch
-from jedlik.scheduling.booking import Booking
+from jedlik.scheduling.booking import SequenceBlocks
 from jedlik.scheduling.sequence import Sequence
 
 BAD = ("corrupt", "stale", "missing")
-"""What such a load says of the tier: it does not hold what it was thought to."""
+"""Causes which say that the tier does not hold what it was thought to hold."""
 
 
 class FetchJob(Job):
     """One part of one fetch: blocks [first, last) of the chain, from one tier."""
 
-    __slots__ = ("blocks", "came", "cause", "fetch", "held", "names", "part", "store")
+    __slots__ = ("blocks", "came", "cause", "fetch", "names", "part", "source_run", "store")
     kind = "fetch"
 
     def __init__(
-        self, fetch: "Fetch", part: Part, store: Store, names: list[BlockId], held: Run | None, blocks: list[BlockIndex]
+        self,
+        fetch: "Fetch",
+        part: Part,
+        store: Store,
+        names: list[BlockId],
+        source_run: Run | None,
+        blocks: list[BlockIndex],
     ) -> None:
-        self.fetch, self.part, self.store, self.names, self.held, self.blocks = fetch, part, store, names, held, blocks
+        self.fetch, self.part, self.store, self.names, self.source_run, self.blocks = (
+            fetch,
+            part,
+            store,
+            names,
+            source_run,
+            blocks,
+        )
         self.came = 0
         self.cause: str | None = None
         """None: under way."""
@@ -57,7 +70,13 @@ class Fetches:
     """The fetches of one worker, from the choice of blocks to their commit."""
 
     def __init__(
-        self, config: WorkerConfig, batch: Batch, booking: Booking, tiers: Tiers, moves: Moves, verifier: Verifier
+        self,
+        config: WorkerConfig,
+        batch: Batch,
+        booking: SequenceBlocks,
+        tiers: Tiers,
+        moves: Moves,
+        verifier: Verifier,
     ) -> None:
         self._batch, self._booking, self._tiers, self._moves = batch, booking, tiers, moves
         self._verifier = verifier
@@ -97,7 +116,7 @@ class Fetches:
             self._give_up(fetch, out)
 
     def expire(self, now: float, out: list[WorkerEffect]) -> None:
-        """What is late is a miss."""
+        """End what is late: it is a miss."""
         if now < self.due_s:
             return
         for fetch in [fetch for fetch in self._open.values() if fetch.due_s <= now]:
@@ -116,20 +135,20 @@ class Fetches:
             match.found,
             self._tiers.depths(match.ids),
             s.known,
-            self._booking.block_size,
-            self._moves.block_bytes,
-            costs,
-            self._moves.paths,
-            now,
-            self._config.max_step_tokens,
+            block_size=self._booking.block_size,
+            block_bytes=self._moves.block_bytes,
+            costs=costs,
+            paths=self._moves.paths,
+            now=now,
+            max_step_tokens=self._config.max_step_tokens,
         )
 
     def _load(self, fetch: Fetch, part: Part, out: list[WorkerEffect]) -> None:
         s, store = fetch.sequence, self._tiers.named(part.path)
         names = s.block_ids[: part.last]
-        held, slots = store.pool.share(None, names)
+        source_run, slots = store.pool.share(None, names)
         blocks = self._batch.reserve(part.last - part.first)
-        load = FetchJob(fetch, part, store, names, held, blocks)
+        load = FetchJob(fetch, part, store, names, source_run, blocks)
         fetch.loads.append(load)
         parent = names[part.first - 1] if part.first else None
         move = Move(
@@ -145,23 +164,23 @@ class Fetches:
         self._moves.begin(move, load, out)
         self._loads[load.number] = load
 
-    def transferred(self, load: FetchJob, moved: Moved, now: float, out: list[WorkerEffect]) -> None:
+    def transferred(self, load: FetchJob, outcome: Moved, now: float, out: list[WorkerEffect]) -> None:
         """Take what a load has brought, or what has become of it."""
         fetch, s, store = load.fetch, load.fetch.sequence, load.store
         del self._loads[load.number]
-        store.pool.release(load.held, [])
-        load.came, load.cause = moved.blocks, moved.cause or ""
-        if moved.cause in BAD:
-            store.pool.forget(load.names, load.part.first + moved.blocks)
+        store.pool.release(load.source_run, [])
+        load.came, load.cause = outcome.blocks, outcome.cause or ""
+        if outcome.cause in BAD:
+            store.pool.forget(load.names, load.part.first + outcome.blocks)
         if self._open.get(s.number) is not fetch:
             self._free(load)
-        elif not moved.cause and self._verifier.wants(store, s):
+        elif not outcome.cause and self._verifier.wants(store, s):
             self._verifier.keep(s, store, load.names, load.part.first, load.blocks)
             load.blocks, load.came, load.cause = [], 0, "shadow"
             self._tell(fetch, load, 0, "shadow", now, out)
             self._commit(fetch, out)
         else:
-            self._tell(fetch, load, moved.blocks, moved.cause, now, out)
+            self._tell(fetch, load, outcome.blocks, outcome.cause, now, out)
             self._commit(fetch, out)
 
     def _commit(self, fetch: Fetch, out: list[WorkerEffect]) -> None:

@@ -49,6 +49,7 @@ def plan(  # noqa: PLR0913 - plain figures, from four owners
     device_blocks: int,
     depths: Sequence[Depth],
     known_tokens: int,
+    *,
     block_size: int,
     block_bytes: int,
     costs: StepCosts | None,
@@ -56,7 +57,7 @@ def plan(  # noqa: PLR0913 - plain figures, from four owners
     now: float,
     max_step_tokens: int,
 ) -> list[Part]:
-    """What to bring, in chain order without gaps, beginning after what the device holds; empty: compute all.
+    """Return what to bring, in chain order without gaps, beginning after what the device holds; empty: compute all.
 
     `depths` are given nearest tier first; ties go to the nearer. The last token is always computed. Where step costs
     are unknown (None) host memory is used, and a slower tier where it beats the fastest of engines.
@@ -86,7 +87,7 @@ def plan(  # noqa: PLR0913 - plain figures, from four owners
 
 
 class Prompt(NamedTuple):
-    """What is to be prefilled, and what that takes."""
+    """A prompt that is to be prefilled, and what that takes."""
 
     known_tokens: int
     block_size: int

@@ -1,4 +1,5 @@
-"""What clients say of their conversations (`kv_hint`): blocks that stay for a time, blocks that are back before needed.
+"""Hints of clients about their conversations (`kv_hint`): blocks that stay for a time, blocks that are back before
+needed.
 
 Promises: pinned blocks are no more than a share of the pool and go first when memory is short; a hint never delays or
 fails a request. A pin keeps blocks on the device; what left it anyway is fetched again ahead of an announced turn.
@@ -19,7 +20,7 @@ from jedlik.scheduling.batch import Batch
 from jedlik.scheduling.sequence import Sequence
 
 PIN_SHARE = 0.25
-"""Of the pool, at most, pinned."""
+"""The share of the pool, at most, that is pinned."""
 AHEAD_S = 0.25
 """An announced turn's blocks are fetched so long before."""
 MOST_TURNS = 4096
@@ -29,7 +30,7 @@ Fetch = Callable[[Sequence, StepCosts | None, float, list[WorkerEffect]], bool]
 
 
 class Hints:
-    """Of one worker. Sequences come here when nothing else needs their blocks."""
+    """The hints of one worker. Sequences come here when nothing else needs their blocks."""
 
     def __init__(self, batch: Batch, pool: BlockPool, fetch: Fetch) -> None:
         self._batch, self._pool, self._fetch = batch, pool, fetch
@@ -38,7 +39,7 @@ class Hints:
         self._turns: list[tuple[float, int, Sequence]] = []
         self.due_s = inf
         """Nothing is due before this."""
-        self._phantoms = 0
+        self._prefetch_sequences = 0
 
     def leave(self, s: Sequence, now: float) -> None:
         """An ended sequence gives up its blocks, unless it is to keep them; what it announced is remembered."""
@@ -47,7 +48,7 @@ class Hints:
             self._batch.free(s)
             return
         if hint.next_turn_s is not None and len(self._turns) < MOST_TURNS:
-            heappush(self._turns, (now + max(0.0, hint.next_turn_s - AHEAD_S), s.number, self._phantom(s)))
+            heappush(self._turns, (now + max(0.0, hint.next_turn_s - AHEAD_S), s.number, self._prefetch_sequence(s)))
         if hint.pin_s > 0 and self._pinned_blocks + blocks <= PIN_SHARE * self._pool.capacity:
             self._pinned.append((now + hint.pin_s, s))
             self._pinned_blocks += blocks
@@ -62,13 +63,13 @@ class Hints:
         """Let go of what was pinned long enough, fetch what is announced."""
         if now < self.due_s:
             return
-        kept = deque[tuple[float, Sequence]]()
+        pinned = deque[tuple[float, Sequence]]()
         for until_s, s in self._pinned:
             if until_s > now:
-                kept.append((until_s, s))
+                pinned.append((until_s, s))
             else:
                 self._unpin(s)
-        self._pinned = kept
+        self._pinned = pinned
         while self._turns and self._turns[0][0] <= now:
             self._fetch(heappop(self._turns)[2], costs, now, out)
         self._set_next()
@@ -89,13 +90,18 @@ class Hints:
         self._pinned_blocks -= len(s.blocks)
         self._batch.free(s)
 
-    def _phantom(self, s: Sequence) -> Sequence:
+    def _prefetch_sequence(self, s: Sequence) -> Sequence:
         """Stands for the announced turn: it wants what is known of it, and computes nothing."""
-        self._phantoms += 1
+        self._prefetch_sequences += 1
         submit = replace(
-            s.submit, handle=Handle(-self._phantoms), prompt=bytes(s.history), output=b"", hint=None, remote=None
+            s.submit,
+            handle=Handle(-self._prefetch_sequences),
+            prompt=bytes(s.history),
+            output=b"",
+            hint=None,
+            remote=None,
         )
-        return Sequence(submit, s.client, -self._phantoms, s.arrived_s, s.root)
+        return Sequence(submit, s.client, -self._prefetch_sequences, s.arrived_s, s.root)
 
     def _set_next(self) -> None:
         pins = min((until_s for until_s, _ in self._pinned), default=inf)

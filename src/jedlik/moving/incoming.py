@@ -1,4 +1,5 @@
-"""At the worker that decodes: sequences whose blocks other workers send, from the question to the last commit.
+"""Hand-offs at the worker that decodes: sequences whose blocks other workers send, from the question to the last
+commit.
 
 Promises: every sequence that departs arrives (or ends), with what has come by then; blocks that a writer may still
 touch are never given to anybody; all reservations together stay within their share of the pool. Time frees no block
@@ -20,12 +21,12 @@ from jedlik.core.protocol import Cancel, Card, Granted, Push, Pushed, Released, 
 from jedlik.core.requests import Sampling, Stopping
 from jedlik.core.tokens import TOKEN_BYTES
 from jedlik.scheduling.batch import Batch
-from jedlik.scheduling.booking import Booking
+from jedlik.scheduling.booking import SequenceBlocks
 from jedlik.scheduling.queue import last_in_line
 from jedlik.scheduling.sequence import Sequence
 
 UNKNOWN_FACTOR = 15.0
-"""Where nobody knows what it should take, patience is so many times longer."""
+"""The factor on patience where nobody knows what a hand-off should take."""
 LATE_FACTOR = 3.0
 """A hand-off without progress for this many times what it should take in all is late."""
 
@@ -44,7 +45,7 @@ STEPS: dict[tuple[Stage, str], Stage] = {
 
 
 class Incoming:
-    """At the side that decodes: a sequence whose blocks another worker sends.
+    """A sequence whose blocks another worker sends, at the side that decodes.
 
     `blocks` are reserved and not yet committed: they take the history from block `first` on.
     """
@@ -116,7 +117,7 @@ class Quarantine:
         return self._blocks.pop(handle, (None, []))[1]
 
     def of(self, worker: WorkerId) -> list[Handle]:
-        """What waits for a word of this worker."""
+        """Return the hand-offs that wait for a message of this worker."""
         return [handle for handle, (writer, _) in self._blocks.items() if writer == worker]
 
     def everything(self) -> list[list[BlockIndex]]:
@@ -126,7 +127,7 @@ class Quarantine:
 class Arrivals:
     """The hand-offs to one worker, each from the question to the last commit."""
 
-    def __init__(self, card: Card, config: WorkerConfig, batch: Batch, booking: Booking) -> None:
+    def __init__(self, card: Card, config: WorkerConfig, batch: Batch, booking: SequenceBlocks) -> None:
         self._card, self._config, self._batch, self._booking = card, config, batch, booking
         self._open: dict[Handle, Incoming] = {}
         self._by_sequence: dict[int, Incoming] = {}
@@ -144,7 +145,7 @@ class Arrivals:
             return False
         cached = self._booking.match(s).found
         wanted = self._booking.blocks_for(s.known - 1)
-        if wanted <= cached or wanted > self._batch.most_lodged or not self._batch.may_adopt(s):
+        if wanted <= cached or wanted > self._batch.most_inbound or not self._batch.may_adopt(s):
             return False
         self._booking.open(s)
         s.cached_tokens += self._booking.adopt(s)
@@ -157,7 +158,7 @@ class Arrivals:
         return True
 
     def take(self, worker: WorkerId, message: WorkerMessage, now: float, out: list[WorkerEffect]) -> None:
-        """What a worker says that prefills for this one."""
+        """Take a message of a worker that prefills for this one."""
         match message:
             case Granted():
                 self._granted(message, now, out)
@@ -298,7 +299,7 @@ class Arrivals:
         self._quarantine.put(incoming.remote.worker, incoming.handle, incoming.blocks)
         if s.number in self._batch.arriving:
             self._batch.arrive(s)
-        out.append(Note(_told(incoming, cause, now)))
+        out.append(Note(_reported(incoming, cause, now)))
 
     def _give_back(self, handle: Handle) -> None:
         blocks = self._quarantine.take(handle)
@@ -321,7 +322,7 @@ class Arrivals:
         assert all(i.first == len(i.sequence.blocks) for i in self._open.values())
 
 
-def _told(incoming: Incoming, cause: str, now: float) -> HandedOff:
+def _reported(incoming: Incoming, cause: str, now: float) -> HandedOff:
     s, remote = incoming.sequence, incoming.remote
     return HandedOff(
         request_id=s.submit.request_id,

@@ -23,7 +23,7 @@ from jedlik.moving.outgoing import Pushes, PushJob
 from jedlik.moving.tiers import Tiers
 from jedlik.moving.verify import Verifier
 from jedlik.scheduling.batch import Batch
-from jedlik.scheduling.booking import Booking
+from jedlik.scheduling.booking import SequenceBlocks
 from jedlik.scheduling.sequence import Sequence
 
 MoveEvent = FromWorker | WorkerLost | Moved | Compared | Revoked | PathsMeasured | TierOpened
@@ -32,7 +32,7 @@ MoveEvent = FromWorker | WorkerLost | Moved | Compared | Revoked | PathsMeasured
 class Movement:
     """All movement of one worker's blocks: the node asks this object, and this one the deciders of each kind."""
 
-    def __init__(self, card: Card, config: WorkerConfig, batch: Batch, booking: Booking) -> None:
+    def __init__(self, card: Card, config: WorkerConfig, batch: Batch, booking: SequenceBlocks) -> None:
         self._batch = batch
         self.active = False
         """Whether anything is under way: where it is False, nothing is due and the batch keeps no blocks of ended
@@ -73,15 +73,15 @@ class Movement:
                 for costs in event.paths:
                     self.moves.paths.measured(costs)
 
-    def _transferred(self, moved: Moved, now: float, out: list[WorkerEffect]) -> None:
+    def _transferred(self, outcome: Moved, now: float, out: list[WorkerEffect]) -> None:
         """A move has ended: its job says whose it was."""
-        match self.moves.end(moved, now, out):
+        match self.moves.end(outcome, now, out):
             case FetchJob() as load:
-                self._fetches.transferred(load, moved, now, out)
+                self._fetches.transferred(load, outcome, now, out)
             case OffloadJob() as job:
-                self._offloads.transferred(job, moved, now, out)
+                self._offloads.transferred(job, outcome, now, out)
             case PushJob() as push:
-                self._outgoing.transferred(push, moved, out)
+                self._outgoing.transferred(push, outcome, out)
 
     def fault(self, submit: Submit) -> Fault | None:
         """Why this worker can't take part in what is asked."""
@@ -103,8 +103,8 @@ class Movement:
         self._incoming.ended(s, now, out)
         self._fetches.ended(s, out)
 
-    def left(self, s: Sequence, out: list[WorkerEffect]) -> None:
-        """It has ended."""
+    def sequence_ended(self, s: Sequence, out: list[WorkerEffect]) -> None:
+        """Record that a sequence has ended."""
         self._outgoing.ended(s, out)
 
     def advance(self, costs: StepCosts | None, now: float, out: list[WorkerEffect]) -> None:
@@ -113,14 +113,14 @@ class Movement:
         self._incoming.expire(now, out)
         self._fetches.expire(now, out)
         self._hints.expire(costs, now, out)
-        if self._batch.kept or len(self._offloads):
+        if self._batch.lingering or len(self._offloads):
             self._offloads.advance(now, out)
 
     def settle(self, now: float, out: list[WorkerEffect]) -> None:
         """After planning: tell askers whose prefill has begun, look after what sequences have left behind since."""
         self._outgoing.grant(out)
         self._verifier.advance(out)
-        if self._batch.kept:
+        if self._batch.lingering:
             self._offloads.advance(now, out)
         under_way = len(self.moves) or len(self._outgoing) or len(self._offloads) or len(self._verifier)
         self.active = bool(under_way or len(self._incoming) or len(self._fetches))
@@ -137,7 +137,8 @@ class Movement:
         return self._offloads.make_room(now, out) or self._hints.make_room()
 
     def give_up_latest(self, now: float, out: list[WorkerEffect]) -> bool:
-        """As above, and there are none to be had at once. True: some will come back soon."""
+        """Give up the latest hand-off, where `make_room` could free nothing. True: some will come
+        back soon."""
         return self._offloads.holding or self._incoming.give_up_latest(now, out)
 
     def reserved(self) -> Iterator[list[BlockIndex]]:

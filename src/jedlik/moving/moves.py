@@ -19,7 +19,7 @@ BLAMELESS = ("cancelled", "corrupt", "stale", "missing")
 
 
 class Job:
-    """What the decider that began a move remembers of it until the move ends."""
+    """The record that the decider which began a move has of it until the move ends."""
 
     __slots__ = ("number",)
     kind: ClassVar[Literal["fetch", "offload", "push"]]
@@ -52,30 +52,30 @@ class Moves:
         """Return the jobs of one kind whose moves are under way."""
         return {job for _, job in self._under_way.values() if job.kind == kind}
 
-    def end(self, moved: Moved, now: float, out: list[WorkerEffect]) -> Job:
+    def end(self, outcome: Moved, now: float, out: list[WorkerEffect]) -> Job:
         """Return the job of a move that has ended. Raises Bug for a move that nobody began."""
-        found = self._under_way.pop(moved.number, None)
+        found = self._under_way.pop(outcome.number, None)
         if found is None:
-            raise Bug(f"move {moved.number} ended; under way: {sorted(self._under_way)}")
+            raise Bug(f"move {outcome.number} ended; under way: {sorted(self._under_way)}")
         move, job = found
         path = own_path(move)
         if path is None:  # which way it would take was the carrier's choice
-            path = moved.path
+            path = outcome.path
             self.paths.began(path, move.blocks, move.blocks * self.block_bytes)
-        blameless = moved.cause in BLAMELESS or (moved.cause == "gone" and own_path(move) is None)
-        well = None if blameless else not moved.cause
+        blameless = outcome.cause in BLAMELESS or (outcome.cause == "gone" and own_path(move) is None)
+        well = None if blameless else not outcome.cause
         size_bytes = move.blocks * self.block_bytes
-        self.paths.ended(path, move.blocks, size_bytes, moved.elapsed_s, well, now)
+        self.paths.ended(path, move.blocks, size_bytes, outcome.elapsed_s, well, now)
         tier = move.target.tier
         if well and path.startswith("to ") and self.paths.seconds(tier, 1, self.block_bytes) is None:
             self.paths.began(tier, move.blocks, size_bytes)  # nothing is known of reading it: about as long as writing
-            self.paths.ended(tier, move.blocks, size_bytes, moved.elapsed_s, well, now)
-        out.append(Note(_carried(move, moved)))
+            self.paths.ended(tier, move.blocks, size_bytes, outcome.elapsed_s, well, now)
+        out.append(Note(_carried(move, outcome)))
         return job
 
 
 def own_path(move: Move) -> str | None:
-    """Under which name the costs of a move within this worker are kept: None for one to another worker.
+    """Return the name under which the costs of a move within this worker are known; None for one to another worker.
 
     Its farther tier's, and apart from reading it what writing it takes.
     """
@@ -85,16 +85,16 @@ def own_path(move: Move) -> str | None:
     return move.source.tier if source > target else f"to {move.target.tier}"
 
 
-def _carried(move: Move, moved: Moved) -> Carried:
+def _carried(move: Move, outcome: Moved) -> Carried:
     return Carried(
         source=_name(move.source),
         target=_name(move.target),
-        path=moved.path,
-        blocks=moved.blocks,
-        size_bytes=moved.size_bytes,
-        cause=moved.cause,
-        queued_s=moved.queued_s,
-        elapsed_s=moved.elapsed_s,
+        path=outcome.path,
+        blocks=outcome.blocks,
+        size_bytes=outcome.size_bytes,
+        cause=outcome.cause,
+        queued_s=outcome.queued_s,
+        elapsed_s=outcome.elapsed_s,
     )
 
 

@@ -38,7 +38,7 @@ class Copy:
 class OffloadJob(Job):
     """The move of blocks [found, found + len(slots)) of a copy's chain into one tier."""
 
-    __slots__ = ("above", "copy", "found", "held", "ids", "slots", "source", "store", "wanted")
+    __slots__ = ("above", "copy", "found", "ids", "slots", "source", "source_run", "store", "wanted")
     kind = "offload"
 
     def __init__(
@@ -48,7 +48,7 @@ class OffloadJob(Job):
         self.ids, self.found = ids[: found + len(slots)], found
         self.above, self.slots, self.wanted = above, slots, len(ids) - found
         """The target's run that the blocks follow; the slots that they take; the blocks that were to be copied."""
-        self.held: Run | None = None
+        self.source_run: Run | None = None
         """The source's run that stays until the move has ended."""
         self.number = 0
 
@@ -76,7 +76,7 @@ class Offloads:
     def advance(self, now: float, out: list[WorkerEffect]) -> None:
         """Take on sequences that have ended since, and begin what may begin."""
         looked_after = self._known.union(self._hints.pinned())
-        for s in [s for s in self._batch.kept.values() if s.number not in looked_after]:
+        for s in [s for s in self._batch.lingering.values() if s.number not in looked_after]:
             self._take_on(s, now, out)
         while self._waiting and self._copying < UNDER_WAY:
             copy = self._waiting.popleft()
@@ -89,7 +89,7 @@ class Offloads:
         for copy in dropped:
             self._waiting.remove(copy)
             self._queued -= len(copy.ids)
-            self._tell(copy, copy.targets[0], len(copy.ids), 0, "dropped", now, out)
+            out.append(offloaded(copy, copy.targets[0], wanted=len(copy.ids), blocks=0, cause="dropped", now=now))
             self._let_go(copy, now)
         return bool(dropped)
 
@@ -101,7 +101,7 @@ class Offloads:
         if not copy.targets or not ids or not (s.admitted and s.computed) or (hint is not None and hint.final):
             self._let_go(copy, now)
         elif self._queued + len(ids) > self._most:
-            self._tell(copy, copy.targets[0], len(ids), 0, "dropped", now, out)
+            out.append(offloaded(copy, copy.targets[0], wanted=len(ids), blocks=0, cause="dropped", now=now))
             self._let_go(copy, now)
         else:
             self._waiting.append(copy)
@@ -116,8 +116,8 @@ class Offloads:
             found = store.pool.match(ids)[0]
             if found < len(ids) and self._begin(copy, store, ids, found, now, out):
                 return
-            held = store.pool.share(None, ids[:found])[0]
-            store.pool.release(held, [])  # what is asked for again stays longer
+            touched = store.pool.share(None, ids[:found])[0]
+            store.pool.release(touched, [])  # what is asked for again stays longer
             if store.tier == "host" and found == len(copy.ids):
                 self._comes_from(copy, store, now)
         self._let_go(copy, now)
@@ -131,15 +131,15 @@ class Offloads:
         slots = pool.take(min(wanted, pool.available_blocks)) or []
         if not slots:
             pool.release(above, [])
-            self._tell(copy, store, wanted, 0, "full", now, out)
+            out.append(offloaded(copy, store, wanted=wanted, blocks=0, cause="full", now=now))
             return False
         job = OffloadJob(copy, store, ids, found, above, slots)
         ids, blocks = job.ids, list[int]()
         if source is not None:
-            job.held, at = source.pool.share(None, ids)
+            job.source_run, at = source.pool.share(None, ids)
             blocks = source.slots(at[found:])
             if len(at) < len(ids):  # it left that tier meanwhile
-                source.pool.release(job.held, [])
+                source.pool.release(job.source_run, [])
                 pool.release(above, slots)
                 return False
         elif copy.sequence is not None:
@@ -160,17 +160,17 @@ class Offloads:
         self._moves.begin(move, job, out)
         return True
 
-    def transferred(self, job: OffloadJob, moved: Moved, now: float, out: list[WorkerEffect]) -> None:
+    def transferred(self, job: OffloadJob, outcome: Moved, now: float, out: list[WorkerEffect]) -> None:
         """Publish in the tier what has arrived there, and go on with the copy."""
         copy, store, pool, slots, found = job.copy, job.store, job.store.pool, job.slots, job.found
         self._copying -= len(slots)
         if job.source is not None:
-            job.source.pool.release(job.held, [])
-        arrived, run = moved.blocks, None
+            job.source.pool.release(job.source_run, [])
+        arrived, run = outcome.blocks, None
         if arrived:
             run = pool.publish(job.above, job.ids[found : found + arrived], slots[:arrived])
         pool.release(run or job.above, slots[arrived:] if run else slots)
-        self._tell(copy, store, job.wanted, arrived, moved.cause, now, out)
+        out.append(offloaded(copy, store, wanted=job.wanted, blocks=arrived, cause=outcome.cause, now=now))
         if store.tier == "host" and found + arrived == len(copy.ids):
             self._comes_from(copy, store, now)
         self._next(copy, now, out)
@@ -186,15 +186,13 @@ class Offloads:
             self._known.discard(s.number)
             self._hints.leave(s, now)
 
-    def _tell(
-        self, copy: Copy, store: Store, wanted: int, blocks: int, cause: str, now: float, out: list[WorkerEffect]
-    ) -> None:
-        out.append(
-            Note(Offloaded(tier=store.tier, wanted=wanted, blocks=blocks, cause=cause, elapsed_s=now - copy.began_s))
-        )
-
     def check(self) -> None:
-        assert self._known.union(self._hints.pinned()) == self._batch.kept.keys()
+        assert self._known.union(self._hints.pinned()) == self._batch.lingering.keys()
         assert self._queued == sum(len(copy.ids) for copy in self._waiting)
         jobs = [job for job in self._moves.jobs("offload") if isinstance(job, OffloadJob)]
         assert self._copying == sum(len(job.slots) for job in jobs)
+
+
+def offloaded(copy: Copy, store: Store, *, wanted: int, blocks: int, cause: str, now: float) -> Note:
+    """Return the note that a copy to a tier has ended, with `blocks` of the `wanted` ones."""
+    return Note(Offloaded(tier=store.tier, wanted=wanted, blocks=blocks, cause=cause, elapsed_s=now - copy.began_s))

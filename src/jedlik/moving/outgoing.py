@@ -1,4 +1,5 @@
-"""At the worker that prefills: sequences computed for other workers, whose blocks are pushed as they are finished.
+"""Hand-offs at the worker that prefills: sequences computed for other workers, whose blocks are pushed as they are
+finished.
 
 Promises: nothing is pushed before the step that computes it has ended, nor to a block that the asker has not given;
 what is being read stays as it is until the move has ended; `Released` is the last word of every hand-off, and true.
@@ -12,17 +13,17 @@ from jedlik.core.moves import DEVICE, CancelMove, Location, Move, Moved
 from jedlik.core.protocol import Card, Granted, Pushed, Released, Reserve, Submit
 from jedlik.moving.moves import Job, Moves
 from jedlik.scheduling.batch import Batch
-from jedlik.scheduling.booking import Booking
+from jedlik.scheduling.booking import SequenceBlocks
 from jedlik.scheduling.sequence import Phase, Sequence
 
 FAILED = -1
-"""As far as a hand-off goes whose blocks do not get through."""
+"""The end of a hand-off whose blocks do not get through."""
 DEADLINE_FACTOR = 5.0
 """A push that has not begun after this many times the asker's patience need not begin any more."""
 
 
 class Outgoing:
-    """At the side that prefills: a sequence whose blocks go to the asker.
+    """A sequence whose blocks go to the worker that asked, at the side that prefills.
 
     `slots` are blocks of the asker's, for the history's blocks from `first` on.
     """
@@ -69,7 +70,7 @@ class PushJob(Job):
 class Pushes:
     """The hand-offs from one worker. Whoever ends a sequence of these calls `ended`."""
 
-    def __init__(self, card: Card, config: WorkerConfig, batch: Batch, booking: Booking, moves: Moves) -> None:
+    def __init__(self, card: Card, config: WorkerConfig, batch: Batch, booking: SequenceBlocks, moves: Moves) -> None:
         self._card, self._batch, self._booking, self._moves = card, batch, booking, moves
         self._deadline_s = DEADLINE_FACTOR * config.handoff_patience_s
         self._open: dict[int, Outgoing] = {}
@@ -170,7 +171,7 @@ class Pushes:
         self._moves.begin(move, job, out)
         outgoing.moving = job.number
 
-    def transferred(self, job: PushJob, moved: Moved, out: list[WorkerEffect]) -> None:
+    def transferred(self, job: PushJob, outcome: Moved, out: list[WorkerEffect]) -> None:
         """Tell the asker what a push has brought; what could not be sent ends the hand-off."""
         outgoing, s = job.outgoing, job.outgoing.sequence
         self._batch.let_go(s)
@@ -178,14 +179,14 @@ class Pushes:
             out.append(released(s.client, s.handle))  # it ended meanwhile
             return
         outgoing.moving = 0
-        if moved.cause:
+        if outcome.cause:
             outgoing.until = FAILED
             return
         outgoing.pushed = job.tokens
         out.append(ToClient(s.client, Pushed(s.handle, job.tokens)))
 
     def failed(self) -> list[Sequence]:
-        """Whose blocks did not get through."""
+        """Return the sequences whose blocks did not get through."""
         return [o.sequence for o in self._open.values() if o.until == FAILED]
 
     def check(self) -> None:

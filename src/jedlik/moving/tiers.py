@@ -1,4 +1,5 @@
-"""What a worker keeps beyond its device: host memory, disk, object storage, each accounted for like the device's cache.
+"""The tiers of a worker beyond its device: host memory, disk, object storage, each accounted for like the device's
+cache.
 
 A tier is a pool whose blocks are slots somewhere else. It is closed by itself: whoever holds block i of a chain in a
 tier holds 0..i-1 there. Disk and object storage outlive the worker and take part from when they are said to be open.
@@ -46,7 +47,7 @@ class SecondTouch:
 
 
 class Store:
-    """One tier."""
+    """One tier beyond the device, and its pool."""
 
     def __init__(self, tier: Tier, blocks: int, config: WorkerConfig) -> None:
         self.tier: Tier = tier
@@ -58,15 +59,15 @@ class Store:
         self._admission = SecondTouch(min(MOST_REMEMBERED, REMEMBERED * blocks)) if picky else None
 
     def admitted(self, ids: Sequence[BlockId]) -> int:
-        """How many of a chain's first blocks are worth keeping here. They count as touched."""
+        """Return how many of a chain's first blocks should be written here. They count as touched."""
         if self._admission is None:
             return len(ids)
         fill = 1.0 if self.tier == "object" else 1 - self.pool.free_blocks / self.pool.capacity
-        worth = [self._admission.admit(block, fill) for block in ids]
-        return worth.index(False) if False in worth else len(ids)
+        admitted = [self._admission.admit(block, fill) for block in ids]
+        return admitted.index(False) if False in admitted else len(ids)
 
     def slots(self, blocks: Sequence[int]) -> list[int]:
-        """As moves name them: objects have names only."""
+        """Return blocks as moves name them: the object tier has ids only."""
         return [] if self.tier == "object" else list(blocks)
 
 
@@ -91,7 +92,7 @@ class Tiers:
                 store.pool.restore(event.runs)
 
     def depths(self, ids: Sequence[BlockId]) -> list[Depth]:
-        """How deep each holds a chain."""
+        """Return how deep each tier holds a chain."""
         return [Depth(store.tier, store.pool.match(ids)[0]) for store in self]
 
     def named(self, tier: str) -> Store:

@@ -22,7 +22,7 @@ from jedlik.core.requests import Sampling
 from jedlik.core.step import Chunk, Open, Step, StepDone
 from jedlik.core.tokens import pack
 from jedlik.live.adopt import die_with_parent
-from jedlik.live.worker import Engine
+from jedlik.live.worker import StepEngine
 from jedlik.models.info import block_bytes
 from jedlik.perf.linear import Point
 from jedlik.perf.step import StepShape, shape_of
@@ -67,7 +67,7 @@ class MeasureRequest(msgspec.Struct, frozen=True, omit_defaults=True):
 class Bench:
     """One engine, its lanes each with blocks of their own."""
 
-    def __init__(self, engine: Engine, card: Card, first: MeasureRequest) -> None:
+    def __init__(self, engine: StepEngine, card: Card, first: MeasureRequest) -> None:
         self._done: queue.SimpleQueue[StepDone] = queue.SimpleQueue()
         self._engine, self._vocabulary = engine, card.vocab_size
         self._longest, self._alone = first.chunk, first.alone

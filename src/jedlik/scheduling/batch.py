@@ -3,7 +3,16 @@
 Continuous batching with chunked prefill: decodes first, then prefills in order of admission, then new admissions.
 Sequences may come with blocks that others filled, and leave theirs to who still reads them. Plans may be made while
 earlier ones run; a sequence that ends or is preempted in the meantime keeps its blocks until the last step that names
-it has ended (`settle`). Knows no gateway, no message and no engine.
+it has ended (`settle`). It knows no gateway, no message and no engine.
+
+One plan divides the tokens of a step and the blocks of the pool:
+
+    step    | decodes: 1 each | chunks of admitted prefills | chunks of new admissions |       at most max_step_tokens
+    pool    | held by sequences | promised to admitted prefills | margin | `_spare`: for new admissions |
+
+`_extend` and `_room` let a sequence that runs grow; where no block is left, the last in line is preempted and starts
+again later from what is cached. `_fits` admits a waiting sequence only if its whole history fits into `_spare`, or,
+where none runs, into what is free.
 It is long because planning, memory and leaps change the same few sets.
 """
 
@@ -15,7 +24,7 @@ from jedlik.core.ids import BlockIndex, Lane
 from jedlik.core.step import Chunk, Open
 from jedlik.core.tokens import TOKEN_BYTES
 from jedlik.perf.step import chunk_pairs
-from jedlik.scheduling.booking import Booking
+from jedlik.scheduling.booking import SequenceBlocks
 from jedlik.scheduling.queue import WaitingQueue, last_in_line, victim_of
 from jedlik.scheduling.sequence import Phase, Sequence
 from jedlik.scheduling.step_plan import StepPlan, chunk_length, leap_steps
@@ -24,18 +33,20 @@ WATERMARK = 0.01
 """Share of the pool that admissions leave to running sequences, to grow into."""
 
 MARGIN = 0.02
-"""And so much at least is left to them by what is on its way."""
+"""The share of the pool that blocks on their way leave to sequences that run, at least."""
 
 
 class Batch:
     """Every sequence of one worker that waits or runs."""
 
-    def __init__(self, config: WorkerConfig, booking: Booking, longest_leap: int = 1, keeps: bool = False) -> None:
-        """`keeps`: those that end go to `kept` with their blocks, until somebody calls `let_go`."""
+    def __init__(
+        self, config: WorkerConfig, booking: SequenceBlocks, longest_leap: int = 1, keeps: bool = False
+    ) -> None:
+        """`keeps`: those that end go to `lingering` with their blocks, until somebody calls `let_go`."""
         self.waiting = WaitingQueue()
         self.parked: dict[int, Sequence] = {}
         self.arriving: dict[int, Sequence] = {}
-        self.kept: dict[int, Sequence] = {}
+        self.lingering: dict[int, Sequence] = {}
         self.prefilling: list[Sequence] = []
         self.decoding: list[Sequence] = []
         self.preemptions = 0
@@ -52,12 +63,12 @@ class Batch:
         """By number: how many moves read a sequence's blocks."""
         self._keeps = keeps
         self.needs_blocks = False
-        """A sequence could not grow for want of blocks that `arriving` or `kept` ones hold, since `clear_need`."""
-        self.most_lodged = int(booking.pool.capacity * config.handoff_share)
+        """A sequence could not grow for want of blocks that `arriving` or `lingering` ones hold, since `clear_need`."""
+        self.most_inbound = int(booking.pool.capacity * config.handoff_share)
         """Blocks of what is on its way, at most."""
         self._promised = 0
         """Blocks that the leap under way may still take."""
-        self._cramped = False
+        self._leap_blocked = False
         """They were wanted meanwhile: live would have had some."""
         self.reserved = 0
         """Blocks that moves fill: nobody's yet."""
@@ -107,7 +118,7 @@ class Batch:
         self.arriving[sequence.number] = sequence
 
     def arrive(self, sequence: Sequence) -> None:
-        """They are here, or will not come: now it waits for its turn, in the order in which all arrived."""
+        """Put a sequence whose blocks are here, or will not come, in the queue, in the order in which all arrived."""
         del self.arriving[sequence.number]
         sequence.move("arrive")
         if sequence.blocks:
@@ -120,7 +131,7 @@ class Batch:
         self.readers[sequence.number] = self.readers.get(sequence.number, 0) + 1
 
     def let_go(self, sequence: Sequence) -> None:
-        """That move has ended."""
+        """Record that a move of a sequence's blocks has ended."""
         sequence.in_flight -= 1
         self.readers[sequence.number] -= 1
         if not self.readers[sequence.number]:
@@ -130,11 +141,11 @@ class Batch:
 
     def free(self, sequence: Sequence) -> None:
         """Nobody needs the blocks of this ended sequence any more."""
-        del self.kept[sequence.number]
+        del self.lingering[sequence.number]
         self._booking.release(sequence)
 
     def acknowledge(self, sequence: Sequence, position: int) -> None:
-        """Its gateway has taken more: it may run on."""
+        """Record that a sequence's client has taken more: it may run on."""
         sequence.acknowledge(position)
         if sequence.phase is Phase.PARKED and not sequence.window_closed:
             del self.parked[sequence.number]
@@ -142,7 +153,8 @@ class Batch:
             self._queue(sequence)
 
     def end(self, sequence: Sequence) -> None:
-        """It finished or was cancelled: it is planned no more and its blocks go as soon as no step names it."""
+        """End a sequence that finished or was cancelled: it is planned no more, and its blocks go as soon as no step
+        names it."""
         phase = sequence.phase
         if phase is Phase.WAITING:
             self.waiting.remove(sequence)
@@ -170,7 +182,7 @@ class Batch:
     def _release(self, sequence: Sequence) -> None:
         wanted = self._keeps or sequence.submit.hint is not None
         if wanted and sequence.phase is Phase.ENDED and sequence.run is not None:
-            self.kept[sequence.number] = sequence
+            self.lingering[sequence.number] = sequence
             self._booking.trim(sequence)
         else:
             self._booking.release(sequence)
@@ -178,10 +190,10 @@ class Batch:
     def room(self) -> int:
         """Blocks that may be reserved now for what is on its way: within its share, some left to those that run."""
         pool = self._booking.pool
-        lodged = self.reserved + sum(len(s.blocks) for s in self.arriving.values())
+        inbound = self.reserved + sum(len(s.blocks) for s in self.arriving.values())
         spare = pool.available_blocks - int(pool.capacity * MARGIN) - self.running
-        room, unpromised = max(0, min(self.most_lodged - lodged, spare)), pool.available_blocks - self._promised
-        self._cramped |= unpromised < room
+        room, unpromised = max(0, min(self.most_inbound - inbound, spare)), pool.available_blocks - self._promised
+        self._leap_blocked |= unpromised < room
         return min(room, max(0, unpromised))
 
     def clear_need(self) -> None:
@@ -260,11 +272,11 @@ class Batch:
 
     def unplanned(self, plan: StepPlan) -> bool:
         """Whether live would plan otherwise now than it did when this leap was planned."""
-        return self._cramped or bool(self._unsettled) or self.waiting.peek() is not plan.head
+        return self._leap_blocked or bool(self._unsettled) or self.waiting.peek() is not plan.head
 
     def shorten(self, plan: StepPlan, steps: int) -> None:
         """Only so many steps of a leap are (or were) run."""
-        self._promised, self._cramped = 0, False
+        self._promised, self._leap_blocked = 0, False
         self._stretch(plan, steps - plan.repeat)
         plan.repeat = steps
 
@@ -275,7 +287,7 @@ class Batch:
 
     def take_leap(self, plan: StepPlan) -> None:
         """A leap has ended: the blocks of all its steps but the first are taken now, in the order of stepping."""
-        self._promised, self._cramped = 0, False
+        self._promised, self._leap_blocked = 0, False
         for s in plan.decoded:
             if s.phase is Phase.DECODE and self._booking.grow(s, s.scheduled) < s.scheduled:
                 raise Bug(f"a leap of {plan.repeat} steps was planned without memory for it")
@@ -302,11 +314,11 @@ class Batch:
         plan.context = context
 
     def _plan_prefills(self, plan: StepPlan) -> None:
-        left = self._config.max_step_tokens - len(plan.decodes)
+        budget = self._config.max_step_tokens - len(plan.decodes)
         for sequence in self.prefilling:
-            if left <= 0:
+            if budget <= 0:
                 break
-            left -= self._plan_chunk(plan, sequence, left)
+            budget -= self._plan_chunk(plan, sequence, budget)
 
     def _plan_chunk(self, plan: StepPlan, s: Sequence, budget: int) -> int:
         if s.phase is not Phase.PREFILL:
@@ -339,8 +351,8 @@ class Batch:
         return length
 
     def _admit(self, plan: StepPlan, now: float) -> None:
-        left = self._config.max_step_tokens - len(plan.decodes) - plan.prefill_tokens
-        while left > 0 and (s := self.waiting.peek()) is not None:
+        budget = self._config.max_step_tokens - len(plan.decodes) - plan.prefill_tokens
+        while budget > 0 and (s := self.waiting.peek()) is not None:
             if s.window_closed:
                 self.waiting.remove(s)
                 s.move("park")
@@ -354,10 +366,10 @@ class Batch:
             self._holders.pop(s.number, None)
             s.move("admit")
             self._open(plan, s, now)
-            chunk = self._plan_chunk(plan, s, left)
+            chunk = self._plan_chunk(plan, s, budget)
             if not chunk:
                 raise Bug(f"sequence {s.handle} was admitted without room for a single token")
-            left -= chunk
+            budget -= chunk
 
     def _oust_paused(self, plan: StepPlan) -> bool:
         """Where nobody else can compute, whoever waits for an acknowledgement gives its place to the queue."""
@@ -422,7 +434,7 @@ class Batch:
             if not self._strip(s):
                 break
         self.needs_blocks = True
-        return not (self.kept or self.arriving or self.reserved)
+        return not (self.lingering or self.arriving or self.reserved)
 
     def _tell_table(self, plan: StepPlan, s: Sequence) -> None:
         if s.tabled < len(s.blocks):
@@ -441,7 +453,7 @@ class Batch:
                 return 0  # their blocks come back when a step ends
             if self._strip(s):
                 continue
-            if (self.kept or self.arriving) and not self._preempts:
+            if (self.lingering or self.arriving) and not self._preempts:
                 self.needs_blocks = True
                 return 0
             victim = victim_of((*self.decoding, *self.prefilling))
@@ -505,7 +517,7 @@ class Batch:
         yield from self._unsettled.values()
         yield from self.arriving.values()
         yield from self._holders.values()
-        yield from self.kept.values()
+        yield from self.lingering.values()
 
     def check(self, reserved: Iterable[list[BlockIndex]] = ()) -> None:
         """Assert the invariants of queue, lanes and blocks; `reserved` ones belong to moves."""

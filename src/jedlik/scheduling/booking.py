@@ -10,10 +10,10 @@ from jedlik.core.tokens import TOKEN_BYTES
 from jedlik.kv.hashing import Names
 from jedlik.kv.pool import BlockPool
 from jedlik.perf.step import chunk_pairs
-from jedlik.scheduling.sequence import NEVER, Match, Sequence
+from jedlik.scheduling.sequence import NEVER, HistoryMatch, Sequence
 
 
-class Booking:
+class SequenceBlocks:
     """Between sequences and one pool."""
 
     def __init__(self, pool: BlockPool, hasher: Names) -> None:
@@ -24,14 +24,14 @@ class Booking:
     def blocks_for(self, tokens: int) -> int:
         return -(-tokens // self.block_size)
 
-    def match(self, sequence: Sequence) -> Match:
+    def match(self, sequence: Sequence) -> HistoryMatch:
         """Return what the pool has of a sequence's history; it is looked up once for each state of the pool."""
         last, adoptable, version = sequence.match, (sequence.known - 1) // self.block_size, self.pool.version
         if last is not None and last.version == version and len(last.ids) == adoptable:
             return last
         self._name(sequence)
         ids = sequence.block_ids[:adoptable]
-        sequence.match = Match(ids, *self.pool.match(ids), version)
+        sequence.match = HistoryMatch(ids, *self.pool.match(ids), version)
         return sequence.match
 
     def sound(self, sequence: Sequence) -> bool:
@@ -54,7 +54,7 @@ class Booking:
         sequence.missing_pairs = chunk_pairs(cached, sequence.missing)
 
     def open(self, sequence: Sequence) -> None:
-        """It begins to hold blocks: its full blocks are to be published from the first on."""
+        """Begin a sequence's accounting: its full blocks are published from the first on."""
         sequence.match = None
         if not sequence.blocks:
             sequence.publish_at = self.block_size
@@ -75,11 +75,11 @@ class Booking:
         size, before = self.block_size, sequence.scheduled
         if before % size or sequence.publish_at == NEVER or sequence.reads_prompt:
             return 0
-        held = len(sequence.blocks)
-        if held * size != before or held != sequence.published:
+        held_blocks = len(sequence.blocks)
+        if held_blocks * size != before or held_blocks != sequence.published:
             return 0
         self._name(sequence)
-        ids = sequence.block_ids[held : (sequence.known - 1) // size]
+        ids = sequence.block_ids[held_blocks : (sequence.known - 1) // size]
         if not ids:
             return 0
         sequence.run, shared = self.pool.share(sequence.run, ids)

@@ -76,7 +76,7 @@ class WaitingQueue:
         return self.deadlines[0][0] if self.deadlines else None
 
     def overdue(self, now: float) -> list[Sequence]:
-        """Those whose deadline has passed, earliest first; the caller ends them."""
+        """Return the sequences whose deadline has passed, earliest first; the caller ends them."""
         found = []
         while (due_s := self.next_due_s()) is not None and due_s <= now:
             found.append(heapq.heappop(self.deadlines)[2])

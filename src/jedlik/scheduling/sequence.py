@@ -26,7 +26,7 @@ NEVER = 1 << 62
 class Phase(Enum):
     WAITING = "waiting"
     ARRIVING = "arriving"
-    """Its blocks are on their way, from another worker or a tier."""
+    """The sequence's blocks are on their way, from another worker or a tier."""
     PARKED = "parked"
     """Preempted, and its gateway has not acknowledged enough to go on."""
     PREFILL = "prefill"
@@ -55,8 +55,8 @@ MOVES: dict[tuple[Phase, str], Phase] = {
 }
 
 
-class Match(NamedTuple):
-    """What a pool has of a sequence's history."""
+class HistoryMatch(NamedTuple):
+    """The part of a sequence's history that a pool has."""
 
     ids: list[BlockId]
     """The ids of the full blocks that the sequence could adopt: all but the block of its last token."""
@@ -69,7 +69,7 @@ class Match(NamedTuple):
 
 
 class Sequence:
-    """See the module. `number` is the worker's own count of arrivals: the last word in every tie."""
+    """One choice inside a worker. `number` is the worker's own count of arrivals: the last word in every tie."""
 
     __slots__ = (
         "admitted",
@@ -132,7 +132,7 @@ class Sequence:
         self.end_at = self.prompt_tokens + submit.stopping.max_tokens
         self.window, self.window_at = window, self.known + window
         self.block_ids: list[BlockId] = []
-        self.match: Match | None = None  # the last one, see `Booking.match`
+        self.match: HistoryMatch | None = None  # the last one, see `Booking.match`
         self.in_flight = 0
         self.missing, self.missing_pairs = self.known, 0  # as far as known when it was queued
         self.cached_tokens = 0
@@ -153,7 +153,7 @@ class Sequence:
         self.stop_at = 0  # nothing is planned before `bound`
 
     def bound(self) -> None:
-        """It runs: plan up to its end, or as far as its gateway allows."""
+        """Have a running sequence planned up to its end, or as far as its client allows."""
         self.stop_at = min(self.end_at, self.window_at)
 
     def limit(self, max_length: int, stops: frozenset[int]) -> None:
@@ -169,17 +169,17 @@ class Sequence:
 
     @property
     def window_closed(self) -> bool:
-        """It may not run on before its gateway acknowledges more."""
+        """Return whether the sequence must wait for its client to acknowledge more."""
         return self.known >= self.window_at
 
     @property
     def pushes(self) -> bool:
-        """It is computed for another worker, which gets its blocks."""
+        """Return whether the sequence is computed for another worker, which gets its blocks."""
         return self.submit.push is not None
 
     @property
     def reads_prompt(self) -> bool:
-        """It still owes log-probabilities of its prompt, so every position must be computed."""
+        """Return whether every position must be computed, because log-probabilities of the prompt are still owed."""
         return self.submit.sampling.prompt_logprobs is not None and not self.started
 
     def move(self, event: str) -> None:

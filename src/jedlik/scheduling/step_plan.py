@@ -90,10 +90,10 @@ def chunk_length(start: int, remaining: int, budget: int, block_size: int) -> in
 
 
 class Leaps(msgspec.Struct, frozen=True):
-    """What a worker node may take together."""
+    """The limits of the steps that a worker node may take together."""
 
     longest: int = 1
-    """Steps."""
+    """Steps in one leap, at most."""
     window_tokens: int = RUN_AHEAD_TOKENS
     """Simulated clients take tokens at once: a window that never closes stands for acknowledgements in time."""
 
@@ -102,14 +102,15 @@ LIVE = Leaps()
 
 
 def leap_steps(decoded: Columns[Sequence], longest: int, block_size: int, available_blocks: int) -> int:
-    """How many steps in a row these sequences can decode from here; their next step is planned (counted) already."""
+    """Return how many steps in a row these sequences can decode from here; their next step is planned (counted)
+    already."""
     steps = longest
     for s in decoded:
         if s.stops:
             return 1
-        left = s.stop_at - s.expected + 1
-        if left < steps:
-            steps = left
+        remaining = s.stop_at - s.expected + 1
+        if remaining < steps:
+            steps = remaining
     if len(decoded) * (steps // block_size + 1) > available_blocks:
         while steps > 1 and _missing(decoded, steps, block_size) > available_blocks:
             steps //= 2

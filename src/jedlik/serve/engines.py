@@ -30,7 +30,7 @@ from jedlik.serve.sizing import Sizes, available_bytes, gpu_bytes, gpu_share, ho
 
 if TYPE_CHECKING:
     from jedlik.engines.torch.engine import Buffer
-    from jedlik.live.worker import Engine
+    from jedlik.live.worker import StepEngine
     from jedlik.perf.profile import Profile
     from jedlik.serve.process import ProcessConfig
     from jedlik.transfer.arena import Arena
@@ -58,7 +58,7 @@ class MemoryNeeds(NamedTuple):
 class LoadedEngine(NamedTuple):
     """An engine that is ready to start, its worker's card, and the memory of its blocks."""
 
-    engine: "Engine"
+    engine: "StepEngine"
     card: Card
     device: str
     """The device that computes: "cpu" or "cuda"."""

@@ -11,7 +11,7 @@ import msgspec
 
 from jedlik import __version__
 from jedlik.core.errors import ConfigError
-from jedlik.live.recorder import GatewayTurn, PlannerTurn, Recording, Replay, WorkerTurn, read
+from jedlik.live.recorder import GatewayTurn, LogReplay, PlannerTurn, Recording, WorkerTurn, read
 from jedlik.serve.event_log import Made, PlannerMade
 from jedlik.serve.nodes import make_gateway, make_planner, make_worker
 
@@ -20,7 +20,7 @@ class Replayed(NamedTuple):
     """A replay that can be run, once."""
 
     turns: Recording[Any, Any]
-    differences: Replay[Any, Any]
+    differences: LogReplay[Any, Any]
     version: str
     """The version of jedlik that recorded it."""
 
@@ -46,7 +46,7 @@ def replay(log: Path, tell: Callable[[str], None]) -> int:
     return 1 if found else 0
 
 
-def differences(log: Path) -> Replay[Any, Any]:
+def differences(log: Path) -> LogReplay[Any, Any]:
     """Return every decision that comes out otherwise. Raises ConfigError as `replayed` does."""
     return replayed(log).differences
 
@@ -62,7 +62,7 @@ def replayed(log: Path) -> Replayed:
         turns, node = read(log, GatewayTurn), make_gateway(made.process)
     else:
         turns, node = read(log, WorkerTurn), make_worker(made.process, made.card, made.costs)
-    return Replayed(turns, Replay(turns, node.handle), made.version)
+    return Replayed(turns, LogReplay(turns, node.handle), made.version)
 
 
 def _header(log: Path) -> Made | PlannerMade:

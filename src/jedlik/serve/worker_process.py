@@ -7,7 +7,7 @@ import sys
 from jedlik.core.errors import Bug
 from jedlik.core.protocol import Card
 from jedlik.live.peers import PeerLinks
-from jedlik.live.worker import Reach, WorkerDriver
+from jedlik.live.worker import WorkerDriver, WorkerTransfers
 from jedlik.net.addresses import Address, UnixAddress, parse
 from jedlik.net.discovery.announcing import keep_announced
 from jedlik.net.discovery.contract import Record
@@ -34,7 +34,7 @@ async def work(process: ProcessConfig, log: Log, stop: asyncio.Event) -> None:
     node, recorder = make_worker(process, card, costs), worker_log(process, card, costs)
     agent = _agent(process, loaded, log)
     cluster = process.cluster(card.host)
-    blocks = Reach(agent, PeerLinks(card, cluster, agent.met))
+    blocks = WorkerTransfers(agent, PeerLinks(card, cluster, agent.met))
     driver = WorkerDriver(node, loaded.engine, card, KvCounts(), recorder, blocks)
     server, address = await serve(
         UnixAddress(str(process.run.socket(process.id))), driver.listener, process.cluster_key

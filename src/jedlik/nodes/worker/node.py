@@ -52,7 +52,7 @@ from jedlik.nodes.worker.pace import StepPace, load_of
 from jedlik.nodes.worker.sessions import ClientSession, Sessions
 from jedlik.nodes.worker.steps import Ending, Steps
 from jedlik.scheduling.batch import Batch
-from jedlik.scheduling.booking import Booking
+from jedlik.scheduling.booking import SequenceBlocks
 from jedlik.scheduling.sequence import Phase, Sequence
 from jedlik.scheduling.step_plan import LIVE, Leaps, StepPlan
 
@@ -77,7 +77,7 @@ class WorkerNode:
         """
         self._config, self._hasher, self._leaps = config, hasher, leaps
         self._pool = BlockPool(card.total_blocks)
-        booking = Booking(self._pool, hasher)
+        booking = SequenceBlocks(self._pool, hasher)
         self._batch = Batch(config, booking, leaps.longest, keeps=bool(card.tiers))
         self._pace = StepPace(profile)
         self._movement = Movement(card, config, self._batch, booking)
@@ -205,7 +205,7 @@ class WorkerNode:
         self._sessions.changed = True
         self._movement.leaving(sequence, now, out)
         self._batch.end(sequence)
-        self._movement.left(sequence, out)
+        self._movement.sequence_ended(sequence, out)
 
     # --- steps ---
 
@@ -254,13 +254,13 @@ class WorkerNode:
             late = Fault(kind="timeout", message="no place in the batch within the request's deadline")
             for sequence in batch.waiting.overdue(now):
                 self._fail(sequence, late, now, out)
-        if moving.active or batch.kept or now >= moving.due_s:
+        if moving.active or batch.lingering or now >= moving.due_s:
             moving.advance(self._pace.costs, now, out)
             self._hand_off(now, out)
         self._steps.plan(now, out)
         if batch.needs_blocks:
             self._make_room(now, out)
-        if moving.active or batch.kept:
+        if moving.active or batch.lingering:
             moving.settle(now, out)
         sessions.flush(self._pace.steps, out)
         report_s = self._report(now, out)
@@ -307,7 +307,8 @@ class WorkerNode:
 
     def _load(self, last_submit: int, now: float) -> Load:
         paths = self._movement.moves.paths
-        return load_of(self._batch, self._pool, self._pace, self._steps.running, paths, last_submit, now)
+        running = self._steps.running
+        return load_of(self._batch, self._pool, self._pace, running, paths, last_submit=last_submit, now=now)
 
     def _set_wake(self, report_s: float, now: float, out: list[WorkerEffect]) -> None:
         """One timer for the next report and the next deadline. One that is set too early only costs a look."""

@@ -1,4 +1,4 @@
-"""How fast a worker's engine works: steps counted, averaged and learnt from; what the step in flight should take.
+"""The pace of a worker's engine: steps counted, averaged and learnt from; what the step in flight should take.
 
 A load report says what a worker has to do now: it is counted here from batch, pool, pace and paths.
 """
@@ -20,7 +20,8 @@ SHAPE_AVERAGE = 0.02
 
 
 class StepPace:
-    """Of one engine, that runs steps one after the other. `profile`: what they should take; None: to be learnt."""
+    """The pace of one engine that runs steps one after the other. `profile`: what they should take; None: it is
+    learnt."""
 
     def __init__(self, profile: StepCosts | None = None) -> None:
         self.steps = 0
@@ -45,7 +46,7 @@ class StepPace:
             self._began_s = now
 
     def ended(self, plan: StepPlan, done: StepDone, now: float) -> None:
-        """It is done; the next one, if there is one, has begun."""
+        """Record that a step is done; the next one, if there is one, has begun."""
         steps, shape, elapsed_s, weight = done.steps, plan.shape, done.elapsed_s, STEP_AVERAGE
         if steps > 1:
             elapsed_s /= steps
@@ -102,12 +103,19 @@ class StepPace:
         return max(learnt_s or 0.0, self._chunks_s)
 
     def wait_s(self, tokens: int, max_step_tokens: int) -> float:
-        """How long prefilling what waits would take; a second where nothing is known."""
+        """Return the seconds that prefilling what waits would take; a second where nothing is known."""
         return prefill_s(self._fit.costs, tokens, 0, max_step_tokens) if self._fit.costs else 1.0
 
 
 def load_of(
-    batch: Batch, pool: BlockPool, pace: StepPace, flight: StepPlan | None, paths: Paths, last_submit: int, now: float
+    batch: Batch,
+    pool: BlockPool,
+    pace: StepPace,
+    flight: StepPlan | None,
+    paths: Paths,
+    *,
+    last_submit: int,
+    now: float,
 ) -> Load:
     """`flight` is the step that runs, `last_submit` what the receiver's submits are known up to."""
     over, age_s = pace.progress(flight, now) if flight else (0, 0.0)

@@ -22,7 +22,7 @@ from jedlik.kv.cache_report import CacheReport
 
 
 class Attempt(Protocol):
-    """What a session needs to know of one attempt."""
+    """One attempt, as far as a session needs to know it."""
 
     submit: Submit
     client: ClientId
@@ -201,7 +201,7 @@ class Sessions(Generic[A]):
 
 
 class CardLimits:
-    """What a worker's card allows: which submits the worker takes, and what ends their sequences."""
+    """The limits of a worker's card: which submits the worker takes, and what ends their sequences."""
 
     def __init__(self, card: Card) -> None:
         cache_tokens = (card.total_blocks - 1) * card.layout.block_size

@@ -23,7 +23,7 @@ from jedlik.core.tokens import pack
 from jedlik.nodes.worker.pace import StepPace
 from jedlik.nodes.worker.sessions import ClientSession
 from jedlik.scheduling.batch import Batch
-from jedlik.scheduling.booking import Booking
+from jedlik.scheduling.booking import SequenceBlocks
 from jedlik.scheduling.sequence import Phase, Sequence
 from jedlik.scheduling.step_plan import StepPlan
 
@@ -43,7 +43,7 @@ class Steps:
         self,
         sessions: dict[ClientId, ClientSession[Sequence]],
         batch: Batch,
-        booking: Booking,
+        booking: SequenceBlocks,
         pace: StepPace,
         depth: int,
     ) -> None:
