@@ -11,7 +11,7 @@ import pytest
 
 import jedlik as jedlik_package
 from jedlik import __version__
-from jedlik.cli.doctor import disk, findings, free_port, memory
+from jedlik.serve.doctor import disk, findings, free_port, memory
 from jedlik.serve.fields import fields
 
 SOURCE = str(Path(jedlik_package.__file__).parent.parent)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from jedlik.cli.doctor import served
+from jedlik.serve.doctor import served
 from jedlik.core.config import ServeConfig
 from jedlik.core.errors import ConfigError
 from jedlik.models import tiny

@@ -274,7 +274,7 @@ def doctor(
     ] = None,
 ) -> None:
     """Check this machine: versions, memory, disk, port, compiler, GPU, model. Says what to do about each failure."""
-    from jedlik.cli.doctor import examine
+    from jedlik.serve.doctor import examine
     from jedlik.serve.links import show_links
 
     if links:
