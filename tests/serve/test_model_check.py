@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from jedlik.serve.doctor import served
 from jedlik.core.config import ServeConfig
 from jedlik.core.errors import ConfigError
 from jedlik.models import tiny
 from jedlik.models.cache import locked
 from jedlik.models.files import resolve
+from jedlik.serve.doctor import served
 from jedlik.serve.model_check import examine, examine_apart
 
 
