@@ -5,9 +5,9 @@ from math import inf
 from jedlik.core.config import Role
 from jedlik.core.ids import WorkerId
 from jedlik.core.plans import Place
+from jedlik.fleet.loss import Loss
 from jedlik.fleet.members import Member
 from jedlik.fleet.reconcile import Gap, reconcile
-from jedlik.fleet.worth import Worth
 
 NOW = 100.0
 
@@ -43,10 +43,10 @@ def steps(
     wanted: dict[Role, int],
     flips: bool = True,
     budget: float = inf,
-    worth: dict[str, Worth] | None = None,
+    loss: dict[str, Loss] | None = None,
 ) -> list[str]:
-    known = worth or {}
-    gap = Gap(wanted, flips, budget, lambda member: known.get(member.name, Worth(True, 0.0, 0.0)))
+    known = loss or {}
+    gap = Gap(wanted, flips, budget, lambda member: known.get(member.name, Loss(True, 0.0, 0.0)))
     return [f"{step.kind} {step.member.name} {step.role}" for step in reconcile(members, gap, NOW)]
 
 
@@ -57,13 +57,13 @@ def test_where_nothing_lacks_nothing_is_done() -> None:
 
 def test_the_cheapest_leave_first() -> None:
     members = fleet("serving", "starting", "serving", "starting", "waiting", "serving", "serving")
-    worth = {
-        "m0": Worth(True, 5.0, 1.0),
-        "m2": Worth(True, None, None),
-        "m5": Worth(False, 50.0, 50.0),
-        "m6": Worth(True, 1.0, 4.0),
+    loss = {
+        "m0": Loss(True, 5.0, 1.0),
+        "m2": Loss(True, None, None),
+        "m5": Loss(False, 50.0, 50.0),
+        "m6": Loss(True, 1.0, 4.0),
     }
-    assert steps(members, {}, worth=worth) == [
+    assert steps(members, {}, loss=loss) == [
         "drop m4 both",
         "cancel m3 both",
         "cancel m1 both",
@@ -72,7 +72,7 @@ def test_the_cheapest_leave_first() -> None:
         "drain m0 both",
         "drain m2 both",
     ]
-    assert steps(members, {"both": 5}, worth=worth) == ["drop m4 both", "cancel m3 both"]
+    assert steps(members, {"both": 5}, loss=loss) == ["drop m4 both", "cancel m3 both"]
 
 
 def test_of_equals_the_last_leaves() -> None:
@@ -81,10 +81,10 @@ def test_of_equals_the_last_leaves() -> None:
 
 def test_roles_change_with_whom_least_is_lost() -> None:
     members = fleet("serving prefill", "serving prefill", "serving prefill", "serving decode", "free")
-    worth = {"m0": Worth(True, 3.0, 0.0), "m1": Worth(True, 2.0, 99.0), "m2": Worth(False, 0.0, 0.0)}
-    assert steps(members, {"prefill": 2, "decode": 2}, worth=worth) == ["turn m1 decode"]
-    assert steps(members, {"prefill": 1, "decode": 3}, worth=worth) == ["turn m1 decode", "turn m0 decode"]
-    assert steps(members, {"prefill": 2, "decode": 2}, flips=False, worth=worth) == [
+    loss = {"m0": Loss(True, 3.0, 0.0), "m1": Loss(True, 2.0, 99.0), "m2": Loss(False, 0.0, 0.0)}
+    assert steps(members, {"prefill": 2, "decode": 2}, loss=loss) == ["turn m1 decode"]
+    assert steps(members, {"prefill": 1, "decode": 3}, loss=loss) == ["turn m1 decode", "turn m0 decode"]
+    assert steps(members, {"prefill": 2, "decode": 2}, flips=False, loss=loss) == [
         "drain m2 prefill",
         "start m4 decode",
     ]

@@ -12,7 +12,7 @@ from jedlik.core.protocol import StepCosts
 from jedlik.perf.linear import PhaseCosts, PhaseModel
 from jedlik.perf.model import LinearModel, StepModel
 from jedlik.perf.step import StepShape, chunk_pairs
-from jedlik.planning.engine import CREDIBLE, CROOKED, Engine, Kind, Lengths, Mix, engine_of, mix_of
+from jedlik.planning.engine import CREDIBLE, CROOKED, Engine, Lengths, Mix, RequestKind, engine_of, mix_of
 from jedlik.planning.lengths import bucket_of, middle
 from seen_given import worker_seen
 
@@ -198,7 +198,7 @@ def test_what_cannot_keep_its_promise_alone_is_no_kind_but_still_costs() -> None
     prompts, answers = Lengths({SHORT: 3.0, LONG: 1.0}), Lengths({10: 1.0})
     free = mix_of(ENGINE, prompts, answers, 0.0, None)
     tight = mix_of(ENGINE, prompts, answers, 0.0, ENGINE.prefill_s(middle(LONG), 0) * 0.99)
-    assert tight.kinds == (Kind(1.0, free.kinds[0].prefill_s, 1),)
+    assert tight.kinds == (RequestKind(1.0, free.kinds[0].prefill_s, 1),)
     assert tight.attainable == pytest.approx(0.75)
     assert tight[2:] == free[2:]
     nobody = mix_of(ENGINE, prompts, answers, 0.0, ENGINE.prefill_s(middle(SHORT), 0) * 0.99)

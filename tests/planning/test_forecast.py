@@ -27,11 +27,11 @@ from jedlik.planning.forecast import (
     experts,
     explained,
     judged,
-    kept,
     least_factor,
     means,
     season,
     steepest,
+    sustained,
 )
 
 BEARABLE = 0.035
@@ -205,7 +205,7 @@ def test_a_load_may_rise_by_its_steepest_rise_or_a_part_of_itself(values: list[f
 @given(LISTS(min_size=0, max_size=60), st.integers(1, 70))
 def test_what_is_kept_is_a_running_maximum(values: list[float], bins: int) -> None:
     expected = [max(values[max(0, at - bins + 1) : at + 1]) for at in range(len(values))]
-    assert kept(np.array(values), bins).tolist() == expected
+    assert sustained(np.array(values), bins).tolist() == expected
 
 
 @given(st.integers(12, 120), st.integers(0, 10_000), st.floats(0, 100))

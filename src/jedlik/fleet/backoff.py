@@ -9,7 +9,7 @@ DELAYS_S = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0)
 HEALTHY_S = 30.0
 """A process that lived this long starts afresh."""
 SERVED_S = 2.0
-"""And one that served this long and was killed then."""
+"""A worker that served this long and was killed then has not ended quickly."""
 LOOP_AFTER = 4
 """Quick ends in a row from which on people are told of a crash loop."""
 

@@ -10,12 +10,12 @@ from jedlik.core.plans import ROLES, Counts, Place
 
 
 def gpus_of(place: Place) -> float:
-    """What a worker here takes of the budget."""
+    """Return how many GPUs of the budget a worker at this place takes."""
     return place.gpus or 1.0
 
 
 def most_workers(places: Sequence[Place], budget: float | None) -> int:
-    """So many workers fit into the budget, in GPUs (None: no limit); never more than there are places."""
+    """Return how many workers fit into the budget, in GPUs (None: no limit); never more than there are places."""
     if budget is None:
         return len(places)
     count, used = 0, 0.0
@@ -33,9 +33,9 @@ def apportion(parts: Mapping[Role, int], most: int) -> dict[Role, int]:
     if whole <= most:
         return dict(parts)
     cut = {role: part * most // whole for role, part in parts.items()}
-    left = most - sum(cut.values())
+    remaining = most - sum(cut.values())
     order = sorted(parts, key=lambda role: (-(parts[role] * most % whole), ROLES.index(role)))
-    for role in order[:left]:
+    for role in order[:remaining]:
         cut[role] += 1
     return cut
 

@@ -29,10 +29,11 @@ class Member:
         "cause",
         "due",
         "ended",
-        "held",
         "hopeless",
         "launched_at",
+        "no_start",
         "number",
+        "ordered_role",
         "place",
         "quick_ends",
         "ready_at",
@@ -43,7 +44,6 @@ class Member:
         "start",
         "state",
         "story",
-        "told",
         "turning",
         "up",
         "why",
@@ -58,7 +58,7 @@ class Member:
         self.start = 0
         self.role: Role = role
         """What it counts as."""
-        self.told: Role = role
+        self.ordered_role: Role = role
         """What its process was last told to be."""
         self.role_at = now
         self.worker: WorkerId | None = None
@@ -73,7 +73,7 @@ class Member:
         """While it ends: it is to be started again."""
         self.cause: Cause | None = None
         """Why it ends, where it was not told to."""
-        self.held = False
+        self.no_start = False
         self.hopeless = False
         self.quick_ends = 0
         self.turning = False
@@ -91,22 +91,22 @@ class Member:
 
     @property
     def live(self) -> bool:
-        """Processes are there."""
+        """Return whether the member has processes."""
         return self.state in LIVE
 
     @property
     def committed(self) -> bool:
-        """It works in its role, or is on the way to."""
+        """Return whether the member works in its role, or is on the way to."""
         return self.state in ("starting", "serving", "waiting") or (self.state == "ending" and self.again)
 
     @property
     def looping(self) -> bool:
-        """It keeps ending quickly."""
+        """Return whether the member keeps ending quickly."""
         return self.quick_ends >= LOOP_AFTER
 
     @property
     def shown(self) -> str:
-        """For people."""
+        """Return the member's state, for people."""
         return "ended" if self.state == "free" and self.start else self.state
 
     def launch(self, role: Role, now: float, late_s: float) -> None:
@@ -116,7 +116,7 @@ class Member:
         self.launched_at = now
 
     def adopt(self, start: int, role: Role, now: float, late_s: float) -> None:
-        """It was found running."""
+        """Take over a worker that was found running."""
         self._move("adopt", now, "found running")
         self._begin(start, role, now, late_s)
         self.launched_at = None
@@ -135,12 +135,12 @@ class Member:
         return True
 
     def retire(self, now: float, budget_s: float, why: str) -> None:
-        """It is to finish and leave."""
+        """Have the member finish what it has and leave."""
         self._move("retire", now, why)
         self.due = now + budget_s
 
     def end(self, now: float, why: str, cause: Cause | None = None, again: bool = False) -> None:
-        """It is to leave now; then it is started again, or not."""
+        """Have the member leave now; then it is started again, or not."""
         self._move("end", now, why)
         self.due, self.again, self.cause = inf, again, cause
 
@@ -150,7 +150,7 @@ class Member:
         self._move("gone", now, why)
         self._over()
         self.due = not_before
-        if self.held:
+        if self.no_start:
             self._move("hold", now, "held")
 
     def wait(self, now: float, cause: Cause) -> Restart:
@@ -166,7 +166,7 @@ class Member:
 
     def hold(self, now: float) -> None:
         """Nobody is to be started here. What is alive must be told to leave first."""
-        self.held, self.again = True, False
+        self.no_start, self.again = True, False
         if self.state == "waiting":
             self.gone(now, "held")
         elif self.state == "free":
@@ -174,13 +174,13 @@ class Member:
 
     def release(self, now: float) -> None:
         """Somebody may be started here again."""
-        self.held = self.hopeless = False
+        self.no_start = self.hopeless = False
         if self.state == "held":
             self._move("release", now, "no longer held")
             self.due = now
 
     def turn(self, role: Role, now: float) -> None:
-        """From now on it counts as of this role."""
+        """Count the member as of this role from now on."""
         self.story.append(f"{now:g} {self.role} to {role}")
         self.role, self.role_at = role, now
 
@@ -191,7 +191,7 @@ class Member:
             and (self.live or not (self.up or self.ended or self.again))
             and len(self.ended) < self.place.processes + (not self.live)
             and (self.state not in ("draining", "waiting", "starting") or self.due < inf)
-            and (not self.held or self.state not in ("free", "waiting"))
+            and (not self.no_start or self.state not in ("free", "waiting"))
             and (self.live or self.worker is None)
         )
         if not fine:
@@ -199,7 +199,7 @@ class Member:
 
     def _begin(self, start: int, role: Role, now: float, late_s: float) -> None:
         self._over()
-        self.start, self.role, self.told, self.role_at = start, role, role, now
+        self.start, self.role, self.ordered_role, self.role_at = start, role, role, now
         self.due = now + late_s
         self.refused, self.turning = 0, False
 

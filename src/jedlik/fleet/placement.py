@@ -1,4 +1,4 @@
-"""At which free place a worker should be started. Pure: places and who is where, in; a place, out.
+"""The free place at which a worker should be started. Pure: places and who is where, in; a place, out.
 
 First places that are meant for the role, then nearness of hand-off partners (the longest path in common), then distance
 of those of the same role (the widest difference: rack before host before device), then of all; then the order given.
@@ -13,7 +13,7 @@ from jedlik.core.plans import Place
 from jedlik.fleet.desired import gpus_of
 
 PARTNER: dict[Role, Role] = {"prefill": "decode", "decode": "prefill"}
-"""Who hands off to whom."""
+"""The role to which each role hands off."""
 Path = tuple[str, ...]
 Key = tuple[int, int, tuple[int, ...], tuple[int, ...]]
 

@@ -12,18 +12,18 @@ from jedlik.core.config import Role
 from jedlik.core.plans import ROLES, Counts
 from jedlik.core.sums import float_sum
 from jedlik.fleet.desired import gpus_of
+from jedlik.fleet.loss import Loss
 from jedlik.fleet.members import Member
 from jedlik.fleet.placement import Board
-from jedlik.fleet.worth import Worth
 
 REFUSALS = 3
-"""Who did not change its role so often in a row is not asked again: somebody else is started instead."""
+"""A member that did not change its role so often in a row is not asked again: another worker is started instead."""
 Kind = Literal["turn", "drop", "cancel", "drain", "again", "start", "swap"]
 STAGE = {"waiting": 0, "ending": 1, "starting": 2, "serving": 3}
-"""Who leaves, or changes, first: those with whom nothing is lost."""
+"""The order in which members leave or change: those with whom nothing is lost come first."""
 
 
-class Step(NamedTuple):
+class FleetStep(NamedTuple):
     """turn: take this role; drop: wait no longer for its next start; cancel: end it before it serves; drain; again:
     start it again; start; swap: as drop, because another place takes over."""
 
@@ -33,13 +33,13 @@ class Step(NamedTuple):
 
 
 class Gap(NamedTuple):
-    """What is wanted, and by which rules."""
+    """The counts that are wanted, and the rules for getting there."""
 
     wanted: Counts
     flips: bool
     budget: float
-    """GPUs."""
-    worth: Callable[[Member], Worth]
+    """The budget in GPUs."""
+    loss: Callable[[Member], Loss]
 
 
 class _Seat:
@@ -55,12 +55,12 @@ class _Seat:
         self.leaving = False
 
 
-def reconcile(members: Sequence[Member], gap: Gap, now: float) -> list[Step]:
+def reconcile(members: Sequence[Member], gap: Gap, now: float) -> list[FleetStep]:
     """The steps for now. `members` in the order of their places."""
     if not _differs(members, gap.wanted):
         return []
     seats = [_Seat(member) for member in members]
-    steps: list[Step] = []
+    steps: list[FleetStep] = []
     if gap.flips:
         steps += _turns(seats, gap)
     steps += _leavers(seats, gap)
@@ -90,7 +90,7 @@ def _excess(seats: Sequence[_Seat], wanted: Counts) -> dict[Role, int]:
     return excess
 
 
-def _turns(seats: Sequence[_Seat], gap: Gap) -> list[Step]:
+def _turns(seats: Sequence[_Seat], gap: Gap) -> list[FleetStep]:
     steps = []
     excess = _excess(seats, gap.wanted)
     for role in ROLES:
@@ -102,7 +102,7 @@ def _turns(seats: Sequence[_Seat], gap: Gap) -> list[Step]:
             excess[seat.role] -= 1
             seat.role = role
             excess[role] += 1
-            steps.append(Step("turn", seat.member, role))
+            steps.append(FleetStep("turn", seat.member, role))
     return steps
 
 
@@ -113,17 +113,17 @@ def _would_turn(seat: _Seat) -> bool:
 def _turning(seat: _Seat, role: Role, gap: Gap) -> tuple[int, int, int, tuple[int, int, float]]:
     """Sort key of who changes its role first."""
     member = seat.member
-    worth = gap.worth(member).turning if member.state == "serving" else (0, 0, 0.0)
-    return STAGE[member.state], member.refused, 0 if member.place.role in (None, role) else 1, worth
+    loss = gap.loss(member).turning if member.state == "serving" else (0, 0, 0.0)
+    return STAGE[member.state], member.refused, 0 if member.place.role in (None, role) else 1, loss
 
 
-def _leavers(seats: Sequence[_Seat], gap: Gap) -> list[Step]:
+def _leavers(seats: Sequence[_Seat], gap: Gap) -> list[FleetStep]:
     steps = []
     for role, count in _excess(seats, gap.wanted).items():
         able = [seat for seat in reversed(seats) if seat.seated and seat.role == role]
         for seat in sorted(able, key=lambda seat: _leaving(seat, gap))[: max(0, count)]:
             seat.seated = False
-            steps.append(Step(_way_out(seat), seat.member, role))
+            steps.append(FleetStep(_way_out(seat), seat.member, role))
     return steps
 
 
@@ -131,7 +131,7 @@ def _leaving(seat: _Seat, gap: Gap) -> tuple[int, tuple[int, int, float]]:
     """Sort key of who leaves first: of those that start, the one that began last."""
     member = seat.member
     if member.state == "serving":
-        return STAGE["serving"], gap.worth(member).leaving
+        return STAGE["serving"], gap.loss(member).leaving
     return STAGE[member.state], (0, 0, -member.since)
 
 
@@ -140,7 +140,7 @@ def _way_out(seat: _Seat) -> Kind:
     return ways.get(seat.member.state, "drop")
 
 
-def _swaps(seats: Sequence[_Seat], gap: Gap, now: float) -> list[Step]:
+def _swaps(seats: Sequence[_Seat], gap: Gap, now: float) -> list[FleetStep]:
     """Who waits, in a crash loop or for GPUs that are not to be had, gives way to a place that works."""
     steps = []
     spare = [gpus_of(seat.member.place) for seat in seats if _free(seat, now) and not seat.member.looping]
@@ -157,11 +157,11 @@ def _swaps(seats: Sequence[_Seat], gap: Gap, now: float) -> list[Step]:
             spare.remove(better[0])
             used += better[0] - own
             seat.seated, seat.leaving = False, True
-            steps.append(Step("swap", member, member.role))
+            steps.append(FleetStep("swap", member, member.role))
     return steps
 
 
-def _restarts(seats: Sequence[_Seat], gap: Gap, now: float) -> list[Step]:
+def _restarts(seats: Sequence[_Seat], gap: Gap, now: float) -> list[FleetStep]:
     steps = []
     used = float_sum(gpus_of(seat.member.place) for seat in seats if seat.live)
     for seat in seats:
@@ -169,12 +169,12 @@ def _restarts(seats: Sequence[_Seat], gap: Gap, now: float) -> list[Step]:
         if seat.seated and seat.member.state == "waiting" and seat.member.due <= now and _fits(used + gpus, gap):
             used += gpus
             seat.live = True
-            steps.append(Step("again", seat.member, seat.role))
+            steps.append(FleetStep("again", seat.member, seat.role))
     return steps
 
 
-def _starts(seats: Sequence[_Seat], gap: Gap, now: float) -> list[Step]:
-    steps: list[Step] = []
+def _starts(seats: Sequence[_Seat], gap: Gap, now: float) -> list[FleetStep]:
+    steps: list[FleetStep] = []
     excess = _excess(seats, gap.wanted)
     if min(excess.values()) >= 0:
         return steps
@@ -193,7 +193,7 @@ def _starts(seats: Sequence[_Seat], gap: Gap, now: float) -> list[Step]:
         board.take(place, role)
         used += gpus_of(place)
         excess[role] += 1
-        steps.append(Step("start", free[place.name].member, role))
+        steps.append(FleetStep("start", free[place.name].member, role))
     return steps
 
 

@@ -1,4 +1,4 @@
-"""How long it takes from the order to start a worker until it serves: told, else learnt from starts.
+"""The time from the order to start a worker until it serves: set by the operator, or learnt from starts.
 
 The larger of the recent median and the last one: a start that has become slower is believed at once, a faster one
 when it is no exception.

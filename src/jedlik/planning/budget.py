@@ -1,4 +1,4 @@
-"""What is learnt from misses: how much more a fleet takes than the model says, and how many misses to plan for.
+"""The lessons of misses: how much more a fleet takes than the model says, and how many misses to plan for.
 
 Both are compared where the fleet really is. The model says what share of requests should miss at this load on these
 workers; where it says more than came, a worker takes more than it says (no evidence where it says none and none came).
@@ -12,7 +12,7 @@ from math import exp, log
 from jedlik.core.errors import Bug
 
 CAUTION = 0.6
-"""Of the misses that are allowed: so many are wanted, for what comes cannot be corrected afterwards."""
+"""The share of the allowed misses that is aimed at, for what comes cannot be corrected afterwards."""
 LEVELS = (0.3, 3.0)
 """Bounds of the level, in units of the misses wanted."""
 FACTORS = (1 / 3, 3.0)
@@ -20,16 +20,17 @@ FACTORS = (1 / 3, 3.0)
 LEARN_REQUESTS = 500.0
 """After so many that the model was wrong about by as much as is wanted, the factor has moved by `STEP`."""
 STEP = 0.2
-LATELY_REQUESTS = 200.0
-"""That one look at misses averages over."""
+RECENT_REQUESTS = 200.0
+"""Requests that one look at misses averages over."""
 OVERLOADED = 0.5
-"""Where the model says that more than this will miss, and many do, how many says nothing about it."""
+"""The share of predicted misses beyond which the number of misses says nothing: many miss, however many workers
+lack."""
 MEMORY_S = 900.0
 """Misses wholly absent for so long raise the level by a factor of e."""
 
 
-class Learnt:
-    """Of one fleet."""
+class MissBudget:
+    """The factor and the level of one fleet, learnt from misses."""
 
     def __init__(self, attainment: float) -> None:
         self.wanted = CAUTION * (1 - attainment)
@@ -38,13 +39,13 @@ class Learnt:
         self.factor = 1.0
         """A worker takes so many times what the model says."""
         self._rate = 0.0
-        self._seen = self._told = 0.0
+        self._seen = self._predicted = 0.0
         """Misses, and predicted misses, of the last few hundred requests."""
 
     def learn(self, offered: float, missed: float, predicted: Sequence[float], period_s: float) -> None:
-        """What came of requests in a period, of those that could be kept at all; `predicted`: shares that the model
-        says would miss (with the factor as it is), of the last periods: answers end later than their requests come, so
-        the nearest of them counts."""
+        """Learn from the requests of a period that could meet the SLOs at all. `predicted`: shares that the model says
+        would miss (with the factor as it is), of the last periods: answers end later than their requests come, so the
+        nearest of them counts."""
         if offered <= 0 or period_s <= 0:
             return
         share = missed / offered
@@ -59,16 +60,16 @@ class Learnt:
 
     def _compare(self, predicted: float, share: float, offered: float) -> None:
         """Move the factor where one of both, lately, is more than is wanted: below that, chance and bursts rule."""
-        weight = min(1.0, offered / LATELY_REQUESTS)
+        weight = min(1.0, offered / RECENT_REQUESTS)
         self._seen += weight * (min(share, 3 * self.wanted) - self._seen)
-        self._told += weight * (min(predicted, 3 * self.wanted) - self._told)
-        low, high = sorted((self._seen, self._told))
+        self._predicted += weight * (min(predicted, 3 * self.wanted) - self._predicted)
+        low, high = sorted((self._seen, self._predicted))
         wrong = max(0.0, high - max(low, self.wanted)) / self.wanted
-        step = STEP * min(1.0, offered / LEARN_REQUESTS) * (wrong if self._told > self._seen else -wrong)
+        step = STEP * min(1.0, offered / LEARN_REQUESTS) * (wrong if self._predicted > self._seen else -wrong)
         self.factor = exp(max(log(FACTORS[0]), min(log(FACTORS[1]), log(self.factor) + step)))
 
     def check(self) -> None:
-        """Both are within their bounds."""
+        """Check that both are within their bounds."""
         least, most = LEVELS
         if not least - 1e-9 <= self.level / self.wanted <= most + 1e-9:
             raise Bug(f"learnt: level {self.level} for {self.wanted} wanted")

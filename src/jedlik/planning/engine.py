@@ -1,4 +1,4 @@
-"""What requests cost an engine, in seconds of its time: what demand is forecast in and capacity is counted in.
+"""The cost of requests in seconds of an engine's time: the unit of forecast demand and of capacity.
 
 A request takes its prefill, and for every token of its answer its part of the steps that decode it. The step model is a
 profile's, scaled to what workers report of their steps, or theirs alone, scaled by how times to first token came out.
@@ -20,8 +20,8 @@ from jedlik.planning.lengths import shares
 CREDIBLE = (0.5, 2.0)
 """A model that is further off than this is not believed, where it matters: then nothing is taken away."""
 MATTERS = 0.1
-"""Of the promised time to first token: to be wrong by less does not matter. Where prefills take milliseconds, sockets
-and queues make up the time to first token, and the model is not to blame."""
+"""The share of the TTFT objective below which an error does not matter. Where prefills take milliseconds, sockets and
+queues make up the time to first token, and the model is not to blame."""
 TYPICAL_BATCH = 16
 """Sequences of the step at which decode is compared."""
 CROOKED = 1.5
@@ -35,10 +35,10 @@ class Engine(NamedTuple):
     chunk_tokens: int
     """Tokens of a step, at most."""
     sequences: int
-    """In a batch, at most."""
+    """Sequences in a batch, at most."""
     kv_tokens: int
     prefill_factor: float = 1.0
-    """What the model's prefill times are multiplied by."""
+    """The factor on the model's prefill times."""
     decode_factor: float = 1.0
 
     def credible(self, prefill_s: float, slo_ttft_s: float | None) -> bool:
@@ -53,7 +53,8 @@ class Engine(NamedTuple):
         return max(1, -(-round(new_tokens) // self.chunk_tokens))
 
     def prefill_s(self, prompt: float, cached: float) -> float:
-        """Of one prompt, alone. Steps grow evenly with what comes before them, so first and last tell their sum."""
+        """Return the seconds of one prompt's prefill, alone. Steps grow evenly with what comes before them, so first
+        and last tell their sum."""
         new, start = max(1, round(prompt - cached)), round(cached)
         whole, rest = divmod(new, self.chunk_tokens)
         total_s = self._chunk_s(start + new - rest, rest) if rest else 0.0
@@ -71,14 +72,14 @@ class Engine(NamedTuple):
         return self.decode_factor * (fixed_s + token_s * batch * context)
 
     def token_s(self, context: float) -> float:
-        """What one more sequence adds to a step."""
+        """Return the seconds that one more sequence adds to a step."""
         costs = self.model.costs
         return self.decode_factor * (costs.decode_sequence_s + costs.context_token_s * context)
 
 
 def engine_of(workers: Iterable[WorkerSeen], model: StepModel | None, prompt_tokens: float) -> Engine | None:
-    """Of workers alike: the median of each figure. None where none has told its step model. A profile's model is
-    compared with theirs at a prefill of `prompt_tokens`, where they have learnt it."""
+    """Return the engine of workers alike: the median of each figure. None where no worker has reported its step model.
+    A profile's model is compared with theirs at a prefill of `prompt_tokens`, where they have learnt it."""
     seen = [worker for worker in workers if worker.costs is not None and worker.trusted]
     if not seen:
         return None
@@ -103,9 +104,9 @@ def _factors(model: StepModel, costs: StepCosts, chunk: int, prompt: int) -> tup
     """What workers learnt over what the profile says. Before they have learnt, they say what they were told of it."""
     if costs == model.costs:
         return 1.0, 1.0
-    told = Engine(model, chunk, 1, 0)
-    prefill = prefill_s(costs, prompt, 0, chunk) / told.prefill_s(prompt, 0)
-    decode = decode_s(costs, TYPICAL_BATCH, TYPICAL_BATCH * prompt) / told.step_s(TYPICAL_BATCH, prompt)
+    reported = Engine(model, chunk, 1, 0)
+    prefill = prefill_s(costs, prompt, 0, chunk) / reported.prefill_s(prompt, 0)
+    decode = decode_s(costs, TYPICAL_BATCH, TYPICAL_BATCH * prompt) / reported.step_s(TYPICAL_BATCH, prompt)
     return _beyond(prefill), _beyond(decode)
 
 
@@ -114,11 +115,11 @@ def _beyond(ratio: float) -> float:
     return max(1.0, ratio / CROOKED) if ratio >= 1 else min(1.0, ratio * CROOKED)
 
 
-class Kind(NamedTuple):
-    """Requests alike."""
+class RequestKind(NamedTuple):
+    """Requests that are alike."""
 
     share: float
-    """Of those that can keep `slo_ttft_s` alone."""
+    """The share of the requests that can meet `slo_ttft_s` alone."""
     prefill_s: float
     chunks: int
 
@@ -126,8 +127,8 @@ class Kind(NamedTuple):
 class Mix(NamedTuple):
     """Requests as they come: what one costs on average, and how that varies."""
 
-    kinds: tuple[Kind, ...]
-    """By length of the prompt, of those that can keep `slo_ttft_s` alone."""
+    kinds: tuple[RequestKind, ...]
+    """The kinds of requests by length of the prompt, of those that can meet `slo_ttft_s` alone."""
     attainable: float
     """Share of requests that can."""
     prefill_s: float
@@ -140,7 +141,7 @@ class Mix(NamedTuple):
     typical_tokens: float
     """Length of the answer that a token belongs to, on average."""
     context_tokens: float
-    """In cache while it decodes."""
+    """Tokens in cache while the request decodes."""
 
     @property
     def total_s(self) -> float:
@@ -153,17 +154,17 @@ class Mix(NamedTuple):
 
 
 class Lengths(NamedTuple):
-    """Of prompts or answers."""
+    """The lengths of prompts or of answers, in tokens."""
 
     buckets: Mapping[int, float]
-    """Counts, by `lengths.bucket_of`."""
+    """The counts by `lengths.bucket_of`."""
     mean_tokens: float | None = None
-    """None: as the buckets say."""
+    """The mean length; None: as the buckets say."""
 
 
 def mix_of(engine: Engine, prompts: Lengths, answers: Lengths, cached_share: float, slo_ttft_s: float | None) -> Mix:
     """`cached_share`: of prompt tokens, what caches save."""
-    kinds: list[Kind] = []
+    kinds: list[RequestKind] = []
     attainable = mean_s = square = tokens = chunks = 0.0
     for length, share in shares(*prompts):
         cached = length * cached_share
@@ -174,10 +175,20 @@ def mix_of(engine: Engine, prompts: Lengths, answers: Lengths, cached_share: flo
         chunks += share * steps
         if slo_ttft_s is None or own_s <= slo_ttft_s:
             attainable += share
-            kinds.append(Kind(share, own_s, steps))
+            kinds.append(RequestKind(share, own_s, steps))
     lengths = list(shares(*answers))
     out = float_sum(length * share for length, share in lengths)
     typical = float_sum(length * length * share for length, share in lengths) / out if out else 0.0
     context = tokens + out / 2
-    told = tuple(Kind(kind.share / attainable, kind.prefill_s, kind.chunks) for kind in kinds)
-    return Mix(told, attainable, mean_s, square, chunks, out * engine.token_s(context), out, typical, context)
+    reported = tuple(RequestKind(kind.share / attainable, kind.prefill_s, kind.chunks) for kind in kinds)
+    return Mix(
+        kinds=reported,
+        attainable=attainable,
+        prefill_s=mean_s,
+        prefill_square=square,
+        chunks=chunks,
+        decode_s=out * engine.token_s(context),
+        answer_tokens=out,
+        typical_tokens=typical,
+        context_tokens=context,
+    )

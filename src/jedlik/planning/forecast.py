@@ -1,4 +1,4 @@
-"""What load to provide for, some time ahead: a quantile by what was missed, not a point.
+"""The load to provide for, some time ahead: a quantile by what was missed, not a point.
 
 Several simple experts say what the load will be; each is judged by what providing for it would have cost, were it
 scaled (or raised) just so far that no more than a given share of the work so far had come on top, and kept for a while,
@@ -45,11 +45,11 @@ SEASON_LEAST, SEASON_CORRELATION, CLEARER = 12, 0.5, 0.2
 
 
 class Provision(NamedTuple):
-    """What to provide for."""
+    """A load to provide for."""
 
     load: float
     expected: float
-    """What the expert that is believed expects."""
+    """The load that the expert which is believed expects."""
     expert: str
     missed: float
     """Share of past work beyond what it would have provided for."""
@@ -61,17 +61,17 @@ class Expert(NamedTuple):
     name: str
     level: Floats
     slope: Floats
-    """Per bin."""
+    """The slope, per bin."""
     since: int = 0
     """The bin from which on it can be judged."""
 
     def ahead(self, bins: int, most: float) -> Floats:
-        told: Floats = np.clip(self.level + self.slope * bins, 0.0, most)
-        return told
+        predicted: Floats = np.clip(self.level + self.slope * bins, 0.0, most)
+        return predicted
 
 
 class Forecast:
-    """Of one load: engine seconds asked for per second, bin by bin."""
+    """The forecast of one load: engine seconds needed per second, bin by bin."""
 
     def __init__(self) -> None:
         self._loads: list[float] = []
@@ -97,7 +97,7 @@ class Forecast:
 
     @property
     def last(self) -> float | None:
-        """Of the last bin."""
+        """Return the load of the last bin."""
         return self._loads[-1] if self._loads else None
 
     @property
@@ -106,8 +106,8 @@ class Forecast:
         return self._period
 
     def provide(self, bins: int, bearable: float, kept_bins: int = 1) -> Provision | None:
-        """For the load that many bins ahead, with at most this share of the work on top; `kept_bins`: what is provided
-        is kept so long. None: too little is known."""
+        """Return what to provide for the load that many bins ahead, with at most this share of the work on top;
+        `kept_bins`: what is provided stays so long. None: too little is known."""
         if self._pushed < FEW:
             return None
         loads, chance = self._remembered()
@@ -135,7 +135,8 @@ class Forecast:
 
 
 def steepest(loads: Floats, bins: int) -> float:
-    """As high as the load may be that many bins ahead: risen as it never rose before in that time, but not by more."""
+    """Return the highest that the load may be that many bins ahead: risen as it never rose before in that time, but not
+    by more."""
     level = means(np.concatenate([[0.0], np.cumsum(loads)]), 3)
     rise = float((level[bins:] - level[:-bins]).max()) if len(level) > bins else 0.0
     most = max(rise, RISE_LEAST * float(level[-1]))
@@ -143,7 +144,7 @@ def steepest(loads: Floats, bins: int) -> float:
 
 
 class Task(NamedTuple):
-    """What experts are judged by."""
+    """The past by which experts are judged."""
 
     loads: Floats
     chance: Floats
@@ -172,7 +173,7 @@ def experts(loads: Floats, period: int | None, bins: int) -> Iterator[Expert]:
 
 
 def means(sums: Floats, window: int) -> Floats:
-    """Of the last `window` bins, at each bin; of fewer at the beginning."""
+    """Return the mean of the last `window` bins, at each bin; of fewer at the beginning."""
     ends = np.arange(1, len(sums))
     begins = np.maximum(0, ends - window)
     mean: Floats = (sums[ends] - sums[begins]) / (ends - begins)
@@ -180,8 +181,15 @@ def means(sums: Floats, window: int) -> Floats:
 
 
 def _regressed(loads: Floats, sums: Floats, bins: int) -> Expert:
-    """What came that many bins later, regressed on means of several lengths and ages: drift, damping and turning points
-    are in their weights. Shrunk towards the mean of three."""
+    """Return the ridge regression of the load that many bins later on means of several lengths and ages.
+
+    A row is a bin t; its columns, in units of the mean load, are
+
+        1 | mean of 3 to t | mean of 12 to t | the same, 12 bins before | 24 before | mean of 36 to t
+
+    and its target is load[t + bins] less the mean of 3. Drift, damping and turning points are in the weights, which are
+    shrunk towards 0, that is towards the mean of 3. A past bin is judged as if its own row had not been seen.
+    """
     mean = max(float(loads.mean()), 1e-12)
     recent, longer, longest = means(sums, 3), means(sums, 12), means(sums, 36)
     before = np.concatenate([longer[:1].repeat(12), longer[:-12]])
@@ -192,9 +200,9 @@ def _regressed(loads: Floats, sums: Floats, bins: int) -> Expert:
     square = rows.T @ rows + RIDGE * np.eye(columns.shape[1])
     weights = np.linalg.solve(square, rows.T @ target)
     level = recent + mean * (columns @ weights)
-    told = rows @ weights
+    predicted = rows @ weights
     leverage = np.einsum("ij,ji->i", rows, np.linalg.solve(square, rows.T))
-    left_out = target - (target - told) / np.maximum(1e-3, 1 - leverage)  # as if each row had not been seen
+    left_out = target - (target - predicted) / np.maximum(1e-3, 1 - leverage)  # as if each row had not been seen
     level[RIDGE_LEAST:-bins] = recent[RIDGE_LEAST:-bins] + mean * left_out
     return Expert("regression", level, np.zeros(len(loads)), RIDGE_LEAST)
 
@@ -254,9 +262,9 @@ def correlations(values: Floats) -> Floats:
 
 
 def judged(expert: Expert, task: Task) -> tuple[float, Provision]:
-    """(what providing for it would have cost over what came, what to provide now)."""
-    told = expert.ahead(task.bins, GROWTH * float(task.loads.max()))
-    now, past, came = float(told[-1]), told[expert.since : -task.bins], task.loads[expert.since + task.bins :]
+    """Return what providing for an expert would have cost over what came, and what to provide now."""
+    predicted = expert.ahead(task.bins, GROWTH * float(task.loads.max()))
+    now, past, came = float(predicted[-1]), predicted[expert.since : -task.bins], task.loads[expert.since + task.bins :]
     mean = max(float(task.loads.mean()), 1e-12)
     if not len(came):
         return 1.0, Provision(PRIOR_RATIOS[-1] * now, now, expert.name, 0.0)
@@ -269,7 +277,7 @@ def judged(expert: Expert, task: Task) -> tuple[float, Provision]:
         factor = least_factor(came - base, unit, weights, task.bearable, 1.0 if scaled else 0.0, mean)
         provided = base + factor * unit
         missed = float(weights @ np.maximum(0.0, came - provided)) / work
-        cost = float(weights @ kept(provided, task.kept_bins)) / work + MISSED * max(0.0, missed - task.bearable)
+        cost = float(weights @ sustained(provided, task.kept_bins)) / work + MISSED * max(0.0, missed - task.bearable)
         load = factor * now if scaled else now + factor * mean
         if best is None or cost < best[0]:
             best = cost, Provision(max(0.0, load), now, expert.name, missed)
@@ -280,12 +288,12 @@ def judged(expert: Expert, task: Task) -> tuple[float, Provision]:
 def explained(errors: Floats, chance: Floats, weights: Floats) -> Floats:
     """The errors without what chance makes of them."""
     whole = float(weights @ (errors * errors))
-    left: Floats = errors * np.sqrt(max(0.0, 1 - float(weights @ chance) / whole)) if whole > 0 else errors
-    return left
+    remaining: Floats = errors * np.sqrt(max(0.0, 1 - float(weights @ chance) / whole)) if whole > 0 else errors
+    return remaining
 
 
-def kept(provided: Floats, bins: int) -> Floats:
-    """What is there when each bin's provision is kept for so many."""
+def sustained(provided: Floats, bins: int) -> Floats:
+    """Return what is there when each bin's provision stays for so many bins."""
     if bins <= 1 or len(provided) < 2:
         return provided
     padded = np.concatenate([np.zeros(bins - 1), provided])
@@ -314,11 +322,11 @@ def least_factor(beyond: Floats, unit: Floats, weights: Floats, bearable: float,
     by = values / units
     order = np.argsort(-by, kind="stable")
     over, slopes, by = np.cumsum((heavy * values)[order]), np.cumsum((heavy * units)[order]), by[order]
-    left = over - by * slopes  # on top at a factor equal to each ratio: ascending, from 0
-    enough = max(1, int(np.searchsorted(left, bound, side="right")))  # left[0] is 0 but for rounding
+    excess = over - by * slopes  # on top at a factor equal to each ratio: ascending, from 0
+    enough = max(1, int(np.searchsorted(excess, bound, side="right")))  # excess[0] is 0 but for rounding
     return float(max(0.0, (over[enough - 1] - bound) / slopes[enough - 1]))
 
 
 def bins_of(seconds: float, bin_s: float) -> int:
-    """At least one."""
+    """Return the number of bins in a time, at least one."""
     return max(1, ceil(seconds / bin_s - 1e-9))

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from jedlik.core.config import Role
 from jedlik.core.plans import Promise, Reason, Wish
-from jedlik.planning.budget import Learnt
+from jedlik.planning.budget import MissBudget
 from jedlik.planning.engine import Engine, Mix, engine_of
 from jedlik.planning.forecast import FEW, Forecast, Provision, bins_of
 from jedlik.planning.observe import Habits, work_s
@@ -28,7 +28,7 @@ from jedlik.planning.requirement import (
 )
 
 ACTION_S = 15.0
-"""What starting or ending a worker costs beyond its start-up, in seconds of a worker: it comes with an empty cache."""
+"""Seconds of a worker that starting or ending one costs beyond its start-up: it comes with an empty cache."""
 PATIENCE = 4.0
 """Ticks that a start must take for one more look to cost little beside it."""
 WATCHED_BINS = 60
@@ -46,20 +46,20 @@ class Need(NamedTuple):
     """The most at any time until one that leaves now could be back."""
     soon_load: Provision | None
     now: int
-    """For the load as it is expected in the next bin."""
+    """Workers for the load that is expected in the next bin."""
 
 
 class Ahead(NamedTuple):
-    """What to provide for, whichever role does the work."""
+    """The loads to provide for, whichever role does the work."""
 
     soon: Provision
     now: Provision
     later: tuple[Provision, ...]
-    """Until one that leaves now could be back."""
+    """The loads until a worker that leaves now could be back."""
 
 
 class JedlikPlanner:
-    """One fleet's."""
+    """jedlik's planner of one fleet."""
 
     name = "jedlik"
 
@@ -67,13 +67,13 @@ class JedlikPlanner:
         self._terms = terms
         self.tick_s = terms.tick_s
         self._habits = Habits()
-        self._learnt = Learnt(terms.attainment)
+        self._learnt = MissBudget(terms.attainment)
         self._load = Forecast()
         self._part_s = self._part_work_s = 0.0
         self._engine: Engine | None = None
         self._predicted: deque[float] = deque(maxlen=8)
         """Shares of requests that should miss, at the loads of the last ticks on the workers that served then."""
-        self._lately: dict[Role, deque[tuple[float, int, int]]] = {}
+        self._recent: dict[Role, deque[tuple[float, int, int]]] = {}
         """(time, needed soon, to keep) of the last decisions, oldest first."""
 
     def decide(self, situation: Situation) -> Wish:
@@ -193,14 +193,14 @@ class JedlikPlanner:
     def _steady(self, role: Role, need: Need, situation: Situation) -> Need:
         """Start what two looks agree on, where a start takes much longer than to look again; keep what any look lately
         said: an order that is taken back was for nothing, the more so the longer a start takes."""
-        lately = self._lately.setdefault(role, deque())
-        lately.append((situation.now, need.soon, need.keep))
-        while lately[0][0] < situation.now - ACTION_S - situation.start_s / 2:
-            lately.popleft()
+        recent = self._recent.setdefault(role, deque())
+        recent.append((situation.now, need.soon, need.keep))
+        while recent[0][0] < situation.now - ACTION_S - situation.start_s / 2:
+            recent.popleft()
         soon = need.soon
         if situation.start_s > PATIENCE * self._terms.tick_s and situation.waiting == 0:
-            soon = min(soon for _, soon, _ in list(lately)[-2:])
-        return need._replace(soon=soon, keep=max(keep for _, _, keep in lately))
+            soon = min(soon for _, soon, _ in list(recent)[-2:])
+        return need._replace(soon=soon, keep=max(keep for _, _, keep in recent))
 
     def _cautious(self, situation: Situation, engine: Engine, mix: Mix) -> bool:
         """Nothing is to be released."""
@@ -234,7 +234,7 @@ class JedlikPlanner:
         )
 
     def check(self) -> None:
-        """Its parts."""
+        """Check the parts of the planner."""
         self._learnt.check()
 
 
@@ -269,7 +269,7 @@ def decided(committed: int, need: Need, cautious: bool) -> int:
 
 
 def flip(counts: dict[Role, int], have: dict[Role, int], needs: dict[Role, Need], least: dict[Role, int]) -> None:
-    """Where one role lacks workers that the other does not need now, take them from there: a flip takes no start."""
+    """Take workers that one role lacks from the other, where that does not need them now: a flip takes no start."""
     pairs: tuple[tuple[Role, Role], ...] = (("prefill", "decode"), ("decode", "prefill"))
     for lacking, other in pairs:
         short = counts[lacking] - have[lacking]
@@ -279,7 +279,7 @@ def flip(counts: dict[Role, int], have: dict[Role, int], needs: dict[Role, Need]
 
 
 def shrink(counts: dict[Role, int], least: dict[Role, int], most: int) -> None:
-    """To what there may be, the larger share of what is wanted above the least going first."""
+    """Shrink counts to what there may be. The larger share of what is wanted above the least goes first."""
     while sum(counts.values()) > most:
         role = max(counts, key=lambda one: (counts[one] - least[one], counts[one], one))
         if counts[role] <= least[role]:
@@ -288,9 +288,9 @@ def shrink(counts: dict[Role, int], least: dict[Role, int], most: int) -> None:
 
 
 def of_need(prefix: str, need: Need) -> tuple[Reason, ...]:
-    """As numbers."""
+    """Return a need as numbers."""
     load = need.soon_load
-    told = (
+    reasons = (
         ()
         if load is None
         else (
@@ -299,7 +299,7 @@ def of_need(prefix: str, need: Need) -> tuple[Reason, ...]:
         )
     )
     return (
-        *told,
+        *reasons,
         Reason(f"{prefix}needed now", float(need.now), "workers"),
         Reason(f"{prefix}needed when one could be ready", float(need.soon), "workers"),
         Reason(f"{prefix}needed until one could be back", float(need.keep), "workers"),
@@ -307,7 +307,7 @@ def of_need(prefix: str, need: Need) -> tuple[Reason, ...]:
 
 
 def sentence(role: Role, committed: int, wanted: int, need: Need, situation: Situation) -> str:
-    """Why."""
+    """Return the reason for a count, as a sentence."""
     of = "" if role == "both" else f"{role}: "
     if wanted > committed:
         return f"{of}{need.soon} will be needed in {situation.start_s:.0f} s, {committed} are there or on their way"

@@ -58,6 +58,6 @@ def quantile(counts: Mapping[int, float], share: float) -> float | None:
 
 
 def mean(counts: Mapping[int, float]) -> float | None:
-    """None where nothing was counted."""
+    """Return the mean length; None where nothing was counted."""
     parts = list(shares(counts))
     return float_sum(length * part for length, part in parts) if parts else None

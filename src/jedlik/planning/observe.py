@@ -1,4 +1,4 @@
-"""What a planner remembers of what gateways said: load in bins, lengths and cache hits as they lately were.
+"""The memory of a planner: load in bins, and recent lengths and cache hits, from the reports of gateways.
 
 Bins are even; what covers several is spread over them, so that a report that came late is not a burst. A bin of which
 nothing is known is not filled in: unknown is not zero.
@@ -26,7 +26,7 @@ class Habits:
         self._answered_prompt = self._cached = 0.0
 
     def take(self, demand: Demand, period_s: float) -> None:
-        """What a period brought."""
+        """Take the demand of a period."""
         keep = 0.5 ** (period_s / FORGET_S)
         for counts in (self._prompts, self._outputs):
             for bucket in counts:
@@ -42,7 +42,7 @@ class Habits:
 
     @property
     def cached_share(self) -> float:
-        """Of prompt tokens."""
+        """Return the share of prompt tokens that were found in a cache."""
         return self._cached / self._answered_prompt if self._answered_prompt > 0 else 0.0
 
     @property

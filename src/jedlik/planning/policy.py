@@ -25,18 +25,18 @@ class Pool(NamedTuple):
 
 
 class Situation(NamedTuple):
-    """What is known at one tick. All figures are since the last tick or of now."""
+    """The situation of a fleet at one tick. All figures are since the last tick or of now."""
 
     now: float
     period_s: float
-    """That `demand` covers; 0: nothing was reported, which is not the same as no demand."""
+    """Seconds that `demand` covers; 0: nothing was reported, which is not the same as no demand."""
     demand: Demand
-    """Summed over gateways."""
+    """The demand, summed over gateways."""
     waiting: int
-    """At gateways, now; choices."""
+    """Choices that wait at gateways now."""
     waiting_tokens: int
     workers: tuple[WorkerSeen, ...]
-    """By id; the freshest that any gateway says."""
+    """Workers by id, each as the freshest report of any gateway has it."""
     pools: dict[Role, Pool]
     split: bool
     """Prefill and decode are apart in this fleet: counts are of those two roles; else all are `both`."""
@@ -49,12 +49,12 @@ class Situation(NamedTuple):
 
 
 class Limits(NamedTuple):
-    """What a planner must keep, and what the node enforces whatever it answers."""
+    """The limits of a planner, which the node enforces whatever it answers."""
 
     most: int
     """Workers, all roles together (the budget in workers)."""
     least: int
-    """All roles together."""
+    """The least workers, all roles together."""
     least_prefill: int
     least_decode: int
 
@@ -67,19 +67,19 @@ class Planner(Protocol):
 
     @property
     def tick_s(self) -> float:
-        """It wants to be asked this often; the node may also ask between (when a backlog can't wait)."""
+        """Seconds between two calls; the node may also ask between (when a backlog can't wait)."""
 
     def decide(self, situation: Situation) -> Wish: ...
 
 
 class Terms(NamedTuple):
-    """What a planner is made with."""
+    """The terms that a planner is made with."""
 
     limits: Limits
     attainment: float
     tick_s: float
     model: StepModel | None
-    """Of a worker where a profile tells; None: workers' reports tell."""
+    """The step model of a worker, where a profile has it; None: workers' reports have it."""
     worker_kv_tokens: int | None
     """KV cache of one worker, where it is known beforehand."""
 

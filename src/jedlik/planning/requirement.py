@@ -1,4 +1,4 @@
-"""How much a pool of workers can take and keep its promises, in closed form: the requirement curve.
+"""The requirement curve: how much a pool of workers can take within the SLOs, in closed form.
 
 Waiting is that of a queue with many servers (Allen and Cunneen, exponent by Sakasegawa), its tail exponential.
 A time between tokens is the step's base over what prefills and other answers leave of the engine (Little's law), and
@@ -15,7 +15,7 @@ from jedlik.core.plans import Promise
 from jedlik.planning.engine import Engine, Mix
 
 KV_SHARE = 0.9
-"""Of a worker's cache that running sequences may hold on average: beyond, they preempt each other."""
+"""The share of a worker's cache that running sequences may hold on average: beyond, they preempt each other."""
 FULL = 0.999
 EVENING = 0.7
 """The variance of what one of n workers has to do is an n-th to this power of a lone worker's: 0 would be a router that
@@ -55,25 +55,26 @@ class Pace(NamedTuple):
     """A worker that decodes, in equilibrium."""
 
     batch: float
-    """Sequences."""
+    """Sequences in the batch."""
     step_s: float
-    """That only decodes them."""
+    """Seconds of a step that only decodes them."""
     beside_s: float
-    """What they add to a step that prefills."""
+    """Seconds that they add to a step that prefills."""
 
 
 def pace_of(mix: Mix, engine: Engine, each: float, prefills: bool) -> Pace | None:
-    """At `each` requests/s, prefilled there too or not; None: it can't keep up. By Little's law the batch is the rate
-    times what an answer takes; the answer takes the longer the larger the batch: iterated from an empty one."""
+    """Return the pace at `each` requests/s, prefilled there too or not; None: the worker can't keep up. By Little's law
+    the batch is the rate times what an answer takes; the answer takes the longer the larger the batch: iterated from an
+    empty one."""
     batch, chunk_rate = 0.0, each * mix.chunks if prefills else 0.0
     prefill_load = each * mix.prefill_s if prefills else 0.0
     most = min(engine.sequences, KV_SHARE * engine.kv_tokens / max(1.0, mix.context_tokens))
     for _ in range(PACE_ROUNDS):
         step_s, beside_s = engine.step_s(batch, mix.context_tokens), batch * engine.token_s(mix.context_tokens)
-        left = 1 - prefill_load - chunk_rate * beside_s
-        if left <= 0:
+        free = 1 - prefill_load - chunk_rate * beside_s
+        if free <= 0:
             return None
-        before, batch = batch, each * mix.answer_tokens / (chunk_rate + left / step_s)
+        before, batch = batch, each * mix.answer_tokens / (chunk_rate + free / step_s)
         if batch > most:
             return None
         if batch - before <= 1e-3 * batch:
@@ -110,7 +111,8 @@ def beyond(deviations: float) -> float:
 
 
 def misses(mix: Mix, engine: Engine, servers: int, rate: float, promise: Promise) -> float:
-    """Of a pool that does both: expected share of attainable requests that miss one promise or the other."""
+    """Return the share of attainable requests that a pool of mixed workers is expected to miss one SLO or the other
+    for."""
     each = rate / servers
     pace = pace_of(mix, engine, each, prefills=True)
     if pace is None:
@@ -121,7 +123,7 @@ def misses(mix: Mix, engine: Engine, servers: int, rate: float, promise: Promise
 
 
 def slow_share(mix: Mix, engine: Engine, servers: int, rate: float, promise: Promise) -> float:
-    """Of a pool that only decodes."""
+    """Return the share that a pool which only decodes is expected to miss."""
     pace = pace_of(mix, engine, rate / servers, prefills=False)
     return 1.0 if pace is None else decode_misses(mix, pace, servers, rate / servers, promise, prefills=False)
 
@@ -170,15 +172,15 @@ class Curve:
 
 
 def both_curve(mix: Mix, engine: Engine, promise: Promise, bearable: float) -> Curve:
-    """Of workers that prefill and decode."""
+    """Return the curve of workers that prefill and decode."""
     return Curve(lambda n, rate: misses(mix, engine, n, rate, promise), bearable, mix.total_s)
 
 
 def prefill_curve(mix: Mix, promise: Promise, bearable: float) -> Curve:
-    """Of workers that only prefill."""
+    """Return the curve of workers that only prefill."""
     return Curve(lambda n, rate: prefill_misses(mix, n, rate, promise), bearable, mix.prefill_s)
 
 
 def decode_curve(mix: Mix, engine: Engine, promise: Promise, bearable: float) -> Curve:
-    """Of workers that only decode."""
+    """Return the curve of workers that only decode."""
     return Curve(lambda n, rate: slow_share(mix, engine, n, rate, promise), bearable, mix.decode_s)

@@ -28,7 +28,7 @@ from jedlik.routing.policy import Policy
 _own = re.compile(r"(?P<file>.*\.py)(?::(?P<name>.*))?", re.DOTALL)
 
 
-class Kind(NamedTuple):
+class PluginKind(NamedTuple):
     """A kind of plug-in: its name in messages, the members it must have, and a hint where some are missing."""
 
     name: str
@@ -37,13 +37,13 @@ class Kind(NamedTuple):
     arguments: str
 
 
-POLICY = Kind(
+POLICY = PluginKind(
     "policy",
     POLICY_MEMBERS,
     "; a subclass of jedlik.routing.policy.Scored needs name and score only",
     "it is made without arguments",
 )
-PLANNER = Kind(
+PLANNER = PluginKind(
     "planner",
     ("name", "decide"),
     "; docs/contracts/planners.md has the contract",
@@ -99,7 +99,7 @@ def load_planner(text: str) -> LoadedPlanner:
     return LoadedPlanner(made, getattr(module, "foresee", None))
 
 
-def _run(file: Path, kind: Kind) -> ModuleType:
+def _run(file: Path, kind: PluginKind) -> ModuleType:
     if not file.is_file():
         raise ConfigError(f"{kind.name} file {file} is not there (looked in {Path.cwd()})")
     name = f"jedlik_{kind.name}_{file.stem}"
@@ -125,7 +125,7 @@ def _place(file: Path, error: Exception) -> str:
     return f"{file}, line {lines[-1]}" if lines else str(file)
 
 
-def _found(module: ModuleType, name: str | None, file: Path, kind: Kind) -> object:
+def _found(module: ModuleType, name: str | None, file: Path, kind: PluginKind) -> object:
     here = {n: v for n, v in vars(module).items() if not n.startswith("_") and _defined_in(v, module)}
     if name:
         if not hasattr(module, name):
@@ -150,11 +150,11 @@ def _defined_in(value: object, module: ModuleType) -> bool:
     return kind.__module__ == module.__name__
 
 
-def _lacking(value: object, kind: Kind) -> list[str]:
+def _lacking(value: object, kind: PluginKind) -> list[str]:
     return [member for member in kind.members if not hasattr(value, member)]
 
 
-def _made(found: type, file: Path, kind: Kind, *arguments: object) -> object:
+def _made(found: type, file: Path, kind: PluginKind, *arguments: object) -> object:
     try:
         return found(*arguments)
     except Exception as error:
@@ -162,7 +162,7 @@ def _made(found: type, file: Path, kind: Kind, *arguments: object) -> object:
         raise ConfigError(f"{kind.name} file {_place(file, error)}: {problem}; {kind.arguments}") from error
 
 
-def _checked(found: Any, file: Path, kind: Kind) -> Any:
+def _checked(found: Any, file: Path, kind: PluginKind) -> Any:
     """Return an object that has a kind's members: that is all one can know of it. Raises ConfigError."""
     name = getattr(found, "__name__", type(found).__name__)
     lacking = _lacking(found, kind)

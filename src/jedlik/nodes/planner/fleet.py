@@ -21,7 +21,7 @@ from jedlik.core.plans import ROLES, Cause, Place, WorkerSeen
 from jedlik.core.sums import float_sum
 from jedlik.fleet.desired import gpus_of
 from jedlik.fleet.members import Member
-from jedlik.fleet.reconcile import Step
+from jedlik.fleet.reconcile import FleetStep
 from jedlik.fleet.starts import Starts
 from jedlik.planning.policy import Pool
 
@@ -30,7 +30,7 @@ FLIP_S = 30.0
 LEASE_S = 60.0
 
 
-class Fleet:
+class PlannedFleet:
     """All members, in the order of their places."""
 
     def __init__(self, places: Sequence[Place], starts: Starts, drain_s: float) -> None:
@@ -54,7 +54,7 @@ class Fleet:
     def adopted(self, event: Adopted, now: float) -> None:
         member = self._member(event.name)
         member.adopt(event.start, event.role, now, self._starts.late_s)
-        self._moved(member, now)
+        self._state_changed(member, now)
 
     def ready(self, event: MemberReady, now: float) -> None:
         member = self._member(event.name)
@@ -62,8 +62,8 @@ class Fleet:
             return
         if member.launched_at is not None:
             self._starts.took(now - member.launched_at)
-        self._moved(member, now)
-        if member.role != member.told and member.worker is not None:
+        self._state_changed(member, now)
+        if member.role != member.ordered_role and member.worker is not None:
             self._tell_role(member, now)
 
     def ended(self, event: MemberEnded, now: float) -> WorkerId | None:
@@ -81,7 +81,7 @@ class Fleet:
 
     def hold(self, event: Hold, now: float) -> None:
         member = self._member(event.name)
-        if event.active == member.held:
+        if event.active == member.no_start:
             if not event.active:
                 member.release(now)
             return
@@ -93,10 +93,10 @@ class Fleet:
         else:
             member.release(now)
         if member.state != before and not member.live:
-            self._moved(member, now)
+            self._state_changed(member, now)
 
     def overdue(self, now: float) -> None:
-        """What took too long."""
+        """End what took too long."""
         for member in self.members:
             if member.due > now:
                 continue
@@ -108,7 +108,7 @@ class Fleet:
                 self._done.append(f"end {member.name} (its time to finish is over)")
 
     def seen(self, workers: dict[WorkerId, WorkerSeen], now: float) -> None:
-        """What gateways say of roles: it counts, unless a change is under way."""
+        """Take the roles that gateways report. They count, unless a change is under way."""
         for member in self.members:
             found = None if member.worker is None else workers.get(member.worker)
             if member.state != "serving" or found is None:
@@ -121,7 +121,7 @@ class Fleet:
                 member.refused += member.turning
                 member.turning = False
                 member.turn(found.role, now)
-                member.told = found.role
+                member.ordered_role = found.role
                 self._out.append(
                     Note(
                         MemberMoved(
@@ -131,7 +131,7 @@ class Fleet:
                 )
 
     def lost(self, heard_at: Mapping[WorkerId, float], since: float, now: float) -> None:
-        """Those whose lease is over, of those that serve: gateways that have reported without a gap since `since`
+        """End those whose lease is over, of those that serve: gateways that have reported without a gap since `since`
         last heard of each at `heard_at`."""
         serving = [member for member in self.members if member.state == "serving" and member.worker is not None]
         last = {member.name: heard_at.get(member.worker, -inf) for member in serving if member.worker is not None}
@@ -144,7 +144,7 @@ class Fleet:
 
     # --- what is done about the wish ---
 
-    def perform(self, step: Step, why: str, now: float) -> None:
+    def perform(self, step: FleetStep, why: str, now: float) -> None:
         """One step of a reconciliation."""
         member = step.member
         if step.kind in ("start", "again"):
@@ -156,7 +156,7 @@ class Fleet:
                 member.again = False
             else:
                 member.gone(now, "another place takes over" if step.kind == "swap" else why)
-                self._moved(member, now)
+                self._state_changed(member, now)
             self._done.append(f"give up {member.name}")
         else:
             self._leave(member, now, why)
@@ -164,7 +164,7 @@ class Fleet:
     # --- what is there ---
 
     def pools(self, now: float) -> dict[Role, Pool]:
-        """By role, those that exist."""
+        """Return the pools that have members, by role."""
         return {role: self._pool(role, now) for role in ROLES if any(m.role == role for m in self._there())}
 
     def counts(self) -> dict[Role, int]:
@@ -213,7 +213,7 @@ class Fleet:
         again = " again" if member.state == "waiting" else ""
         member.launch(role, now, self._starts.late_s)
         self._out.append(Launch(member.name, member.start, role))
-        self._moved(member, now)
+        self._state_changed(member, now)
         self._done.append(f"start {member.name}{again} ({role})")
 
     def _turn(self, member: Member, role: Role, now: float) -> None:
@@ -222,7 +222,7 @@ class Fleet:
         if member.state == "serving" and member.worker is not None:
             self._tell_role(member, now)
         if member.state == "waiting":
-            member.told = role
+            member.ordered_role = role
         why = f"now {role}" if member.state == "serving" else f"to be {role}"
         self._out.append(
             Note(MemberMoved(at=now, name=member.name, start=member.start, state=member.shown, role=role, why=why))
@@ -230,7 +230,7 @@ class Fleet:
 
     def _tell_role(self, member: Member, now: float) -> None:
         assert member.worker is not None
-        member.told, member.role_at, member.turning = member.role, now, True
+        member.ordered_role, member.role_at, member.turning = member.role, now, True
         self._out.append(ChangeRole(member.worker, member.role))
 
     def _leave(self, member: Member, now: float, why: str) -> None:
@@ -238,7 +238,7 @@ class Fleet:
         if member.state == "serving":
             member.retire(now, self._drain_s, why)
             self._out.append(Retire(member.name, member.start, self._drain_s))
-            self._moved(member, now)
+            self._state_changed(member, now)
             self._done.append(f"drain {member.name}")
         else:
             self._end(member, now, why)
@@ -247,7 +247,7 @@ class Fleet:
     def _end(self, member: Member, now: float, why: str, cause: Cause | None = None, again: bool = False) -> None:
         member.end(now, why, cause, again)
         self._out.append(End(member.name, member.start))
-        self._moved(member, now)
+        self._state_changed(member, now)
 
     def _end_gang(self, member: Member, cause: Cause, now: float) -> None:
         """One of its processes has ended: the others go, too."""
@@ -262,13 +262,13 @@ class Fleet:
         if again and cause == "hopeless":
             member.hopeless = True
             member.gone(now, "hopeless: another start can't help")
-        elif again and not member.held:
+        elif again and not member.no_start:
             member.wait(now, cause)
         else:
             member.gone(now, "as it was told" if cause == "asked" else cause)
-        self._moved(member, now)
+        self._state_changed(member, now)
 
-    def _moved(self, member: Member, now: float) -> None:
+    def _state_changed(self, member: Member, now: float) -> None:
         fact = MemberMoved(
             at=now, name=member.name, start=member.start, state=member.shown, role=member.role, why=member.why
         )

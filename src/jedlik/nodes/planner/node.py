@@ -28,25 +28,26 @@ from jedlik.core.events import (
 )
 from jedlik.core.facts import Planned
 from jedlik.core.plans import ROLES, Counts, Place, Wish
+from jedlik.fleet.loss import Loss
 from jedlik.fleet.members import Member
 from jedlik.fleet.reconcile import Gap, reconcile
 from jedlik.fleet.starts import Starts
-from jedlik.fleet.worth import Worth
 from jedlik.nodes.planner import show as show
-from jedlik.nodes.planner.fleet import Fleet
-from jedlik.nodes.planner.observation import Sight, urgent
+from jedlik.nodes.planner.fleet import PlannedFleet
+from jedlik.nodes.planner.observation import Observation, urgent
 from jedlik.nodes.planner.wish import Bounds, Wanted, ask, nonsense
 from jedlik.planning.policy import Planner, Situation
 
 EARLY_S = 1.0
 """Between ticks the planner is asked at most this often."""
 SAY_S = 60.0
-"""What is wanted is said at least this often."""
+"""The counts that are wanted are reported at least this often."""
 DECISIONS = 100
 
 
 class PlannerNode:
-    """One fleet's."""
+    """The planner of one fleet: it takes reports and ends of members, and returns starts, drains and changes of
+    role."""
 
     def __init__(
         self,
@@ -62,8 +63,8 @@ class PlannerNode:
         self._budget = inf if config.budget is None else config.budget
         self._bounds = Bounds(config, places, initial)
         self._starts = Starts(config.start_s)
-        self._fleet = Fleet(places, self._starts, config.drain_s)
-        self._sight = Sight()
+        self._fleet = PlannedFleet(places, self._starts, config.drain_s)
+        self._observation = Observation()
         self._wanted = self._first = self._bounds.wanted(
             Wish({role: initial.get(role, 0) for role in ROLES}, "the counts at start"), "static"
         )
@@ -118,8 +119,10 @@ class PlannerNode:
             "pools": show.pools(self._fleet.pools(now)),
             "decisions": show.decisions(self._decisions),
             "start_s": self._starts.expected_s,
-            "stale": self._sight.stale(now),
-            "demand": show.demand(self._sight.last_demand, self._sight.last_period_s, self._sight.waiting()),
+            "stale": self._observation.stale(now),
+            "demand": show.demand(
+                self._observation.last_demand, self._observation.last_period_s, self._observation.waiting()
+            ),
         }
 
     @property
@@ -153,13 +156,13 @@ class PlannerNode:
             case Reported():
                 self._reported(event, now)
             case GatewayGone():
-                self._sight.gone(event.gateway)
+                self._observation.gone(event.gateway)
             case MemberReady():
                 self._fleet.ready(event, now)
             case MemberEnded():
                 worker = self._fleet.ended(event, now)
                 if worker is not None:
-                    self._sight.forget(worker)
+                    self._observation.forget(worker)
             case Adopted():
                 self._fleet.adopted(event, now)
             case Scale():
@@ -176,8 +179,8 @@ class PlannerNode:
         self._choose(now)
 
     def _reported(self, event: Reported, now: float) -> None:
-        self._sight.take(event.report, now)
-        self._fleet.seen(self._sight.workers(), now)
+        self._observation.take(event.report, now)
+        self._fleet.seen(self._observation.workers(), now)
         if self._begun and self._config.acts != "off" and urgent(event.report, self._promises()[0]):
             self._tick_at = min(self._tick_at, max(now, self._asked_at + EARLY_S))
 
@@ -213,8 +216,8 @@ class PlannerNode:
     def _advise(self, wish: Wish, now: float) -> None:
         """Keep the planner's wish, and say it where it is not followed."""
         before = self._advice
-        held = self._fleet.counts() if self._sight.stale(now) else None
-        self._advice = self._bounds.wanted(wish, self._planner.name, held)
+        safe = self._fleet.counts() if self._observation.stale(now) else None
+        self._advice = self._bounds.wanted(wish, self._planner.name, safe)
         followed = self._config.acts == "on" and self._by_hand is None
         if not followed and (before is None or before.counts != self._advice.counts):
             self._facts.append(self._planned(self._advice, (), now, advice=True))
@@ -229,14 +232,14 @@ class PlannerNode:
         elif self._advice is not None:
             self._wanted = self._advice
         else:
-            held = self._fleet.counts() if self._sight.stale(now) else None
-            self._wanted = self._bounds.wanted(self._first.wish, "static", held)
+            safe = self._fleet.counts() if self._observation.stale(now) else None
+            self._wanted = self._bounds.wanted(self._first.wish, "static", safe)
         if self._wanted.counts != before.counts:
             self._said_at = -inf  # say it with what is done about it
 
     def _situation(self, now: float) -> Situation:
-        demand, period_s = self._sight.demand(now)
-        waiting, waiting_tokens = self._sight.waiting()
+        demand, period_s = self._observation.demand(now)
+        waiting, waiting_tokens = self._observation.waiting()
         ttft_s, itl_s = self._promises()
         return Situation(
             now=now,
@@ -244,10 +247,10 @@ class PlannerNode:
             demand=demand,
             waiting=waiting,
             waiting_tokens=waiting_tokens,
-            workers=tuple(self._sight.workers().values()),
+            workers=tuple(self._observation.workers().values()),
             pools=self._fleet.pools(now),
             split=self._bounds.split,
-            stale=bool(self._sight.stale(now)),
+            stale=bool(self._observation.stale(now)),
             start_s=self._starts.expected_s,
             slo_ttft_s=ttft_s,
             slo_itl_s=itl_s,
@@ -255,23 +258,23 @@ class PlannerNode:
 
     def _promises(self) -> tuple[float | None, float | None]:
         """As told at the start, else as gateways say."""
-        ttft_s, itl_s = self._sight.promises()
+        ttft_s, itl_s = self._observation.promises()
         return (ttft_s if self._slo[0] is None else self._slo[0]), (itl_s if self._slo[1] is None else self._slo[1])
 
     # --- what is done ---
 
     def _close_gap(self, now: float) -> None:
-        def worth(member: Member) -> Worth:
-            seen = None if member.worker is None else self._sight.workers().get(member.worker)
-            return self._sight.worth(seen, self._config.drain_s, now)
+        def loss(member: Member) -> Loss:
+            seen = None if member.worker is None else self._observation.workers().get(member.worker)
+            return self._observation.loss(seen, self._config.drain_s, now)
 
-        gap = Gap(self._wanted.counts, self._wanted.wish.flips, self._budget, worth)
+        gap = Gap(self._wanted.counts, self._wanted.wish.flips, self._budget, loss)
         for step in reconcile(self._fleet.members, gap, now):
             self._fleet.perform(step, "too many" if step.kind in ("drain", "cancel", "drop") else "", now)
 
     def _leases(self, now: float) -> None:
-        if not self._sight.stale(now):
-            self._fleet.lost(self._sight.heard_at, self._sight.whole_since, now)
+        if not self._observation.stale(now):
+            self._fleet.lost(self._observation.heard_at, self._observation.whole_since, now)
 
     def _effects(self, now: float) -> list[PlannerEffect]:
         """What was done, and why."""

@@ -1,5 +1,5 @@
-"""What the reports of gateways say together: demand since the planner was last asked, workers as last seen, and
-whether all of that can be believed.
+"""The reports of gateways put together: demand since the planner was last asked, workers as last seen, and whether all
+of that can be believed.
 
 A gateway that has not reported for three of its periods makes all stale, as does having none; a newer incarnation of
 a gateway takes its predecessor's place. Demand is given out only when every gateway that can be believed has reported
@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from jedlik.core.ids import GatewayId, WorkerId
 from jedlik.core.plans import Demand, Report, WorkerSeen
 from jedlik.core.sums import float_sum
-from jedlik.fleet.worth import Hits, Worth, cache_s, residual_s
+from jedlik.fleet.loss import Hits, Loss, cache_s, residual_s
 
 STALE_PERIODS = 3.0
 FORGET_S = 600.0
@@ -48,8 +48,8 @@ class _Gateway:
         self.usual_s = report.period_s
 
 
-class Sight:
-    """Of one fleet."""
+class Observation:
+    """The observation of one fleet."""
 
     def __init__(self) -> None:
         self._gateways: dict[GatewayId, _Gateway] = {}
@@ -84,7 +84,7 @@ class Sight:
             self._hits.setdefault(seen.worker, Hits(now)).add(seen.hit_tokens, now)
 
     def gone(self, gateway: GatewayId) -> None:
-        """It has ended."""
+        """Forget a gateway that has ended."""
         self._gateways.pop(gateway, None)
         self._workers = None
 
@@ -110,7 +110,7 @@ class Sight:
         return sum(report.waiting for report in reports), sum(report.waiting_tokens for report in reports)
 
     def workers(self) -> dict[WorkerId, WorkerSeen]:
-        """As last seen, by id: of several gateways' views the one of the latest load report."""
+        """Return the workers as last seen, by id: of several gateways' views the one of the latest load report."""
         if self._workers is not None:
             return self._workers
         best: dict[WorkerId, tuple[float, WorkerSeen]] = {}
@@ -143,13 +143,13 @@ class Sight:
         itl = [r.slo_itl_s for r in self._last() if r.slo_itl_s is not None]
         return min(ttft, default=None), min(itl, default=None)
 
-    def worth(self, seen: WorkerSeen | None, horizon_s: float, now: float) -> Worth:
-        """What would be lost with this worker; None: no gateway sees it."""
+    def loss(self, seen: WorkerSeen | None, horizon_s: float, now: float) -> Loss:
+        """Return what would be lost with this worker; None: no gateway sees it."""
         if seen is None:
-            return Worth()
+            return Loss()
         hits = self._hits.get(seen.worker)
         per_s = 0.0 if hits is None else hits.per_s(now)
-        return Worth(seen.trusted, residual_s(seen, self._output_tokens), cache_s(seen, per_s, horizon_s))
+        return Loss(seen.trusted, residual_s(seen, self._output_tokens), cache_s(seen, per_s, horizon_s))
 
     def _last(self) -> list[Report]:
         return [gateway.last for gateway in self._gateways.values()]
@@ -180,7 +180,7 @@ def urgent(report: Report, slo_ttft_s: float | None) -> bool:
 
 
 def add(demands: Iterable[Demand]) -> Demand:
-    """The sum."""
+    """Return the sum of demands."""
     total = NOTHING
     for one in demands:
         total = Demand(

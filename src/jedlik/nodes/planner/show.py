@@ -1,4 +1,4 @@
-"""What a planner node shows of itself, JSON-able: for `/plan`, `jedlik plan` and `jedlik top`."""
+"""The view of a planner node, JSON-able: for `/plan`, `jedlik plan` and `jedlik top`."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from math import isfinite
@@ -46,7 +46,7 @@ def pools(by_role: Mapping[Role, Pool]) -> dict[str, object]:
 
 
 def decisions(facts: Iterable[Planned]) -> list[object]:
-    """Newest first."""
+    """Return the decisions, newest first."""
     return [msgspec.to_builtins(fact) for fact in reversed(list(facts))]
 
 

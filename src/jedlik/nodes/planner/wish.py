@@ -1,4 +1,4 @@
-"""What is wanted, and who says so: the planner's wish or somebody's counts, kept within floors and ceiling.
+"""The counts that hold, and who set them: the planner's wish or an operator's counts, within floors and ceiling.
 
 A planner is not trusted: one that raises, or answers with what can't be, is kept out, and the last wish stays. While
 what is seen is stale a planner's wish may add workers and take none away.
@@ -21,7 +21,7 @@ class Wanted(NamedTuple):
     """The planner's name; "hand"; "static": the counts at start."""
     wish: Wish
     remarks: tuple[str, ...] = ()
-    """What was made of the wish, and why."""
+    """The changes that were made to the wish, and why."""
 
     @property
     def why(self) -> str:
@@ -53,11 +53,11 @@ class Bounds:
         if not by_hand and self.split:
             asked["both"] = counts["both"]
         if counts != asked:
-            remarks.append(f"kept between floor and ceiling: {said(asked)} wished")
+            remarks.append(f"kept between floor and ceiling: {in_words(asked)} wished")
         if committed is not None:
-            held = self.counts(wish.counts, by_hand, committed)
-            if held != counts:
-                counts = held
+            safe = self.counts(wish.counts, by_hand, committed)
+            if safe != counts:
+                counts = safe
                 remarks.append("gateways have not reported: nothing is taken away")
         return Wanted(counts, by, wish, tuple(remarks))
 
@@ -68,13 +68,13 @@ def is_split(initial: Counts) -> bool:
 
 
 def limits_of(config: PlannerConfig, places: Sequence[Place]) -> Limits:
-    """As planners are told them."""
+    """Return the limits, as planners get them."""
     most = most_workers(places, config.budget)
     return Limits(most, min(config.min_workers, most), config.min_prefill, config.min_decode)
 
 
 def ask(planner: Planner, situation: Situation) -> Wish | str:
-    """What it wishes, or why that can't be followed."""
+    """Return the planner's wish, or why it can't be followed."""
     try:
         wish = planner.decide(situation)
         if not isinstance(wish, Wish):
@@ -86,7 +86,7 @@ def ask(planner: Planner, situation: Situation) -> Wish | str:
 
 
 def nonsense(counts: Mapping[Role, int], split: bool) -> str:
-    """What is wrong with counts; "" if nothing."""
+    """Return what is wrong with counts; the empty string if nothing is."""
     for role, count in counts.items():
         if role not in ROLES:
             return f"workers of a role {role!r}, which there is not"
@@ -97,6 +97,6 @@ def nonsense(counts: Mapping[Role, int], split: bool) -> str:
     return ""
 
 
-def said(counts: Counts) -> str:
-    """For people."""
+def in_words(counts: Counts) -> str:
+    """Return counts in words, for people."""
     return ", ".join(f"{counts[role]} {role}" for role in ROLES if counts.get(role)) or "none"

@@ -6,8 +6,8 @@ import pytest
 from msgspec.structs import replace
 
 from jedlik.core.protocol import StepCosts
+from jedlik.fleet.loss import HITS_TAU_S, Hits, Loss, cache_s, residual_s
 from jedlik.fleet.starts import Starts
-from jedlik.fleet.worth import HITS_TAU_S, Hits, Worth, cache_s, residual_s
 from seen_given import worker_seen
 
 SEEN = worker_seen(
@@ -38,11 +38,11 @@ def test_a_cache_is_worth_the_prefill_that_it_saves() -> None:
 
 
 def test_what_is_not_known_counts_as_more_than_what_is() -> None:
-    order = [Worth(False, None, None), Worth(True, 1.0, 5.0), Worth(True, 9.0, 0.0), Worth(True, 1.0, None), Worth()]
-    assert sorted(order, key=lambda worth: worth.leaving)[:3] == order[:3]
-    turning = [Worth(True, 1.0, 99.0), Worth(True, 2.0, 0.0), Worth(), Worth(False, 0.0, 0.0)]
+    order = [Loss(False, None, None), Loss(True, 1.0, 5.0), Loss(True, 9.0, 0.0), Loss(True, 1.0, None), Loss()]
+    assert sorted(order, key=lambda loss: loss.leaving)[:3] == order[:3]
+    turning = [Loss(True, 1.0, 99.0), Loss(True, 2.0, 0.0), Loss(), Loss(False, 0.0, 0.0)]
     backwards = list(reversed(turning))
-    assert sorted(backwards, key=lambda worth: worth.turning) == turning
+    assert sorted(backwards, key=lambda loss: loss.turning) == turning
 
 
 def test_start_up_time_is_told_or_learnt() -> None:

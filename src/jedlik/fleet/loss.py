@@ -1,4 +1,4 @@
-"""What would be lost if a worker left now: work it has begun, and the cache that others' prompts find at it.
+"""The loss if a worker left now: work it has begun, and the cache that others' prompts find at it.
 
 Both in seconds of its own time. What is not known counts as more than what is.
 """
@@ -11,15 +11,15 @@ from jedlik.core.plans import WorkerSeen
 HITS_TAU_S = 60.0
 """Tokens found in its cache count for about this long."""
 OUTPUT_TOKENS = 256.0
-"""That a running sequence still needs, where lengths of answers are not known."""
+"""Tokens that a running sequence still needs, where lengths of answers are not known."""
 
 
-class Worth(NamedTuple):
-    """One worker's."""
+class Loss(NamedTuple):
+    """The loss of one worker."""
 
     trusted: bool = True
     residual_s: float | None = None
-    """Of work: None: not known."""
+    """Seconds of work that the worker has; None: not known."""
     cache_s: float | None = None
     """Prefill that its cache would save within the horizon."""
 
