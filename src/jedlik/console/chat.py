@@ -1,6 +1,5 @@
 """`jedlik chat`: a conversation in the terminal, streamed. Standard library only: it starts at once."""
 
-import http.client
 import json
 import shutil
 import sys
@@ -9,7 +8,8 @@ from typing import TextIO
 from unicodedata import combining, east_asian_width
 
 from jedlik.core.errors import ConfigError, PeerError
-from jedlik.serve.listening import at
+from jedlik.net.http_client import ERRORS, HttpClient, Reply, message
+from jedlik.serve.listening import at, url
 
 TIMEOUT_S = 300.0
 HELP = "/reset forgets the conversation, /quit or Ctrl-D leaves, Ctrl-C stops an answer."
@@ -19,41 +19,29 @@ class Server:
     """An OpenAI-compatible server."""
 
     def __init__(self, host: str, port: int, api_key: str | None) -> None:
-        self._host = host
-        self._port = port
-        self._headers = {"content-type": "application/json"}
-        if api_key:
-            self._headers["authorization"] = f"Bearer {api_key}"
+        self._address = at(host, port)
+        self._client = HttpClient(url(host, port), api_key, TIMEOUT_S)
 
     def first_model(self) -> str:
         """The first of /v1/models. Raises ConfigError if nobody answers."""
         try:
-            with self._ask("GET", "/v1/models") as reply:
-                models = json.loads(reply.read())["data"]
+            reply = self._client.get("/v1/models")
         except OSError as error:
             raise ConfigError(
-                f"no server answers on {at(self._host, self._port)} ({error}): "
+                f"no server answers on {self._address} ({error}): "
                 "start one with `jedlik serve smollm2-135m`, or name its --port"
             ) from error
+        if reply.status != 200:
+            raise _refusal(reply)
+        models = json.loads(reply.body)["data"]
         if not models:
             raise ConfigError("the server has no model yet: its workers are still loading; try again in a moment")
         return str(models[0]["id"])
 
     def stream(self, body: Mapping[str, object]) -> Iterator[str]:
         """Text of an answer, piece by piece. Raises PeerError with what the server said."""
-        with self._ask("POST", "/v1/chat/completions", json.dumps({**body, "stream": True})) as reply:
-            for line in reply:
-                data = line.decode().rstrip("\n").removeprefix("data: ")
-                if line.startswith(b"data: ") and data != "[DONE]":
-                    yield from _deltas(json.loads(data))
-
-    def _ask(self, method: str, path: str, body: str | None = None) -> http.client.HTTPResponse:
-        connection = http.client.HTTPConnection(self._host, self._port, timeout=TIMEOUT_S)
-        connection.request(method, path, body, self._headers)
-        reply = connection.getresponse()
-        if reply.status != 200:
-            raise PeerError(_message(reply.read()))
-        return reply
+        for data in self._client.events("/v1/chat/completions", {**body, "stream": True}, _refusal):
+            yield from _deltas(json.loads(data))
 
 
 class Conversation:
@@ -113,7 +101,7 @@ def _turn(conversation: Conversation, text: str) -> None:
     shown = Wrapped(sys.stdout, width)
     try:
         conversation.ask(text, shown.write)
-    except (PeerError, OSError, http.client.HTTPException) as error:
+    except (PeerError, *ERRORS) as error:
         print(f"\n[no answer: {error}]", file=sys.stderr)
     shown.finish()
     print()
@@ -185,8 +173,5 @@ def _deltas(chunk: dict[str, object]) -> Iterator[str]:
             yield content
 
 
-def _message(body: bytes) -> str:
-    try:
-        return str(json.loads(body)["error"]["message"])
-    except (ValueError, KeyError, TypeError):
-        return body.decode(errors="replace")[:200]
+def _refusal(reply: Reply) -> PeerError:
+    return PeerError(message(reply.body))

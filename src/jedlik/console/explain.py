@@ -11,7 +11,7 @@ from rich.text import Text
 from jedlik.core.errors import ConfigError
 from jedlik.core.facts import Candidate, Routed, Shadow
 from jedlik.core.sums import float_sum
-from jedlik.net.ask import get, message
+from jedlik.net.http_client import get, message
 
 
 class Explained(msgspec.Struct, frozen=True):

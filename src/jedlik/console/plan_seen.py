@@ -4,7 +4,7 @@ import msgspec
 
 from jedlik.core.errors import ConfigError
 from jedlik.core.plans import ROLES, Reason
-from jedlik.net.ask import get, message
+from jedlik.net.http_client import get, message
 
 ABSENT = ("free", "ended")
 """States of members that are places where nobody works."""

@@ -12,7 +12,7 @@ import msgspec
 from jedlik.console.plan_seen import NO_PLANNER, Plan, fetch_plan
 from jedlik.console.series import Series, read
 from jedlik.core.errors import ConfigError
-from jedlik.net.ask import Reply, get, message
+from jedlik.net.http_client import Reply, get, message
 
 TIMEOUT_S = 3.0
 RATES_S, WINDOW_S = 10.0, 60.0

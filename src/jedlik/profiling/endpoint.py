@@ -5,7 +5,6 @@ decode and none prefills any more. What is measured is the whole endpoint, HTTP 
 behind it. A prompt longer than the server's own chunk takes several steps, whose bases end up in tokens and pairs.
 """
 
-import http.client
 import json
 import random
 import secrets
@@ -13,11 +12,11 @@ import statistics
 import threading
 import time
 from collections.abc import Callable
-from urllib.parse import urlsplit
 
 import msgspec
 
 from jedlik.core.errors import ConfigError, PeerError
+from jedlik.net.http_client import ERRORS, HttpClient, Reply
 from jedlik.perf.linear import Point
 from jedlik.perf.step import StepShape, chunk_pairs
 from jedlik.profiling.grid import Grid, GridTask, Room, plan
@@ -53,14 +52,11 @@ class Endpoint:
 
     def __init__(self, url: str, model: str | None, api_key: str | None) -> None:
         """Raises ConfigError if nobody answers there, or not that model."""
-        parts = urlsplit(url if "//" in url else f"http://{url}")
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ConfigError(f"--url {url}: expected something like http://127.0.0.1:8000")
-        self._secure, self._host, self._port = parts.scheme == "https", parts.hostname, parts.port
-        self._path = parts.path.rstrip("/").removesuffix("/v1") + "/v1"
-        self._headers = {"content-type": "application/json"}
-        if api_key:
-            self._headers["authorization"] = f"Bearer {api_key}"
+        server = (url if "//" in url else f"http://{url}").rstrip("/").removesuffix("/v1")
+        try:
+            self._client = HttpClient(f"{server}/v1", api_key, TIMEOUT_S)
+        except ConfigError as error:
+            raise ConfigError(f"--url {url}: expected something like http://127.0.0.1:8000") from error
         self.model, self.max_model_len = self._choose(model, url)
 
     def stream(self, prompt: list[int], max_tokens: int) -> MeasuredStream:
@@ -77,16 +73,14 @@ class Endpoint:
         events, usage = [], None
         began_s = time.perf_counter()
         try:
-            with self._ask("POST", "/completions", json.dumps(body)) as reply:
-                for line in reply:
-                    if line.startswith(b"data: {"):
-                        at_s, chunk = time.perf_counter(), json.loads(line[6:])
-                        if "error" in chunk:
-                            raise PeerError(str(chunk["error"]))
-                        if chunk.get("choices"):
-                            events.append(at_s)
-                        usage = chunk.get("usage") or usage
-        except (OSError, http.client.HTTPException, ValueError) as error:
+            for data in self._client.events("/completions", body, _refusal):
+                at_s, chunk = time.perf_counter(), json.loads(data)
+                if "error" in chunk:
+                    raise PeerError(str(chunk["error"]))
+                if chunk.get("choices"):
+                    events.append(at_s)
+                usage = chunk.get("usage") or usage
+        except ERRORS as error:
             raise PeerError(f"the endpoint broke off: {type(error).__name__}: {error}") from error
         if not events or usage is None:
             raise PeerError("the server streamed no text or no usage: it needs stream_options.include_usage")
@@ -101,9 +95,11 @@ class Endpoint:
 
     def _choose(self, model: str | None, url: str) -> tuple[str, int | None]:
         try:
-            with self._ask("GET", "/models") as reply:
-                known = {entry["id"]: entry.get("max_model_len") for entry in json.loads(reply.read())["data"]}
-        except (OSError, http.client.HTTPException, PeerError, ValueError, KeyError, TypeError) as error:
+            reply = self._client.get("/models")
+            if reply.status != 200:
+                raise _refusal(reply)
+            known = {entry["id"]: entry.get("max_model_len") for entry in json.loads(reply.body)["data"]}
+        except (*ERRORS, PeerError, KeyError, TypeError) as error:
             raise ConfigError(f"--url {url}: no OpenAI endpoint answers there: {error}") from error
         if not known:
             raise ConfigError(f"--url {url}: the server has no model yet; try again in a moment")
@@ -112,14 +108,9 @@ class Endpoint:
         name = model or next(iter(known))
         return name, known[name]
 
-    def _ask(self, method: str, path: str, body: str | None = None) -> http.client.HTTPResponse:
-        kind = http.client.HTTPSConnection if self._secure else http.client.HTTPConnection
-        connection = kind(self._host, self._port, timeout=TIMEOUT_S)
-        connection.request(method, self._path + path, body, self._headers)
-        reply = connection.getresponse()
-        if reply.status != 200:
-            raise PeerError(f"{reply.status} {reply.reason}: {reply.read()[:300].decode(errors='replace')}")
-        return reply
+
+def _refusal(reply: Reply) -> PeerError:
+    return PeerError(f"{reply.status} {reply.reason}: {reply.body[:300].decode(errors='replace')}")
 
 
 def room(endpoint: Endpoint, grid: Grid) -> Room:

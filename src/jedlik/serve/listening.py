@@ -4,7 +4,7 @@ import json
 import socket
 
 from jedlik.core.errors import ConfigError
-from jedlik.net import ask
+from jedlik.net.http_client import get
 
 ASK_S = 1.0
 
@@ -46,10 +46,10 @@ def remedy(host: str, port: int) -> str:
 def served(server: str) -> str | None:
     """The models of a jedlik server, as it names them; None: none answers there."""
     try:
-        health = json.loads(ask.get(server, "/health", None, ASK_S).body)
+        health = json.loads(get(server, "/health", None, ASK_S).body)
         if not isinstance(health, dict) or "workers" not in health:
             return None
-        reply = ask.get(server, "/v1/models", None, ASK_S)
+        reply = get(server, "/v1/models", None, ASK_S)
         names = [str(model["id"]) for model in json.loads(reply.body)["data"]] if reply.status == 200 else []
     except (ConfigError, ValueError, KeyError, TypeError):
         return None
