@@ -15,7 +15,7 @@ from jedlik.core.errors import ConfigError, JedlikError
 
 TIMEOUT_S = 10.0
 ERRORS = (OSError, ValueError, http.client.HTTPException)
-"""What a request raises where nobody answers, or breaks off."""
+"""A request raises one of these if nobody answers or the connection breaks."""
 
 
 class Reply(NamedTuple):
