@@ -45,7 +45,7 @@ TRANSFER_METAPHORS = words("ways way gates gate lanes lane ledger meeting")
 """Parts of identifiers that are refused in `transfer/`."""
 PENDING = words(
     """
-    console sim
+    sim
     """
 )
 """Packages that the rules of language and calls do not hold for yet."""

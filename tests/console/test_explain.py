@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from rich.console import Console, Group
 from top_given import serving
 
-from jedlik.console.explain import Explained, explain, fetch, told
+from jedlik.console.explain import Explained, decision_parts, explain, fetch
 from jedlik.core.errors import ConfigError
 from jedlik.core.facts import Candidate, Elsewhere, Routed, Shadow
 from jedlik.core.ids import RequestId, WorkerId
@@ -57,7 +57,7 @@ def url() -> Iterator[str]:
 def shown(routed: Routed) -> list[str]:
     console = Console(width=140, file=StringIO())
     with console.capture() as capture:
-        console.print(Group(*told(routed)))
+        console.print(Group(*decision_parts(routed)))
     return [line.rstrip() for line in capture.get().splitlines()]
 
 

@@ -5,7 +5,7 @@ import pytest
 from top_given import DECISIONS, PLAN, lines, plan, serving
 
 from jedlik.console.plan_live import advised, explained, show_plan
-from jedlik.console.plan_seen import Decision, Plan, gap, read_plan
+from jedlik.console.plan_seen import Decision, PlanAnswer, gap, read_plan
 from jedlik.console.top_page import span
 from jedlik.core.config import PlannerConfig
 from jedlik.core.errors import ConfigError
@@ -72,14 +72,14 @@ def test_decisions_with_reasons_and_what_was_done_newest_first() -> None:
         "would do: start 3 both  1m00s ago",
         "by jedlik: more of everything",
         "  both: 1 serving -> 4 wanted",
-        "  no numbers were told",
+        "  the planner gave no numbers",
     ]
 
 
 def test_every_key_may_be_missing() -> None:
-    for page in (advised(Plan()), explained(Plan()), explained(Plan(decisions=(Decision(),)))):
+    for page in (advised(PlanAnswer()), explained(PlanAnswer()), explained(PlanAnswer(decisions=(Decision(),)))):
         assert not any(character.isdigit() for line in lines(page) for character in line)
-    assert lines(advised(Plan()))[0] == "planner –, mode –"
+    assert lines(advised(PlanAnswer()))[0] == "planner –, mode –"
     with pytest.raises(ConfigError, match="this release"):
         read_plan(b'{"members": 3}')
 

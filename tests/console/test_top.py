@@ -14,11 +14,11 @@ from rich.cells import cell_len
 from top_given import DECISIONS, HEALTH, PLAN, bare, lines, metrics, plan, sample, serving
 
 from jedlik.console.keys import parsed
-from jedlik.console.sample import History, Sample, look
+from jedlik.console.sample import History, ServerLook, look
 from jedlik.console.series import Series, read
 from jedlik.console.top import Screen
 from jedlik.console.top_page import exact, render, span
-from jedlik.console.view import Row, View, natural, of_history, view
+from jedlik.console.view import TopRow, View, natural, of_history, view
 from jedlik.core.errors import ConfigError
 
 BEFORE = sample(100.0, plan())
@@ -39,7 +39,7 @@ def jedlik(*arguments: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(command, capture_output=True, text=True, env=environ, timeout=60, check=False)
 
 
-def page(previous: Sample | None, current: Sample, width: int = 80) -> list[str]:
+def page(previous: ServerLook | None, current: ServerLook, width: int = 80) -> list[str]:
     return lines(render(view(previous, current, previous), width), width)
 
 
@@ -50,7 +50,7 @@ def test_rates_are_differences_and_shares_are_of_the_window() -> None:
     head = view(BEFORE, AFTER, BEFORE).header
     assert (head.requests_s, head.refused_s, head.tokens_s) == (10.5, 0.5, 200.0)
     assert (head.in_flight, head.waiting) == (7, 3)
-    assert (head.kept, head.offered, head.target, head.window_s) == (0.8, 105.0, 0.95, 10.0)
+    assert (head.slo_share, head.offered, head.target, head.window_s) == (0.8, 105.0, 0.95, 10.0)
     assert (head.slo_ttft_s, head.slo_itl_s) == (0.2, None)
     assert head.ttft_p50_s == pytest.approx(0.1 * 50 / 80)
     assert head.ttft_p99_s == pytest.approx(0.1 + 0.15 * 19 / 20)
@@ -60,12 +60,12 @@ def test_rates_are_differences_and_shares_are_of_the_window() -> None:
 def test_one_look_has_no_rates_and_everything_since_the_start() -> None:
     head = view(None, AFTER).header
     assert (head.requests_s, head.tokens_s, head.window_s) == (None, None, None)
-    assert head.kept == 0.8
+    assert head.slo_share == 0.8
 
 
 def test_a_row_joins_what_gateway_metrics_and_planner_say_of_a_worker() -> None:
     first, crashed, starting, draining = view(BEFORE, AFTER, BEFORE).rows
-    assert first == Row(
+    assert first == TopRow(
         worker="worker-0", role="both", state="serving", since_s=754.0, expected_s=None, start=1, health="ok",
         running=4, waiting=1, queued_tokens=1200.0, used=0.5, cached=0.25, tiers={"host": None, "disk": None},
         tokens_s=200.0, hits=0.64,
@@ -98,7 +98,7 @@ def test_nothing_that_is_not_told_is_a_number() -> None:
 def test_a_gateway_that_began_again_counts_from_zero() -> None:
     again = sample(120.0, plan(), answered=30, tokens=500, offered=30, kept=30, quick=30)
     head = view(AFTER, again, AFTER).header
-    assert (head.requests_s, head.tokens_s, head.kept) == (3.0, 50.0, 1.0)
+    assert (head.requests_s, head.tokens_s, head.slo_share) == (3.0, 50.0, 1.0)
 
 
 def test_workers_are_in_the_order_people_count() -> None:

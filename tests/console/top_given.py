@@ -9,8 +9,8 @@ from io import StringIO
 import msgspec
 from rich.console import Console, RenderableType
 
-from jedlik.console.plan_seen import Plan, read_plan
-from jedlik.console.sample import Health, Sample, WorkerHealth
+from jedlik.console.plan_seen import PlanAnswer, read_plan
+from jedlik.console.sample import Health, ServerLook, WorkerHealth
 from jedlik.console.series import read
 
 METRICS = """\
@@ -79,18 +79,18 @@ def metrics(**said: int) -> bytes:
     return (METRICS % (NOTHING_YET | said)).encode()
 
 
-def plan(**other: object) -> Plan:
+def plan(**other: object) -> PlanAnswer:
     return read_plan(msgspec.json.encode(PLAN | other))
 
 
-def sample(at: float, seen: Plan | None = None, **said: int) -> Sample:
+def sample(at: float, seen: PlanAnswer | None = None, **said: int) -> ServerLook:
     health = msgspec.convert(HEALTH, Health)
-    return Sample(at, health, read(metrics(**said)), seen, 754.0, "m", ())
+    return ServerLook(at, health, read(metrics(**said)), seen, 754.0, "m", ())
 
 
-def bare(at: float, *workers: str) -> Sample:
+def bare(at: float, *workers: str) -> ServerLook:
     """A server that says next to nothing."""
-    return Sample(at, Health(workers=tuple(WorkerHealth(worker=worker) for worker in workers)))
+    return ServerLook(at, Health(workers=tuple(WorkerHealth(worker=worker) for worker in workers)))
 
 
 def lines(page: RenderableType, width: int = 80) -> list[str]:

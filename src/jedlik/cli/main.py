@@ -161,11 +161,11 @@ def chat(
     temperature: Annotated[float | None, typer.Option(help="0: always the likeliest token.")] = None,
 ) -> None:
     """Talk to a server in the terminal. Ctrl-C stops an answer, /reset forgets, /quit (or Ctrl-D) leaves."""
-    from jedlik.console.chat import Conversation, Server, converse
+    from jedlik.console.chat import ChatSession, ChatServer, converse
 
     options = {"max_tokens": max_tokens} | ({} if temperature is None else {"temperature": temperature})
-    server = Server(host, port, api_key)
-    converse(Conversation(server, model or server.first_model(), system, options))
+    server = ChatServer(host, port, api_key)
+    converse(ChatSession(server, model or server.first_model(), system, options))
 
 
 @command(app, "explain")

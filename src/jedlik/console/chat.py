@@ -15,15 +15,15 @@ TIMEOUT_S = 300.0
 HELP = "/reset forgets the conversation, /quit or Ctrl-D leaves, Ctrl-C stops an answer."
 
 
-class Server:
-    """An OpenAI-compatible server."""
+class ChatServer:
+    """The client's side of an OpenAI-compatible server."""
 
     def __init__(self, host: str, port: int, api_key: str | None) -> None:
         self._address = at(host, port)
         self._client = HttpClient(url(host, port), api_key, TIMEOUT_S)
 
     def first_model(self) -> str:
-        """The first of /v1/models. Raises ConfigError if nobody answers."""
+        """Return the first model of /v1/models. Raises ConfigError if nobody answers or no model is ready."""
         try:
             reply = self._client.get("/v1/models")
         except OSError as error:
@@ -39,15 +39,15 @@ class Server:
         return str(models[0]["id"])
 
     def stream(self, body: Mapping[str, object]) -> Iterator[str]:
-        """Text of an answer, piece by piece. Raises PeerError with what the server said."""
+        """Yield the text of an answer, piece by piece. Raises PeerError with the server's message."""
         for data in self._client.events("/v1/chat/completions", {**body, "stream": True}, _refusal):
             yield from _deltas(json.loads(data))
 
 
-class Conversation:
-    """What has been said, and the next answer."""
+class ChatSession:
+    """A conversation: its messages so far, and how the next answer is asked for."""
 
-    def __init__(self, server: Server, model: str, system: str | None, options: Mapping[str, object]) -> None:
+    def __init__(self, server: ChatServer, model: str, system: str | None, options: Mapping[str, object]) -> None:
         self._server = server
         self.model = model
         self._first = [{"role": "system", "content": system}] if system else []
@@ -58,7 +58,7 @@ class Conversation:
         self._messages = list(self._first)
 
     def ask(self, text: str, show: Callable[[str], None]) -> None:
-        """One turn. A turn that fails is forgotten; an answer stopped with Ctrl-C is kept as far as it came."""
+        """Run one turn. A turn that fails is forgotten; an answer stopped with Ctrl-C is kept as far as it came."""
         self._messages.append({"role": "user", "content": text})
         answer: list[str] = []
         try:
@@ -73,7 +73,7 @@ class Conversation:
         self._messages.append({"role": "assistant", "content": "".join(answer)})
 
 
-def converse(conversation: Conversation) -> None:
+def converse(conversation: ChatSession) -> None:
     """Read lines until Ctrl-D or /quit."""
     print(f"{conversation.model}. {HELP}")
     while True:
@@ -96,7 +96,7 @@ def converse(conversation: Conversation) -> None:
             _turn(conversation, text)
 
 
-def _turn(conversation: Conversation, text: str) -> None:
+def _turn(conversation: ChatSession, text: str) -> None:
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     shown = Wrapped(sys.stdout, width)
     try:
@@ -158,7 +158,7 @@ class Wrapped:
 
 
 def cells(text: str) -> int:
-    """How many columns of a terminal a text takes."""
+    """Return how many columns of a terminal a text takes."""
     return sum(0 if combining(char) else 2 if east_asian_width(char) in "WF" else 1 for char in text)
 
 

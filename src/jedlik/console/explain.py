@@ -15,27 +15,27 @@ from jedlik.net.http_client import get, message
 
 
 class Explained(msgspec.Struct, frozen=True):
-    """What /explain/{id} answers."""
+    """The answer of /explain/{id}."""
 
     request_id: str
     decisions: list[Routed]
 
 
 def explain(request_id: str, url: str, api_key: str | None) -> None:
-    """Print what a server remembers of a request. Raises ConfigError with a remedy."""
+    """Print the decisions that a server remembers of a request. Raises ConfigError with a remedy."""
     explained = fetch(request_id, url, api_key)
-    parts = [part for routed in explained.decisions for part in told(routed)]
+    parts = [part for routed in explained.decisions for part in decision_parts(routed)]
     Console(width=max(Console().width, *map(_width, parts))).print(Group(*parts))
 
 
 def _width(part: RenderableType) -> int:
-    """The width a table needs, else 0. A terminal breaks a line that is too long, but a cell that is cut is lost."""
+    """Return the width that a table needs, else 0. A terminal wraps a long line, but a cell that is cut is lost."""
     wide = Console(width=10_000)
     return wide.measure(part).maximum if isinstance(part, Table) else 0
 
 
 def fetch(request_id: str, url: str, api_key: str | None) -> Explained:
-    """Ask a server. Raises ConfigError."""
+    """Ask a server for the decisions. Raises ConfigError."""
     reply = get(url, f"/explain/{quote(request_id, safe='')}", api_key)
     if reply.status != 200:
         raise ConfigError(
@@ -47,8 +47,8 @@ def fetch(request_id: str, url: str, api_key: str | None) -> Explained:
         raise ConfigError(f"{url} does not answer as this release of jedlik does: {error}") from error
 
 
-def told(routed: Routed) -> list[RenderableType]:
-    """One decision: a headline, its candidates, the shadow's, what happened."""
+def decision_parts(routed: Routed) -> list[RenderableType]:
+    """Return one decision as parts of a page: a headline, its candidates, the shadow's choice, the outcome."""
     by = f" by {routed.policy}" if routed.policy else ""
     chosen = routed.chosen or "nobody"
     head = f"choice {routed.choice}, attempt {routed.attempt}: {routed.prompt_tokens} prompt tokens to {chosen}{by}"
@@ -70,7 +70,7 @@ def told(routed: Routed) -> list[RenderableType]:
 
 
 def candidates(rows: Sequence[Candidate], chosen: str | None, unit: str, prompt_tokens: int) -> Table:
-    """One row a worker, one column a term of the cost."""
+    """Return a table with one row per worker and one column per term of the cost."""
     names = list(dict.fromkeys(name for row in rows for name in row.parts))
     table = Table(title_justify="left", pad_edge=False, box=None, header_style="dim")
     table.add_column("worker")
@@ -100,14 +100,14 @@ def _place(worker: str | None, compute: bool) -> str:
 
 
 def _places(routed: Routed) -> Iterable[RenderableType]:
-    """Where the prompt of the chosen worker is prefilled, and the best place that was not preferred."""
+    """Yield where the prompt of the chosen worker is prefilled, and the next best place."""
     row = next((row for row in routed.candidates if row.worker == routed.chosen and row.excluded is None), None)
     if row is None or row.instead is None:
         return
     other = row.instead
     terms = ", ".join(f"{name} {_number(value)}" for name, value in other.parts.items() if value)
-    said = f"{_place(row.remote, row.compute)}; the next best place: {_place(other.worker, other.compute)}"
-    yield Text(f"{said}, {_number(float_sum(other.parts.values()))} s ({terms})")
+    places = f"{_place(row.remote, row.compute)}; the next best place: {_place(other.worker, other.compute)}"
+    yield Text(f"{places}, {_number(float_sum(other.parts.values()))} s ({terms})")
 
 
 def _shadow(shadow: Shadow, routed: Routed) -> Iterable[RenderableType]:

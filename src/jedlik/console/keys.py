@@ -20,7 +20,7 @@ AT_ONCE_BYTES = 64
 
 
 def parsed(data: bytes) -> list[Key]:
-    """The keys in what a terminal sent; what means nothing here is left out."""
+    """Return the keys in a terminal's bytes. Bytes that mean nothing here are skipped."""
     found = []
     while data:
         name = next((name for name in sorted(KEYS, key=len, reverse=True) if data.startswith(name)), None)
@@ -31,14 +31,14 @@ def parsed(data: bytes) -> list[Key]:
 
 
 class Keyboard:
-    """Standard input, where it is a terminal; else nobody ever presses anything."""
+    """The keys of standard input. Where it is no terminal, no key is ever pressed."""
 
     def __init__(self) -> None:
         self._file: int | None = sys.stdin.fileno() if sys.stdin.isatty() else None
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
-        """Ctrl-C goes on to interrupt."""
+        """Switch the terminal to single keys while the context lasts. Ctrl-C still interrupts."""
         if self._file is None:
             yield
             return
@@ -50,7 +50,7 @@ class Keyboard:
             termios.tcsetattr(self._file, termios.TCSADRAIN, before)
 
     def pressed(self, wait_s: float) -> list[Key]:
-        """Waits so long, at most, for the first."""
+        """Return the keys pressed; wait at most `wait_s` for the first."""
         if self._file is None:
             time.sleep(wait_s)
             return []

@@ -1,4 +1,4 @@
-"""`jedlik plan --advise` and `--explain`: what a running server's planner would do, and what it did, with its reasons.
+"""`jedlik plan --advise` and `--explain`: what a running server's planner would do, what it did, and why.
 
 Prints to fit a terminal of 80 columns. Nothing is changed on the server by asking.
 """
@@ -11,7 +11,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from jedlik.console.plan_seen import Decision, Plan, ago_s, fetch_plan, gap
+from jedlik.console.plan_seen import Decision, PlanAnswer, ago_s, fetch_plan, gap
 from jedlik.console.top_page import figure, span
 from jedlik.core.errors import ConfigError
 from jedlik.sim.report.words import NOTHING, number
@@ -36,8 +36,8 @@ def show_plan(url: str, api_key: str | None, explain: bool) -> int:
     return OK
 
 
-def advised(plan: Plan) -> RenderableType:
-    """Counts by role, now and wanted, and why."""
+def advised(plan: PlanAnswer) -> RenderableType:
+    """Return the counts by role, now and wanted, and the reasons."""
     parts: list[RenderableType] = [headline(plan)]
     if plan.mode == "off":
         return Group(*parts, *_off(plan))
@@ -56,38 +56,38 @@ def advised(plan: Plan) -> RenderableType:
     return Group(*parts, reasons(newest))
 
 
-def _worries(plan: Plan) -> list[RenderableType]:
+def _worries(plan: PlanAnswer) -> list[RenderableType]:
     worries: list[RenderableType] = [Text(plan.trouble, style="red")] if plan.trouble else []
     if plan.stale:
         worries.append(Text("reports of gateways are missing: the planner holds, and scales up only", style="yellow"))
     return worries
 
 
-def explained(plan: Plan) -> RenderableType:
-    """Every decision that is remembered, newest first."""
+def explained(plan: PlanAnswer) -> RenderableType:
+    """Return every decision that is remembered, newest first."""
     parts: list[RenderableType] = [headline(plan)]
     if not plan.decisions:
         return Group(*parts, *(_off(plan) if plan.mode == "off" else [Text("nothing has been decided yet")]))
     for one in plan.decisions:
-        said = f"would do: {gap(one)}" if one.advice else ", ".join(one.done) or "nothing to do"
+        steps = f"would do: {gap(one)}" if one.advice else ", ".join(one.done) or "nothing to do"
         parts += [
             Text(),
-            Text.assemble((said, "bold"), _when(plan, one)),
+            Text.assemble((steps, "bold"), _when(plan, one)),
             Text(f"by {one.planner or NOTHING}: {one.why}"),
         ]
-        parts += [Padding(moved(one), (0, 0, 0, 2), expand=False), Padding(reasons(one), (0, 0, 0, 2), expand=False)]
+        parts += [Padding(change(one), (0, 0, 0, 2), expand=False), Padding(reasons(one), (0, 0, 0, 2), expand=False)]
     return Group(*parts)
 
 
-def headline(plan: Plan) -> Text:
-    """Who decides, and within what."""
+def headline(plan: PlanAnswer) -> Text:
+    """Return the first line: the planner, its mode and its budget."""
     budget = "" if plan.budget is None else f", budget {number(plan.budget)}"
     start = "" if plan.start_s is None else f", a start takes about {span(plan.start_s)}"
     return Text(f"planner {plan.planner or NOTHING}, mode {plan.mode or NOTHING}{budget}{start}")
 
 
-def counts(plan: Plan) -> Table:
-    """By role: what is there, and what is wanted."""
+def counts(plan: PlanAnswer) -> Table:
+    """Return a table of the counts by role: what there is, and what is wanted."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     table.add_column("role")
     names = ["serving", "starting", "draining", "wanted", *([] if plan.followed else ["advised"])]
@@ -101,8 +101,8 @@ def counts(plan: Plan) -> Table:
     return table
 
 
-def moved(one: Decision) -> Text:
-    """From what was there to what was wanted: both 2 (+ 1 starting) -> 4."""
+def change(one: Decision) -> Text:
+    """Return the change that a decision asked for, by role: both 2 (+ 1 starting) -> 4."""
     roles = dict.fromkeys([*one.serving, *one.starting, *one.draining, *one.wanted])
     parts = []
     for role in roles:
@@ -118,19 +118,19 @@ def _wanted(wanted: Mapping[str, int], role: str) -> str:
 
 
 def reasons(one: Decision) -> RenderableType:
-    """A number a line."""
+    """Return a table with one line per number that the planner gave."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
     table.add_column()
     table.add_column(justify="right", no_wrap=True)
     for reason in one.reasons:
         table.add_row(Text(reason.name), Text(figure(reason)))
-    return table if one.reasons else Text("no numbers were told", style="dim")
+    return table if one.reasons else Text("the planner gave no numbers", style="dim")
 
 
-def _when(plan: Plan, one: Decision) -> tuple[str, str]:
+def _when(plan: PlanAnswer, one: Decision) -> tuple[str, str]:
     ago = ago_s(plan, one)
     return ("" if ago is None else f"  {span(ago)} ago", "dim")
 
 
-def _off(plan: Plan) -> list[RenderableType]:
+def _off(plan: PlanAnswer) -> list[RenderableType]:
     return [Text(f"it is off: as many workers run as were started. To turn it on, {TURN_ON}")]

@@ -1,6 +1,6 @@
-"""One look at a server for `jedlik top`: /health, /metrics, /plan and when it began; and looks kept for a minute.
+"""One look at a server for `jedlik top`: /health, /metrics, /plan and /v1/models; and the looks of the last minute.
 
-/health must answer, or there is no look at all. What else does not answer is missing, with why.
+Only /health must answer. A part that does not answer is None, and a note says why.
 """
 
 import time
@@ -9,20 +9,20 @@ from typing import NamedTuple
 
 import msgspec
 
-from jedlik.console.plan_seen import NO_PLANNER, Plan, fetch_plan
+from jedlik.console.plan_seen import NO_PLANNER, PlanAnswer, fetch_plan
 from jedlik.console.series import Series, read
 from jedlik.core.errors import ConfigError
 from jedlik.net.http_client import Reply, get, message
 
 TIMEOUT_S = 3.0
 RATES_S, WINDOW_S = 10.0, 60.0
-"""Rates are over the one, shares and quantiles over the other."""
+"""Rates are taken over the first span; shares and quantiles are taken over the second."""
 SHORT_S = 5.0
-"""Fewer seconds of looks than this say less than everything since the server began."""
+"""A shorter history says less than all that was counted since the server began."""
 
 
 class WorkerHealth(msgspec.Struct, frozen=True, kw_only=True):
-    """A worker as the gateway sees it, of `nodes/gateway_peers.health_of`; None: unknown."""
+    """A worker as the gateway sees it, as `nodes.gateway.workers` reports it. None means unknown."""
 
     worker: str
     model: str | None = None
@@ -38,7 +38,7 @@ class WorkerHealth(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Health(msgspec.Struct, frozen=True, kw_only=True):
-    """GET /health."""
+    """The answer of GET /health."""
 
     status: str | None = None
     draining: bool | None = None
@@ -48,37 +48,37 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
     workers: tuple[WorkerHealth, ...] = ()
 
 
-class Sample(NamedTuple):
-    """One look."""
+class ServerLook(NamedTuple):
+    """One look at a server."""
 
     at: float
-    """Seconds, on this terminal's clock."""
+    """The time in seconds, on this terminal's clock."""
     health: Health
     series: Series | None = None
-    plan: Plan | None = None
+    plan: PlanAnswer | None = None
     uptime_s: float | None = None
     model: str | None = None
-    """As clients call it."""
+    """The model's name, as clients call it."""
     notes: tuple[str, ...] = ()
-    """What could not be seen, and why."""
+    """The parts that could not be read, each with the reason."""
 
 
 class History:
-    """Looks of the last minute, oldest first."""
+    """The looks of the last minute, oldest first."""
 
     def __init__(self) -> None:
-        self._samples: deque[Sample] = deque()
+        self._samples: deque[ServerLook] = deque()
 
-    def add(self, sample: Sample) -> None:
+    def add(self, sample: ServerLook) -> None:
         self._samples.append(sample)
         while len(self._samples) > 2 and sample.at - self._samples[1].at >= WINDOW_S:
             self._samples.popleft()
 
-    def last(self) -> Sample | None:
+    def last(self) -> ServerLook | None:
         return self._samples[-1] if self._samples else None
 
-    def before(self, within_s: float, at_least_s: float = 0.0) -> Sample | None:
-        """The oldest look so many seconds ago or less, if it is old enough to compare with."""
+    def before(self, within_s: float, at_least_s: float = 0.0) -> ServerLook | None:
+        """Return the oldest look within `within_s`, if it is at least `at_least_s` old; else None."""
         if not self._samples:
             return None
         now = self._samples[-1].at
@@ -86,8 +86,8 @@ class History:
         return found if found is not self._samples[-1] and now - found.at >= at_least_s else None
 
 
-class Models(msgspec.Struct, frozen=True):
-    """GET /v1/models: the gateway's start is when a model was `created`."""
+class ModelList(msgspec.Struct, frozen=True):
+    """The answer of GET /v1/models. A model's `created` is the time when the gateway started."""
 
     data: tuple["Model", ...] = ()
 
@@ -97,13 +97,13 @@ class Model(msgspec.Struct, frozen=True):
     created: float | None = None
 
 
-def look(url: str, api_key: str | None) -> Sample:
-    """Ask all four. Raises ConfigError where nobody answers."""
+def look(url: str, api_key: str | None) -> ServerLook:
+    """Ask a server for all four answers. Raises ConfigError where nobody answers."""
     reply = get(url, "/health", api_key, TIMEOUT_S)
     health = _health(url, reply)
     at, notes = time.monotonic(), []
     series: Series | None = None
-    plan: Plan | None = None
+    plan: PlanAnswer | None = None
     try:
         metrics = get(url, "/metrics", api_key, TIMEOUT_S)
         if metrics.status == 200:
@@ -120,11 +120,13 @@ def look(url: str, api_key: str | None) -> Sample:
         notes.append(str(error))
     model = _model(url, api_key, notes)
     uptime_s = None if model.created is None else max(0.0, time.time() - model.created)
-    return Sample(at, health, series, plan, uptime_s, model.id, tuple(notes))
+    return ServerLook(
+        at=at, health=health, series=series, plan=plan, uptime_s=uptime_s, model=model.id, notes=tuple(notes)
+    )
 
 
 def _health(url: str, reply: Reply) -> Health:
-    """A server that is not ready answers 503, with the same body."""
+    """Decode an answer of GET /health. A server that is not ready answers 503 with the same body."""
     if reply.status not in (200, 503):
         raise ConfigError(f"{url}/health answers {reply.status}: {message(reply.body)}; is it a jedlik server?")
     try:
@@ -134,14 +136,14 @@ def _health(url: str, reply: Reply) -> Health:
 
 
 def _model(url: str, api_key: str | None, notes: list[str]) -> Model:
-    """The first that is served; nothing known where there is none, or where a note says why."""
+    """Return the first model that is served. Where none can be read, its fields are None and a note says why."""
     try:
         reply = get(url, "/v1/models", api_key, TIMEOUT_S)
         if reply.status != 200:
             key = "" if api_key else " (--api-key gives it one)"
             notes.append(f"model and uptime: {message(reply.body)}{key if reply.status == 401 else ''}")
             return Model()
-        models = msgspec.json.decode(reply.body, type=Models)
+        models = msgspec.json.decode(reply.body, type=ModelList)
     except ConfigError as error:
         notes.append(str(error))
         return Model()

@@ -1,7 +1,7 @@
-"""Prometheus text as values, and what differences between two readings of it tell: increases and quantiles.
+"""The numbers of Prometheus text, and what two readings of it show: increases and quantiles.
 
-What was never said, and what nothing happened to, is None: unknown is not zero. A counter that is smaller than it was
-began again from zero (its process did).
+A series that does not exist is None: unknown is not zero. A counter that is smaller than before
+began again from zero, because its process did.
 """
 
 from collections.abc import Iterator, Mapping
@@ -22,23 +22,25 @@ class Series:
         self._values = values
 
     def total(self, name: str, **labels: str) -> float | None:
-        """Summed over all that have these labels; None: there is none."""
+        """Return the sum over all series that have these labels; None where there is none."""
         found = [value for _, value in self._matching(name, labels)]
         return float_sum(found) if found else None
 
     def named(self, name: str, label: str, **labels: str) -> set[str]:
-        """The values of a label."""
+        """Return the values of a label."""
         return {dict(key).get(label, "") for key, _ in self._matching(name, labels)}
 
     def increase(self, before: "Series | None", name: str, **labels: str) -> float | None:
-        """Since `before`; None there: since the beginning. None: there is no such series, or it is new."""
+        """Return the increase since `before`, or since the beginning without it. None means that there is no such
+        series."""
         matching = list(self._matching(name, labels))
         if not matching:
             return None
         return float_sum(_since(value, before, name, key) for key, value in matching)
 
     def quantile(self, before: "Series | None", name: str, share: float) -> float | None:
-        """Of a histogram's observations since `before`, by interpolation within a bucket; None: there were none.
+        """Return a quantile of a histogram's observations since `before`, interpolated within its bucket; None without
+        any.
 
         Beyond the last bound nothing is known but that: it is the answer.
         """
@@ -62,7 +64,7 @@ class Series:
         return ((key, value) for key, value in self._values.get(name, {}).items() if wanted <= key)
 
     def value(self, name: str, key: Labels) -> float:
-        """Of exactly these labels; 0 where it has not been counted yet."""
+        """Return the value of exactly these labels; 0 where nothing has been counted yet."""
         return self._values.get(name, {}).get(key, 0.0)
 
 
@@ -72,7 +74,7 @@ def _since(value: float, before: Series | None, name: str, key: Labels) -> float
 
 
 def read(body: bytes) -> Series:
-    """Raises ConfigError."""
+    """Parse a text. Raises ConfigError."""
     values: dict[str, dict[Labels, float]] = {}
     try:
         for family in text_string_to_metric_families(body.decode()):

@@ -1,4 +1,4 @@
-"""What the terminal shows while `jedlik` works: a bar on a terminal, plain lines elsewhere. To stderr, all of it."""
+"""The output of `jedlik` while it works: a bar on a terminal, plain lines elsewhere. All of it goes to stderr."""
 
 import sys
 import threading
@@ -22,12 +22,12 @@ LINE_EVERY_S = 5.0
 
 
 def say(text: str) -> None:
-    """One line (or a few), at once."""
+    """Print a line (or a few) at once."""
     print(text, file=sys.stderr, flush=True)
 
 
 class Fetching:
-    """Shows a model being fetched and converted: call it with each report, close it at the end.
+    """Shows a model being fetched and converted. Call it with each report, and close it at the end.
 
     Something is shown every few seconds, also of work that reports nothing between its beginning and its end.
     """
@@ -89,7 +89,7 @@ class Fetching:
 
 
 class _Waiting:
-    """Says every few seconds that something still goes on."""
+    """Prints every few seconds that something still goes on."""
 
     def __init__(self, stage: str, say: Callable[[str], None]) -> None:
         self._ended = threading.Event()

@@ -14,23 +14,24 @@ from rich.live import Live
 from rich.text import Text
 
 from jedlik.console.keys import Key, Keyboard
-from jedlik.console.sample import History, Sample, look
+from jedlik.console.sample import History, ServerLook, look
 from jedlik.console.top_page import Detail, render
 from jedlik.console.view import View, of_history
 from jedlik.core.errors import ConfigError
 
 TURN_S = 0.2
-"""A change of the terminal's size is seen after so long."""
+"""The terminal's size is read this often, in seconds."""
 MARGIN_LINES = 3
-"""Below the page: an empty line, keys, and one that stays free."""
+"""The lines below the page: an empty line, the keys, and one that stays free."""
 MIN_ROWS = 6
-"""Workers that are shown rather than why something was decided."""
+"""This many workers are shown before any decision is."""
 DETAILS = ((3, 1), (2, 1), (1, 1), (3, 0), (1, 0), (0, 0))
-"""Decisions, and how many of them with their numbers: the first pair that there is room for."""
+"""Pairs of decisions and decisions with numbers; the first pair that fits is shown."""
 
 
 def top(url: str, api_key: str | None, once: bool, interval_s: float) -> None:
-    """Show until somebody quits; or once. Raises ConfigError where nobody answers and there is one page only."""
+    """Show the page until q or Ctrl-C, or print it once. Raises ConfigError where one page is asked for and nobody
+    answers."""
     console = Console()
     if once or not console.is_terminal:
         console.print(render(two_looks(url, api_key, interval_s), console.width))
@@ -39,7 +40,7 @@ def top(url: str, api_key: str | None, once: bool, interval_s: float) -> None:
 
 
 def two_looks(url: str, api_key: str | None, interval_s: float) -> View:
-    """Rates need two."""
+    """Return the view after two looks, which rates need."""
     history = History()
     history.add(look(url, api_key))
     time.sleep(interval_s)
@@ -50,11 +51,11 @@ def two_looks(url: str, api_key: str | None, interval_s: float) -> View:
 
 
 class Watcher:
-    """Looks at a server, on its thread, until it is told to stop."""
+    """Looks at a server on a thread of its own until it is stopped."""
 
     def __init__(self, url: str, api_key: str | None, interval_s: float) -> None:
         self.url, self.interval_s = url, interval_s
-        self.seen: queue.SimpleQueue[Sample | ConfigError] = queue.SimpleQueue()
+        self.seen: queue.SimpleQueue[ServerLook | ConfigError] = queue.SimpleQueue()
         self._api_key = api_key
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="look", daemon=True)
@@ -63,7 +64,7 @@ class Watcher:
         self._thread.start()
 
     def stop(self) -> None:
-        """Not waited for: a look that is under way ends with the process."""
+        """Ask the thread to stop, without waiting for it: a look under way ends with the process."""
         self._stop.set()
 
     def _run(self) -> None:
@@ -76,19 +77,19 @@ class Watcher:
 
 
 class Screen:
-    """What is on the page: the newest look, or why there is none, and how far it is scrolled."""
+    """The state of the live page: the newest look or the reason why there is none, and the scroll position."""
 
     def __init__(self, url: str, interval_s: float) -> None:
         self._url, self._interval_s = url, interval_s
         self._history = History()
         self._shown: View | None = None
         self.lost = ""
-        """Why the server can't be seen now."""
+        """The reason why the server can't be seen now."""
         self.paused = False
         self.first = 0
 
-    def take(self, seen: Sample | ConfigError) -> None:
-        """While paused, looks are kept and not shown."""
+    def take(self, seen: ServerLook | ConfigError) -> None:
+        """Add a look, or the reason why there is none. While paused, looks are stored and not shown."""
         if isinstance(seen, ConfigError):
             self.lost = str(seen)
             return
@@ -112,7 +113,7 @@ class Screen:
                 pass
 
     def detail(self, width: int, height: int) -> Detail:
-        """As much as there is room for; a few workers, before anything of decisions."""
+        """Return how much of the page fits; some workers come before any decision."""
         console = Console(width=width, height=height)
         for decisions, reasons in DETAILS:
             detail = Detail(1, decisions, reasons)
@@ -123,7 +124,7 @@ class Screen:
         return Detail(max(rows, 1), decisions, reasons)
 
     def page(self, width: int, height: int) -> RenderableType:
-        """With the line about keys below it."""
+        """Return the page with the line of keys below it."""
         parts: list[RenderableType] = []
         if self.lost:
             parts.append(Text(f" {self.lost}; trying again every {self._interval_s:g} s", style="bold red"))
@@ -174,7 +175,7 @@ def watch(console: Console, watcher: Watcher) -> None:
 
 
 def _drain(watcher: Watcher, screen: Screen) -> bool:
-    """Whether anything has come."""
+    """Take all looks that have come. Return whether there were any."""
     fresh = False
     while not watcher.seen.empty():
         screen.take(watcher.seen.get())

@@ -1,4 +1,4 @@
-"""The page of `jedlik top`, from values to text: the header, the fleet, the planner. Pure.
+"""The page of `jedlik top`, from values to text: the header, the fleet, the planner. It does no input or output.
 
 In a narrow terminal columns go, the least important first; nothing wraps but sentences. Unknown is a dash.
 """
@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from jedlik.console.plan_seen import gap
-from jedlik.console.view import ALARMING, TIERS, Counted, Header, Planning, Row, Told, View
+from jedlik.console.view import ALARMING, TIERS, AgedDecision, Header, PlannerView, RoleCounts, TopRow, View
 from jedlik.core.plans import Reason
 from jedlik.sim.report.words import NOTHING, number, seconds
 
@@ -23,27 +23,27 @@ WELL = "ok"
 
 
 class Detail(NamedTuple):
-    """How much of a page there is room for; None: all."""
+    """The amount of a page that fits in the terminal. None means all."""
 
     rows: int | None = None
-    """Workers."""
+    """The number of workers that are shown."""
     decisions: int = 3
-    """The last so many,"""
+    """The number of last decisions that are shown."""
     reasons: int = 1
-    """and of these the numbers of the last so many."""
+    """The number of last decisions that are shown with their numbers."""
 
 
 class Column(NamedTuple):
-    """`rank`: 0 stays always, the highest goes first."""
+    """A column of the fleet's table. Rank 0 always stays; the highest rank is dropped first."""
 
     head: str
     rank: int
-    cell: Callable[[Row], Text]
+    cell: Callable[[TopRow], Text]
     right: bool = True
 
 
 def render(view: View, width: int, detail: Detail | None = None, first: int = 0) -> RenderableType:
-    """A page so wide; of the fleet, the workers from the `first` on."""
+    """Return a page of this width. Its fleet begins at the worker with index `first`."""
     detail = detail or Detail()
     parts: list[RenderableType] = [header(view.header), Text(), fleet(view.rows, width, detail.rows, first)]
     parts += [_indented(Text(trouble, style="red")) for trouble in view.troubles[:TROUBLES]]
@@ -60,39 +60,33 @@ def render(view: View, width: int, detail: Detail | None = None, first: int = 0)
 
 
 def header(head: Header) -> RenderableType:
-    """Four lines."""
+    """Return the four lines of the header."""
     up = f"up {span(head.uptime_s)}"
     status = Text(head.status or NOTHING, style="green" if head.status == WELL else "bold red")
     first = Text.assemble((f" {head.model or NOTHING}", "bold"), "  ", status, "  ", (up, ""))
     refused = f" ({rate(head.refused_s)} refused)" if head.refused_s else ""
     second = f" {rate(head.requests_s)} requests/s{refused}   {rate(head.tokens_s)} tokens/s"
     second += f"   in flight {number(head.in_flight)}   waiting {number(head.waiting)}"
-    third = Text.assemble(
-        " TTFT p50 ",
-        limited(head.ttft_p50_s, head.slo_ttft_s),
-        "  p99 ",
-        limited(head.ttft_p99_s, head.slo_ttft_s),
-        f"{_limit(head.slo_ttft_s)}   ITL p50 ",
-        limited(head.itl_p50_s, head.slo_itl_s),
-        _limit(head.slo_itl_s),
-    )
-    return Group(first, Text(second), third, _kept(head))
+    third = Text(" TTFT p50 ").append(limited(head.ttft_p50_s, head.slo_ttft_s))
+    third.append("  p99 ").append(limited(head.ttft_p99_s, head.slo_ttft_s)).append(_limit(head.slo_ttft_s))
+    third.append("   ITL p50 ").append(limited(head.itl_p50_s, head.slo_itl_s)).append(_limit(head.slo_itl_s))
+    return Group(first, Text(second), third, _slo_line(head))
 
 
-def _kept(head: Header) -> Text:
-    """And what this and the line above it are of."""
+def _slo_line(head: Header) -> Text:
+    """Return the line of the SLO, with the span that it and the line above it cover."""
     over = "since the start" if head.window_s is None else f"of the last {span(head.window_s)}"
     if head.slo_ttft_s is None and head.slo_itl_s is None:
         return Text(f" no SLO is set   {over}", style="dim")
-    missed = head.kept is not None and head.target is not None and head.kept < head.target
-    style = "" if head.kept is None else "bold red" if missed else "green"
+    missed = head.slo_share is not None and head.target is not None and head.slo_share < head.target
+    style = "" if head.slo_share is None else "bold red" if missed else "green"
     target = "" if head.target is None else f", target {percent(head.target)}"
-    told = f" SLO kept by {exact(head.kept)} of {number(head.offered)} requests{target}"
-    return Text.assemble((told, style), (f"   {over}", "dim"))
+    text = f" SLO kept by {exact(head.slo_share)} of {number(head.offered)} requests{target}"
+    return Text.assemble((text, style), (f"   {over}", "dim"))
 
 
 def limited(value_s: float | None, limit_s: float | None) -> Text:
-    """Red beyond its limit."""
+    """Return a time, red where it is above its limit."""
     return Text(
         seconds(value_s), style="red" if value_s is not None and limit_s is not None and value_s > limit_s else ""
     )
@@ -105,8 +99,9 @@ def _limit(limit_s: float | None) -> str:
 # --- the fleet ------------------------------------------------------------------------------------------------------
 
 
-def columns(rows: Sequence[Row], health: bool) -> list[Column]:
-    """In the order of the page; tiers only where somebody has them. Without `health`, `state` marks who is not well."""
+def columns(rows: Sequence[TopRow], health: bool) -> list[Column]:
+    """Return all columns in their order; a tier has one where a worker has it. Without `health`, `state` marks bad
+    health."""
     tiers = [tier for tier in TIERS if any(tier in row.tiers for row in rows)]
     return [
         Column("worker", 0, lambda row: Text(row.worker), right=False),
@@ -123,24 +118,24 @@ def columns(rows: Sequence[Row], health: bool) -> list[Column]:
     ]
 
 
-def _tier_cell(tier: str) -> Callable[[Row], Text]:
+def _tier_cell(tier: str) -> Callable[[TopRow], Text]:
     return lambda row: Text(percent(row.tiers.get(tier)))
 
 
-def fitting(wanted: Sequence[Column], rows: Sequence[Row], width: int) -> list[Column]:
-    """Those there is room for: the highest ranks go first, of equal ones the rightmost."""
-    left = list(wanted)
+def fitting(wanted: Sequence[Column], rows: Sequence[TopRow], width: int) -> list[Column]:
+    """Return the columns that fit: the highest ranks are dropped first, among equals the rightmost."""
+    fitted = list(wanted)
     widths = {
         column.head: max([len(column.head), *(column.cell(row).cell_len for row in rows)]) for column in wanted
     }  # fmt: skip
-    while sum(widths[column.head] for column in left) + 2 * len(left) > width and any(column.rank for column in left):
-        least = max(range(len(left)), key=lambda at: (left[at].rank, at))
-        del left[least]
-    return left
+    while sum(widths[one.head] for one in fitted) + 2 * len(fitted) > width and any(one.rank for one in fitted):
+        least = max(range(len(fitted)), key=lambda at: (fitted[at].rank, at))
+        del fitted[least]
+    return fitted
 
 
-def fleet(rows: Sequence[Row], width: int, most: int | None, first: int) -> RenderableType:
-    """A line a worker."""
+def fleet(rows: Sequence[TopRow], width: int, most: int | None, first: int) -> RenderableType:
+    """Return the table of workers, one line each."""
     if not rows:
         return Text(" no worker is connected", style="yellow")
     most = len(rows) if most is None else max(1, most)
@@ -160,27 +155,27 @@ def fleet(rows: Sequence[Row], width: int, most: int | None, first: int) -> Rend
     return Group(*parts)
 
 
-def state(row: Row) -> Text:
-    """With for how long."""
+def state(row: TopRow) -> Text:
+    """Return the state, and the seconds that it has lasted."""
     text = Text(row.state, style=STATE_STYLES.get(row.state, ""))
     if row.since_s is not None:
         text.append(f" {span(row.since_s)}{'' if row.expected_s is None else f'/{span(row.expected_s)}'}")
     return text
 
 
-def marked_state(row: Row) -> Text:
-    """And a mark where health is bad: what it is and why is said below the table."""
+def marked_state(row: TopRow) -> Text:
+    """Return the state, with a mark where health is bad; the reason is written below the table."""
     return state(row) if row.health in (None, WELL) else state(row).append(" !", style="bold red")
 
 
-def _health(row: Row) -> Text:
+def _health(row: TopRow) -> Text:
     return Text(
         row.health or NOTHING, style="" if row.health is None else "green" if row.health == WELL else "bold red"
     )
 
 
-def memory(row: Row) -> Text:
-    """A bar: held by sequences, kept for re-use, free; and both as figures."""
+def memory(row: TopRow) -> Text:
+    """Return a bar of the KV blocks (held by sequences, kept for re-use, free) and both shares as figures."""
     if row.used is None:
         return Text(NOTHING)
     used = min(BAR, round(row.used * BAR))
@@ -193,27 +188,29 @@ def memory(row: Row) -> Text:
 # --- the planner ----------------------------------------------------------------------------------------------------
 
 
-def planning(told: Planning, detail: Detail) -> list[RenderableType]:
-    """A headline, counts by role, the last decisions."""
-    head = Text.assemble((" planner ", "dim"), (told.planner or NOTHING, "bold"), f", mode {told.mode or NOTHING}")
-    if told.budget is not None:
-        head.append(f", budget {number(told.budget)}")
-    if told.by_hand:
+def planning(planner: PlannerView, detail: Detail) -> list[RenderableType]:
+    """Return the planner's headline, the counts by role, and the last decisions."""
+    head = Text.assemble(
+        (" planner ", "dim"), (planner.planner or NOTHING, "bold"), f", mode {planner.mode or NOTHING}"
+    )
+    if planner.budget is not None:
+        head.append(f", budget {number(planner.budget)}")
+    if planner.by_hand:
         head.append("  counts set by hand", style="yellow")
-    if told.stale:
+    if planner.stale:
         head.append("  reports are missing", style="yellow")
-    parts: list[RenderableType] = [head, *(_indented(counted(role)) for role in told.roles)]
-    if told.why:
-        parts.append(_indented(Text(told.why)))
-    if told.trouble:
-        parts.append(_indented(Text(told.trouble, style="red")))
-    for at, one in enumerate(told.decisions[: detail.decisions]):
+    parts: list[RenderableType] = [head, *(_indented(counted(role)) for role in planner.roles)]
+    if planner.why:
+        parts.append(_indented(Text(planner.why)))
+    if planner.trouble:
+        parts.append(_indented(Text(planner.trouble, style="red")))
+    for at, one in enumerate(planner.decisions[: detail.decisions]):
         parts += decision(one, numbers=at < detail.reasons)
     return parts
 
 
-def counted(role: Counted) -> Text:
-    """both: 2 serving, 1 starting; 3 wanted."""
+def counted(role: RoleCounts) -> Text:
+    """Return the counts of one role: both: 2 serving, 1 starting; 3 wanted."""
     parts = [f"{role.serving} serving"]
     parts += [f"{count} {what}" for count, what in ((role.starting, "starting"), (role.draining, "draining")) if count]
     met = role.wanted is None or role.wanted == role.serving
@@ -225,23 +222,23 @@ def counted(role: Counted) -> Text:
     )
 
 
-def decision(told: Told, numbers: bool) -> list[RenderableType]:
-    """When and what, why in a sentence, why in numbers."""
-    one, when = told.decision, "" if told.ago_s is None else f"{span(told.ago_s)} ago  "
+def decision(aged: AgedDecision, numbers: bool) -> list[RenderableType]:
+    """Return a decision: when and what, the sentence that explains it, and its numbers."""
+    one, when = aged.decision, "" if aged.ago_s is None else f"{span(aged.ago_s)} ago  "
     what = f"would do: {gap(one)}" if one.advice else ", ".join(one.done) or "nothing to do"
-    said = Text.assemble((when, "dim"), (what, "bold"), f": {one.why}" if one.why else "")
+    text = Text.assemble((when, "dim"), (what, "bold"), f": {one.why}" if one.why else "")
     if not numbers or not one.reasons:
-        return [_indented(said, 3)]
-    return [_indented(said, 3), _indented(Text(", ".join(map(reason, one.reasons)), style="dim"), 5)]
+        return [_indented(text, 3)]
+    return [_indented(text, 3), _indented(Text(", ".join(map(reason, one.reasons)), style="dim"), 5)]
 
 
 def reason(one: Reason) -> str:
-    """Forecast 12.3 requests/s."""
+    """Return a number with its name: forecast 12.3 requests/s."""
     return f"{one.name} {figure(one)}"
 
 
 def figure(one: Reason) -> str:
-    """A value with its unit; seconds and shares as people read them."""
+    """Return a value with its unit; seconds and shares are written for people."""
     if one.value is None:
         return "unknown"
     if one.unit == "share":
@@ -257,7 +254,7 @@ def _indented(part: RenderableType, columns: int = 1) -> RenderableType:
 
 
 def span(value_s: float | None) -> str:
-    """A duration in few characters: 12s, 4m10s, 2h05m, 3d04h."""
+    """Return a duration in few characters: 12s, 4m10s, 2h05m, 3d04h."""
     if value_s is None:
         return NOTHING
     whole = round(value_s)
@@ -268,17 +265,17 @@ def span(value_s: float | None) -> str:
 
 
 def rate(value: float | None) -> str:
-    """Three digits; small ones to a tenth."""
+    """Return a rate with three digits; small rates have one decimal."""
     return NOTHING if value is None else f"{value:,.0f}" if value >= 100 or value == 0 else f"{value:.1f}"
 
 
 def percent(value: float | None) -> str:
-    """Whole percents."""
+    """Return a share in whole percents."""
     return NOTHING if value is None else f"{100 * value:.0f}%"
 
 
 def exact(value: float | None) -> str:
-    """Percents to a tenth; 100 says that not one is missing."""
+    """Return a share in tenths of a percent. 100% appears only where nothing is missing."""
     if value is None:
         return NOTHING
     return f"{value:.0%}" if value in (0, 1) else f"{max(0.1, min(99.9, 100 * value)):.1f}%"
