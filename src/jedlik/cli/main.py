@@ -161,7 +161,7 @@ def chat(
     temperature: Annotated[float | None, typer.Option(help="0: always the likeliest token.")] = None,
 ) -> None:
     """Talk to a server in the terminal. Ctrl-C stops an answer, /reset forgets, /quit (or Ctrl-D) leaves."""
-    from jedlik.console.chat import ChatSession, ChatServer, converse
+    from jedlik.console.chat import ChatServer, ChatSession, converse
 
     options = {"max_tokens": max_tokens} | ({} if temperature is None else {"temperature": temperature})
     server = ChatServer(host, port, api_key)
