@@ -26,9 +26,9 @@ from jedlik.perf.model import LinearModel, StepModel
 from jedlik.perf.profile import model
 from jedlik.perf.step import prefill_s
 from jedlik.profiles.catalogue import lookup
-from jedlik.sim.outcome import Run
+from jedlik.sim.outcome import SimulationRun
 from jedlik.sim.process import GatewayProcess
-from jedlik.sim.setup import Pool, Setup
+from jedlik.sim.setup import Setup, SimPool
 from jedlik.sim.workload.offered import Offered, OfferedText
 from jedlik.sim.world import Simulation
 
@@ -87,7 +87,9 @@ class Arrivals:
         for number in range(self.total or 0):
             at_s += rng.expovariate(self._rate)
             tokens = rng.randint(SHORTEST, LONGEST)
-            yield Offered(at_s, OfferedText(number, [0], LONGEST, tokens), rng.randint(*self._output))
+            yield Offered(
+                at_s=at_s, text=OfferedText(number, [0], LONGEST, tokens), output_tokens=rng.randint(*self._output)
+            )
 
     def ended(self, offered: Offered, now_s: float) -> Sequence[Offered]:
         return ()
@@ -140,7 +142,7 @@ class Result(NamedTuple):
 
 def setup(machine: Machine, apart: bool, chunk: int) -> Setup:
     """Two workers: for prefill and for decode, or both for both."""
-    pool = Pool(
+    pool = SimPool(
         name="both",
         count=2,
         profile=machine.name,
@@ -161,7 +163,7 @@ def setup(machine: Machine, apart: bool, chunk: int) -> Setup:
 def played(machine: Machine, apart: bool, chunk: int, arrivals: Arrivals) -> Result:
     simulation = Simulation(setup(machine, apart, chunk), arrivals)
     gaps = Gaps(simulation)
-    run: Run = simulation.run()
+    run: SimulationRun = simulation.run()
     late = [outcome for outcome in run.outcomes if outcome.arrived_s > WARM_S]
     ttft_s = np.array([outcome.ttft_s for outcome in late if outcome.ttft_s is not None])
     assert all(outcome.ok for outcome in run.outcomes)

@@ -35,7 +35,7 @@ from jedlik.perf.step import StepShape, chunk_pairs
 from jedlik.serve.engines import words
 from jedlik.serve.plugins import load as load_policy
 from jedlik.sim.outcome import Outcome
-from jedlik.sim.setup import Pool, Setup
+from jedlik.sim.setup import Setup, SimPool
 from jedlik.sim.workload.load import load
 from jedlik.sim.workload.offered import Offered
 from jedlik.sim.workload.options import WorkloadOptions
@@ -195,7 +195,15 @@ def play(part: Part, policy: str, offered: list[Offered], number: int) -> list[O
     profile = part.profile
     assert profile.kv_tokens
     size = WorkerConfig().block_size
-    pool = Pool(f"w{number}", part.workers, profile.name, model(profile), 0, profile.kv_tokens // size * size, 60.0)
+    pool = SimPool(
+        name=f"w{number}",
+        count=part.workers,
+        profile=profile.name,
+        model=model(profile),
+        gpus=0,
+        kv_tokens=profile.kv_tokens // size * size,
+        start_s=60.0,
+    )
     setup = Setup(model=MODEL, pools=(pool,), policy=lambda: load_policy(policy), seed=number)
     return [o for o in simulate(setup, Listed(offered)).outcomes if o.arrived_s >= WARM_S]
 

@@ -21,8 +21,8 @@ from pathlib import Path
 from jedlik.core.config import GatewayConfig, WorkerConfig
 from jedlik.perf.profile import model
 from jedlik.profiles.catalogue import lookup
-from jedlik.sim.outcome import Run
-from jedlik.sim.setup import Pool, Setup
+from jedlik.sim.outcome import SimulationRun
+from jedlik.sim.setup import Setup, SimPool
 from jedlik.sim.workload.load import load
 from jedlik.sim.workload.options import WorkloadOptions
 from jedlik.sim.world import simulate
@@ -42,11 +42,13 @@ def setup(workers: int, block_size: int, kv_tokens: int, every_s: tuple[float, f
         heartbeat_s=every_s[0],
         load_period_s=every_s[1],
     )
-    pool = Pool("p", workers, profile.name, model(profile), 2.0, kv_tokens, 60.0)
+    pool = SimPool(
+        name="p", count=workers, profile=profile.name, model=model(profile), gpus=2.0, kv_tokens=kv_tokens, start_s=60.0
+    )
     return Setup(model="m", pools=(pool,), worker=worker, gateway=GatewayConfig(max_in_flight=1 << 20))
 
 
-def told(name: str, run: Run) -> float:
+def told(name: str, run: SimulationRun) -> float:
     """A line about a run; returns requests per CPU second."""
     rate = run.offered / run.cpu_s
     print(

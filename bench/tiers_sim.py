@@ -19,8 +19,8 @@ from jedlik.core.config import NetworkConfig, WorkerConfig
 from jedlik.perf.profile import Profile, model
 from jedlik.perf.step import prefill_s
 from jedlik.profiles.catalogue import lookup
-from jedlik.sim.outcome import Run
-from jedlik.sim.setup import Pool, Setup
+from jedlik.sim.outcome import SimulationRun
+from jedlik.sim.setup import Setup, SimPool
 from jedlik.sim.workload.offered import Offered, OfferedText
 from jedlik.sim.world import simulate
 
@@ -52,7 +52,9 @@ class Talks:
                 if turn >= WARM_TURNS and rng.random() >= hits:
                     space, new = new, new + 1
                 text = OfferedText(space, range(tokens // BLOCK + 1), BLOCK, tokens)
-                self._offered.append(Offered(at_s, text, rng.randint(*OUTPUT), session=str(space), then=turn))
+                self._offered.append(
+                    Offered(at_s=at_s, text=text, output_tokens=rng.randint(*OUTPUT), session=str(space), then=turn)
+                )
                 histories[talk] += rng.randint(*TURN) // BLOCK
         self.working_set = sum(histories) * BLOCK
         """Tokens, at the end."""
@@ -67,7 +69,7 @@ class Talks:
 
 
 def setup(profile: Profile, talks: Talks, tier: str) -> Setup:
-    pool = Pool(
+    pool = SimPool(
         name="p",
         count=1,
         profile=profile.name,
@@ -83,7 +85,7 @@ def setup(profile: Profile, talks: Talks, tier: str) -> Setup:
     return Setup(model="m", pools=pools, worker=worker, network=NetworkConfig())
 
 
-def first_tokens(run: Run, after_s: float) -> dict[float, float]:
+def first_tokens(run: SimulationRun, after_s: float) -> dict[float, float]:
     """Times to first token by arrival."""
     assert all(outcome.ok for outcome in run.outcomes)
     return {round(o.arrived_s, 6): o.ttft_s or 0.0 for o in run.outcomes if o.arrived_s >= after_s - 1e-6}

@@ -20,9 +20,9 @@ from jedlik.core.moves import Move
 from jedlik.core.protocol import AssumeRole, Granted, Pushed, Released, Remote, Reserve, Submit
 from jedlik.perf.model import LinearModel
 from jedlik.routing.policies.named import make
-from jedlik.sim.outcome import Run
+from jedlik.sim.outcome import SimulationRun
 from jedlik.sim.process import GatewayProcess, WorkerProcess
-from jedlik.sim.setup import Pool, Setup
+from jedlik.sim.setup import Setup, SimPool
 from jedlik.sim.workload.offered import Workload
 from jedlik.sim.world import Simulation
 from sim_memory import Memory
@@ -37,13 +37,22 @@ REST_S = 30.0
 """After the last answer: moves end, quarantines are lifted, hung workers are found and started again."""
 
 
-def a_pool(name: str, count: int, role: Role = "both", kv_tokens: int = 16 * 400, host: str | None = None) -> Pool:
-    return Pool(
-        name, count, "test", LinearModel(COSTS), 1.0, kv_tokens, 1.0, role=role, host=host, kv_token_bytes=TOKEN_BYTES
+def a_pool(name: str, count: int, role: Role = "both", kv_tokens: int = 16 * 400, host: str | None = None) -> SimPool:
+    return SimPool(
+        name=name,
+        count=count,
+        profile="test",
+        model=LinearModel(COSTS),
+        gpus=1.0,
+        kv_tokens=kv_tokens,
+        start_s=1.0,
+        role=role,
+        host=host,
+        kv_token_bytes=TOKEN_BYTES,
     )
 
 
-def a_fleet(*pools: Pool, worker: WorkerConfig = WORKER, seed: int = 0, step_by_step: bool = True) -> Setup:
+def a_fleet(*pools: SimPool, worker: WorkerConfig = WORKER, seed: int = 0, step_by_step: bool = True) -> Setup:
     return Setup(
         model="m",
         pools=pools,
@@ -148,7 +157,7 @@ class Watched:
         for request_id in self.simulation.clients._asked:
             self.abandon(request_id)
 
-    def run(self) -> Run:
+    def run(self) -> SimulationRun:
         """To the last answer and on until all rest; then nothing may be held by anybody."""
         clients = Watch()
         for gateway in self.simulation.network.gateways.values():

@@ -14,9 +14,9 @@ from jedlik.core.requests import Request
 from jedlik.perf.model import LinearModel
 from jedlik.routing.policies.named import make
 from jedlik.sim.engine import PATTERN, TEXT, place_in_text
-from jedlik.sim.outcome import Run
+from jedlik.sim.outcome import SimulationRun
 from jedlik.sim.process import GatewayProcess
-from jedlik.sim.setup import Pool, Setup
+from jedlik.sim.setup import Setup, SimPool
 from jedlik.sim.workload.offered import Offered, OfferedText, Workload
 from jedlik.sim.world import Simulation
 
@@ -63,7 +63,7 @@ class Conversations:
         rng = Random(self._seed + 31 * talk + turn)
         ids = said + [1000 * turn + piece for piece in range(rng.randint(2, 12))]
         text = OfferedText(talk, ids, 64, 64 * len(ids))
-        return Offered(at_s, text, rng.randint(10, 80), session=str(talk), then=(talk, turn))
+        return Offered(at_s=at_s, text=text, output_tokens=rng.randint(10, 80), session=str(talk), then=(talk, turn))
 
 
 def drawn(
@@ -85,7 +85,7 @@ def drawn(
         own = [1_000_000 + number * 1000 + i for i in range(rng.randint(1, own_pieces))]
         tokens = 64 * (len(shared) + len(own)) - rng.randrange(64)
         text = OfferedText(0, [*shared, *own], 64, tokens)
-        offered.append(Offered(at, text, rng.randint(*outputs), session=str(stem)))
+        offered.append(Offered(at_s=at, text=text, output_tokens=rng.randint(*outputs), session=str(stem)))
     return Listed(offered)
 
 
@@ -101,7 +101,15 @@ def a_setup(
     seed: int = 0,
     start_s: float = 5.0,
 ) -> Setup:
-    pool = Pool("p", workers, "test", LinearModel(COSTS), 2.0, kv_tokens, start_s)
+    pool = SimPool(
+        name="p",
+        count=workers,
+        profile="test",
+        model=LinearModel(COSTS),
+        gpus=2.0,
+        kv_tokens=kv_tokens,
+        start_s=start_s,
+    )
     return Setup(
         model="m",
         pools=(pool,),
@@ -116,7 +124,7 @@ def a_setup(
     )
 
 
-def run(setup: Setup, workload: Workload) -> Run:
+def run(setup: Setup, workload: Workload) -> SimulationRun:
     """Simulate; check every answer, token by token, and every node that is up."""
     simulation = Simulation(setup, workload)
     result = play(simulation)
@@ -124,7 +132,7 @@ def run(setup: Setup, workload: Workload) -> Run:
     return result
 
 
-def play(simulation: Simulation) -> Run:
+def play(simulation: Simulation) -> SimulationRun:
     """As `run`, of a simulation that may be cut before the last answer."""
     clients = Watch()
     for gateway in simulation.network.gateways.values():

@@ -13,7 +13,7 @@ from oracle_search import Search
 from jedlik.core.config import Role
 from jedlik.core.plans import Wish
 from jedlik.planning.policy import Planner, Situation
-from jedlik.sim.outcome import Run
+from jedlik.sim.outcome import SimulationRun
 from jedlik.sim.setup import Setup
 from jedlik.sim.workload.offered import Workload
 from jedlik.sim.world import simulate
@@ -49,7 +49,7 @@ def foresee(
     """
     goal = setup.planner.attainment if attainment is None else attainment
 
-    def run(schedule: Mapping[Role, Counts], bin_s: float) -> Run:
+    def run(schedule: Mapping[Role, Counts], bin_s: float) -> SimulationRun:
         return simulate(setup, workload(), planner=player(setup, schedule, bin_s))
 
     requests = [Came(one.at_s, one.text.tokens, 0, one.output_tokens) for one in workload().arrivals()]

@@ -11,19 +11,19 @@ import numpy as np
 from oracle_schedule import Counts, Floats
 
 from jedlik.core.plans import Promise
-from jedlik.sim.outcome import Outcome, Run
+from jedlik.sim.outcome import Outcome, SimulationRun
 
 FAR = 0.5
 """Of a correction, what holds for one worker more or fewer."""
 
 
-def missed(run: Run, promise: Promise) -> list[float]:
+def missed(run: SimulationRun, promise: Promise) -> list[float]:
     """When those arrived that could have kept it and did not."""
     late = [o.arrived_s for o, could in zip(run.outcomes, _could(run), strict=True) if could and not _kept(o, promise)]
     return late + [one.arrived_s for one in run.unended if one.attainable]
 
 
-def attainable(run: Run) -> int:
+def attainable(run: SimulationRun) -> int:
     """How many could have kept their promise."""
     return sum(_could(run)) + sum(one.attainable for one in run.unended)
 
@@ -32,7 +32,7 @@ def _kept(outcome: Outcome, promise: Promise) -> bool:
     return outcome.ok and outcome.ttft_s is not None and promise.met(outcome.ttft_s, outcome.itl_s)
 
 
-def _could(run: Run) -> list[bool]:
+def _could(run: SimulationRun) -> list[bool]:
     return run.attainable or [True] * len(run.outcomes)
 
 

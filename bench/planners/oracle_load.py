@@ -15,7 +15,7 @@ from oracle_schedule import Floats
 from jedlik.core.config import Role
 from jedlik.fleet.desired import most_workers
 from jedlik.planning.lengths import bucket_of, middle
-from jedlik.sim.outcome import Run
+from jedlik.sim.outcome import SimulationRun
 from jedlik.sim.setup import Setup
 from jedlik.sim.slots import slots_of
 
@@ -35,7 +35,7 @@ class Came(NamedTuple):
     """It could keep its promise."""
 
 
-def came_in(run: Run, before: Sequence[Came]) -> list[Came]:
+def came_in(run: SimulationRun, before: Sequence[Came]) -> list[Came]:
     """The requests of a run, in order of time. What did not end well says nothing: what was known of it holds."""
     attainable = run.attainable or [True] * len(run.outcomes)
     ended = sorted(

@@ -21,7 +21,7 @@ from oracle_schedule import Counts, Floats, Rules, cheapest, cost_s
 from jedlik.core.config import Role
 from jedlik.core.plans import Promise
 from jedlik.core.sums import float_sum
-from jedlik.sim.outcome import Run
+from jedlik.sim.outcome import SimulationRun
 from jedlik.sim.setup import Setup
 
 BIN_S, MOST_BINS = 5.0, 2000
@@ -40,7 +40,7 @@ HALVINGS = 10
 PRICES = (1e-2, 1e5)
 """Worker-seconds a miss."""
 
-Simulates = Callable[[Mapping[Role, Counts], float], Run]
+Simulates = Callable[[Mapping[Role, Counts], float], SimulationRun]
 """With a schedule, in bins of so many seconds."""
 Schedule = dict[Role, Counts]
 
@@ -117,7 +117,7 @@ class Search:
 
     # --- what is known beforehand ---
 
-    def _learn(self, high: Mapping[Role, int], run: Run) -> None:
+    def _learn(self, high: Mapping[Role, int], run: SimulationRun) -> None:
         """What is found cached, as that run had it; then every smaller fleet, guessed; the curves of each role."""
         self._came = came_in(run, self._came)
         self._quick = Quick(self._setup, self._came)
@@ -136,7 +136,7 @@ class Search:
             least, gpus = least_of(self._setup, role), pools[0].gpus or 1.0
             self._rules[role] = Rules(self.bin_s, start_s, drain_s, initial, least, gpus)
 
-    def _widest(self) -> tuple[dict[Role, int], Run]:
+    def _widest(self) -> tuple[dict[Role, int], SimulationRun]:
         """A fleet that is large enough at nearly all times; all places if none is."""
         room = {role: rooms(self._setup, role) for role in self.roles}
         high = {
@@ -163,7 +163,7 @@ class Search:
             trial, _ = self._try(_constant({role: middle}, self._bins))
             low, top = (low, middle) if trial.missed <= self.allowed else (middle + 1, top)
 
-    def _try(self, schedule: Schedule) -> tuple[Trial, Run]:
+    def _try(self, schedule: Schedule) -> tuple[Trial, SimulationRun]:
         self._left -= 1
         run = self._simulates(schedule, self.bin_s)
         promise = Promise(self._setup.gateway.slo_ttft_s, self._setup.gateway.slo_itl_s)

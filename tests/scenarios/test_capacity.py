@@ -3,7 +3,7 @@
 import pytest
 
 from jedlik.core.config import FaultConfig, GatewayConfig
-from jedlik.sim.outcome import Run
+from jedlik.sim.outcome import SimulationRun
 from sim_world import Conversations, Listed, a_setup, drawn, run
 
 PATIENT = GatewayConfig(no_worker_wait_s=20.0)
@@ -14,16 +14,16 @@ def load() -> Listed:
     return drawn(1, 250, 15.0, outputs=(20, 300))
 
 
-def all_ended_well(result: Run) -> bool:
+def all_ended_well(result: SimulationRun) -> bool:
     """`run` has looked at every token."""
     return all(o.ok for o in result.outcomes)
 
 
-def kinds(result: Run) -> list[tuple[str, str]]:
+def kinds(result: SimulationRun) -> list[tuple[str, str]]:
     return [(action.kind, action.worker) for action in result.actions]
 
 
-def used_since(result: Run, at_s: float) -> set[int]:
+def used_since(result: SimulationRun, at_s: float) -> set[int]:
     return {o.worker for o in result.outcomes if o.arrived_s > at_s}
 
 

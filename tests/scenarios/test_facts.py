@@ -7,7 +7,7 @@ from jedlik.core.config import FaultConfig, NetworkConfig
 from jedlik.core.effects import ToWorkerEffect
 from jedlik.core.ids import GatewayId, WorkerId
 from jedlik.core.protocol import Facts, Resync
-from jedlik.sim.outcome import Run
+from jedlik.sim.outcome import SimulationRun
 from jedlik.sim.world import Simulation
 from sim_world import Conversations, a_setup, drawn, index_differs, play, run
 
@@ -21,11 +21,11 @@ def everywhere(kind: str, workers: int, **what: float) -> list[FaultConfig]:
     return msgspec.convert(script, list[FaultConfig])
 
 
-def hit_rate(result: Run) -> float:
+def hit_rate(result: SimulationRun) -> float:
     return sum(o.cached_tokens for o in result.outcomes) / sum(o.prompt_tokens for o in result.outcomes)
 
 
-def all_ended_well_at_once(result: Run) -> bool:
+def all_ended_well_at_once(result: SimulationRun) -> bool:
     return all(o.ok and o.attempts == 1 for o in result.outcomes)
 
 

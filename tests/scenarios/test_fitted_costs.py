@@ -15,7 +15,7 @@ from jedlik.core.protocol import Load, StepCosts
 from jedlik.nodes.gateway.node import GatewayNode
 from jedlik.perf.step import decode_s, prefill_s
 from jedlik.routing.view import WorkerView
-from jedlik.sim.outcome import Run
+from jedlik.sim.outcome import SimulationRun
 from jedlik.sim.setup import Setup
 from jedlik.sim.workload.offered import Workload
 from jedlik.sim.world import Simulation
@@ -50,7 +50,7 @@ def muted(*names: str) -> Iterator[None]:
         yield
 
 
-def simulated(setup: Setup, workload: Workload, *silent: str) -> tuple[Run, list[WorkerView]]:
+def simulated(setup: Setup, workload: Workload, *silent: str) -> tuple[SimulationRun, list[WorkerView]]:
     with muted(*silent):
         simulation = Simulation(setup, workload)
         result = play(simulation)

@@ -5,22 +5,22 @@ from collections import Counter
 import pytest
 
 from jedlik.core.config import FaultConfig
-from jedlik.sim.outcome import Run
+from jedlik.sim.outcome import SimulationRun
 from sim_world import Conversations, a_setup, drawn, run
 
 GATEWAYS = [1, 2, 4, 8]
 
 
-def mean_ttft_s(result: Run) -> float:
+def mean_ttft_s(result: SimulationRun) -> float:
     return sum(o.ttft_s or 0.0 for o in result.outcomes) / len(result.outcomes)
 
 
-def goodput(result: Run, ttft_s: float, itl_s: float) -> float:
+def goodput(result: SimulationRun, ttft_s: float, itl_s: float) -> float:
     good = [o for o in result.outcomes if o.ok and (o.ttft_s or 0.0) <= ttft_s and (o.itl_s or 0.0) <= itl_s]
     return len(good) / len(result.outcomes)
 
 
-def served(result: Run) -> list[int]:
+def served(result: SimulationRun) -> list[int]:
     """Requests by worker."""
     counted = Counter(o.worker for o in result.outcomes)
     return [counted[index] for index in range(len(result.workers))]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from jedlik.core.config import FaultConfig
 from jedlik.core.protocol import AssumeRole
 from jedlik.core.sums import float_sum
-from jedlik.sim.outcome import Run
+from jedlik.sim.outcome import SimulationRun
 from jedlik.sim.workload.offered import Workload
 from moving_world import WORKER, HandOffs, Moment, a_fleet, a_pool
 from sim_world import Conversations, drawn
@@ -65,7 +65,7 @@ def a_world(host: str | None = None, seed: int = 1) -> HandOffs:
     return HandOffs(setup, workload, ["p/0", "p/1", "d/0"])
 
 
-def fine(world: HandOffs, abandoned: int = 0) -> Run:
+def fine(world: HandOffs, abandoned: int = 0) -> SimulationRun:
     result = world.run()
     endings = [outcome.outcome for outcome in result.outcomes]
     assert endings.count("abandoned") == abandoned

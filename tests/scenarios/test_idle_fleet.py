@@ -37,7 +37,7 @@ def trickle(seed: int) -> Listed:
     for number in range(REQUESTS):
         pieces = rng.randint(1, 40)
         text = OfferedText(number, list(range(pieces)), 64, 64 * pieces)
-        offered.append(Offered(3.0 * number, text, rng.randint(2, 20)))
+        offered.append(Offered(at_s=3.0 * number, text=text, output_tokens=rng.randint(2, 20)))
     return Listed(offered)
 
 
@@ -61,6 +61,8 @@ def test_several_gateways_spread_alike() -> None:
 def test_what_is_cached_still_decides() -> None:
     """A prompt that one worker holds goes there, whoever is idle."""
     text = OfferedText(0, list(range(30)), 64, 64 * 30)
-    result = run(noisy(4, 9, GatewayConfig()), Listed([Offered(3.0 * n, text, 10) for n in range(20)]))
+    result = run(
+        noisy(4, 9, GatewayConfig()), Listed([Offered(at_s=3.0 * n, text=text, output_tokens=10) for n in range(20)])
+    )
     assert len({o.worker for o in result.outcomes}) == 1
     assert sum(o.cached_tokens == 0 for o in result.outcomes) == 1

@@ -15,7 +15,7 @@ from jedlik.core.config import FaultConfig, GatewayConfig, PlannerConfig
 from jedlik.planning.planners import OWN
 from jedlik.planning.policy import PlannerMaker
 from jedlik.serve.plugins import load_planner
-from jedlik.sim.outcome import Run
+from jedlik.sim.outcome import SimulationRun
 from jedlik.sim.workload.offered import Offered, OfferedText
 from sim_world import Conversations, Listed, a_setup, drawn, run
 
@@ -40,11 +40,13 @@ def swelling(seed: int, over_s: float = 60.0) -> Listed:
     while at_s < over_s:
         at_s += rng.expovariate(20.0 if 15.0 < at_s < 35.0 else 3.0)
         ids = [len(offered) * 100 + piece for piece in range(rng.randint(5, 40))]
-        offered.append(Offered(at_s, OfferedText(0, ids, 64, 64 * len(ids)), rng.randint(10, 150)))
+        offered.append(
+            Offered(at_s=at_s, text=OfferedText(0, ids, 64, 64 * len(ids)), output_tokens=rng.randint(10, 150))
+        )
     return Listed(offered)
 
 
-def hurt(policy: str, seed: int, faults: tuple[FaultConfig, ...] = FAULTS, gateways: int = 2) -> Run:
+def hurt(policy: str, seed: int, faults: tuple[FaultConfig, ...] = FAULTS, gateways: int = 2) -> SimulationRun:
     setup = a_setup(2, gateways=gateways, faults=faults, gateway=PATIENT, seed=seed, start_s=4.0)
     pools = tuple(msgspec.structs.replace(pool, places=8) for pool in setup.pools)
     planned = msgspec.structs.replace(setup, pools=pools, planner=limited(), planner_maker=maker(policy))
@@ -55,7 +57,7 @@ def maker(policy: str) -> PlannerMaker:
     return load_planner(policy if policy in OWN else str(FILES / f"{policy}.py")).make
 
 
-def digest(result: Run) -> str:
+def digest(result: SimulationRun) -> str:
     """Of every float's every bit, decisions and their reasons included."""
     told = (result.outcomes, result.actions, result.samples, result.events, result.gpu_s, result.staff, result.planning)
     return hashlib.sha256(repr(told).encode()).hexdigest()

@@ -30,7 +30,13 @@ class Flood:
     def arrivals(self) -> Iterator[Offered]:
         for number in range(CLIENTS):
             yield self._ask(number / 100)
-        yield Offered(LATE_S, OfferedText(1, [0], 64, 64), ANSWER_TOKENS, session="own", priority=self._own_priority)
+        yield Offered(
+            at_s=LATE_S,
+            text=OfferedText(1, [0], 64, 64),
+            output_tokens=ANSWER_TOKENS,
+            session="own",
+            priority=self._own_priority,
+        )
 
     def ended(self, offered: Offered, now_s: float) -> Sequence[Offered]:
         return () if offered.session or now_s > FLOOD_S else (self._ask(now_s),)
@@ -38,7 +44,7 @@ class Flood:
     def _ask(self, at_s: float) -> Offered:
         self._number += 1
         text = OfferedText(2, [self._number], 64, 64)
-        return Offered(at_s, text, ANSWER_TOKENS, tenant=self._tenant, priority=self._priority)
+        return Offered(at_s=at_s, text=text, output_tokens=ANSWER_TOKENS, tenant=self._tenant, priority=self._priority)
 
 
 def waited_s(flood: Flood) -> float:

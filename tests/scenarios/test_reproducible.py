@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from jedlik.core.config import FaultConfig, GatewayConfig
-from jedlik.sim.outcome import Run
+from jedlik.sim.outcome import SimulationRun
 from sim_world import Conversations, a_setup, drawn, run
 
 FAULTS = (
@@ -24,14 +24,14 @@ FAULTS = (
 """Victims are drawn."""
 
 
-def hurt(policy: str, seed: int) -> Run:
+def hurt(policy: str, seed: int) -> SimulationRun:
     """Everything that is drawn or ordered is in it: gateways, victims, losses, conversations, policies."""
     gateway = GatewayConfig(policy=policy, no_worker_wait_s=10.0)
     setup = a_setup(4, 64 * 400, gateways=3, faults=FAULTS, gateway=gateway, seed=seed, start_s=2.0)
     return run(setup, Conversations(seed, talks=20, turns=5))
 
 
-def digest(result: Run) -> str:
+def digest(result: SimulationRun) -> str:
     """Of every float's every bit."""
     told = repr((result.outcomes, result.actions, result.samples, result.events, result.gpu_s, result.duration_s))
     return hashlib.sha256(told.encode()).hexdigest()

@@ -6,7 +6,7 @@ from random import Random
 
 import pytest
 
-from jedlik.sim.outcome import Run
+from jedlik.sim.outcome import SimulationRun
 from jedlik.sim.workload.offered import Offered, OfferedText
 from sim_world import Listed, a_setup, run
 
@@ -20,12 +20,12 @@ def one_system_prompt(seed: int, requests: int, rate: float) -> Listed:
         for number in range(requests):
             at_s += rng.expovariate(rate)
             ids = [*range(SYSTEM), *range(10_000 + 10 * number, 10_000 + 10 * number + rng.randint(1, 4))]
-            yield Offered(at_s, OfferedText(0, ids, 64, 64 * len(ids)), rng.randint(30, 120))
+            yield Offered(at_s=at_s, text=OfferedText(0, ids, 64, 64 * len(ids)), output_tokens=rng.randint(30, 120))
 
     return Listed(list(offered()))
 
 
-def hit_rate(result: Run) -> float:
+def hit_rate(result: SimulationRun) -> float:
     return sum(o.cached_tokens for o in result.outcomes) / sum(o.prompt_tokens for o in result.outcomes)
 
 

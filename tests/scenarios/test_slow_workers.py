@@ -5,17 +5,17 @@ from collections import Counter
 import pytest
 
 from jedlik.core.config import FaultConfig
-from jedlik.sim.outcome import Run
+from jedlik.sim.outcome import SimulationRun
 from sim_world import Listed, a_setup, drawn, run
 
 
-def served(result: Run, since_s: float = 0.0, until_s: float = 1e9) -> list[int]:
+def served(result: SimulationRun, since_s: float = 0.0, until_s: float = 1e9) -> list[int]:
     """Requests that arrived in a time, by worker."""
     counted = Counter(o.worker for o in result.outcomes if since_s <= o.arrived_s < until_s)
     return [counted[index] for index in range(len(result.workers))]
 
 
-def ends(result: Run) -> list[str]:
+def ends(result: SimulationRun) -> list[str]:
     """Why processes ended."""
     return [action.detail for action in result.actions if action.kind == "end"]
 

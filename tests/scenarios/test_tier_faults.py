@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jedlik.core.config import FaultConfig, NetworkConfig
-from jedlik.sim.outcome import Run
+from jedlik.sim.outcome import SimulationRun
 from jedlik.sim.setup import Setup
 from moving_world import NETWORK, WORKER, Moment, Watched, a_fleet, a_pool
 from sim_world import Conversations
@@ -63,7 +63,7 @@ def talks(seed: int = 3, talks: int = 8) -> Conversations:
     return Conversations(seed, talks=talks, turns=4, think_s=0.5, over_s=1.0)
 
 
-def fine(world: Watched, abandoned: bool = False) -> Run:
+def fine(world: Watched, abandoned: bool = False) -> SimulationRun:
     result = world.run()
     endings = {outcome.outcome for outcome in result.outcomes}
     assert endings <= ({"length", "abandoned"} if abandoned else {"length"})
@@ -130,7 +130,7 @@ def test_a_disk_is_found_again_after_a_crash() -> None:
     result = fine(Watched(msgspec.structs.replace(setup, faults=(crash,)), talks()))
     lost = fine(Watched(msgspec.structs.replace(tiered(Sizes(8.0), workers=1), faults=(crash,)), talks()))
 
-    def first_after(run: Run) -> float:
+    def first_after(run: SimulationRun) -> float:
         """Share of the prompts' tokens that was cached, of the first answers after the restart."""
         back = [outcome for outcome in run.outcomes if outcome.attempts > 1]
         assert back

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from jedlik.core.config import FaultConfig, GatewayConfig, NetworkConfig
-from jedlik.sim.outcome import Run
+from jedlik.sim.outcome import SimulationRun
 from jedlik.sim.world import Simulation
 from sim_world import Listed, a_setup, drawn, play, run
 
@@ -25,7 +25,7 @@ FAULTS = {
 }
 
 
-def acts(result: Run) -> list[tuple[float, str]]:
+def acts(result: SimulationRun) -> list[tuple[float, str]]:
     """What happened to p/0."""
     return [(round(action.at_s, 3), action.kind) for action in result.actions if action.worker == "p/0"]
 

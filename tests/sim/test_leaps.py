@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from jedlik.core.config import FaultConfig, GatewayConfig
-from jedlik.sim.outcome import Run
+from jedlik.sim.outcome import SimulationRun
 from sim_world import WORKER, a_setup, drawn, run
 
 
@@ -31,7 +31,7 @@ CASES = {
 }
 
 
-def same(one: Run, other: Run) -> None:
+def same(one: SimulationRun, other: SimulationRun) -> None:
     """Equal, but for the last bits of times: a leap adds up its steps in closed form."""
     firsts, seconds = (sorted(result.outcomes, key=lambda o: o.arrived_s) for result in (one, other))
     assert len(firsts) == len(seconds)

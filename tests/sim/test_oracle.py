@@ -19,7 +19,7 @@ from jedlik.core.plans import Demand, Promise
 from jedlik.core.protocol import StepCosts
 from jedlik.perf.model import LinearModel
 from jedlik.planning.policy import Situation
-from jedlik.sim.setup import Pool, Setup
+from jedlik.sim.setup import Setup, SimPool
 from jedlik.sim.workload.offered import Offered, OfferedText
 from jedlik.sim.world import simulate
 
@@ -56,14 +56,26 @@ class Listed:
 
     def arrivals(self) -> Iterator[Offered]:
         for number, at_s in enumerate(self._times_s):
-            yield Offered(at_s, OfferedText(0, [number], self._prompt, self._prompt), self._output)
+            yield Offered(
+                at_s=at_s, text=OfferedText(0, [number], self._prompt, self._prompt), output_tokens=self._output
+            )
 
     def ended(self, offered: Offered, now_s: float) -> Sequence[Offered]:
         return ()
 
 
 def setup(count: int, places: int, start_s: float, role: Role = "both") -> Setup:
-    pool = Pool("a", count, "p", MODEL, 1.0, 100_000, start_s, role, places=places)
+    pool = SimPool(
+        name="a",
+        count=count,
+        profile="p",
+        model=MODEL,
+        gpus=1.0,
+        kv_tokens=100_000,
+        start_s=start_s,
+        role=role,
+        places=places,
+    )
     return Setup(
         model="m",
         pools=(pool,),

@@ -11,7 +11,7 @@ from jedlik.core.errors import Bug
 from jedlik.core.plans import Counts, Wish
 from jedlik.nodes.planner.node import PlannerNode
 from jedlik.planning.policy import Situation
-from jedlik.sim.outcome import Run
+from jedlik.sim.outcome import SimulationRun
 from jedlik.sim.setup import Setup
 from jedlik.sim.workload.offered import Workload
 from jedlik.sim.world import Simulation, simulate
@@ -60,14 +60,14 @@ def planned_setup(
     return msgspec.structs.replace(setup, pools=pools, planner=config)
 
 
-def played(setup: Setup, wanted: Wanted, workload: Workload) -> tuple[Simulation, Run]:
+def played(setup: Setup, wanted: Wanted, workload: Workload) -> tuple[Simulation, SimulationRun]:
     simulation = Simulation(setup, workload, planner=Scripted(wanted))
     result = play(simulation)
     simulation.planner.node.check()
     return simulation, result
 
 
-def acts(result: Run) -> list[tuple[float, str, str]]:
+def acts(result: SimulationRun) -> list[tuple[float, str, str]]:
     return [(round(action.at_s, 2), action.kind, action.worker) for action in result.actions]
 
 

@@ -17,11 +17,11 @@ from jedlik.sim import sizing_trial
 from jedlik.sim.report import pareto
 from jedlik.sim.report.columns import Slo
 from jedlik.sim.setup import build
-from jedlik.sim.sizing import Engine, Figures, Fleet, Shape, Trial, settings
+from jedlik.sim.sizing import Figures, Shape, SizedEngine, SizedFleet, Trial, settings
 from jedlik.sim.sizing_estimate import Sizer
-from jedlik.sim.sizing_load import WARM_SHARE, Load, Pieces, Stretch, judged, pieces, read
+from jedlik.sim.sizing_load import WARM_SHARE, OfferedLoad, Pieces, Stretch, judged, pieces, read
 from jedlik.sim.sizing_points import Judge, best, front
-from jedlik.sim.sizing_search import Choice, Plan, Results, search
+from jedlik.sim.sizing_search import Choice, Results, SearchPlan, search
 from jedlik.sim.workload.load import load
 from jedlik.sim.workload.offered import Offered, OfferedText, Workload
 from jedlik.sim.workload.options import WorkloadOptions
@@ -37,7 +37,7 @@ COSTS = PhaseCosts(
 SLO = Slo(1.0, 0.03)
 
 
-def engine(label: str = "a tp1", gpus: int = 1, usd: float = 1.0, faster: float = 1.0) -> Engine:
+def engine(label: str = "a tp1", gpus: int = 1, usd: float = 1.0, faster: float = 1.0) -> SizedEngine:
     costs = PhaseCosts(**{name: value / faster for name, value in msgspec.structs.asdict(COSTS).items()})
     profile = Profile(
         name=label,
@@ -49,7 +49,9 @@ def engine(label: str = "a tp1", gpus: int = 1, usd: float = 1.0, faster: float 
         kv_tokens=200_000,
         kv_bytes_per_token=1000,
     )
-    return Engine(label=label, profile=profile, pool=PoolConfig(name="p", count=1, profile=label), gpu_hour_usd=usd)
+    return SizedEngine(
+        label=label, profile=profile, pool=PoolConfig(name="p", count=1, profile=label), gpu_hour_usd=usd
+    )
 
 
 def work(spec: str = "poisson:rate=4,input=1000,output=50,duration=60", limit: int | None = None) -> Workload:
@@ -78,8 +80,8 @@ def test_a_fleet_apart_always_has_both_roles() -> None:
     shape = Shape(engine(gpus=2), 2048, 0.7)
     assert [shape.prefill(n) for n in (2, 3, 4, 10)] == [1, 2, 3, 7]
     assert (shape.most(3), shape.most(4), shape.most(64)) == (0, 2, 32)
-    assert Fleet(shape, 10).name == "7 + 3 × a tp1, chunk 2048"
-    assert Fleet(shape, 10).gpus == 20
+    assert SizedFleet(shape, 10).name == "7 + 3 × a tp1, chunk 2048"
+    assert SizedFleet(shape, 10).gpus == 20
 
 
 def test_what_is_simulated_is_the_base_with_the_fleet_in_it() -> None:
@@ -87,7 +89,7 @@ def test_what_is_simulated_is_the_base_with_the_fleet_in_it() -> None:
         gateways=2,
         faults=(FaultConfig(at_s=1.0, kind="crash", worker="x/0"),),
     )
-    config, around = settings((ServeConfig(model=""), base), Fleet(Shape(engine(), 1024, 0.5), 4))
+    config, around = settings((ServeConfig(model=""), base), SizedFleet(Shape(engine(), 1024, 0.5), 4))
     assert [(pool.name, pool.count, pool.role) for pool in config.pools] == [
         ("a-tp1-prefill", 2, "prefill"),
         ("a-tp1-decode", 2, "decode"),
@@ -108,7 +110,7 @@ class Listed:
 
     def arrivals(self) -> Iterator[Offered]:
         for at_s, ids in self.rows:
-            yield Offered(at_s, OfferedText(0, ids, 100, 100 * len(ids)), 10)
+            yield Offered(at_s=at_s, text=OfferedText(0, ids, 100, 100 * len(ids)), output_tokens=10)
 
     def ended(self, offered: Offered, now_s: float) -> Sequence[Offered]:
         return ()
@@ -203,8 +205,8 @@ def shapes(count: int) -> list[Shape]:
     return [Shape(engine(f"e{n} tp1", gpus=1 + n % 2, usd=1.0 + 0.1 * n), 2048) for n in range(count)]
 
 
-def plan(choices: Sequence[Choice], sampled: bool = False, trials: int = 10_000) -> Plan:
-    return Plan(
+def plan(choices: Sequence[Choice], sampled: bool = False, trials: int = 10_000) -> SearchPlan:
+    return SearchPlan(
         choices=tuple(choices),
         budget=40,
         attainment=0.95,
@@ -215,7 +217,7 @@ def plan(choices: Sequence[Choice], sampled: bool = False, trials: int = 10_000)
     )
 
 
-def searched(task: Plan, needs: dict[str, int]) -> tuple[dict[Trial, Figures], list[list[Trial]]]:
+def searched(task: SearchPlan, needs: dict[str, int]) -> tuple[dict[Trial, Figures], list[list[Trial]]]:
     """What comes of it where so many workers of an engine do, and fewer do worse the fewer they are."""
     found: dict[Trial, Figures] = {}
     rounds: list[list[Trial]] = []
@@ -231,7 +233,7 @@ def searched(task: Plan, needs: dict[str, int]) -> tuple[dict[Trial, Figures], l
         found |= answers
 
 
-def simulated(fleet: Fleet, needs: dict[str, int]) -> Figures:
+def simulated(fleet: SizedFleet, needs: dict[str, int]) -> Figures:
     enough = fleet.workers / needs[fleet.shape.engine.label]
     return figures(int(1000 * min(1.0, 0.95 * enough)) if enough < 1 else 960)
 
@@ -307,7 +309,7 @@ def judge(wanted: float = 0.95, attainable: float = 1.0) -> Judge:
 
 
 def test_attainment_is_of_what_somebody_could_serve() -> None:
-    trial = Trial(Fleet(Shape(engine(), 2048), 2), "trace")
+    trial = Trial(SizedFleet(Shape(engine(), 2048), 2), "trace")
     point = judge(attainable=0.8).point(trial, figures(780))
     assert point.attainment == pytest.approx(0.975)
     assert (point.goodput, point.holds) == (0.78, True)
@@ -319,10 +321,10 @@ def test_attainment_is_of_what_somebody_could_serve() -> None:
 def test_the_front_has_what_holds_and_is_not_beaten() -> None:
     made = Shape(engine(), 2048)
     results = {
-        Trial(Fleet(made, 1), "trace"): figures(900, itl_s=0.02),  # misses
-        Trial(Fleet(made, 2), "trace"): figures(960, itl_s=0.015),
-        Trial(Fleet(made, 3), "trace"): figures(990, itl_s=0.016),  # slower, and less per GPU
-        Trial(Fleet(made, 4), "trace"): figures(1000, itl_s=0.010),
+        Trial(SizedFleet(made, 1), "trace"): figures(900, itl_s=0.02),  # misses
+        Trial(SizedFleet(made, 2), "trace"): figures(960, itl_s=0.015),
+        Trial(SizedFleet(made, 3), "trace"): figures(990, itl_s=0.016),  # slower, and less per GPU
+        Trial(SizedFleet(made, 4), "trace"): figures(1000, itl_s=0.010),
     }
     points = judge().points(results)
     assert [point.fleet.workers for point in front(points)] == [2, 4]
@@ -335,10 +337,10 @@ def test_the_front_has_what_holds_and_is_not_beaten() -> None:
 def test_the_trace_counts_more_than_a_sample_of_it() -> None:
     made = Shape(engine(), 2048)
     results = {
-        Trial(Fleet(made, 2), "sample"): figures(990),
-        Trial(Fleet(made, 3), "sample"): figures(990),
-        Trial(Fleet(made, 2), "trace"): figures(900),
-        Trial(Fleet(made, 4), "trace"): figures(990),
+        Trial(SizedFleet(made, 2), "sample"): figures(990),
+        Trial(SizedFleet(made, 3), "sample"): figures(990),
+        Trial(SizedFleet(made, 2), "trace"): figures(900),
+        Trial(SizedFleet(made, 4), "trace"): figures(990),
     }
     points = judge().points(results)
     assert [(point.fleet.workers, point.part) for point in points] == [(2, "trace"), (3, "sample"), (4, "trace")]
@@ -350,9 +352,9 @@ def test_the_trace_counts_more_than_a_sample_of_it() -> None:
 def test_the_plots_show_every_fleet() -> None:
     made, apart = Shape(engine(), 2048), Shape(engine(), 2048, 0.5)
     results = {
-        Trial(Fleet(made, 1), "trace"): figures(900, itl_s=0.02),
-        Trial(Fleet(made, 2), "trace"): figures(960, itl_s=0.015),
-        Trial(Fleet(apart, 4), "sample"): figures(1000, itl_s=0.010),
+        Trial(SizedFleet(made, 1), "trace"): figures(900, itl_s=0.02),
+        Trial(SizedFleet(made, 2), "trace"): figures(960, itl_s=0.015),
+        Trial(SizedFleet(apart, 4), "sample"): figures(1000, itl_s=0.010),
     }
     points = judge().points(results)
     chosen = best(points)
@@ -369,7 +371,7 @@ def test_the_plots_show_every_fleet() -> None:
 
 
 def test_a_simulation_says_what_was_good() -> None:
-    made = Fleet(Shape(engine(), 2048), 2)
+    made = SizedFleet(Shape(engine(), 2048), 2)
     config = ServeConfig(model="m", gateway=msgspec.structs.replace(ServeConfig(model="m").gateway, slo_ttft_s=1.0))
     setup = build(*settings((config, SimulationConfig()), made), {"a tp1": made.shape.engine.profile})
     got = sizing_trial.whole(setup, work(limit=40))
@@ -382,5 +384,5 @@ def test_a_simulation_says_what_was_good() -> None:
 
 def test_a_load_is_a_value() -> None:
     one, two = (read(work()) for _ in range(2))
-    assert isinstance(one, Load)
+    assert isinstance(one, OfferedLoad)
     assert all(np.array_equal(one[place], two[place]) for place in range(4))

@@ -15,7 +15,7 @@ from rich.console import Console
 from jedlik.core.config import ServeConfig
 from jedlik.core.errors import ConfigError
 from jedlik.serve.settings import Settings, settle
-from jedlik.sim.sizing import Figures, Fleet, Shape, Trial, settings
+from jedlik.sim.sizing import Figures, Shape, SizedFleet, Trial, settings
 from jedlik.sim.sizing_points import best, front
 from jedlik.sim.workload.options import WorkloadOptions
 from jedlik.sizing import as_json, as_text, candidates, config_file
@@ -201,7 +201,7 @@ def test_the_file_is_the_simulation_that_was_judged(share: float, tmp_path: Path
     )
     found = settled({"planner.budget": "8"}, {}, source)
     made = prepare(found, source, wanted(profiles=None))
-    fleet = Fleet(Shape(made.shapes[0].engine, 2048, share), 4)
+    fleet = SizedFleet(Shape(made.shapes[0].engine, 2048, share), 4)
     trial = Trial(fleet, "trace")
     config, simulation = settings(made.task.base, fleet)
     out = tmp_path / "plan.yaml"
@@ -225,7 +225,7 @@ def test_the_file_is_the_simulation_that_was_judged(share: float, tmp_path: Path
 def test_without_a_model_the_file_says_where_it_goes(tmp_path: Path) -> None:
     found = settled(SAID, {}, None)
     made = task(found)
-    fleet = Fleet(made.shapes[0], 2)
+    fleet = SizedFleet(made.shapes[0], 2)
     config, simulation = settings(made.task.base, fleet)
     text = config_file.text(found, config, simulation, made_found(made, {Trial(fleet, "trace"): figures()}), SMALL)
     assert "# model: DIRECTORY" in text
@@ -240,8 +240,8 @@ def test_without_a_model_the_file_says_where_it_goes(tmp_path: Path) -> None:
 def test_a_recommendation_says_its_numbers_and_why_others_lost() -> None:
     made = task(profiles="qwen3-32b-fp8/h[12]00/tp1")
     h100, h200 = (next(s for s in made.shapes if s.engine.profile.device == d) for d in ("h100", "h200"))
-    left_out = [Trial(Fleet(h200, 3), "trace")]
-    results = {Trial(Fleet(h100, 3), "trace"): figures(78), Trial(Fleet(h200, 2), "trace"): figures(70)}
+    left_out = [Trial(SizedFleet(h200, 3), "trace")]
+    results = {Trial(SizedFleet(h100, 3), "trace"): figures(78), Trial(SizedFleet(h200, 2), "trace"): figures(70)}
     found = made_found(made, results, left_out)
     text = as_text.sentence(found)
     assert text.startswith("Serve it with 3 × h100 tp1, chunk 1024: attainment 97.5 % (wanted 95.0 %)")
@@ -257,7 +257,7 @@ HEAVY = "poisson:rate=20,input=2000,output=60,duration=20"
 
 def tried(made: Prepared, good: int) -> dict[Trial, Figures]:
     """Every shape with as many workers as there is budget for."""
-    fleets = [Fleet(choice.shape, choice.shape.most(made.plan.budget)) for choice in made.plan.choices]
+    fleets = [SizedFleet(choice.shape, choice.shape.most(made.plan.budget)) for choice in made.plan.choices]
     return {Trial(fleet, "trace"): figures(good, 400) for fleet in fleets}
 
 
@@ -274,7 +274,7 @@ def test_where_nothing_holds_it_says_what_would() -> None:
 @pytest.mark.parametrize("points", [0, 1])
 def test_where_time_was_up_it_says_so_and_what_is_estimated_to_hold(points: int) -> None:
     made = task(settled(SAID | {"planner.budget": "64"}, {}, None), trace=HEAVY)
-    results = {Trial(Fleet(made.shapes[0], 2), "trace"): figures(100, 400)} if points else {}
+    results = {Trial(SizedFleet(made.shapes[0], 2), "trace"): figures(100, 400)} if points else {}
     found = made_found(made, results)
     assert (found.status, EXITS[found.status]) == ("estimated", 3)
     fleet = found.estimated
@@ -308,7 +308,7 @@ def test_what_broke_counts_as_tried() -> None:
 def test_a_policy_that_failed_now_and_then_is_told_of() -> None:
     made = task()
     failed = msgspec.structs.replace(figures(), choices=80, failures=20, cause="policy p failed: KeyError")
-    found = made_found(made, {Trial(Fleet(made.shapes[0], 2), "trace"): failed})
+    found = made_found(made, {Trial(SizedFleet(made.shapes[0], 2), "trace"): failed})
     assert any("in up to 25.0 % of the choices" in note for note in as_text.notes(found))
 
 
@@ -372,7 +372,7 @@ def test_a_long_trace_is_sampled_and_a_short_one_is_not() -> None:
 def test_what_finds_no_time_is_left_out() -> None:
     made = task()
     with Runs(made.task, time.monotonic() - 1, 1, lambda done: None) as runs:
-        trial = Trial(Fleet(made.shapes[0], 2), "trace")
+        trial = Trial(SizedFleet(made.shapes[0], 2), "trace")
         assert runs.run([trial]) == {}
         assert runs.left_out == [trial]
 

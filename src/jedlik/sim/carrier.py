@@ -55,7 +55,7 @@ class Witness(Protocol):
         """So many of the first blocks have been written; the target is written no more."""
 
 
-class Job:
+class CarriedMove:
     """A move that has not ended."""
 
     __slots__ = ("asked_s", "begun_s", "ended", "late_s", "move")
@@ -71,10 +71,10 @@ class Road:
 
     def __init__(self, heap: Heap, costs: PathCosts, carrier: "Carrier") -> None:
         self._heap, self.costs, self._carrier = heap, costs, carrier
-        self._queue: deque[Job] = deque()
+        self._queue: deque[CarriedMove] = deque()
         self._busy = False
 
-    def take(self, job: Job) -> None:
+    def take(self, job: CarriedMove) -> None:
         self._queue.append(job)
         self.go()
         if job.begun_s is None and not job.ended:
@@ -96,12 +96,12 @@ class Road:
                 size_bytes = blocks * carrier.block_bytes
                 self._heap.after(blocks * self.costs.block_s + size_bytes * self.costs.byte_s, self._end, job)
 
-    def _end(self, job: Job) -> None:
+    def _end(self, job: CarriedMove) -> None:
         self._busy = False
         self._carrier.land(job, self.costs.path)
         self.go()
 
-    def _late(self, job: Job) -> None:
+    def _late(self, job: CarriedMove) -> None:
         if job.begun_s is None and not job.ended:
             self._carrier.end(job, 0, "late", self.costs.path)
 
@@ -112,7 +112,7 @@ class Carrier:
     def __init__(self, heap: Heap, fleet: "Carriers", card: Card, tell: Callable[[CarrierReport], None]) -> None:
         self._heap, self._fleet, self.card, self._tell = heap, fleet, card, tell
         self.block_bytes = card.layout.block_bytes
-        self._jobs: dict[int, Job] = {}
+        self._jobs: dict[int, CarriedMove] = {}
         self._roads: dict[tuple[str, bool], Road] = {}
         self._revoked: set[tuple[WorkerId, Handle]] = set()
         self.up, self.frozen = True, False
@@ -120,7 +120,7 @@ class Carrier:
     def perform(self, effect: Order) -> None:
         """Carry out an order as core/moves says."""
         if isinstance(effect, Move):
-            job = self._jobs[effect.number] = Job(effect, self._heap.now)
+            job = self._jobs[effect.number] = CarriedMove(effect, self._heap.now)
             self._road(effect).take(job)
         elif isinstance(effect, Compare):  # nothing is ever garbled here
             self._heap.after(0.0, self._tell, Compared(effect.number, 0))
@@ -156,7 +156,7 @@ class Carrier:
         target = move.target.worker
         return not self.frozen and (target is None or self._fleet.reaches(self.card.worker, target))
 
-    def begin(self, job: Job, path: str) -> bool:
+    def begin(self, job: CarriedMove, path: str) -> bool:
         """False: there is nobody to write to, and it has ended."""
         job.begun_s = self._heap.now
         cause = self._cause(job.move)
@@ -166,13 +166,13 @@ class Carrier:
             self._fleet.begun(self.card, job.move)
         return not cause
 
-    def land(self, job: Job, path: str) -> None:
+    def land(self, job: CarriedMove, path: str) -> None:
         if not job.ended:  # its process may have ended meanwhile
             cause = self._cause(job.move)
             blocks, cause = (0, cause) if cause else self._fleet.landed(self.card, job.move)
             self.end(job, blocks, cause, path)
 
-    def end(self, job: Job, blocks: int, cause: Cause, path: str) -> None:
+    def end(self, job: CarriedMove, blocks: int, cause: Cause, path: str) -> None:
         """End a job and report it once."""
         job.ended = True
         move, now = job.move, self._heap.now

@@ -28,7 +28,7 @@ TEXT += TEXT
 """One long text, twice: every answer is a part of it."""
 
 
-class Engine:
+class SimEngine:
     """Runs one step after the other; `factor` is how many times slower than the model it is.
 
     `seen`, if given, is told of every step before anybody else.

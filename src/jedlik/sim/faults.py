@@ -9,7 +9,7 @@ from random import Random
 
 from jedlik.core.config import FaultConfig
 from jedlik.core.ids import WorkerId
-from jedlik.sim.fleet import Workers
+from jedlik.sim.fleet import SimWorkers
 from jedlik.sim.heap import Heap
 from jedlik.sim.network import FactsFault, Network
 from jedlik.sim.process import WorkerProcess
@@ -19,7 +19,7 @@ from jedlik.sim.slots import Slot
 class Faults:
     """A script of faults against one fleet."""
 
-    def __init__(self, heap: Heap, workers: Workers, network: Network, rng: Random) -> None:
+    def __init__(self, heap: Heap, workers: SimWorkers, network: Network, rng: Random) -> None:
         self._heap, self._workers, self._network, self._rng = heap, workers, network, rng
 
     def script(self, faults: tuple[FaultConfig, ...]) -> None:

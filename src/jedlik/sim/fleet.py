@@ -27,7 +27,7 @@ LEAPS = Leaps(LONGEST_LEAP, 1 << 40)
 STEPPING = Leaps(LIVE.longest, 1 << 40)
 
 
-class Workers:
+class SimWorkers:
     """The places of all workers."""
 
     def __init__(self, heap: Heap, world: World, setup: Setup, network: Network, names: SharedNames) -> None:

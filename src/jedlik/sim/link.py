@@ -14,7 +14,7 @@ LOAD_BYTES = 96
 INDEX_BYTES = 3
 
 
-class Link:
+class SimLink:
     """The way out of one process."""
 
     def __init__(self, heap: Heap, network: NetworkConfig) -> None:

@@ -8,7 +8,7 @@ from jedlik.core.moves import TIERS
 BELOW = TIERS[1:]
 
 
-class TierCount(msgspec.Struct):
+class TierCount(msgspec.Struct, kw_only=True):
     """The transfers of one tier, over all workers, in blocks unless a field says otherwise."""
 
     wanted: int = 0
@@ -30,7 +30,7 @@ class TierCount(msgspec.Struct):
     """Sum over fetches, of the time each took."""
 
 
-class Movement(msgspec.Struct):
+class MovementCounts(msgspec.Struct, kw_only=True):
     """All of one simulation."""
 
     handoffs: int = 0

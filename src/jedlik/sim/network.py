@@ -17,7 +17,7 @@ from jedlik.core.events import ClientJoined, ClientLost, FromClient, FromWorker,
 from jedlik.core.ids import ClientId, GatewayId, WorkerId
 from jedlik.core.protocol import SCHEMA_VERSION, Facts, Hello
 from jedlik.sim.heap import Heap
-from jedlik.sim.link import Link, size_bytes
+from jedlik.sim.link import SimLink, size_bytes
 from jedlik.sim.process import GatewayProcess, WorkerProcess
 
 Pair = tuple[ClientId, WorkerId]
@@ -45,7 +45,7 @@ class Network:
         """Workers that ask others, and whom."""
         self._parted: Counter[Pair] = Counter()
         """Links between workers that are cut, as often as they are."""
-        self._links: dict[str, Link] = {}
+        self._links: dict[str, SimLink] = {}
         self._facts_at: dict[Pair, float] = {}
         self._cut: dict[Pair, list[tuple[object, bool]]] = {}
         """Partitioned pairs, with what waits: (message, to the worker)."""
@@ -142,10 +142,10 @@ class Network:
                 self._cut.pop(pair, None)
                 self._parted.pop(pair, None)
 
-    def _link(self, sender: str) -> Link:
+    def _link(self, sender: str) -> SimLink:
         link = self._links.get(sender)
         if link is None:
-            link = self._links[sender] = Link(self._heap, self._config)
+            link = self._links[sender] = SimLink(self._heap, self._config)
         return link
 
     def _send(self, sender: str, pair: Pair, message: object, down: bool) -> None:

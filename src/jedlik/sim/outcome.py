@@ -4,10 +4,10 @@ import msgspec
 
 from jedlik.core.facts import Planned
 from jedlik.sim.choices import Choices
-from jedlik.sim.movement import Movement
+from jedlik.sim.movement import MovementCounts
 
 
-class Outcome(msgspec.Struct, frozen=True, array_like=True):
+class Outcome(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """The outcome of one request."""
 
     arrived_s: float
@@ -37,7 +37,7 @@ class Outcome(msgspec.Struct, frozen=True, array_like=True):
         return (self.ended_s - self.arrived_s - self.ttft_s) / (self.output_tokens - 1)
 
 
-class Sample(msgspec.Struct, frozen=True, array_like=True):
+class FleetSample(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """The fleet at one moment; one number per worker, in their order."""
 
     at_s: float
@@ -73,7 +73,7 @@ class Missed(msgspec.Struct, frozen=True, array_like=True):
     attainable: bool
 
 
-class Planning(msgspec.Struct, frozen=True, kw_only=True):
+class PlanningRecord(msgspec.Struct, frozen=True, kw_only=True):
     """The actions of a planner in a run."""
 
     planner: str
@@ -86,11 +86,11 @@ class Planning(msgspec.Struct, frozen=True, kw_only=True):
     """The last ones, where there are very many."""
 
 
-class Run(msgspec.Struct):
+class SimulationRun(msgspec.Struct, kw_only=True):
     """All of one simulation."""
 
     outcomes: list[Outcome]
-    samples: list[Sample]
+    samples: list[FleetSample]
     actions: list[Action]
     workers: list[str]
     """Names of workers, by index."""
@@ -115,12 +115,12 @@ class Run(msgspec.Struct):
     up_s: list[float] = []
     """Seconds from order to end, by worker index; empty: not known."""
     block_size: int = 1
-    movement: Movement = msgspec.field(default_factory=Movement)
+    movement: MovementCounts = msgspec.field(default_factory=MovementCounts)
     choices: Choices = msgspec.field(default_factory=Choices)
     attainable: list[bool] = []
     """Whether each outcome's prefill alone, on an idle worker with everything cached, keeps the SLO; empty: all do."""
     unended: list[Missed] = []
     """Offered, and not ended when the run was cut."""
     staff: list[Staff] = []
-    planning: Planning | None = None
+    planning: PlanningRecord | None = None
     """The planner's part; None: there were as many workers as at the beginning."""

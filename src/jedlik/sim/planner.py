@@ -18,9 +18,9 @@ from jedlik.nodes.planner.node import PlannerNode
 from jedlik.nodes.planner.wish import limits_of
 from jedlik.planning.planners import maker_of
 from jedlik.planning.policy import Planner, Terms
-from jedlik.sim.fleet import Workers
+from jedlik.sim.fleet import SimWorkers
 from jedlik.sim.heap import Heap
-from jedlik.sim.outcome import Action, Planning
+from jedlik.sim.outcome import Action, PlanningRecord
 from jedlik.sim.process import GatewayProcess, Process
 from jedlik.sim.setup import Setup
 from jedlik.sim.slots import Slot
@@ -33,7 +33,7 @@ class PlannerProcess(Process[PlannerEvent, PlannerEffect]):
     """The planner."""
 
     def __init__(
-        self, heap: Heap, node: PlannerNode, workers: Workers, gateways: Mapping[GatewayId, GatewayProcess]
+        self, heap: Heap, node: PlannerNode, workers: SimWorkers, gateways: Mapping[GatewayId, GatewayProcess]
     ) -> None:
         super().__init__(heap, node.handle, Woken())
         self.node, self._workers, self._gateways = node, workers, gateways
@@ -92,7 +92,7 @@ class PlannerProcess(Process[PlannerEvent, PlannerEffect]):
             self.orders.append(Action(self._heap.now, kind, slot.name, detail))
 
 
-def node_of(setup: Setup, workers: Workers, planner: Planner | None) -> PlannerNode:
+def node_of(setup: Setup, workers: SimWorkers, planner: Planner | None) -> PlannerNode:
     """As `cli/` makes it. `planner`, where given, decides in place of the one that the settings name."""
     config = setup.planner
     if planner is not None:
@@ -115,11 +115,11 @@ def node_of(setup: Setup, workers: Workers, planner: Planner | None) -> PlannerN
     return PlannerNode(config, planner or make(initial, terms), places, initial, slo)
 
 
-def planning(setup: Setup, process: PlannerProcess, planner: Planner | None) -> Planning | None:
+def planning(setup: Setup, process: PlannerProcess, planner: Planner | None) -> PlanningRecord | None:
     """What there is to tell; None where nobody planned."""
     if planner is None and setup.planner.acts == "off":
         return None
-    return Planning(
+    return PlanningRecord(
         planner=process.node.planner_name,
         budget=setup.budget_gpus,
         actions=process.orders,

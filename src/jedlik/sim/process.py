@@ -34,7 +34,7 @@ from jedlik.nodes.gateway.node import GatewayNode
 from jedlik.nodes.worker.node import WorkerNode
 from jedlik.perf.model import StepModel
 from jedlik.sim.carrier import Carriers, Witness
-from jedlik.sim.engine import Engine
+from jedlik.sim.engine import SimEngine
 from jedlik.sim.heap import Heap
 
 Event = TypeVar("Event")
@@ -126,7 +126,7 @@ class WorkerProcess(Process[WorkerEvent, WorkerEffect]):
         super().__init__(heap, node.handle, Woken())
         self.card, self.node, self._world = card, node, world
         self.carrier = carriers.add(card, self.send)
-        self.engine = Engine(heap, model, self._stepped, carriers.stepped(card.worker))
+        self.engine = SimEngine(heap, model, self._stepped, carriers.stepped(card.worker))
         self.suffers: list[FaultConfig] = []
         """Faults that are not over."""
 

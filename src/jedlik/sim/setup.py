@@ -37,7 +37,7 @@ PolicyMaker = Callable[[], Policy]
 """Makes a fresh one: policies keep state, and each gateway has its own."""
 
 
-class Pool(msgspec.Struct, frozen=True):
+class SimPool(msgspec.Struct, frozen=True, kw_only=True):
     """Workers alike, with nothing left to look up."""
 
     name: str
@@ -79,7 +79,7 @@ class Setup(msgspec.Struct, frozen=True, kw_only=True):
 
     model: str
     """The name clients use."""
-    pools: tuple[Pool, ...]
+    pools: tuple[SimPool, ...]
     worker: WorkerConfig = WorkerConfig()
     gateway: GatewayConfig = GatewayConfig()
     """The gateways' settings: reports count as good what keeps these SLOs."""
@@ -112,7 +112,7 @@ class Setup(msgspec.Struct, frozen=True, kw_only=True):
         return [f"{pool.name}/{number}" for pool in self.pools for number in range(pool.rooms)]
 
     @property
-    def pool_of(self) -> list[Pool]:
+    def pool_of(self) -> list[SimPool]:
         """The pool of every worker, by index."""
         return [pool for pool in self.pools for _ in range(pool.rooms)]
 
@@ -240,7 +240,7 @@ def worker_index(named: int | str, names: Sequence[str]) -> int | None:
 
 def _pool(
     number: int, pools: Sequence[PoolConfig], profiles: Mapping[str, Profile], config: ServeConfig, moves: bool
-) -> Pool:
+) -> SimPool:
     pool, key = pools[number], f"pools[{number}]"
     if pool.profile is None:
         raise ConfigError(f"{key}.profile: is missing: a simulation needs the time of steps")
@@ -270,7 +270,7 @@ def _pool(
         if tokens < block_size and (name == "kv_cache_bytes" or getattr(pool, name)):
             text = f"{tokens} tokens hold no block of {block_size}: raise it, or lower worker.block_size"
             raise ConfigError(f"{key}.{name}: {text}")
-    return Pool(
+    return SimPool(
         name=pool.name,
         count=pool.replicas,
         profile=pool.profile,

@@ -15,7 +15,7 @@ Part = Literal["sample", "trace"]
 """The part that was simulated: pieces of the trace, or all of it that is simulated at all."""
 
 
-class Engine(msgspec.Struct, frozen=True, kw_only=True):
+class SizedEngine(msgspec.Struct, frozen=True, kw_only=True):
     """A candidate for workers."""
 
     label: str
@@ -52,7 +52,7 @@ class Engine(msgspec.Struct, frozen=True, kw_only=True):
 class Shape(msgspec.Struct, frozen=True):
     """A kind of fleet: everything but how many workers."""
 
-    engine: Engine
+    engine: SizedEngine
     chunk_tokens: int
     prefill_share: float = 0.0
     """The share of workers that only prefill, the others then only decode; 0: all do both."""
@@ -76,7 +76,7 @@ class Shape(msgspec.Struct, frozen=True):
         return min(max(round(self.prefill_share * workers), 1), workers - 1) if self.apart else 0
 
 
-class Fleet(msgspec.Struct, frozen=True):
+class SizedFleet(msgspec.Struct, frozen=True):
     """Something that can be simulated and served."""
 
     shape: Shape
@@ -106,7 +106,7 @@ class Fleet(msgspec.Struct, frozen=True):
         return self.hour_usd, self.gpus, self.shape.apart, self.name
 
 
-class Figures(msgspec.Struct, frozen=True):
+class Figures(msgspec.Struct, frozen=True, kw_only=True):
     """The figures of one simulation; latencies in seconds, over requests that ended well."""
 
     requests: int
@@ -135,11 +135,11 @@ class Figures(msgspec.Struct, frozen=True):
 class Trial(msgspec.Struct, frozen=True):
     """A simulation to be run."""
 
-    fleet: Fleet
+    fleet: SizedFleet
     part: Part
 
 
-def pools(fleet: Fleet) -> tuple[PoolConfig, ...]:
+def pools(fleet: SizedFleet) -> tuple[PoolConfig, ...]:
     """The fleet as a file says it."""
     shape = fleet.shape
     name = shape.engine.label.replace(".", "").replace(" ", "-")
@@ -153,7 +153,7 @@ def pools(fleet: Fleet) -> tuple[PoolConfig, ...]:
     return prefill, decode
 
 
-def settings(base: tuple[ServeConfig, SimulationConfig], fleet: Fleet) -> tuple[ServeConfig, SimulationConfig]:
+def settings(base: tuple[ServeConfig, SimulationConfig], fleet: SizedFleet) -> tuple[ServeConfig, SimulationConfig]:
     """Return what is simulated, and written for `jedlik simulate` and `jedlik serve`: `base` with this fleet in it.
 
     The planner is off: it is this very fleet that is judged. Faults of the base are left out: they name its workers.

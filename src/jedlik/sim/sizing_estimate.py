@@ -24,8 +24,8 @@ from jedlik.planning.requirement import (
     prefill_misses,
 )
 from jedlik.sim.report.columns import Flags, Floats, Slo
-from jedlik.sim.sizing import Engine, Shape
-from jedlik.sim.sizing_load import Load
+from jedlik.sim.sizing import Shape, SizedEngine
+from jedlik.sim.sizing_load import OfferedLoad
 
 MOST_SEQUENCES = 100_000
 """In a batch, where nobody says: as many as the cache holds."""
@@ -52,7 +52,7 @@ class Estimate(NamedTuple):
 class Sizer:
     """Estimates for one workload and one promise."""
 
-    def __init__(self, load: Load, slo: Slo, max_sequences: int = MOST_SEQUENCES) -> None:
+    def __init__(self, load: OfferedLoad, slo: Slo, max_sequences: int = MOST_SEQUENCES) -> None:
         self.load = load
         self._promise, self._max_sequences = Promise(slo.ttft_s, slo.itl_s), max_sequences
         self._prompts, self._answers = _lengths(load.prompt_tokens), _lengths(load.output_tokens)
@@ -60,7 +60,7 @@ class Sizer:
         self._known: dict[tuple[str, int], tuple[engines.Engine, Mix]] = {}
         self._spent: dict[tuple[str, int], Floats] = {}
 
-    def alone_s(self, engine: Engine, chunk: int) -> Floats:
+    def alone_s(self, engine: SizedEngine, chunk: int) -> Floats:
         """By request: its prefill on an idle worker that has its prefix."""
         key = (engine.label, chunk)
         if key not in self._spent:
@@ -108,14 +108,14 @@ class Sizer:
                 low = middle
         return high
 
-    def prefill_share(self, engine: Engine, chunk: int) -> float:
+    def prefill_share(self, engine: SizedEngine, chunk: int) -> float:
         """Of the workers, where prefill and decode are apart, so that both are about as busy."""
         counted, mix = self._mix(engine, chunk)
         prefills = prefill_curve(mix, self._promise, SPLIT_MISSES).rate(SPLIT_AT)
         decodes = decode_curve(mix, counted, self._promise, SPLIT_MISSES).rate(SPLIT_AT)
         return min(max(decodes / max(prefills + decodes, 1e-9), 0.05), 0.95)
 
-    def _mix(self, engine: Engine, chunk: int) -> tuple[engines.Engine, Mix]:
+    def _mix(self, engine: SizedEngine, chunk: int) -> tuple[engines.Engine, Mix]:
         """The engine as the planner calculates with it, and what the workload costs it."""
         key = (engine.label, chunk)
         if key not in self._known:

@@ -26,7 +26,7 @@ GAP_S = 5.0
 """Between pieces."""
 
 
-class Load(NamedTuple):
+class OfferedLoad(NamedTuple):
     """By request, in order of time."""
 
     at_s: Floats
@@ -61,7 +61,7 @@ class Load(NamedTuple):
         return float(counts.var() / counts.mean()) if len(counts) > 2 else 1.0
 
 
-def read(workload: Workload) -> Load:
+def read(workload: Workload) -> OfferedLoad:
     """All of a workload. Raises ConfigError if there is nothing."""
     seen: dict[tuple[int, int, int], int] = {}
     rows: list[tuple[float, int, int, int]] = []
@@ -73,7 +73,7 @@ def read(workload: Workload) -> Load:
     if not rows:
         raise ConfigError("the workload has no requests: nothing to size a fleet for; choose another part of the trace")
     columns = np.array(rows, dtype=np.float64).T
-    return Load(columns[0], columns[1], columns[2], columns[3], closed)
+    return OfferedLoad(columns[0], columns[1], columns[2], columns[3], closed)
 
 
 def _played(workload: Workload) -> Iterator[tuple[Offered, bool]]:
@@ -119,7 +119,7 @@ class Stretch(NamedTuple):
     stop: int
 
 
-def pieces(load: Load, requests: int, count: int = PIECES) -> tuple[Stretch, ...]:
+def pieces(load: OfferedLoad, requests: int, count: int = PIECES) -> tuple[Stretch, ...]:
     """`count` pieces of `requests` together, from quiet to busy: one from each part of the trace by how busy it is."""
     length = max(requests // count, 1)
     if load.closed or load.requests < 2 * requests:

@@ -10,14 +10,14 @@ import msgspec
 import numpy as np
 
 from jedlik.sim.report.columns import Flags
-from jedlik.sim.sizing import Figures, Fleet, Part, Trial
-from jedlik.sim.sizing_load import Load, Stretch, judged
+from jedlik.sim.sizing import Figures, Part, SizedFleet, Trial
+from jedlik.sim.sizing_load import OfferedLoad, Stretch, judged
 
 
-class Point(msgspec.Struct, frozen=True, kw_only=True):
+class FleetPoint(msgspec.Struct, frozen=True, kw_only=True):
     """One simulated fleet."""
 
-    fleet: Fleet
+    fleet: SizedFleet
     part: Part
     attainment: float
     goodput: float
@@ -51,7 +51,7 @@ class Judge:
     """Turns trials into points."""
 
     def __init__(
-        self, load: Load, attainable: Flags, stretches: Mapping[Part, Sequence[Stretch]], wanted: float
+        self, load: OfferedLoad, attainable: Flags, stretches: Mapping[Part, Sequence[Stretch]], wanted: float
     ) -> None:
         """`stretches`: what each part has of the load; a part that is not named has all of it."""
         self._load, self._wanted = load, wanted
@@ -64,14 +64,14 @@ class Judge:
         could = self.attainable_share[trial.part] * figures.requests
         return min(1.0, figures.good / could) if could > 0 else 0.0
 
-    def point(self, trial: Trial, figures: Figures) -> Point:
+    def point(self, trial: Trial, figures: Figures) -> FleetPoint:
         load, flags = self._load, self._judged[trial.part]
         tokens_per_s = figures.output_tokens / figures.duration_s
         if not flags.all():
             asked = float(load.output_tokens[flags].sum())
             tokens_per_s = float(load.output_tokens.sum()) / load.span_s * min(figures.output_tokens / asked, 1.0)
         attainment = self.attainment(trial, figures)
-        return Point(
+        return FleetPoint(
             fleet=trial.fleet,
             part=trial.part,
             attainment=attainment,
@@ -81,7 +81,7 @@ class Judge:
             holds=attainment >= self._wanted,
         )
 
-    def points(self, results: Mapping[Trial, Figures]) -> list[Point]:
+    def points(self, results: Mapping[Trial, Figures]) -> list[FleetPoint]:
         """One per fleet, the cheapest first; what was simulated on all of the trace stands for the sample."""
         found = {
             trial.fleet: self.point(trial, figures) for trial, figures in results.items() if trial.part == "sample"
@@ -92,7 +92,7 @@ class Judge:
         return sorted(found.values(), key=lambda point: point.fleet.order)
 
 
-def best(points: Sequence[Point]) -> Point | None:
+def best(points: Sequence[FleetPoint]) -> FleetPoint | None:
     """The cheapest that holds on the trace; else on the sample; else the one that attains most. None: no points.
 
     Of those that cost the same: fewer GPUs, then not apart, then the faster one per user.
@@ -104,17 +104,17 @@ def best(points: Sequence[Point]) -> Point | None:
     return min(points, key=lambda point: (-point.attainment, point.fleet.order), default=None)
 
 
-def _rank(point: Point) -> tuple[float, float, bool, float, str]:
+def _rank(point: FleetPoint) -> tuple[float, float, bool, float, str]:
     usd, gpus, apart, name = point.fleet.order
     return usd, gpus, apart, -point.tokens_per_s_user, name
 
 
-def front(points: Iterable[Point]) -> list[Point]:
+def front(points: Iterable[FleetPoint]) -> list[FleetPoint]:
     """Those that hold and that no other one beats or equals in both; fastest per user last. If none holds: of all."""
     every = list(points)
     among = [point for point in every if point.holds] or every
     among.sort(key=lambda point: (-point.tokens_per_s_gpu, -point.tokens_per_s_user, point.fleet.order))
-    found: list[Point] = []
+    found: list[FleetPoint] = []
     for point in among:
         if not found or point.tokens_per_s_user > found[-1].tokens_per_s_user:
             found.append(point)

@@ -10,7 +10,7 @@ from math import ceil
 
 import msgspec
 
-from jedlik.sim.sizing import Figures, Fleet, Part, Shape, Trial
+from jedlik.sim.sizing import Figures, Part, Shape, SizedFleet, Trial
 
 SAMPLE_ROUND, TRACE_ROUND = 4, 2
 """Simulations that are asked for at once."""
@@ -35,7 +35,7 @@ class Choice(msgspec.Struct, frozen=True):
     """False: the estimate finds no number within the budget that would do; `start` is all there is."""
 
 
-class Plan(msgspec.Struct, frozen=True, kw_only=True):
+class SearchPlan(msgspec.Struct, frozen=True, kw_only=True):
     """The task."""
 
     choices: tuple[Choice, ...]
@@ -93,20 +93,20 @@ class Bracket:
 class Race:
     """Shapes against each other on one part of the trace."""
 
-    def __init__(self, plan: Plan, choices: Sequence[Choice], part: Part, wanted: float) -> None:
+    def __init__(self, plan: SearchPlan, choices: Sequence[Choice], part: Part, wanted: float) -> None:
         self._plan, self.part, self.wanted = plan, part, wanted
         self._width = SAMPLE_ROUND if part == "sample" or not plan.sampled else TRACE_ROUND
         self.brackets = [Bracket(choice, choice.shape.most(plan.budget)) for choice in choices]
 
     @property
-    def best(self) -> Fleet | None:
+    def best(self) -> SizedFleet | None:
         """The cheapest fleet that holds."""
         return min(self.holding(), key=lambda fleet: fleet.order, default=None)
 
-    def holding(self) -> list[Fleet]:
+    def holding(self) -> list[SizedFleet]:
         """Per shape that has one, the smallest fleet that holds; cheapest first."""
         found = [(b.shape, b.holds(self.wanted)) for b in self.brackets]
-        return sorted((Fleet(shape, n) for shape, n in found if n is not None), key=lambda fleet: fleet.order)
+        return sorted((SizedFleet(shape, n) for shape, n in found if n is not None), key=lambda fleet: fleet.order)
 
     def run(self, trials: int) -> Generator[list[Trial], Results, bool]:
         """Until nothing can be cheaper, or after so many trials; False: there is no time left."""
@@ -120,13 +120,13 @@ class Race:
                 bracket.tried[fleet.workers] = self._plan.judge(Trial(fleet, self.part), figures)
         return True
 
-    def _proposed(self, most: int) -> list[tuple[Bracket, Fleet]]:
+    def _proposed(self, most: int) -> list[tuple[Bracket, SizedFleet]]:
         best = self.best
         found = []
         for bracket in self.brackets:
             workers = bracket.next(self.wanted, best.hour_usd if best else None)
             if workers is not None:
-                found.append((bracket, Fleet(bracket.shape, workers)))
+                found.append((bracket, SizedFleet(bracket.shape, workers)))
         # the cheapest first; while nothing holds, what lacks least before what lacks more
         return sorted(found, key=lambda pair: (self._lacking(pair[0]) if best is None else 0.0, pair[1].order))[:most]
 
@@ -135,7 +135,7 @@ class Race:
         return max(0.0, self.wanted - max(bracket.tried.values())) if bracket.tried else 0.0
 
 
-def search(plan: Plan) -> Rounds:
+def search(plan: SearchPlan) -> Rounds:
     """All of it: the sample, the finalists, then fleets that are faster or cheaper for who would rather have those."""
     finalists = list(plan.choices)
     sample = Race(plan, finalists, "sample", 1 - COLD * (1 - plan.attainment))
@@ -149,7 +149,7 @@ def search(plan: Plan) -> Rounds:
     yield from _others(plan, race, sample if plan.sampled else race)
 
 
-def _finalists(plan: Plan, sample: Race) -> list[Choice]:
+def _finalists(plan: SearchPlan, sample: Race) -> list[Choice]:
     """The shapes that came cheapest on the sample, each with the workers it needed there."""
     holding = sample.holding()
     if holding:
@@ -160,16 +160,16 @@ def _finalists(plan: Plan, sample: Race) -> list[Choice]:
     return [Choice(b.shape, b.shape.most(plan.budget), False) for b in tried[:2]]
 
 
-def _others(plan: Plan, race: Race, tries: Race) -> Rounds:
+def _others(plan: SearchPlan, race: Race, tries: Race) -> Rounds:
     """For the front: more workers of what won, and the shapes that nobody tried, as estimated; cheapest first."""
     best = race.best or tries.best
-    wanted: list[Fleet] = []
+    wanted: list[SizedFleet] = []
     if best is not None:
         grown = (ceil(best.workers * factor) for factor in (1.25, 1.5, 2.0))
-        wanted = [Fleet(best.shape, n) for n in grown if n <= best.shape.most(plan.budget)]
+        wanted = [SizedFleet(best.shape, n) for n in grown if n <= best.shape.most(plan.budget)]
     for bracket in tries.brackets:
         if not bracket.tried and bracket.choice.estimated:
-            wanted.append(Fleet(bracket.shape, bracket.choice.start))
+            wanted.append(SizedFleet(bracket.shape, bracket.choice.start))
     trials = [Trial(fleet, tries.part) for fleet in sorted(wanted, key=lambda fleet: fleet.order)]
     for first in range(0, min(len(trials), plan.sample_trials), SAMPLE_ROUND):
         results = yield trials[first : first + SAMPLE_ROUND]

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from jedlik.sim.outcome import Run
+from jedlik.sim.outcome import SimulationRun
 from jedlik.sim.report.columns import Flags, Floats, Slo, columns
 from jedlik.sim.report.numbers import summarise
 from jedlik.sim.setup import Setup
@@ -38,7 +38,7 @@ def within(arrived_s: Floats, spans: Sequence[tuple[float, float]]) -> Flags:
     return flags
 
 
-def _figures(run: Run, setup: Setup, judged: Flags) -> Figures:
+def _figures(run: SimulationRun, setup: Setup, judged: Flags) -> Figures:
     asked = run.choices.serving
     slo = Slo(setup.gateway.slo_ttft_s, setup.gateway.slo_itl_s)
     data = columns([outcome for outcome, counts in zip(run.outcomes, judged, strict=True) if counts])

@@ -13,7 +13,7 @@ from jedlik.core.protocol import SCHEMA_VERSION, Capabilities, Card, Layout, Tie
 from jedlik.kv.hashing import hash_check
 from jedlik.sim.engine import VOCABULARY
 from jedlik.sim.process import WorkerProcess
-from jedlik.sim.setup import Pool, Setup
+from jedlik.sim.setup import Setup, SimPool
 
 HANDOFF = "slots"
 KEY = b"a simulated cluster's"
@@ -38,7 +38,7 @@ class Slot:
         "up_s",
     )
 
-    def __init__(self, index: int, name: str, pool: Pool, host: str) -> None:
+    def __init__(self, index: int, name: str, pool: SimPool, host: str) -> None:
         self.index, self.name, self.pool, self.host = index, name, pool, host
         self.process: WorkerProcess | None = None
         self.starts = 0
@@ -91,7 +91,7 @@ def card_of(setup: Setup, slot: Slot) -> Card:
     )
 
 
-def _tiers(pool: Pool, block_size: int) -> tuple[TierSize, ...]:
+def _tiers(pool: SimPool, block_size: int) -> tuple[TierSize, ...]:
     """Block 0 of each is not used."""
     sizes: list[tuple[Tier, int]] = [
         ("host", pool.kv_host_tokens),

@@ -25,12 +25,12 @@ from jedlik.sim.choices import Choices
 from jedlik.sim.clients import Clients
 from jedlik.sim.engine import VOCABULARY
 from jedlik.sim.faults import Faults
-from jedlik.sim.fleet import Workers
+from jedlik.sim.fleet import SimWorkers
 from jedlik.sim.heap import Heap
-from jedlik.sim.movement import Movement
+from jedlik.sim.movement import MovementCounts
 from jedlik.sim.names import SharedNaming
 from jedlik.sim.network import Network
-from jedlik.sim.outcome import Run, Sample
+from jedlik.sim.outcome import FleetSample, SimulationRun
 from jedlik.sim.planner import PlannerProcess, node_of, planning
 from jedlik.sim.process import GatewayProcess
 from jedlik.sim.setup import Setup
@@ -61,7 +61,7 @@ class Simulation:
         rng = Random(setup.seed)
         self.network = Network(heap, setup.network, Random(rng.getrandbits(64)))
         naming = SharedNaming(KEY, setup.model, setup.worker.block_size)
-        self.workers = Workers(heap, self, setup, self.network, naming.names)
+        self.workers = SimWorkers(heap, self, setup, self.network, naming.names)
         self.clients = Clients(heap, workload, setup.model, Random(rng.getrandbits(64)), Prompts(VOCABULARY))
         self._faults = Faults(heap, self.workers, self.network, Random(rng.getrandbits(64)))
         gateway = setup.gateway
@@ -79,8 +79,8 @@ class Simulation:
         self.workers.tell = self.planner.send
         if self._plans:
             self.network.planner = self.planner.send
-        self._samples: list[Sample] = []
-        self._moves = Movement()
+        self._samples: list[FleetSample] = []
+        self._moves = MovementCounts()
         self._choices = Choices()
         self._sample_s = SAMPLE_S
         self._told_s = 0.0
@@ -90,7 +90,7 @@ class Simulation:
         """Somebody decides how many workers there are."""
         return self._by is not None or self._setup.planner.acts != "off"
 
-    def run(self) -> Run:
+    def run(self) -> SimulationRun:
         """Run the whole simulation and return its results."""
         cpu_s, wall_s = time.process_time(), time.perf_counter()
         self.workers.boot()
@@ -106,7 +106,7 @@ class Simulation:
         handled = sum(process.handled for process in self.network.gateways.values())
         handled += sum(process.handled for process in self.network.workers.values()) + self.workers.handled
         handled += self.planner.handled
-        return Run(
+        return SimulationRun(
             outcomes=self.clients.outcomes,
             samples=self._samples,
             actions=self.workers.actions,
@@ -153,12 +153,12 @@ class Simulation:
         now = self.heap.now
         loads = [slot.process.node.load(now) if slot.process else None for slot in self.workers.slots]
         self._samples.append(
-            Sample(
-                now,
-                [load.running if load else 0 for load in loads],
-                [load.waiting if load else 0 for load in loads],
-                [load.context_tokens if load else 0 for load in loads],
-                [load.cached_blocks if load else 0 for load in loads],
+            FleetSample(
+                at_s=now,
+                running=[load.running if load else 0 for load in loads],
+                waiting=[load.waiting if load else 0 for load in loads],
+                context_tokens=[load.context_tokens if load else 0 for load in loads],
+                cached_blocks=[load.cached_blocks if load else 0 for load in loads],
             )
         )
         if len(self._samples) >= SAMPLES:
@@ -171,7 +171,9 @@ class Simulation:
             self._progress(len(self.clients.outcomes), now)
 
 
-def simulate(setup: Setup, workload: Workload, progress: Progress | None = None, planner: Planner | None = None) -> Run:
+def simulate(
+    setup: Setup, workload: Workload, progress: Progress | None = None, planner: Planner | None = None
+) -> SimulationRun:
     """Run a workload against a fleet. `progress` is told (requests ended, simulated seconds) now and then; `planner`
     decides in place of the one that the setup names."""
     return Simulation(setup, workload, progress, planner=planner).run()

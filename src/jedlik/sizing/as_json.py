@@ -2,8 +2,8 @@
 
 import msgspec
 
-from jedlik.sim.sizing import Fleet, Part
-from jedlik.sim.sizing_points import Point
+from jedlik.sim.sizing import Part, SizedFleet
+from jedlik.sim.sizing_points import FleetPoint
 from jedlik.sim.sizing_search import Choice
 from jedlik.sizing.found import Found, Status
 
@@ -90,7 +90,7 @@ def to_json(found: Found) -> bytes:
         reuse=load.reuse,
         burstiness=load.burstiness(),
         attainable_share=found.attainable_share,
-        only_estimated=[Fleet(choice.shape, choice.start).name for choice in only_estimated(found)],
+        only_estimated=[SizedFleet(choice.shape, choice.start).name for choice in only_estimated(found)],
         left_out=[f"{trial.fleet.name} ({trial.part})" for trial in found.left_out],
         broken=found.broken,
         took_s=found.took_s,
@@ -105,7 +105,7 @@ def _estimated(found: Found) -> Estimated | None:
     return Estimated(fleet=fleet.name, gpus=fleet.gpus, hour_usd=fleet.hour_usd)
 
 
-def row(point: Point, found: Found) -> ReportRow:
+def row(point: FleetPoint, found: Found) -> ReportRow:
     fleet, figures = point.fleet, point.figures
     return ReportRow(
         fleet=fleet.name,

@@ -9,8 +9,8 @@ from rich.text import Text
 
 from jedlik.sim.report import pareto
 from jedlik.sim.report.words import NOTHING, number, seconds, share
-from jedlik.sim.sizing import Fleet
-from jedlik.sim.sizing_points import Point
+from jedlik.sim.sizing import SizedFleet
+from jedlik.sim.sizing_points import FleetPoint
 from jedlik.sim.sizing_search import Choice
 from jedlik.sizing.candidates import PRICES_FROM
 from jedlik.sizing.found import Found
@@ -40,7 +40,7 @@ def _estimate(found: Found) -> str:
     return f"Estimated to hold, but not simulated, is {fleet.name}: {gpus}, {fleet.hour_usd:.2f} USD per hour."
 
 
-def _numbers(best: Point, found: Found) -> str:
+def _numbers(best: FleetPoint, found: Found) -> str:
     figures, usd = best.figures, best.million_tokens_usd
     return (
         f"{best.name}: attainment {share(best.attainment)} (wanted {share(found.attainment)}), "
@@ -131,18 +131,18 @@ def losers(found: Found) -> list[tuple[str, str]]:
         if kind != won:
             rows.setdefault(kind, (point.name, _why(point, found)))
     for choice in found.choices:
-        fleet = Fleet(choice.shape, choice.start)
+        fleet = SizedFleet(choice.shape, choice.start)
         if _kind(fleet) != won and _kind(fleet) not in rows:
             rows[_kind(fleet)] = (fleet.name, _estimated(choice, fleet, found))
     return [rows[kind] for kind in sorted(rows)]
 
 
-def _tried(point: Point, found: Found) -> tuple[float, ...]:
+def _tried(point: FleetPoint, found: Found) -> tuple[float, ...]:
     """Among those that hold the cheapest, among the others the one that came closest."""
     return (point.fleet.hour_usd,) if point.holds else (-point.attainment, point.fleet.hour_usd)
 
 
-def _why(point: Point, found: Found) -> str:
+def _why(point: FleetPoint, found: Found) -> str:
     mark = "~ " if point.part == "sample" and "sample" in found.pieces else ""
     cost = f"{point.fleet.hour_usd:.2f} USD per hour"
     if point.holds:
@@ -150,13 +150,13 @@ def _why(point: Point, found: Found) -> str:
     return f"{mark}attainment {share(point.attainment)} at {cost}"
 
 
-def _estimated(choice: Choice, fleet: Fleet, found: Found) -> str:
+def _estimated(choice: Choice, fleet: SizedFleet, found: Found) -> str:
     if choice.estimated:
         return f"not simulated: estimated to need {number(fleet.gpus)} GPUs, {fleet.hour_usd:.2f} USD per hour"
     return f"not simulated: by the estimate no number up to {number(fleet.gpus)} GPUs would do"
 
 
-def _kind(fleet: Fleet) -> tuple[str, bool]:
+def _kind(fleet: SizedFleet) -> tuple[str, bool]:
     return fleet.shape.engine.label, fleet.shape.apart
 
 
@@ -166,7 +166,7 @@ HEADS = ("fleet", "chunk", "USD/h", "USD/M", "within", "TTFT ms", "ITL ms", "/GP
 HEADS_MEAN = "USD per hour and per million output tokens; share within the SLOs; p50/p99; tokens/s per GPU and per user"
 
 
-def cells(point: Point, found: Found) -> list[str]:
+def cells(point: FleetPoint, found: Found) -> list[str]:
     figures, usd = point.figures, point.million_tokens_usd
     mark = "~ " if point.part == "sample" and "sample" in found.pieces else ""
     mark += "★ " if point == found.best else ""
@@ -183,7 +183,7 @@ def cells(point: Point, found: Found) -> list[str]:
     ]
 
 
-def table_points(found: Found) -> list[Point]:
+def table_points(found: Found) -> list[FleetPoint]:
     """The front, and what is recommended, which may be off it where GPUs have different prices; cheapest first."""
     shown = found.front if found.best is None or found.best in found.front else [*found.front, found.best]
     return sorted(shown, key=lambda point: point.fleet.order)
@@ -208,7 +208,7 @@ def rendered(found: Found) -> RenderableType:
     return Group(*parts, *(Text(note) for note in notes(found)))
 
 
-def _simulated(found: Found, best: Point) -> Iterator[RenderableType]:
+def _simulated(found: Found, best: FleetPoint) -> Iterator[RenderableType]:
     """The front, as a table and a plot."""
     if not any(point.holds for point in found.points):
         yield Text("Nothing holds; the front of what was simulated:")
@@ -248,7 +248,7 @@ def page(found: Found, title: str) -> str:
     return pareto.page(title, workload(found), plot, tiles(best, found) if best else [], tables)
 
 
-def tiles(best: Point, found: Found) -> list[tuple[str, str]]:
+def tiles(best: FleetPoint, found: Found) -> list[tuple[str, str]]:
     """The page's first line."""
     usd = best.million_tokens_usd
     return [

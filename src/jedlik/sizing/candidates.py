@@ -15,7 +15,7 @@ from jedlik.perf.profile import Profile
 from jedlik.profiles import catalogue
 from jedlik.serve.pools import priced
 from jedlik.serve.values import number
-from jedlik.sim.sizing import Engine
+from jedlik.sim.sizing import SizedEngine
 
 GPU_HOUR_USD: Mapping[str, float] = {
     "h100": 1.30,
@@ -49,12 +49,12 @@ def pools(
     return [(pool, by_name[pool.profile or ""]) for pool in kinds]
 
 
-def engines(found: Sequence[tuple[PoolConfig, Profile]], stated: Mapping[str, float]) -> tuple[Engine, ...]:
+def engines(found: Sequence[tuple[PoolConfig, Profile]], stated: Mapping[str, float]) -> tuple[SizedEngine, ...]:
     """Return the candidates as engines, with labels that differ, and prices. Raises ConfigError."""
     labels = _labels([profile for _, profile in found])
     made = []
     for label, (pool, profile) in zip(labels, found, strict=True):
-        engine = Engine(label=label, profile=profile, pool=pool, gpu_hour_usd=_price(profile.device, stated))
+        engine = SizedEngine(label=label, profile=profile, pool=pool, gpu_hour_usd=_price(profile.device, stated))
         if not engine.kv_tokens:
             raise ConfigError(
                 f"profile {pool.profile} does not say how large its KV cache is: name it in a pool with "

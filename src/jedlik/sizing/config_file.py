@@ -13,8 +13,8 @@ from jedlik.core.config import ServeConfig, SimulationConfig
 from jedlik.serve.fields import Field, fields
 from jedlik.serve.settings import Settings, plant, value_of
 from jedlik.sim.report.words import number, share
-from jedlik.sim.sizing import Fleet
-from jedlik.sim.sizing_points import Point
+from jedlik.sim.sizing import SizedFleet
+from jedlik.sim.sizing_points import FleetPoint
 
 if TYPE_CHECKING:
     from jedlik.sizing.found import Found
@@ -65,7 +65,7 @@ def text(found: Settings, config: ServeConfig, simulation: SimulationConfig, res
     return "\n".join(parts)
 
 
-def minimums(fleet: Fleet) -> dict[str, object]:
+def minimums(fleet: SizedFleet) -> dict[str, object]:
     """Return the settings of the planner."""
     if not fleet.prefill:
         return {"min_workers": fleet.workers}
@@ -73,7 +73,7 @@ def minimums(fleet: Fleet) -> dict[str, object]:
     return {"min_workers": fleet.workers, "min_prefill": fleet.prefill, "min_decode": decode}
 
 
-def _head(result: "Found", best: Point, trace: str) -> str:
+def _head(result: "Found", best: FleetPoint, trace: str) -> str:
     figures = best.figures
     lines = [
         f"Written by `jedlik plan` for {trace}: {best.name}.",

@@ -6,9 +6,9 @@ from typing import Literal
 import msgspec
 
 from jedlik.sim.report.columns import Slo
-from jedlik.sim.sizing import Fleet, Part, Shape, Trial
-from jedlik.sim.sizing_load import Load
-from jedlik.sim.sizing_points import Point
+from jedlik.sim.sizing import Part, Shape, SizedFleet, Trial
+from jedlik.sim.sizing_load import OfferedLoad
+from jedlik.sim.sizing_points import FleetPoint
 from jedlik.sim.sizing_search import Choice
 from jedlik.sim.workload.options import WorkloadOptions
 
@@ -20,20 +20,20 @@ EXITS: Mapping[Status, int] = {"found": 0, "nothing": 1, "estimated": 3, "time_u
 class Found(msgspec.Struct, frozen=True, kw_only=True):
     """All that there is to tell."""
 
-    points: list[Point]
-    front: list[Point]
-    best: Point | None
+    points: list[FleetPoint]
+    front: list[FleetPoint]
+    best: FleetPoint | None
     """The best of the front; None where not one simulation ended in time."""
     budget: float
     attainment: float
     slo: Slo
-    load: Load
+    load: OfferedLoad
     attainable_share: float
     """The share of all requests that some candidate could serve in time."""
     pieces: Mapping[Part, int]
     """Requests of each part that is not all of the trace."""
     choices: tuple[Choice, ...]
-    needs: list[Fleet]
+    needs: list[SizedFleet]
     """Fleets that would do by the estimate, within the budget or beyond it; cheapest first."""
     left_out: list[Trial]
     """Trials that were left out because the time was up."""
@@ -54,10 +54,10 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     def _exhausted(self) -> bool:
         """All shapes were tried with as many workers as the budget allows."""
         tried = {point.fleet.name for point in self.points} | {name.rpartition(" (")[0] for name in self.broken}
-        return all(Fleet(choice.shape, choice.shape.most(self.budget)).name in tried for choice in self.choices)
+        return all(SizedFleet(choice.shape, choice.shape.most(self.budget)).name in tried for choice in self.choices)
 
     @property
-    def needed(self) -> Fleet | None:
+    def needed(self) -> SizedFleet | None:
         """The cheapest that would do by the estimate, and that no simulation speaks against."""
         failed: dict[Shape, int] = {}
         for point in self.points:
@@ -66,7 +66,7 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
         return next((fleet for fleet in self.needs if fleet.workers > failed.get(fleet.shape, 0)), None)
 
     @property
-    def estimated(self) -> Fleet | None:
+    def estimated(self) -> SizedFleet | None:
         """The same within the budget."""
         needed = self.needed
         return needed if needed is not None and needed.gpus <= self.budget else None

@@ -15,11 +15,11 @@ from jedlik.serve.settings import Settings
 from jedlik.serve.values import ascending
 from jedlik.sim.report.columns import Flags, Slo
 from jedlik.sim.setup import build
-from jedlik.sim.sizing import Engine, Fleet, Part, Shape, settings
+from jedlik.sim.sizing import Part, Shape, SizedEngine, SizedFleet, settings
 from jedlik.sim.sizing_estimate import Sizer
-from jedlik.sim.sizing_load import Load, Stretch, pieces, read
+from jedlik.sim.sizing_load import OfferedLoad, Stretch, pieces, read
 from jedlik.sim.sizing_points import Judge
-from jedlik.sim.sizing_search import Choice, Plan
+from jedlik.sim.sizing_search import Choice, SearchPlan
 from jedlik.sim.workload.load import load
 from jedlik.sim.workload.options import WorkloadOptions
 from jedlik.sizing import candidates, config_file
@@ -67,9 +67,9 @@ class Prepared(msgspec.Struct, frozen=True, kw_only=True):
     """All that the search needs."""
 
     task: SizingTask
-    plan: Plan
+    plan: SearchPlan
     judge: Judge
-    load: Load
+    load: OfferedLoad
     sizer: Sizer
     shapes: tuple[Shape, ...]
     slo: Slo
@@ -112,11 +112,11 @@ def prepare(found: Settings, file: Path | None, wanted: PlanOptions) -> Prepared
     )
     planner = load_planner(found.config.planner.policy).make
     for shape in shapes:  # what can't be built is found now, not in another process
-        build(*settings(base, Fleet(shape, shape.least)), profiles, wanted.seed, planner=planner)
+        build(*settings(base, SizedFleet(shape, shape.least)), profiles, wanted.seed, planner=planner)
     return Prepared(task=task, plan=plan, judge=judge, load=work, sizer=sizer, shapes=shapes, slo=slo)
 
 
-def based(found: Settings, work: Load) -> tuple[ServeConfig, SimulationConfig]:
+def based(found: Settings, work: OfferedLoad) -> tuple[ServeConfig, SimulationConfig]:
     """Return the settings that all candidates share."""
     config = found.config
     block_size = LONG_BLOCK_SIZE if float(work.prompt_tokens.mean()) >= LONG_PROMPT else BLOCK_SIZE
@@ -136,7 +136,9 @@ def chunks(wanted: PlanOptions, found: Settings) -> tuple[int, ...]:
     return tuple(sorted({*CHUNKS, *((found.config.worker.max_step_tokens,) if chosen else ())}))
 
 
-def shapes_of(engines: tuple[Engine, ...], sizes: tuple[int, ...], sizer: Sizer, budget: float) -> tuple[Shape, ...]:
+def shapes_of(
+    engines: tuple[SizedEngine, ...], sizes: tuple[int, ...], sizer: Sizer, budget: float
+) -> tuple[Shape, ...]:
     """All that could be taken within the budget."""
     found: list[Shape] = []
     for engine in engines:
@@ -147,7 +149,7 @@ def shapes_of(engines: tuple[Engine, ...], sizes: tuple[int, ...], sizer: Sizer,
     return tuple(shape for shape in found if shape.most(budget))
 
 
-def parts(work: Load, time_budget_s: float) -> dict[Part, tuple[Stretch, ...]]:
+def parts(work: OfferedLoad, time_budget_s: float) -> dict[Part, tuple[Stretch, ...]]:
     """Return the stretches that are simulated, for each part that is not all of the trace."""
     affordable = time_budget_s * CPUS * REQUESTS_PER_CPU_S
     cut: dict[Part, tuple[Stretch, ...]] = {}
@@ -160,7 +162,7 @@ def parts(work: Load, time_budget_s: float) -> dict[Part, tuple[Stretch, ...]]:
     return cut
 
 
-def sizes_of(work: Load, stretches: Mapping[Part, Sequence[Stretch]]) -> dict[Part, int]:
+def sizes_of(work: OfferedLoad, stretches: Mapping[Part, Sequence[Stretch]]) -> dict[Part, int]:
     """Requests of each part."""
     names: tuple[Part, ...] = ("sample", "trace")
     return {p: sum(stop - start for start, stop in stretches[p]) if p in stretches else work.requests for p in names}
@@ -173,7 +175,7 @@ def planned(
     config: ServeConfig,
     stretches: dict[Part, tuple[Stretch, ...]],
     time_budget_s: float,
-) -> Plan:
+) -> SearchPlan:
     """The search: who takes part, from which count, and how much may be simulated."""
     budget, attainment = config.planner.budget or 0.0, config.planner.attainment
     aim = attainment * judge.attainable_share["trace"]
@@ -184,14 +186,16 @@ def planned(
         choices.append(Choice(shape, start or most, start is not None))
     seen: dict[str, Choice] = {}
     for choice in choices:
-        seen.setdefault(Fleet(choice.shape, choice.start).name, choice)  # a share more or less is often the same split
+        seen.setdefault(
+            SizedFleet(choice.shape, choice.start).name, choice
+        )  # a share more or less is often the same split
     choices = list(seen.values())
-    choices.sort(key=lambda choice: (not choice.estimated, Fleet(choice.shape, choice.start).order))
+    choices.sort(key=lambda choice: (not choice.estimated, SizedFleet(choice.shape, choice.start).order))
     affordable = time_budget_s * CPUS * REQUESTS_PER_CPU_S
     sampled = "sample" in stretches
     sizes = sizes_of(sizer.load, stretches)
     whole = sizes["trace"]
-    return Plan(
+    return SearchPlan(
         choices=tuple(_few(choices)),
         budget=budget,
         attainment=attainment,
@@ -202,7 +206,7 @@ def planned(
     )
 
 
-def needs(prepared: Prepared) -> list[Fleet]:
+def needs(prepared: Prepared) -> list[SizedFleet]:
     """Return the fleets that would do by the estimate with up to four times the budget, cheapest first. They are shown
     when nothing does."""
     found = []
@@ -210,7 +214,7 @@ def needs(prepared: Prepared) -> list[Fleet]:
     for shape in prepared.shapes:
         count = prepared.sizer.needed(shape, aim, shape.most(4 * prepared.plan.budget))
         if count is not None:
-            found.append(Fleet(shape, count))
+            found.append(SizedFleet(shape, count))
     return sorted(found, key=lambda fleet: fleet.order)
 
 

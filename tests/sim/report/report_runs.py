@@ -2,7 +2,7 @@
 
 from math import sin
 
-from jedlik.sim.outcome import Action, Outcome, Run, Sample
+from jedlik.sim.outcome import Action, FleetSample, Outcome, SimulationRun
 
 
 def outcome(**given: object) -> Outcome:
@@ -21,7 +21,7 @@ def outcome(**given: object) -> Outcome:
     return Outcome(**(fields | given))  # type: ignore[arg-type]
 
 
-def run(outcomes: list[Outcome], **given: object) -> Run:
+def run(outcomes: list[Outcome], **given: object) -> SimulationRun:
     """Two workers of two GPUs, 10 simulated seconds."""
     fields: dict[str, object] = {
         "outcomes": outcomes,
@@ -36,10 +36,10 @@ def run(outcomes: list[Outcome], **given: object) -> Run:
         "events": 100,
         "offered": len(outcomes),
     }
-    return Run(**(fields | given))  # type: ignore[arg-type]
+    return SimulationRun(**(fields | given))  # type: ignore[arg-type]
 
 
-def wavy(requests: int, workers: int, samples: int = 900, duration_s: float = 900.0) -> Run:
+def wavy(requests: int, workers: int, samples: int = 900, duration_s: float = 900.0) -> SimulationRun:
     """Load that rises and falls, with bursts, sheds and faults: something to look at."""
     return run(
         [_wave(number, requests, workers, duration_s) for number in range(requests)],
@@ -80,10 +80,16 @@ def _wave(number: int, requests: int, workers: int, duration_s: float) -> Outcom
     )
 
 
-def _sample(at_s: float, workers: int, duration_s: float) -> Sample:
+def _sample(at_s: float, workers: int, duration_s: float) -> FleetSample:
     load = 1 + 0.9 * sin(at_s / duration_s * 12)
     running = [int(30 * load * (0.6 + 0.4 * _noise(index * 77 + int(at_s)))) for index in range(workers)]
     down = 0.5 * duration_s < at_s < 0.5 * duration_s + 60
     running = [0 if down and index == 2 else value for index, value in enumerate(running)]
     waiting = [max(0, value - 40) for value in running]
-    return Sample(at_s, running, waiting, [value * 3000 for value in running], [2000] * workers)
+    return FleetSample(
+        at_s=at_s,
+        running=running,
+        waiting=waiting,
+        context_tokens=[value * 3000 for value in running],
+        cached_blocks=[2000] * workers,
+    )

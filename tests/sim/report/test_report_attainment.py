@@ -6,7 +6,7 @@ from report_runs import outcome, run
 
 from jedlik.core.facts import Planned
 from jedlik.core.plans import Reason
-from jedlik.sim.outcome import Action, Missed, Outcome, Planning, Run, Staff
+from jedlik.sim.outcome import Action, Missed, Outcome, PlanningRecord, SimulationRun, Staff
 from jedlik.sim.report.columns import Slo
 from jedlik.sim.report.numbers import Summary, summarise, to_json
 from jedlik.sim.report.page import page
@@ -15,7 +15,7 @@ from jedlik.sim.report.table import overview
 SLO = Slo(2.0, 0.02)
 
 
-def figures(of: Run, slo: Slo = SLO, cost: float | None = None) -> Summary:
+def figures(of: SimulationRun, slo: Slo = SLO, cost: float | None = None) -> Summary:
     return summarise(of, slo, "jedlik", 0, cost)
 
 
@@ -81,10 +81,12 @@ DECISION = Planned(
     why="busy",
     reasons=(Reason("load", 1.5, "requests"), Reason("room", None)),
 )
-PLANNING = Planning(planner="hpa", budget=3.0, actions=[Action(5.0, "start", "a/1", "both")], decisions=[DECISION])
+PLANNING = PlanningRecord(
+    planner="hpa", budget=3.0, actions=[Action(5.0, "start", "a/1", "both")], decisions=[DECISION]
+)
 
 
-def planned() -> Run:
+def planned() -> SimulationRun:
     """Two minutes; a second worker from 10 s on."""
     outcomes = [outcome(arrived_s=n * 1.0, ended_s=n + 2.0) for n in range(118)]
     actions = [Action(5.0, "start", "a/1"), Action(10.0, "serve", "a/1"), Action(20.0, "crash", "a/0")]

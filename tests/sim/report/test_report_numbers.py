@@ -8,7 +8,7 @@ import pytest
 from report_runs import outcome, run, wavy
 from rich.console import Console
 
-from jedlik.sim.outcome import Action, Sample
+from jedlik.sim.outcome import Action, FleetSample
 from jedlik.sim.report.columns import Slo
 from jedlik.sim.report.numbers import Spread, spread, summarise, to_json
 from jedlik.sim.report.table import rendered
@@ -66,7 +66,10 @@ def test_rates_are_per_simulated_second_and_gpu_hours_are_hours() -> None:
 
 def test_workers_are_told_apart() -> None:
     outcomes = [outcome(worker=1, cached_tokens=50), outcome(worker=0), outcome(worker=1), outcome(worker=-1)]
-    samples = [Sample(0.0, [0, 2], [0, 4], [0, 9], [1, 1]), Sample(1.0, [0, 4], [0, 0], [0, 9], [1, 1])]
+    samples = [
+        FleetSample(at_s=0.0, running=[0, 2], waiting=[0, 4], context_tokens=[0, 9], cached_blocks=[1, 1]),
+        FleetSample(at_s=1.0, running=[0, 4], waiting=[0, 0], context_tokens=[0, 9], cached_blocks=[1, 1]),
+    ]
     first, second = summarise(run(outcomes, samples=samples), SLO, "p", 0).workers
     assert (first.answered, second.answered) == (1, 2)
     assert (first.hit_rate, second.hit_rate) == (0.0, 0.25)

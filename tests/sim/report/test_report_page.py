@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 import pytest
 from report_runs import outcome, run, wavy
 
-from jedlik.sim.outcome import Action, Run
+from jedlik.sim.outcome import Action, SimulationRun
 from jedlik.sim.report.columns import Slo
 from jedlik.sim.report.numbers import summarise
 from jedlik.sim.report.page import page
@@ -39,7 +39,7 @@ class Read(HTMLParser):
             assert self.open.pop() == tag
 
 
-def made(of: Run, slo: Slo = SLO, title: str = "a run") -> str:
+def made(of: SimulationRun, slo: Slo = SLO, title: str = "a run") -> str:
     return page(of, summarise(of, slo, "jedlik", 3), title, [("trace", "some <file>")])
 
 

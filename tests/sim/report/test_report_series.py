@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from report_runs import outcome, run
 
-from jedlik.sim.outcome import Sample
+from jedlik.sim.outcome import FleetSample
 from jedlik.sim.report.charts import SHADES, cells
 from jedlik.sim.report.columns import columns
 from jedlik.sim.report.series import MOST_ROWS, Bins, bins_for, cdf, fleet, percentiles, rates, shares
@@ -33,7 +33,10 @@ def test_shares_and_rates_by_bin() -> None:
 
 
 def test_a_fleet_in_bins() -> None:
-    samples = [Sample(at, [1, 3], [0, at_of], [0, 0], [0, 0]) for at, at_of in ((0.0, 4), (1.0, 6), (7.0, 8))]
+    samples = [
+        FleetSample(at_s=at, running=[1, 3], waiting=[0, at_of], context_tokens=[0, 0], cached_blocks=[0, 0])
+        for at, at_of in ((0.0, 4), (1.0, 6), (7.0, 8))
+    ]
     waiting = fleet(run([], samples=samples), FOUR, lambda sample: sample.waiting)
     assert np.array_equal(waiting.mean, [[0, np.nan, np.nan, 0], [5, np.nan, np.nan, 8]], equal_nan=True)
     assert np.array_equal(waiting.total, [5, np.nan, np.nan, 8], equal_nan=True)
@@ -44,7 +47,9 @@ def test_a_fleet_in_bins() -> None:
 
 def test_a_large_fleet_is_shown_in_groups_of_neighbours() -> None:
     names = [f"a/{number}" for number in range(401)]
-    sample = Sample(0.0, list(range(401)), [0] * 401, [0] * 401, [0] * 401)
+    sample = FleetSample(
+        at_s=0.0, running=list(range(401)), waiting=[0] * 401, context_tokens=[0] * 401, cached_blocks=[0] * 401
+    )
     running = fleet(run([], workers=names, samples=[sample]), Bins(1, 1.0), lambda s: s.running)
     assert len(running.rows) == len(running.mean) <= MOST_ROWS
     assert running.rows[0] == "a/0 to a/2"

@@ -8,8 +8,8 @@ from rich.console import Console
 
 from jedlik.core.facts import Carried, Fetched, HandedOff, Offloaded, Suspected
 from jedlik.core.ids import RequestId, WorkerId
-from jedlik.sim.movement import Movement
-from jedlik.sim.outcome import Run, Sample
+from jedlik.sim.movement import MovementCounts
+from jedlik.sim.outcome import FleetSample, SimulationRun
 from jedlik.sim.report.columns import Slo
 from jedlik.sim.report.numbers import Summary, summarise
 from jedlik.sim.report.page import page
@@ -20,8 +20,8 @@ P = WorkerId("p/0@1")
 R = RequestId("r")
 
 
-def moved() -> Movement:
-    movement = Movement()
+def moved() -> MovementCounts:
+    movement = MovementCounts()
     for fact in (
         HandedOff(
             request_id=R, choice=0, worker=P, compute=True, tokens=80, blocks=5, wanted=80, cause="", elapsed_s=0.2
@@ -75,13 +75,16 @@ def moved() -> Movement:
     return movement
 
 
-def a_run() -> Run:
-    samples = [Sample(at, [2, 4], [0, 1], [0, 0], [0, 0]) for at in (1.0, 2.0)]
+def a_run() -> SimulationRun:
+    samples = [
+        FleetSample(at_s=at, running=[2, 4], waiting=[0, 1], context_tokens=[0, 0], cached_blocks=[0, 0])
+        for at in (1.0, 2.0)
+    ]
     given = {"samples": samples, "roles": ["prefill", "decode"], "busy_s": [4.0, 9.0], "block_size": 16}
     return run([outcome(prompt_tokens=300), outcome(prompt_tokens=100)], movement=moved(), **given)
 
 
-def summary(of: Run) -> Summary:
+def summary(of: SimulationRun) -> Summary:
     return summarise(of, Slo(), "jedlik", 0)
 
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jedlik.sim.outcome import Run
+from jedlik.sim.outcome import SimulationRun
 from jedlik.sim.report.columns import Flags, Floats, RequestColumns, Slo
 
 MINUTE_S = 60.0
@@ -33,7 +33,7 @@ class Attainable(NamedTuple):
     good: Flags
 
 
-def attainment_of(run: Run, data: RequestColumns, slo: Slo) -> Attainment:
+def attainment_of(run: SimulationRun, data: RequestColumns, slo: Slo) -> Attainment:
     """Return how well a run held its SLOs."""
     if slo == Slo():
         return Attainment()
@@ -48,7 +48,7 @@ def attainment_of(run: Run, data: RequestColumns, slo: Slo) -> Attainment:
     )
 
 
-def attainable(run: Run, data: RequestColumns, slo: Slo) -> Attainable:
+def attainable(run: SimulationRun, data: RequestColumns, slo: Slo) -> Attainable:
     """Return the attainable requests of a run. One that was answered in time was attainable."""
     good = data.good(slo)
     can = np.array(run.attainable, dtype=np.bool_) | good if run.attainable else np.ones(len(good), dtype=np.bool_)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jedlik.sim.outcome import Action, Run, Staff
+from jedlik.sim.outcome import Action, SimulationRun, Staff
 from jedlik.sim.report.attainment import MINUTE_S, attainable, by_minute
 from jedlik.sim.report.columns import Floats, RequestColumns, Slo
 from jedlik.sim.report.series import Bins, WorkerSeries, cdf, percentiles, rates, shares
@@ -171,7 +171,7 @@ def most(values: Floats) -> float:
     return float(seen.max()) if len(seen) else 0.0
 
 
-def workers(time: Timeline, run: Run, data: RequestColumns) -> str:
+def workers(time: Timeline, run: SimulationRun, data: RequestColumns) -> str:
     """Plot the workers that serve, by role, and those that start or drain, over the rate of arrivals."""
     at_s = np.array([staff.at_s for staff in run.staff])
     starting = counts(run.staff, lambda staff: sum(staff.starting.values()))
@@ -198,7 +198,7 @@ def workers(time: Timeline, run: Run, data: RequestColumns) -> str:
     return over_time(time, "Workers over time", "how many serve, start and drain", keys, y, lines)
 
 
-def attainment(time: Timeline, run: Run, data: RequestColumns, slo: Slo) -> str:
+def attainment(time: Timeline, run: SimulationRun, data: RequestColumns, slo: Slo) -> str:
     """Plot attainment by whole minutes; a minute with too few requests is a gap."""
     values = by_minute(attainable(run, data, slo), run.duration_s)
     y = upward(1.0)

@@ -14,7 +14,7 @@ from jedlik.core.config import Role
 from jedlik.core.facts import Planned
 from jedlik.core.sums import float_sum
 from jedlik.sim.choices import Asked
-from jedlik.sim.outcome import Action, Run
+from jedlik.sim.outcome import Action, SimulationRun
 from jedlik.sim.report.attainment import attainment_of, ratio
 from jedlik.sim.report.columns import Flags, Floats, Indices, RequestColumns, Slo, columns
 from jedlik.sim.report.transfers import HandOffs, RoleRow, TierRow, hand_offs, roles, tiers
@@ -145,7 +145,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     roles: list[RoleRow]
 
 
-def summarise(run: Run, slo: Slo, policy: str, seed: int, gpu_hour_cost: float | None = None) -> Summary:
+def summarise(run: SimulationRun, slo: Slo, policy: str, seed: int, gpu_hour_cost: float | None = None) -> Summary:
     """Return the figures of a run."""
     data = columns(run.outcomes)
     ok = data.ok
@@ -239,7 +239,7 @@ def _decided(fact: Planned) -> Decided:
     )
 
 
-def _rows(run: Run, data: RequestColumns) -> list[WorkerRow]:
+def _rows(run: SimulationRun, data: RequestColumns) -> list[WorkerRow]:
     """Return the rows of all workers, in one pass over the requests."""
     running, waiting, busy = (np.zeros(len(run.workers)) for _ in range(3))
     for sample in run.samples:

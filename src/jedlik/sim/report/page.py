@@ -9,7 +9,7 @@ from html import escape
 
 import numpy as np
 
-from jedlik.sim.outcome import Action, Run
+from jedlik.sim.outcome import Action, SimulationRun
 from jedlik.sim.report import charts
 from jedlik.sim.report.charts import Timeline
 from jedlik.sim.report.columns import Slo, columns
@@ -24,7 +24,7 @@ ORDERED = ("start", "serve", "retire", "role")
 Rows = Sequence[tuple[str, str]]
 
 
-def page(run: Run, summary: Summary, title: str, settings: Rows) -> str:
+def page(run: SimulationRun, summary: Summary, title: str, settings: Rows) -> str:
     """Return the whole file. `settings` are shown as they come: name and value."""
     subtitle = (
         f"{number(summary.requests)} requests over {seconds(summary.duration_s)} of simulated time on "
@@ -67,7 +67,7 @@ def together(text: str) -> str:
     return re.sub(r"([≤\d]) (?=[\d%sm])", r"\1&nbsp;", escape(text))
 
 
-def plots(run: Run, summary: Summary) -> str:
+def plots(run: SimulationRun, summary: Summary) -> str:
     data = columns(run.outcomes)
     slo = Slo(summary.slo_ttft_s, summary.slo_itl_s)
     marked = surprises(run)
@@ -94,7 +94,7 @@ def plots(run: Run, summary: Summary) -> str:
     return f'{note if marked else ""}<div class="plots">\n{"".join(parts)}</div>\n'
 
 
-def surprises(run: Run) -> list[Action]:
+def surprises(run: SimulationRun) -> list[Action]:
     """Return the actions that no planner ordered: those are in its own plot."""
     if run.planning is None:
         return run.actions

@@ -11,7 +11,7 @@ import numpy as np
 from jedlik.sim.report.page import CSS, Rows, table, together
 from jedlik.sim.report.svg import WIDTH, Axis, across, axes, figure, line, number_ticks, upward
 from jedlik.sim.report.words import number, share
-from jedlik.sim.sizing_points import Point
+from jedlik.sim.sizing_points import FleetPoint
 
 COLUMNS, LINES = 66, 15
 """The size of the terminal's plot, without its axes."""
@@ -26,7 +26,7 @@ MARKS = """
 """
 
 
-def plot(points: Sequence[Point], front: Sequence[Point], best: Point | None) -> str:
+def plot(points: Sequence[FleetPoint], front: Sequence[FleetPoint], best: FleetPoint | None) -> str:
     """Return the figure as SVG in HTML."""
     x, y = _scales(points)
     body = axes(x, y, number_ticks(x, 9), number_ticks(y), "tokens/s per user (of the median answer)")
@@ -61,7 +61,7 @@ def rows_table(heads: Sequence[str], rows: Sequence[Sequence[str]], words: bool 
     return table(heads, rows, "words" if words else "")
 
 
-def terminal(points: Sequence[Point], front: Sequence[Point], best: Point | None) -> list[str]:
+def terminal(points: Sequence[FleetPoint], front: Sequence[FleetPoint], best: FleetPoint | None) -> list[str]:
     """Return the plot in text: lines of equal width, axes included."""
     x, y = _scales(points)
     grid = [[" "] * COLUMNS for _ in range(LINES)]
@@ -81,7 +81,7 @@ def terminal(points: Sequence[Point], front: Sequence[Point], best: Point | None
     return [*lines, " " * (wide + 2) + "".join(under).rstrip()]
 
 
-def sign(point: Point, on_front: bool, is_best: bool) -> str:
+def sign(point: FleetPoint, on_front: bool, is_best: bool) -> str:
     """Return the character that stands for a fleet."""
     if is_best:
         return "★"
@@ -90,7 +90,7 @@ def sign(point: Point, on_front: bool, is_best: bool) -> str:
     return "●" if on_front else "○"
 
 
-def _scales(points: Sequence[Point]) -> tuple[Axis, Axis]:
+def _scales(points: Sequence[FleetPoint]) -> tuple[Axis, Axis]:
     xs = [point.tokens_per_s_user for point in points] or [0.0, 1.0]
     ys = [point.tokens_per_s_gpu for point in points] or [0.0, 1.0]
     room = MARGIN * (max(xs) - min(xs)) or 0.1 * max(xs) or 1.0
@@ -98,11 +98,11 @@ def _scales(points: Sequence[Point]) -> tuple[Axis, Axis]:
     return across(max(min(xs) - room, 0.0), max(xs) + room), upward(top)
 
 
-def _at(point: Point, x: Axis, y: Axis) -> str:
+def _at(point: FleetPoint, x: Axis, y: Axis) -> str:
     return f'cx="{x.at(point.tokens_per_s_user):.1f}" cy="{y.at(point.tokens_per_s_gpu):.1f}"'
 
 
-def _dot(point: Point, x: Axis, y: Axis) -> str:
+def _dot(point: FleetPoint, x: Axis, y: Axis) -> str:
     """Return a circle, or a cross for a fleet that misses, with its name to hover over."""
     style = "apart" if point.fleet.shape.apart else ""
     part = "" if point.part == "trace" else ", on a sample"
@@ -120,7 +120,7 @@ def _dot(point: Point, x: Axis, y: Axis) -> str:
     return f'<path class="dot miss" d="{stroke}"><title>{escape(title)}</title></path>'
 
 
-def _labels(points: Sequence[Point], x: Axis, y: Axis) -> str:
+def _labels(points: Sequence[FleetPoint], x: Axis, y: Axis) -> str:
     """Return names, the first ones first, where there is room for them."""
     parts: list[str] = []
     taken: list[tuple[float, float, float]] = []

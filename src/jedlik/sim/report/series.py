@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jedlik.sim.outcome import Run, Sample
+from jedlik.sim.outcome import FleetSample, SimulationRun
 from jedlik.sim.report.columns import Flags, Floats, Indices
 
 MOST_BINS, FEWEST_BINS, REQUESTS_PER_BIN = 120, 12, 40
@@ -49,7 +49,7 @@ def bins_for(requests: int, duration_s: float) -> Bins:
     return Bins(min(max(requests // REQUESTS_PER_BIN, FEWEST_BINS), MOST_BINS), max(duration_s, 1e-9))
 
 
-def sample_bins(run: Run) -> Bins:
+def sample_bins(run: SimulationRun) -> Bins:
     """Return bins of one sample each, where they are few."""
     return Bins(min(max(len(run.samples), 1), MOST_BINS), max(run.duration_s, 1e-9))
 
@@ -86,7 +86,7 @@ def cdf(values: Floats) -> tuple[Floats, Floats]:
     return np.quantile(values, ranks), ranks
 
 
-def fleet(run: Run, bins: Bins, of: Callable[[Sample], list[int]]) -> WorkerSeries:
+def fleet(run: SimulationRun, bins: Bins, of: Callable[[FleetSample], list[int]]) -> WorkerSeries:
     """Return one quantity of all workers over time; `of` takes it from a sample (running, waiting)."""
     workers = len(run.workers)
     group = -(-workers // MOST_ROWS) if workers else 1

@@ -7,8 +7,8 @@ import msgspec
 import numpy as np
 
 from jedlik.core.sums import float_sum
-from jedlik.sim.movement import Movement, TierCount
-from jedlik.sim.outcome import Run
+from jedlik.sim.movement import MovementCounts, TierCount
+from jedlik.sim.outcome import SimulationRun
 from jedlik.sim.report.words import NOTHING, number, seconds, share
 
 Row = tuple[str, str]
@@ -62,9 +62,9 @@ class RoleRow(msgspec.Struct, frozen=True, kw_only=True):
     waiting_mean: float | None
 
 
-def hand_offs(run: Run) -> HandOffs | None:
+def hand_offs(run: SimulationRun) -> HandOffs | None:
     """Return the figures of hand-offs; None: there were none."""
-    movement: Movement = run.movement
+    movement: MovementCounts = run.movement
     if not movement.handoffs:
         return None
     prompts = sum(outcome.prompt_tokens for outcome in run.outcomes)
@@ -79,14 +79,14 @@ def hand_offs(run: Run) -> HandOffs | None:
     )
 
 
-def tiers(run: Run) -> list[TierRow]:
+def tiers(run: SimulationRun) -> list[TierRow]:
     """Return the figures of the tiers that were used, nearest first."""
     order = {name: at for at, name in enumerate(("host", "disk", "object"))}
     names = sorted(run.movement.tiers, key=lambda name: (order.get(name, len(order)), name))
     return [_tier(name, run.movement.tiers[name], run.block_size) for name in names]
 
 
-def roles(run: Run) -> list[RoleRow]:
+def roles(run: SimulationRun) -> list[RoleRow]:
     """Return the figures of each role; empty where all workers do everything."""
     if set(run.roles) <= {"both"}:
         return []

@@ -12,7 +12,7 @@ import msgspec
 
 from jedlik.core.errors import ConfigError
 from jedlik.sim.workload.clock import LONGEST_PAUSE_S
-from jedlik.sim.workload.conversations import Conversations, Helper, Script, Turn, steady
+from jedlik.sim.workload.conversations import Conversations, ConversationTurn, Helper, Script, steady
 from jedlik.sim.workload.options import DEFAULT_CONCURRENCY, WorkloadOptions
 from jedlik.sim.workload.reading import MOST_TOKENS, Source
 from jedlik.sim.workload.trace import ID_LIMIT
@@ -22,7 +22,7 @@ Seconds = Annotated[float, msgspec.Meta(ge=0)]
 Length = Annotated[int, msgspec.Meta(ge=1, le=MOST_TOKENS)]
 
 
-class Entry(msgspec.Struct, frozen=True, rename={"tokens": "in", "output_tokens": "out"}):
+class Entry(msgspec.Struct, frozen=True, kw_only=True, rename={"tokens": "in", "output_tokens": "out"}):
     """A request, or with `sub` a sub-agent."""
 
     t: Seconds | None = None
@@ -46,11 +46,11 @@ class Recorded(msgspec.Struct, frozen=True):
     reqs: Annotated[list[Entry], msgspec.Meta(min_length=1)]
 
 
-class Conversation(msgspec.Struct, frozen=True):
+class RecordedConversation(msgspec.Struct, frozen=True):
     """One line, checked."""
 
     name: str
-    turns: list[Turn]
+    turns: list[ConversationTurn]
     helpers: dict[int, list[Helper]]
 
     def requests(self) -> int:
@@ -60,7 +60,7 @@ class Conversation(msgspec.Struct, frozen=True):
 class File:
     """The conversations of a file. `again`: after the last comes the first, sharing no text with its earlier self."""
 
-    def __init__(self, conversations: Sequence[Conversation], piece_tokens: int, again: bool) -> None:
+    def __init__(self, conversations: Sequence[RecordedConversation], piece_tokens: int, again: bool) -> None:
         self.conversations = conversations
         self.piece_tokens = piece_tokens
         self._again = again
@@ -87,7 +87,7 @@ def read(source: Source, options: WorkloadOptions, seed: int) -> Conversations:
     return Conversations(File(conversations, piece_tokens, again), starts, options, replaced=True, total=total)
 
 
-def recorded(source: Source) -> tuple[list[Conversation], int]:
+def recorded(source: Source) -> tuple[list[RecordedConversation], int]:
     """All lines, and the size of their blocks. Raises ConfigError with the line that is broken."""
     found, size = [], 0
     for line, one in source.records(Recorded):
@@ -105,7 +105,7 @@ def recorded(source: Source) -> tuple[list[Conversation], int]:
     return found, size
 
 
-def checked(one: Recorded) -> Conversation:
+def checked(one: Recorded) -> RecordedConversation:
     """Raises ConfigError naming the entry that is wrong."""
     helpers: dict[int, list[Helper]] = {}
     turns = 0
@@ -120,10 +120,10 @@ def checked(one: Recorded) -> Conversation:
         helpers.setdefault(turns, []).append(helper)
     if not turns:
         raise ConfigError("reqs has no request of the conversation itself")
-    return Conversation(one.id, list(strand(one.reqs, one.block_size, "reqs")), helpers)
+    return RecordedConversation(one.id, list(strand(one.reqs, one.block_size, "reqs")), helpers)
 
 
-def strand(entries: Sequence[Entry], block_size: int, where: str) -> Iterator[Turn]:
+def strand(entries: Sequence[Entry], block_size: int, where: str) -> Iterator[ConversationTurn]:
     """The turns of one list, sub-agents left out."""
     before, blocks = None, 0
     for number, entry in enumerate(entries):
@@ -135,7 +135,9 @@ def strand(entries: Sequence[Entry], block_size: int, where: str) -> Iterator[Tu
         pause_s = think_s(entry, before)
         if pause_s > LONGEST_PAUSE_S:
             raise ConfigError(f"{where}[{number}] comes {pause_s / 86400:.3g} days after the answer before it")
-        yield Turn(tokens, max(entry.output_tokens, 1), pause_s, entry.k, tuple(entry.h))
+        yield ConversationTurn(
+            tokens=tokens, output_tokens=max(entry.output_tokens, 1), think_s=pause_s, keep=entry.k, runs=tuple(entry.h)
+        )
         blocks = tokens // block_size
         before = entry
 

@@ -4,13 +4,13 @@ from collections.abc import Iterator
 
 import msgspec
 
-from jedlik.sim.workload.reading import Number, Request, Source
+from jedlik.sim.workload.reading import Number, ReadRequest, Source
 from jedlik.sim.workload.trace import BlockIds, Trace
 
 BLOCK_TOKENS, PER_S = 16, 1
 
 
-class Line(msgspec.Struct, frozen=True):
+class BailianLine(msgspec.Struct, frozen=True, kw_only=True):
     chat_id: int
     timestamp: Number
     """The time of arrival in seconds."""
@@ -27,12 +27,12 @@ def read(source: Source, block_tokens: int | None = None) -> Trace:
     return Trace(source.ordered(requests(source, size), PER_S), size)
 
 
-def requests(source: Source, block_tokens: int) -> Iterator[Request]:
+def requests(source: Source, block_tokens: int) -> Iterator[ReadRequest]:
     roots: dict[int, int] = {}
-    for number, line in source.records(Line):
+    for number, line in source.records(BailianLine):
         parent = line.parent_chat_id
         root = roots[line.chat_id] = line.chat_id if parent < 0 else roots.get(parent, parent)
         at = source.moment(number, "timestamp", line.timestamp)
         lengths = source.lengths(number, line.input_length, line.output_length)
         ids = source.whole(number, line.hash_ids, lengths[0], block_tokens)
-        yield Request(number, at, lengths, ids, str(root))
+        yield ReadRequest(number, at, lengths, ids, str(root))

@@ -18,7 +18,7 @@ from jedlik.sim.workload.options import WorkloadOptions
 from jedlik.sim.workload.trace import ID_LIMIT
 
 
-class Turn(msgspec.Struct, frozen=True, gc=False):
+class ConversationTurn(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One request; its prompt begins with what the one before it in the list had."""
 
     tokens: int
@@ -34,7 +34,7 @@ class Turn(msgspec.Struct, frozen=True, gc=False):
 class Helper(msgspec.Struct, frozen=True):
     """A sub-agent."""
 
-    turns: Sequence[Turn]
+    turns: Sequence[ConversationTurn]
     awaited: bool = True
     """The conversation goes on only when this one has ended."""
 
@@ -44,7 +44,7 @@ class Script(msgspec.Struct, frozen=True):
 
     name: str
     space: int
-    turns: Sequence[Turn]
+    turns: Sequence[ConversationTurn]
     helpers: Mapping[int, Sequence[Helper]] = {}
     """By the number of the turn before which they start."""
 
@@ -67,11 +67,11 @@ class Start(msgspec.Struct, frozen=True):
     """The share of its turns that is left out at its beginning: in [0, 1)."""
 
 
-class Strand(msgspec.Struct, eq=False):
+class Strand(msgspec.Struct, kw_only=True, eq=False):
     """One list of turns under way, a conversation's own or a helper's: `Offered.then`."""
 
     talk: "Talk"
-    turns: Sequence[Turn]
+    turns: Sequence[ConversationTurn]
     session: str
     number: int = 0
     """0 is the conversation's own."""
@@ -89,7 +89,7 @@ class Talk:
 
     def __init__(self, script: Script) -> None:
         self.script = script
-        self.own = Strand(self, script.turns, script.name)
+        self.own = Strand(talk=self, turns=script.turns, session=script.name)
         self.strands = 1
         """Begun so far."""
         self.open = 1
@@ -160,7 +160,7 @@ class Conversations:
         offers = []
         for helper in talk.script.helpers.get(talk.own.position, ()):
             session = f"{talk.script.name}/{talk.strands}"
-            strand = Strand(talk, helper.turns, session, talk.strands, helper.awaited)
+            strand = Strand(talk=talk, turns=helper.turns, session=session, number=talk.strands, awaited=helper.awaited)
             talk.strands += 1
             talk.open += 1
             talk.awaited += helper.awaited
@@ -186,10 +186,10 @@ class Conversations:
         if len(ids) * piece_tokens < turn.tokens:  # the last piece is partial, and nobody's but this prompt's
             ids = [*ids, ID_LIMIT + (strand.number << 32) + strand.position]
         text = OfferedText(script.space, ids, piece_tokens, turn.tokens)
-        return Offered(at_s, text, turn.output_tokens, strand.session, then=strand)
+        return Offered(at_s=at_s, text=text, output_tokens=turn.output_tokens, session=strand.session, then=strand)
 
 
-def following(ids: Sequence[int], turn: Turn) -> list[int]:
+def following(ids: Sequence[int], turn: ConversationTurn) -> list[int]:
     """The ids of a turn's prompt, from those of the one before it."""
     found = list(ids[: turn.keep])
     for first, count in zip(turn.runs[::2], turn.runs[1::2], strict=True):

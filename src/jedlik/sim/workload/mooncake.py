@@ -4,13 +4,13 @@ from collections.abc import Iterator
 
 import msgspec
 
-from jedlik.sim.workload.reading import Number, Request, Source
+from jedlik.sim.workload.reading import Number, ReadRequest, Source
 from jedlik.sim.workload.trace import BlockIds, Trace
 
 BLOCK_TOKENS, PER_S = 512, 1000
 
 
-class Line(msgspec.Struct, frozen=True):
+class MooncakeLine(msgspec.Struct, frozen=True):
     timestamp: Number
     """The time of arrival in milliseconds."""
     input_length: Number
@@ -24,8 +24,8 @@ def read(source: Source, block_tokens: int | None = None) -> Trace:
     return Trace(source.ordered(requests(source, size), PER_S), size)
 
 
-def requests(source: Source, block_tokens: int) -> Iterator[Request]:
-    for number, line in source.records(Line):
+def requests(source: Source, block_tokens: int) -> Iterator[ReadRequest]:
+    for number, line in source.records(MooncakeLine):
         at = source.moment(number, "timestamp", line.timestamp)
         lengths = source.lengths(number, line.input_length, line.output_length)
-        yield Request(number, at, lengths, source.whole(number, line.hash_ids, lengths[0], block_tokens))
+        yield ReadRequest(number, at, lengths, source.whole(number, line.hash_ids, lengths[0], block_tokens))

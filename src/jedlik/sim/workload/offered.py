@@ -20,7 +20,7 @@ class OfferedText(msgspec.Struct, frozen=True):
     """Length of the prompt: (len(ids) - 1) * piece_tokens < tokens <= len(ids) * piece_tokens."""
 
 
-class Offered(msgspec.Struct, frozen=True):
+class Offered(msgspec.Struct, frozen=True, kw_only=True):
     """One request as its client sends it."""
 
     at_s: float

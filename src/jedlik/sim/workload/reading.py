@@ -16,7 +16,7 @@ import msgspec
 
 from jedlik.core.errors import ConfigError
 from jedlik.sim.workload import clock, packed
-from jedlik.sim.workload.trace import ID_LIMIT, BlockIds, Row
+from jedlik.sim.workload.trace import ID_LIMIT, BlockIds, TraceRow
 
 USUAL_BLOCKS = (16, 32, 64, 128, 256, 512, 1024)
 MOST_TOKENS = 10**9
@@ -28,7 +28,7 @@ Number = int | float | str
 T = TypeVar("T")
 
 
-class Request(NamedTuple):
+class ReadRequest(NamedTuple):
     """One line of a trace, as it is written."""
 
     line: int
@@ -170,7 +170,7 @@ class Source(msgspec.Struct, frozen=True):
             remedy = "of longer hashes keep 64 bits, of others number the blocks in the order in which they appear"
             raise self.broken(line, "hash_ids are not all whole numbers from 0 to 2^64 - 1", remedy) from None
 
-    def ordered(self, requests: Iterable[Request], per_s: int) -> list[Row]:
+    def ordered(self, requests: Iterable[ReadRequest], per_s: int) -> list[TraceRow]:
         """Requests by time, by line where times are equal. Numbers count `per_s` in a second. Raises ConfigError."""
         found = list(requests)
         if not found:
@@ -193,7 +193,11 @@ class Source(msgspec.Struct, frozen=True):
                 raise self.broken(
                     request.line, told, "give all times in one unit (docs/simulator.md), or split the file"
                 )
-            rows.append(Row(at_s, *request.lengths, request.ids, request.session))
+            tokens, output_tokens = request.lengths
+            row = TraceRow(
+                at_s=at_s, tokens=tokens, output_tokens=output_tokens, ids=request.ids, session=request.session
+            )
+            rows.append(row)
             before, before_s = request, at_s
         return rows
 

@@ -17,11 +17,11 @@ from jedlik.sim.workload.offered import Workload
 from jedlik.sim.workload.options import CLOSED_ONLY, FILES_ONLY, WorkloadOptions
 from jedlik.sim.workload.reading import Source
 from jedlik.sim.workload.renewal import LEAST_SHAPE, Gaps, gaps
-from jedlik.sim.workload.servegen_lengths import Lengths, lengths_of
+from jedlik.sim.workload.servegen_lengths import ClientLengths, lengths_of
 from jedlik.sim.workload.servegen_tables import Client, RateRow, models, table
 from jedlik.sim.workload.shape import Replay
 from jedlik.sim.workload.spec import Count, Generator, Positive, Share
-from jedlik.sim.workload.trace import Drawn, Fresh, Row, Trace
+from jedlik.sim.workload.trace import Drawn, Fresh, Trace, TraceRow
 
 PIECE_TOKENS = 512
 WINDOW_S = 600.0
@@ -53,10 +53,10 @@ class ServeGen(Generator, frozen=True, kw_only=True):
         drawn = Population(clients, self._lengths(source, model, sorted(clients, key=str), seed), self.start, seed)
         return Replay(Trace(Drawn(drawn.rows), PIECE_TOKENS), options)
 
-    def _lengths(self, rates: Source, model: str, clients: list[Client], seed: int) -> dict[Client, Lengths]:
+    def _lengths(self, rates: Source, model: str, clients: list[Client], seed: int) -> dict[Client, ClientLengths]:
         beside = rates.path.with_name(rates.path.name.replace("rates", "lengths"))
         if self.input is not None and self.output is not None:
-            return dict.fromkeys(clients, Lengths.fixed(self.input, self.output))
+            return dict.fromkeys(clients, ClientLengths.fixed(self.input, self.output))
         if self.lengths is None and (beside == rates.path or not beside.exists()):
             raise ConfigError(f"servegen: no lengths beside {rates.path}; give lengths=FILE, or input= and output=")
         source = Source(Path(self.lengths) if self.lengths else beside)
@@ -115,19 +115,19 @@ class Population:
     """All clients together."""
 
     def __init__(
-        self, clients: dict[Client, list[Window]], lengths: dict[Client, Lengths], start_s: float, seed: int
+        self, clients: dict[Client, list[Window]], lengths: dict[Client, ClientLengths], start_s: float, seed: int
     ) -> None:
         self._clients = clients
         self._lengths = lengths
         self._start_s = start_s
         self._seed = seed
 
-    def rows(self) -> Iterator[Row]:
+    def rows(self) -> Iterator[TraceRow]:
         """In order of time; times count from the start."""
         fresh = Fresh(PIECE_TOKENS)
         streams = [self._requests(client) for client in sorted(self._clients, key=str)]
         for at_s, tokens, output_tokens in heapq.merge(*streams):
-            yield Row(at_s - self._start_s, tokens, output_tokens, fresh.ids(tokens))
+            yield TraceRow(at_s=at_s - self._start_s, tokens=tokens, output_tokens=output_tokens, ids=fresh.ids(tokens))
 
     def _requests(self, client: Client) -> Iterator[tuple[float, int, int]]:
         chance = Random(f"servegen {self._seed} {client}")

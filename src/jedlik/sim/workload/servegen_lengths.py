@@ -42,13 +42,13 @@ def quantiles(row: LengthRow) -> Quantiles:
     return Quantiles(levels, [*values, max(row.p99, 2 * (row.mean - under) / share - row.p99)])
 
 
-class Lengths(msgspec.Struct, frozen=True):
+class ClientLengths(msgspec.Struct, frozen=True):
     """One client's: by when they begin to hold, per field."""
 
     fields: dict[str, list[tuple[float, Quantiles]]]
 
     @classmethod
-    def fixed(cls, tokens: int, output_tokens: int) -> "Lengths":
+    def fixed(cls, tokens: int, output_tokens: int) -> "ClientLengths":
         always = [(INPUT, tokens), (OUTPUT, output_tokens)]
         return cls({name: [(0.0, Quantiles((0.0, 1.0), (value, value)))] for name, value in always})
 
@@ -68,11 +68,11 @@ class Lengths(msgspec.Struct, frozen=True):
         return holding[max(0, place - 1)][1].at(level)
 
 
-def lengths_of(source: Source, model: str, clients: Iterable[Client], seed: int) -> dict[Client, Lengths]:
+def lengths_of(source: Source, model: str, clients: Iterable[Client], seed: int) -> dict[Client, ClientLengths]:
     """For every client; those without borrow from one that the seed picks. Raises ConfigError if there is none."""
-    read: dict[Client, Lengths] = {}
+    read: dict[Client, ClientLengths] = {}
     for row in table(source, LengthRow, model):
-        of = read.setdefault(row.client, Lengths({})).fields
+        of = read.setdefault(row.client, ClientLengths({})).fields
         of.setdefault(row.field, []).append((row.t_s, quantiles(row)))
     for lengths in read.values():
         for holding in lengths.fields.values():

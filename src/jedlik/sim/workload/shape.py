@@ -12,7 +12,7 @@ import msgspec
 from jedlik.core.errors import ConfigError
 from jedlik.sim.workload.offered import Offered, OfferedText
 from jedlik.sim.workload.options import WorkloadOptions
-from jedlik.sim.workload.trace import Row, Trace
+from jedlik.sim.workload.trace import Trace, TraceRow
 
 SHIFT_S, SHIFT_WITHIN_S = 0.37, 3.0
 """Copy k comes k * 0.37 s later, modulo 3 s: bursts stay bursts, and no two requests come at one moment."""
@@ -52,10 +52,12 @@ class Replay:
                 break
             text = OfferedText(number, row.ids, piece_tokens, row.tokens)
             session = row.session and row.session + suffix
-            yield Offered((row.at_s + shift_s) / speed, text, row.output_tokens, session)
+            yield Offered(
+                at_s=(row.at_s + shift_s) / speed, text=text, output_tokens=row.output_tokens, session=session
+            )
 
 
-def cut(rows: Sequence[Row], start_s: float, end_s: float | None) -> Sequence[Row]:
+def cut(rows: Sequence[TraceRow], start_s: float, end_s: float | None) -> Sequence[TraceRow]:
     """Those within the window. Raises ConfigError if there is none."""
     first = bisect_left(rows, start_s, key=lambda row: row.at_s)
     last = len(rows) if end_s is None else bisect_left(rows, end_s, key=lambda row: row.at_s)
@@ -67,7 +69,7 @@ def cut(rows: Sequence[Row], start_s: float, end_s: float | None) -> Sequence[Ro
     return rows[first:last]
 
 
-def spread(rows: Iterable[Row], seed: int) -> list[Row]:
+def spread(rows: Iterable[TraceRow], seed: int) -> list[TraceRow]:
     """Every time moved uniformly within the usual distance of one distinct time to the next; in order."""
     rows = list(rows)
     times = sorted({row.at_s for row in rows})

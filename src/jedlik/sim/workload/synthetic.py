@@ -8,13 +8,13 @@ from random import Random
 import msgspec
 
 from jedlik.core.errors import ConfigError
-from jedlik.sim.workload.conversations import Conversations, Script, Start, Turn, steady
+from jedlik.sim.workload.conversations import Conversations, ConversationTurn, Script, Start, steady
 from jedlik.sim.workload.offered import Workload
 from jedlik.sim.workload.options import CLOSED_ONLY, FILES_ONLY, WorkloadOptions
 from jedlik.sim.workload.renewal import gaps
 from jedlik.sim.workload.shape import Replay
 from jedlik.sim.workload.spec import Count, Generator, Positive, Share, Whole
-from jedlik.sim.workload.trace import Drawn, Fresh, Row, Trace
+from jedlik.sim.workload.trace import Drawn, Fresh, Trace, TraceRow
 
 UNIQUE_PIECE_TOKENS = 512
 IDS_OF_ONE = 1 << 28
@@ -25,7 +25,7 @@ Times = Callable[[Random], Iterator[float]]
 Ids = Callable[[Random, int], "range | list[int]"]
 
 
-class Lengths(Generator, frozen=True, kw_only=True):
+class DrawnLengths(Generator, frozen=True, kw_only=True):
     """Tokens of a prompt and of an answer: fixed, or log-normal with that mean and coefficient of variation."""
 
     input: Count = 1000
@@ -37,7 +37,7 @@ class Lengths(Generator, frozen=True, kw_only=True):
         return draw(chance, self.input, self.input_cv), draw(chance, self.output, self.output_cv)
 
 
-class Poisson(Lengths, frozen=True, kw_only=True):
+class Poisson(DrawnLengths, frozen=True, kw_only=True):
     """Arrivals of a Poisson process."""
 
     rate: Positive
@@ -50,7 +50,7 @@ class Poisson(Lengths, frozen=True, kw_only=True):
         return opened(self, lambda chance: law.arrivals(chance, self.rate, self.duration), options, seed)
 
 
-class Gamma(Lengths, frozen=True, kw_only=True):
+class Gamma(DrawnLengths, frozen=True, kw_only=True):
     """Arrivals in bursts: gaps with that coefficient of variation (1 is Poisson, 0 a steady beat)."""
 
     rate: Positive
@@ -62,7 +62,7 @@ class Gamma(Lengths, frozen=True, kw_only=True):
         return opened(self, lambda chance: law.arrivals(chance, self.rate, self.duration), options, seed)
 
 
-class Sinusoid(Lengths, frozen=True, kw_only=True):
+class Sinusoid(DrawnLengths, frozen=True, kw_only=True):
     """Arrivals at random, at a rate that swings: rate - amplitude * cos(2 pi t / period), least at time 0.
 
     Said by `rate` and `amplitude`, or by `min` and `max`. Drawn by thinning the arrivals at the highest rate.
@@ -98,7 +98,7 @@ class Sinusoid(Lengths, frozen=True, kw_only=True):
                 yield at_s
 
 
-class SharedPrefix(Lengths, frozen=True, kw_only=True):
+class SharedPrefix(DrawnLengths, frozen=True, kw_only=True):
     """Arrivals at random, of prompts that begin with the prefix of their group; groups are picked by Zipf's law."""
 
     rate: Positive
@@ -135,7 +135,7 @@ class SharedPrefix(Lengths, frozen=True, kw_only=True):
         return ids
 
 
-class MultiTurn(Lengths, frozen=True, kw_only=True):
+class MultiTurn(DrawnLengths, frozen=True, kw_only=True):
     """Conversations: each prompt is the one before it, its answer and `input` new tokens; sent after a pause.
 
     Either `rate` of conversations that begin per second, or a number of them kept going.
@@ -196,7 +196,7 @@ class Chats:
         count = 1 if spec.turns <= 1 else 1 + int(log(1 - chance.random()) / log(1 - 1 / spec.turns))
         return Script(f"chat{number}", 0, list(self._turns(chance, count, (number + 1) * IDS_OF_ONE)))
 
-    def _turns(self, chance: Random, count: int, own: int) -> Iterator[Turn]:
+    def _turns(self, chance: Random, count: int, own: int) -> Iterator[ConversationTurn]:
         """A partial last block is never shared: with what follows it, it is another one."""
         spec = self._spec
         tokens = keep = spec.system // spec.block * spec.block
@@ -207,24 +207,30 @@ class Chats:
             tokens += new
             blocks = -(-tokens // spec.block)
             think_s = chance.expovariate(1 / spec.think) if spec.think else 0.0
-            yield Turn(tokens, output_tokens, think_s, keep if number else 0, (*shared, own, blocks - keep))
+            yield ConversationTurn(
+                tokens=tokens,
+                output_tokens=output_tokens,
+                think_s=think_s,
+                keep=keep if number else 0,
+                runs=(*shared, own, blocks - keep),
+            )
             own, shared, keep = own + blocks - keep, (), tokens // spec.block
             tokens += output_tokens
 
 
-def opened(spec: Lengths, times: Times, options: WorkloadOptions, seed: int) -> Workload:
+def opened(spec: DrawnLengths, times: Times, options: WorkloadOptions, seed: int) -> Workload:
     """An open loop. Raises ConfigError if it would never end."""
     options.refuse((*FILES_ONLY, "start_s"), "generators are not recorded")
     options.refuse(CLOSED_ONLY, "arrivals do not wait for answers")
     bounded(getattr(spec, "duration", None) or options.duration_s, options)
     piece_tokens = spec.block if isinstance(spec, SharedPrefix) else UNIQUE_PIECE_TOKENS
 
-    def rows() -> Iterator[Row]:
+    def rows() -> Iterator[TraceRow]:
         chance = Random(f"{type(spec).__name__} {seed}")
         ids = spec.ids() if isinstance(spec, SharedPrefix) else unique()
         for at_s in times(Random(f"times {seed}")):
             tokens, output_tokens = spec.drawn(chance)
-            yield Row(at_s, tokens, output_tokens, ids(chance, tokens))
+            yield TraceRow(at_s=at_s, tokens=tokens, output_tokens=output_tokens, ids=ids(chance, tokens))
 
     return Replay(Trace(Drawn(rows), piece_tokens), options)
 

@@ -6,7 +6,7 @@ answer) are simulated with one token.
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from jedlik.sim.workload.reading import Request, Source
+from jedlik.sim.workload.reading import ReadRequest, Source
 from jedlik.sim.workload.trace import Fresh, Trace
 
 PIECE_TOKENS = 512
@@ -50,8 +50,8 @@ def named(source: Source, line: int, header: Sequence[str], meaning: str, names:
     return found
 
 
-def requests(source: Source, names: Sequence[str], session: str) -> Iterator[Request]:
+def requests(source: Source, names: Sequence[str], session: str) -> Iterator[ReadRequest]:
     fresh, (time, prompt, answer) = Fresh(PIECE_TOKENS), names
     for line, (at, tokens, output_tokens, of) in source.columns(names, optional=(session,)):
         lengths = source.lengths(line, tokens, output_tokens, (prompt, answer))
-        yield Request(line, source.moment(line, time, at), lengths, fresh.ids(lengths[0]), of)
+        yield ReadRequest(line, source.moment(line, time, at), lengths, fresh.ids(lengths[0]), of)

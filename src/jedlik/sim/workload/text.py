@@ -24,7 +24,7 @@ STRIDE = 0x5851F42D4C957F2D
 """Odd: id + space * STRIDE tells apart the first tokens of equal ids in different spaces."""
 
 
-class Pieces(dict[int, bytes]):
+class TextPieces(dict[int, bytes]):
     """The pieces of one space by id; a missing one is asked for."""
 
     def __init__(self, missing: Callable[[int], bytes]) -> None:
@@ -45,15 +45,15 @@ class Prompts:
         self._spelling = Spelling(vocabulary - FIRST_TOKEN)
         self._half_bytes = budget_bytes // 2
         self._young_bytes = self._old_bytes = 0
-        self._young: dict[tuple[int, int], Pieces] = {}
-        self._old: dict[tuple[int, int], Pieces] = {}
+        self._young: dict[tuple[int, int], TextPieces] = {}
+        self._old: dict[tuple[int, int], TextPieces] = {}
 
     def packed(self, text: OfferedText) -> bytes:
         """The prompt, packed. Raises ConfigError if pieces are too short to differ."""
         key = (text.space, text.piece_tokens)
         pieces = self._young.get(key)
         if pieces is None:
-            pieces = self._young[key] = Pieces(self._missing(*key))
+            pieces = self._young[key] = TextPieces(self._missing(*key))
         parts = list(map(pieces.__getitem__, text.ids))
         surplus = len(parts) * text.piece_tokens - text.tokens
         if surplus:

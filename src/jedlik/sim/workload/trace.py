@@ -10,7 +10,7 @@ BlockIds = list[int | str]
 """Block ids as traces give them. Some exporters put large numbers into quotes."""
 
 
-class Row(msgspec.Struct, frozen=True, array_like=True, gc=False):
+class TraceRow(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False):
     """One request of an open loop."""
 
     at_s: float
@@ -24,7 +24,7 @@ class Row(msgspec.Struct, frozen=True, array_like=True, gc=False):
 class Trace(msgspec.Struct, frozen=True):
     """Requests in order of time, all with pieces of one size."""
 
-    rows: Iterable[Row]
+    rows: Iterable[TraceRow]
     """Read as often as needed, from the start; a `Sequence` if it is in memory."""
     piece_tokens: int
 
@@ -32,10 +32,10 @@ class Trace(msgspec.Struct, frozen=True):
 class Drawn:
     """Rows that are drawn anew, and alike, each time they are read."""
 
-    def __init__(self, draw: Callable[[], Iterator[Row]]) -> None:
+    def __init__(self, draw: Callable[[], Iterator[TraceRow]]) -> None:
         self._draw = draw
 
-    def __iter__(self) -> Iterator[Row]:
+    def __iter__(self) -> Iterator[TraceRow]:
         return self._draw()
 
 
