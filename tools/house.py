@@ -43,12 +43,6 @@ METAPHORS = words(
 """Parts of identifiers for which the field has a word: docs/glossary.md has the table."""
 TRANSFER_METAPHORS = words("ways way gates gate lanes lane ledger meeting")
 """Parts of identifiers that are refused in `transfer/`."""
-PENDING = words(
-    """
-    sim
-    """
-)
-"""Packages that the rules of language and calls do not hold for yet."""
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 Documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -210,17 +204,12 @@ def main(named: list[str]) -> int:
     sources = {path: path.read_text() for path in modules}
     trees = {path: ast.parse(source) for path, source in sources.items()}
     chosen = [p for p in modules if any(p == Path(n) or Path(n) in p.parents for n in named)] if named else modules
-    strict = {path for path in chosen if named or package_of(path) not in PENDING}
     found: list[str] = []
     for path in chosen:
         found += size_complaints(path, sources[path], trees[path])
-        if path in strict:
-            for rule in (docstring_complaints, name_complaints, call_complaints):
-                found += rule(path, trees[path])
-    if named:
-        found += [text for text in duplicate_classes(trees) if any(str(path) in text for path in strict)]
-    else:
-        found += duplicate_classes({path: trees[path] for path in strict})
+        for rule in (docstring_complaints, name_complaints, call_complaints):
+            found += rule(path, trees[path])
+    found += [text for text in duplicate_classes(trees) if any(str(path) in text for path in chosen)]
     for text in found:
         print(text)
     if not named:

@@ -105,7 +105,7 @@ def test_from_a_tier_that_is_slower_than_computing_nothing_is_fetched() -> None:
     result = fine(Watched(tiered(Sizes(4.0), network=crawling), talks()))
     host = result.movement.tiers["host"]
     assert (host.wanted, host.hits) == (0, 0)
-    assert host.kept
+    assert host.written
 
 
 @pytest.mark.parametrize("deadline_s", [0.001, 0.003, 0.006])

@@ -1,4 +1,4 @@
-"""What carries blocks in a simulation: each worker's moves to its own tiers and to other workers, path by path.
+"""The carrying of blocks in a simulation: each worker's moves to its own tiers and to other workers, path by path.
 
 Moves on one path go one after the other; each takes what `PathCosts` say: seconds per block and per byte. A move ends
 as core/moves says, once: late or cancelled if it has not begun, gone with whom it was for, stale where its ticket was
@@ -52,7 +52,7 @@ class Witness(Protocol):
         """The target of a move may be written from now on."""
 
     def landed(self, worker: WorkerId, move: Move, blocks: int) -> None:
-        """So many of the first blocks have been written; the target is written no more."""
+        """Record that so many of the first blocks have been written; the target is written no more."""
 
 
 class CarriedMove:
@@ -179,7 +179,7 @@ class Carrier:
         del self._jobs[move.number]
         begun_s = now if job.begun_s is None else job.begun_s
         size_bytes = blocks * self.block_bytes
-        moved = Moved(
+        outcome = Moved(
             number=move.number,
             blocks=blocks,
             cause=cause,
@@ -188,7 +188,7 @@ class Carrier:
             queued_s=begun_s - job.asked_s,
             elapsed_s=now - begun_s,
         )
-        self._heap.at(now, self._tell, moved)
+        self._heap.at(now, self._tell, outcome)
 
     def takes(self, writer: WorkerId, ticket: Handle) -> bool:
         """Whether another worker may write for this ticket."""
@@ -218,14 +218,14 @@ class Carrier:
 
     def _revoke(self, revoke: Revoke) -> None:
         """At once, but for a writer on this host: shared memory can't be taken from a process that lives."""
-        told = Revoked(revoke.worker, revoke.tickets)
+        report = Revoked(revoke.worker, revoke.tickets)
         writer = self._fleet.alive.get(revoke.worker)
         if writer is not None and self._fleet.path(self.card, revoke.worker) == LOCAL:
-            self._fleet.when_gone(revoke.worker, lambda: self._tell(told))
+            self._fleet.when_gone(revoke.worker, lambda: self._tell(report))
             return
         if writer is not None:
             self._revoked.update((revoke.worker, ticket) for ticket in revoke.tickets)
-        self._heap.at(self._heap.now, self._tell, told)
+        self._heap.at(self._heap.now, self._tell, report)
 
 
 class Disk:
@@ -345,14 +345,14 @@ class Carriers:
 
 def costs(network: NetworkConfig) -> dict[str, PathCosts]:
     """Return the costs of every path, by name."""
-    told = {
+    figures = {
         LOCAL: (network.local_block_s, network.local_bandwidth_bytes_s),
         REMOTE: (network.kv_block_s, network.kv_bandwidth_bytes_s),
         "host": (network.host_block_s, network.host_bandwidth_bytes_s),
         "disk": (network.disk_block_s, network.disk_bandwidth_bytes_s),
         "object": (network.object_block_s, network.object_bandwidth_bytes_s),
     }
-    return {path: PathCosts(path, block_s, 1 / bytes_s) for path, (block_s, bytes_s) in told.items()}
+    return {path: PathCosts(path, block_s, 1 / bytes_s) for path, (block_s, bytes_s) in figures.items()}
 
 
 def _runs(below: dict[BlockId | None, list[tuple[BlockId, int]]]) -> Iterator[StoredRun]:

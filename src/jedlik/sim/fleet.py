@@ -79,7 +79,7 @@ class SimWorkers:
         slot = self._current(name, start)
         if slot is not None and slot.process is not None:
             slot.state = "draining"
-            if not slot.held:
+            if not slot.no_start:
                 self.act("retire", slot)
             self._counted()
             slot.process.send(Drain())
@@ -103,12 +103,12 @@ class SimWorkers:
         """End the process of a slot, starting or not."""
         self._cut(slot, "crashed", "crashed")
 
-    def hold(self, slot: Slot, held: bool) -> None:
+    def hold(self, slot: Slot, no_start: bool) -> None:
         """A fault wants no worker there, or lets one be there again."""
-        slot.held = held
-        self.tell(Hold(slot.name, held))
+        slot.no_start = no_start
+        self.tell(Hold(slot.name, no_start))
 
-    def left(self, worker: WorkerId, reason: str, cause: Cause) -> None:
+    def worker_left(self, worker: WorkerId, reason: str, cause: Cause) -> None:
         """A process is gone: it drained, was kicked or killed. Its connections close behind what it sent."""
         slot = self._by_id.get(worker)
         if slot is None or slot.process is None or slot.process.card.worker != worker:
@@ -144,7 +144,7 @@ class SimWorkers:
         if slot.process is not None:
             slot.process.engine.settle()
         if slot.process is not None:
-            self.left(slot.process.card.worker, reason, cause)
+            self.worker_left(slot.process.card.worker, reason, cause)
         elif slot.since_s is not None:
             self.act("end", slot, reason)
             self._free(slot, cause)
@@ -153,7 +153,7 @@ class SimWorkers:
         if slot.since_s is not None:
             slot.up_s += self._heap.now - slot.since_s
             slot.since_s = None
-        slot.state, slot.fell = "", cause != "asked" or slot.held
+        slot.state, slot.fell = "", cause != "asked" or slot.no_start
         self._counted()
         self.tell(MemberEnded(slot.name, slot.starts, cause))
 

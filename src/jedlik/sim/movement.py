@@ -17,7 +17,7 @@ class TierCount(msgspec.Struct, kw_only=True):
     """Blocks that were found in it."""
     misses: dict[str, int] = {}
     """Blocks that were not found, by cause."""
-    kept: int = 0
+    written: int = 0
     """Blocks that were copied to the tier."""
     refused: dict[str, int] = {}
     """Blocks that were not copied, by cause."""
@@ -64,7 +64,7 @@ class MovementCounts(msgspec.Struct, kw_only=True):
             _count(tier.misses, fact.cause, fact.wanted - fact.blocks)
         elif isinstance(fact, Offloaded):
             tier = self._tier(fact.tier)
-            tier.kept += fact.blocks
+            tier.written += fact.blocks
             _count(tier.refused, fact.cause, fact.wanted - fact.blocks)
         elif isinstance(fact, Carried):
             self._carried(fact)

@@ -149,9 +149,9 @@ class Network:
         return link
 
     def _send(self, sender: str, pair: Pair, message: object, down: bool) -> None:
-        held = self._cut.get(pair) if self._cut else None
-        if held is not None:
-            held.append((message, down))
+        cut_messages = self._cut.get(pair) if self._cut else None
+        if cut_messages is not None:
+            cut_messages.append((message, down))
             return
         link = self._links.get(sender) or self._link(sender)
         at = link.arrival_s(size_bytes(message))

@@ -30,7 +30,7 @@ DECISIONS = 2000
 
 
 class PlannerProcess(Process[PlannerEvent, PlannerEffect]):
-    """The planner."""
+    """The process of a simulated fleet's planner."""
 
     def __init__(
         self, heap: Heap, node: PlannerNode, workers: SimWorkers, gateways: Mapping[GatewayId, GatewayProcess]
@@ -44,7 +44,7 @@ class PlannerProcess(Process[PlannerEvent, PlannerEffect]):
         self.decisions: deque[Planned] = deque(maxlen=DECISIONS)
 
     def send(self, event: PlannerEvent) -> None:
-        """What its own effects cause waits until all of them are done."""
+        """Take an event. What the node's own effects cause waits until all of them are done."""
         self._coming.append(event)
         if self._busy:
             return
@@ -62,11 +62,11 @@ class PlannerProcess(Process[PlannerEvent, PlannerEffect]):
                     self._launch(effect)
                 case Retire():
                     slot = self._workers.slot(effect.name)
-                    self._ordered("retire", slot, not slot.held)
+                    self._ordered("retire", slot, not slot.no_start)
                     self._workers.retire(effect.name, effect.start)
                 case End():
                     slot = self._workers.slot(effect.name)
-                    self._ordered("end", slot, not slot.held and slot.state != "draining")
+                    self._ordered("end", slot, not slot.no_start and slot.state != "draining")
                     self._workers.end(effect.name, effect.start)
                 case ChangeRole():
                     self._change_role(effect)
@@ -93,7 +93,8 @@ class PlannerProcess(Process[PlannerEvent, PlannerEffect]):
 
 
 def node_of(setup: Setup, workers: SimWorkers, planner: Planner | None) -> PlannerNode:
-    """As `cli/` makes it. `planner`, where given, decides in place of the one that the settings name."""
+    """Return the planner node, made as `serve/` makes it. `planner`, where given, decides in place of the one that the
+    settings name."""
     config = setup.planner
     if planner is not None:
         config = msgspec.structs.replace(config, mode="on")
@@ -116,7 +117,7 @@ def node_of(setup: Setup, workers: SimWorkers, planner: Planner | None) -> Plann
 
 
 def planning(setup: Setup, process: PlannerProcess, planner: Planner | None) -> PlanningRecord | None:
-    """What there is to tell; None where nobody planned."""
+    """Return what there is to report; None where nobody planned."""
     if planner is None and setup.planner.acts == "off":
         return None
     return PlanningRecord(

@@ -55,7 +55,7 @@ class World(Protocol):
     def noted(self, fact: Fact, worker: WorkerId | None = None) -> None:
         """Note a fact of a gateway, or of this worker."""
 
-    def left(self, worker: WorkerId, reason: str, cause: Cause) -> None: ...
+    def worker_left(self, worker: WorkerId, reason: str, cause: Cause) -> None: ...
 
 
 class Messages(Protocol):
@@ -169,7 +169,7 @@ class WorkerProcess(Process[WorkerEvent, WorkerEffect]):
             elif isinstance(effect, Drained):
                 drained = True
         if drained:
-            self._world.left(self.card.worker, "drained", "asked")
+            self._world.worker_left(self.card.worker, "drained", "asked")
 
 
 class GatewayProcess(Process[GatewayEvent, GatewayEffect]):
@@ -191,6 +191,6 @@ class GatewayProcess(Process[GatewayEvent, GatewayEffect]):
             elif isinstance(effect, Wake):
                 self._set_wake(effect.at)
             elif isinstance(effect, Kick):
-                self._world.left(effect.worker, effect.reason, "killed")
+                self._world.worker_left(effect.worker, effect.reason, "killed")
             elif isinstance(effect, ToPlanner):
                 self._world.network.to_planner(effect)

@@ -114,7 +114,8 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     good: int
     """Judged requests that were answered within the SLOs."""
     slo_attainment: float | None
-    """As `jedlik simulate` says it for this fleet: over the requests that this very fleet could serve in time."""
+    """The attainment as `jedlik simulate` reports it for this fleet: over the requests that this very fleet could serve
+    in time."""
     ttft_p50_s: float | None
     ttft_p99_s: float | None
     itl_p50_s: float | None
@@ -145,11 +146,11 @@ def pools(fleet: SizedFleet) -> tuple[PoolConfig, ...]:
     name = shape.engine.label.replace(".", "").replace(" ", "-")
     own = shape.engine.pool.worker
     worker = own and msgspec.structs.replace(own, max_step_tokens=shape.chunk_tokens)
-    given = msgspec.structs.replace(shape.engine.pool, name=name, count=fleet.workers, worker=worker)
+    pool = msgspec.structs.replace(shape.engine.pool, name=name, count=fleet.workers, worker=worker)
     if not shape.apart:
-        return (given,)
-    prefill = msgspec.structs.replace(given, name=f"{name}-prefill", count=fleet.prefill, role="prefill")
-    decode = msgspec.structs.replace(given, name=f"{name}-decode", count=fleet.workers - fleet.prefill, role="decode")
+        return (pool,)
+    prefill = msgspec.structs.replace(pool, name=f"{name}-prefill", count=fleet.prefill, role="prefill")
+    decode = msgspec.structs.replace(pool, name=f"{name}-decode", count=fleet.workers - fleet.prefill, role="decode")
     return prefill, decode
 
 

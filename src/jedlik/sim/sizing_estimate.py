@@ -1,4 +1,5 @@
-"""How many workers a shape needs, in closed form: a bracket for the simulations that decide, in milliseconds.
+"""Estimates in closed form of how many workers a shape needs: a bracket for the simulations that decide, in
+milliseconds.
 
 The form is the planner's (`planning/requirement`): this tells it of a workload that is known and of fleets that do not
 exist. All lengths are known, so which requests could be in time alone is asked of each one, and whether answers are too
@@ -28,7 +29,7 @@ from jedlik.sim.sizing import Shape, SizedEngine
 from jedlik.sim.sizing_load import OfferedLoad
 
 MOST_SEQUENCES = 100_000
-"""In a batch, where nobody says: as many as the cache holds."""
+"""Sequences in a batch where no limit is given: as many as the cache holds."""
 MOST_BURST = 50.0
 """Beyond, the load changes rather than comes in bursts: then this form says nothing, and simulations decide."""
 SPLIT_AT, SPLIT_MISSES = 8, 0.025
@@ -36,16 +37,16 @@ SPLIT_AT, SPLIT_MISSES = 8, 0.025
 
 
 class Estimate(NamedTuple):
-    """Of one fleet."""
+    """The estimate of one fleet."""
 
     attainable: float
     """Share of requests that could have their first token in time, alone."""
     missed: float
-    """Of those."""
+    """The share of the attainable requests that is missed."""
 
     @property
     def attainment(self) -> float:
-        """Of all requests."""
+        """The share of all requests that meet the SLOs."""
         return self.attainable * (1 - self.missed)
 
 
@@ -61,7 +62,7 @@ class Sizer:
         self._spent: dict[tuple[str, int], Floats] = {}
 
     def alone_s(self, engine: SizedEngine, chunk: int) -> Floats:
-        """By request: its prefill on an idle worker that has its prefix."""
+        """Return for each request the seconds of its prefill on an idle worker that has its prefix."""
         key = (engine.label, chunk)
         if key not in self._spent:
             costs, load = model(engine.profile).costs, self.load
@@ -72,7 +73,7 @@ class Sizer:
         return self._spent[key]
 
     def attainable(self, shapes: list[Shape]) -> Flags:
-        """By request: one of the shapes could give its first token in time."""
+        """Return for each request whether one of the shapes could give its first token in time."""
         able = np.zeros(self.load.requests, dtype=np.bool_)
         for shape in shapes:
             alone_s = self.alone_s(shape.engine, shape.chunk_tokens)
@@ -109,7 +110,8 @@ class Sizer:
         return high
 
     def prefill_share(self, engine: SizedEngine, chunk: int) -> float:
-        """Of the workers, where prefill and decode are apart, so that both are about as busy."""
+        """Return the share of the workers that prefill, where prefill and decode are apart, so that both are about as
+        busy."""
         counted, mix = self._mix(engine, chunk)
         prefills = prefill_curve(mix, self._promise, SPLIT_MISSES).rate(SPLIT_AT)
         decodes = decode_curve(mix, counted, self._promise, SPLIT_MISSES).rate(SPLIT_AT)

@@ -1,4 +1,4 @@
-"""What a workload asks for, read once without simulating it: when, how much, how much of it anew; and pieces of it.
+"""The load of a workload, read once without simulating it: when, how much, how much of it anew; and pieces of it.
 
 Reuse is counted with a cache that forgets nothing: what a fleet finds in its caches is at most that. Of conversations,
 whose requests wait for answers, the times are those of answers that take `NOMINAL_ITL_S` a token.
@@ -21,13 +21,13 @@ NAMED_PIECES = 2_000_000
 """Pieces of prompts looked at, about: of longer workloads every k-th."""
 PIECES = 5
 WARM_SHARE = 0.3
-"""Of each piece of a sample: its first requests fill caches and queues, and are not judged."""
+"""The share of each piece of a sample whose requests fill caches and queues, and are not judged."""
 GAP_S = 5.0
-"""Between pieces."""
+"""Seconds between two pieces of a sample."""
 
 
 class OfferedLoad(NamedTuple):
-    """By request, in order of time."""
+    """A workload's requests as columns, in order of time."""
 
     at_s: Floats
     prompt_tokens: Floats
@@ -42,7 +42,7 @@ class OfferedLoad(NamedTuple):
 
     @property
     def span_s(self) -> float:
-        """From the first arrival to the last, and a mean gap more."""
+        """Seconds from the first arrival to the last, and a mean gap more."""
         span_s = float(self.at_s[-1] - self.at_s[0])
         return max(span_s * self.requests / max(self.requests - 1, 1), 1e-3)
 
@@ -160,7 +160,7 @@ class Pieces:
 
 
 def judged(stretches: Sequence[Stretch], requests: int) -> Flags:
-    """By request of the whole load: those of a sample that count."""
+    """Return for each request of the whole load whether it is in a sample and counts."""
     flags = np.zeros(requests, dtype=np.bool_)
     for start, stop in stretches:
         flags[start + int(WARM_SHARE * (stop - start)) : stop] = True

@@ -1,4 +1,4 @@
-"""From simulations to points: what each fleet gives and costs, which hold the promise, and which are on the front.
+"""The points of simulated fleets: what each gives and costs, which meet the SLOs, and which are on the front.
 
 The front is over tokens/s per GPU against tokens/s per user: nothing that holds is better in both. Attainment is the
 share of the requests that some candidate could serve in time on an idle worker: a slow GPU gains nothing by being slow.
@@ -15,13 +15,13 @@ from jedlik.sim.sizing_load import OfferedLoad, Stretch, judged
 
 
 class FleetPoint(msgspec.Struct, frozen=True, kw_only=True):
-    """One simulated fleet."""
+    """One simulated fleet, with what it gives and costs."""
 
     fleet: SizedFleet
     part: Part
     attainment: float
     goodput: float
-    """Of all requests that were judged."""
+    """The share of all requests that were judged which met the SLOs."""
     figures: Figures
     tokens_per_s: float
     """Output, of the whole fleet."""
@@ -38,7 +38,7 @@ class FleetPoint(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def tokens_per_s_user(self) -> float:
-        """Of the median answer; 0: no answer had two tokens."""
+        """Tokens per second of the median answer; 0: no answer had two tokens."""
         return 1 / self.figures.itl_p50_s if self.figures.itl_p50_s else 0.0
 
     @property
@@ -110,7 +110,8 @@ def _rank(point: FleetPoint) -> tuple[float, float, bool, float, str]:
 
 
 def front(points: Iterable[FleetPoint]) -> list[FleetPoint]:
-    """Those that hold and that no other one beats or equals in both; fastest per user last. If none holds: of all."""
+    """Return the points that hold and that no other one beats or equals in both; fastest per user last. If none holds:
+    of all."""
     every = list(points)
     among = [point for point in every if point.holds] or every
     among.sort(key=lambda point: (-point.tokens_per_s_gpu, -point.tokens_per_s_user, point.fleet.order))

@@ -1,4 +1,5 @@
-"""Which fleet: many shapes on pieces of the trace, the best of them on all of it, each with as few workers as will do.
+"""The search for a fleet: many shapes on pieces of the trace, the best of them on all of it, each with as few workers
+as will do.
 
 A race knows the cheapest fleet that holds so far; whoever cannot be cheaper is not simulated any more, and one that
 fails with as many workers as cost a little less has lost. More workers are taken to serve no worse. Pure: it says what
@@ -15,7 +16,7 @@ from jedlik.sim.sizing import Figures, Part, Shape, SizedFleet, Trial
 SAMPLE_ROUND, TRACE_ROUND = 4, 2
 """Simulations that are asked for at once."""
 HOPELESS = 1.35
-"""Not tried with the money there is: what is estimated to need so many times as much."""
+"""A shape that is estimated to need so many times the budget is not tried."""
 COLD = 1.4
 """A sample begins with cold caches: it may miss so many times as often, to go on to the trace."""
 FINALISTS, NEARLY = 6, 1.35
@@ -36,11 +37,11 @@ class Choice(msgspec.Struct, frozen=True):
 
 
 class SearchPlan(msgspec.Struct, frozen=True, kw_only=True):
-    """The task."""
+    """The task of a search."""
 
     choices: tuple[Choice, ...]
     budget: float
-    """GPUs."""
+    """The budget in GPUs."""
     attainment: float
     judge: Callable[[Trial, Figures], float]
     """Attainment of a trial."""
@@ -104,12 +105,12 @@ class Race:
         return min(self.holding(), key=lambda fleet: fleet.order, default=None)
 
     def holding(self) -> list[SizedFleet]:
-        """Per shape that has one, the smallest fleet that holds; cheapest first."""
+        """Return the smallest fleet that holds of each shape that has one; cheapest first."""
         found = [(b.shape, b.holds(self.wanted)) for b in self.brackets]
         return sorted((SizedFleet(shape, n) for shape, n in found if n is not None), key=lambda fleet: fleet.order)
 
     def run(self, trials: int) -> Generator[list[Trial], Results, bool]:
-        """Until nothing can be cheaper, or after so many trials; False: there is no time left."""
+        """Run until nothing can be cheaper, or after so many trials; False: there is no time left."""
         while trials > 0 and (proposed := self._proposed(min(self._width, trials))):
             trials -= len(proposed)
             results = yield [Trial(fleet, self.part) for _, fleet in proposed]

@@ -25,10 +25,10 @@ class Slot:
     __slots__ = (
         "busy_s",
         "fell",
-        "held",
         "host",
         "index",
         "name",
+        "no_start",
         "pool",
         "process",
         "role",
@@ -44,8 +44,8 @@ class Slot:
         self.starts = 0
         self.role: Role = pool.role
         self.state: Literal["", "starting", "serving", "draining"] = ""
-        self.held = self.fell = False
-        """Held: a fault wants no worker here. Fell: the last one did not end because of a planner."""
+        self.no_start = self.fell = False
+        """`no_start`: a fault wants no worker here. `fell`: the last one did not end because of a planner."""
         self.up_s = self.busy_s = 0.0
         """Of processes that ended: from start to end, and in steps."""
         self.since_s: float | None = None

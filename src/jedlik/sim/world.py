@@ -144,8 +144,8 @@ class Simulation:
         elif worker is not None:
             self._moves.note(fact)
 
-    def left(self, worker: WorkerId, reason: str, cause: Cause) -> None:
-        self.workers.left(worker, reason, cause)
+    def worker_left(self, worker: WorkerId, reason: str, cause: Cause) -> None:
+        self.workers.worker_left(worker, reason, cause)
 
     # --- what is looked at, without changing anything ---
 

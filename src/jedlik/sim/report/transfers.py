@@ -151,7 +151,7 @@ def _tier(name: str, counted: TierCount, block_size: int) -> TierRow:
         hit_tokens=counted.hits * block_size,
         wanted_tokens=counted.wanted * block_size,
         misses=tokens(counted.misses),
-        kept_tokens=counted.kept * block_size,
+        kept_tokens=counted.written * block_size,
         refused=tokens(counted.refused),
         in_bytes=counted.in_bytes,
         out_bytes=counted.out_bytes,

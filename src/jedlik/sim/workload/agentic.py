@@ -29,17 +29,17 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, rename={"tokens": "in", "
     tokens: Length | None = None
     output_tokens: Count = 1
     api: Seconds | None = None
-    """What the answer took."""
+    """Seconds that the answer took."""
     think: Seconds | None = None
     k: Count = 0
     h: list[Annotated[int, msgspec.Meta(ge=0)]] = []
     sub: list["Entry"] | None = None
     status: str = "completed"
-    """Of a sub-agent."""
+    """The status of a sub-agent."""
 
 
 class Recorded(msgspec.Struct, frozen=True):
-    """One line."""
+    """One line of a file."""
 
     id: str
     block_size: Length
@@ -47,7 +47,7 @@ class Recorded(msgspec.Struct, frozen=True):
 
 
 class RecordedConversation(msgspec.Struct, frozen=True):
-    """One line, checked."""
+    """One line of a file, checked."""
 
     name: str
     turns: list[ConversationTurn]
@@ -74,7 +74,7 @@ class File:
 
 
 def read(source: Source, options: WorkloadOptions, seed: int) -> Conversations:
-    """Without limit and duration each conversation runs once, else they go round. Raises ConfigError."""
+    """Read conversations. Without limit and duration each runs once, else they go round. Raises ConfigError."""
     options.refuse(("start_s",), "conversations have no common clock; see begin_midway")
     options.refuse(("spread_batches", "trace_block"), "conversations are sent after answers, and name their block size")
     conversations, piece_tokens = recorded(source)
@@ -159,7 +159,8 @@ def sized(entry: Entry, blocks: int, block_size: int, where: str) -> tuple[int, 
 
 
 def think_s(entry: Entry, before: Entry | None) -> float:
-    """As recorded; where it was not, what lies between the answer before and this request, as far as known."""
+    """Return the recorded pause; where there is none, what lies between the answer before and this request, as far as
+    known."""
     if entry.think is not None or before is None or entry.t is None or before.t is None:
         return entry.think or 0.0
     return max(0.0, entry.t - before.t - (before.api or 0.0))

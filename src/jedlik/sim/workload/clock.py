@@ -20,12 +20,12 @@ _1970 = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Clock(NamedTuple):
-    """What makes seconds of moments."""
+    """The clock of a trace, which makes seconds of moments."""
 
     origin: float
     """The clock's number at the start of the trace."""
     per_s: int
-    """How many units the clock counts in a second."""
+    """Units that the clock counts in a second."""
 
     def at_s(self, at: Moment) -> float:
         return (number(at) - self.origin) / self.per_s

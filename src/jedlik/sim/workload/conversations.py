@@ -24,7 +24,7 @@ class ConversationTurn(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     tokens: int
     output_tokens: int
     think_s: float
-    """From the answer before it, until this is sent."""
+    """Seconds from the answer before this turn until it is sent."""
     keep: int
     """Leading pieces that are the previous prompt's."""
     runs: Sequence[int]
@@ -32,7 +32,7 @@ class ConversationTurn(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class Helper(msgspec.Struct, frozen=True):
-    """A sub-agent."""
+    """A sub-agent's part of a conversation."""
 
     turns: Sequence[ConversationTurn]
     awaited: bool = True
@@ -46,11 +46,11 @@ class Script(msgspec.Struct, frozen=True):
     space: int
     turns: Sequence[ConversationTurn]
     helpers: Mapping[int, Sequence[Helper]] = {}
-    """By the number of the turn before which they start."""
+    """Helpers by the number of the turn before which they start."""
 
 
 class Scripts(Protocol):
-    """Where conversations come from."""
+    """The source of conversations."""
 
     piece_tokens: int
 
@@ -79,7 +79,7 @@ class Strand(msgspec.Struct, kw_only=True, eq=False):
     position: int = 0
     """The next turn to send."""
     ids: list[int] = []
-    """Of the last prompt; replaced, never changed."""
+    """The ids of the last prompt; replaced, never changed."""
     due_s: float = 0.0
     """When the next turn is sent, if nothing is waited for."""
 

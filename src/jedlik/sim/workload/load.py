@@ -65,6 +65,6 @@ def recognised(file: Source) -> str:
         header = file.header()[1]
         found = "servegen" if "rate_rps" in header else "table" if tables.known(header) else None
     if found is None:
-        told = f"of no format that is known ({', '.join(FORMATS)})"
-        raise file.broken(number, told, "see docs/simulator.md for what each one looks like")
+        problem = f"of no format that is known ({', '.join(FORMATS)})"
+        raise file.broken(number, problem, "see docs/simulator.md for what each one looks like")
     return found

@@ -1,4 +1,4 @@
-"""What may be asked of any workload, whatever it comes from: the values behind the flags of `jedlik simulate`."""
+"""The options of any workload: the values behind the flags of `jedlik simulate`."""
 
 import math
 

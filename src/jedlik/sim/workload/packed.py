@@ -16,7 +16,7 @@ from typing import BinaryIO, cast
 from jedlik.core.errors import ConfigError
 
 DAMAGED = (EOFError, OSError, zlib.error, lzma.LZMAError)
-"""What reading a damaged file raises."""
+"""The exceptions that reading a damaged file raises."""
 REFUSED = {b"PK\x03\x04": "a zip archive or a spreadsheet", b"\x04\x22\x4d\x18": "packed with lz4"}
 MARKS = {
     codecs.BOM_UTF8: "utf-8",

@@ -40,7 +40,7 @@ class ReadRequest(NamedTuple):
 
 
 class Source(msgspec.Struct, frozen=True):
-    """One file."""
+    """One file of a workload."""
 
     path: Path
 
@@ -87,12 +87,13 @@ class Source(msgspec.Struct, frozen=True):
         return number, [plain(name) for name in next(filter(None, rows), [])]
 
     def columns(self, names: Sequence[str], optional: Sequence[str] = ()) -> Iterator[tuple[int, list[str]]]:
-        """Of a CSV file: the fields under `names`, then those under `optional` ("" where there is no such column)."""
+        """Return rows of a CSV file: the fields under `names`, then those under `optional` ("" where there is no such
+        column)."""
         first, header = self.header()
         for name in names:
             if header.count(name) != 1:
-                told = "no column" if name not in header else "more than one column"
-                raise self.broken(first, f"{told} {name!r} among {', '.join(header)}", "give it one")
+                problem = "no column" if name not in header else "more than one column"
+                raise self.broken(first, f"{problem} {name!r} among {', '.join(header)}", "give it one")
         places = [header.index(name) if name in header else -1 for name in (*names, *optional)]
         rows = csv.reader(self._text(), delimiter=separator(self.first_line()[1]))
         next(filter(None, rows))
@@ -178,8 +179,8 @@ class Source(msgspec.Struct, frozen=True):
         kind = isinstance(found[0].at, datetime)
         for request in found:
             if isinstance(request.at, datetime) != kind:
-                told = f"the time is a number here and a date in line {found[0].line}, or the other way round"
-                raise self.broken(request.line, told, "use one clock for all of the file")
+                problem = f"the time is a number here and a date in line {found[0].line}, or the other way round"
+                raise self.broken(request.line, problem, "use one clock for all of the file")
         found.sort(key=lambda request: clock.number(request.at))
         watch = clock.clock(found[0].at, per_s)
         rows, before, before_s = [], found[0], 0.0
@@ -188,10 +189,10 @@ class Source(msgspec.Struct, frozen=True):
             if at_s < 0:
                 raise self.broken(request.line, f"the time is negative ({at_s} s)", "count from the start of the trace")
             if at_s - before_s > clock.LONGEST_PAUSE_S or at_s > clock.LONGEST_S:
-                told = f"{(at_s - before_s) / 86400:.3g} days after the one in line {before.line}"
-                told = f"the request comes {told} and {at_s / 86400:.3g} days after the first"
+                problem = f"{(at_s - before_s) / 86400:.3g} days after the one in line {before.line}"
+                problem = f"the request comes {problem} and {at_s / 86400:.3g} days after the first"
                 raise self.broken(
-                    request.line, told, "give all times in one unit (docs/simulator.md), or split the file"
+                    request.line, problem, "give all times in one unit (docs/simulator.md), or split the file"
                 )
             tokens, output_tokens = request.lengths
             row = TraceRow(
@@ -217,5 +218,5 @@ def plain(name: str) -> str:
 
 
 def separator(line: bytes) -> str:
-    """What separates the columns that this line names."""
+    """Return the character that separates the columns which this line names."""
     return max(SEPARATORS, key=lambda sign: line.count(sign.encode()))

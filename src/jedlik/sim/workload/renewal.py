@@ -26,7 +26,8 @@ class Gaps(msgspec.Struct, frozen=True):
         return chance.weibullvariate(exp(-lgamma(1 + 1 / self.shape)), self.shape)
 
     def first(self, chance: Random) -> float:
-        """From a moment picked at random to the next arrival: a share of a gap that is the likelier hit the longer."""
+        """Draw the time from a moment picked at random to the next arrival: a share of a gap that is the likelier hit
+        the longer."""
         if self.shape == float("inf"):
             return chance.random()
         if self.family == "Gamma":
@@ -43,14 +44,14 @@ class Gaps(msgspec.Struct, frozen=True):
 
 
 def gaps(cv: float, family: Family = "Gamma") -> Gaps:
-    """Of that coefficient of variation (as far as shapes go)."""
+    """Return gaps of that coefficient of variation (as far as shapes go)."""
     if cv == 0:
         return Gaps(family, float("inf"))
     return Gaps(family, max(LEAST_SHAPE["Gamma"], cv**-2) if family == "Gamma" else weibull_shape(cv))
 
 
 def weibull_shape(cv: float) -> float:
-    """By bisection: the variation falls as the shape grows."""
+    """Return the shape, by bisection: the variation falls as the shape grows."""
     low, high = LEAST_SHAPE["Weibull"], 1000.0
     for _ in range(60):
         middle = (low * high) ** 0.5

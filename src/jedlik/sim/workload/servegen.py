@@ -28,7 +28,7 @@ WINDOW_S = 600.0
 
 
 class ServeGen(Generator, frozen=True, kw_only=True):
-    """`servegen:rates=FILE,model=NAME,...`"""
+    """The workload generator `servegen:rates=FILE,model=NAME,...`."""
 
     rates: str
     """File: model, client, t_s, rate_rps, cv, family, p1 (shape as fitted); all but t_s and rate_rps may be missing."""
@@ -89,7 +89,7 @@ class Window(msgspec.Struct, frozen=True):
 
 
 def windows(source: Source, model: str, start_s: float, end_s: float, scale: float) -> dict[Client, list[Window]]:
-    """Those that lie within, cut to it, in order. Raises ConfigError if there is none."""
+    """Return the windows that lie within, cut to it, in order. Raises ConfigError if there is none."""
     found: dict[Client, list[Window]] = {}
     for row in table(source, RateRow, model):
         sooner, later = max(row.t_s, start_s), min(row.t_s + WINDOW_S, end_s)
@@ -105,14 +105,14 @@ def windows(source: Source, model: str, start_s: float, end_s: float, scale: flo
 
 
 def law(row: RateRow) -> Gaps:
-    """With the shape as fitted, else that of the coefficient of variation."""
+    """Return the law of gaps with the shape as fitted, else that of the coefficient of variation."""
     if row.p1 is None or row.p1 <= 0:
         return gaps(row.cv, row.family)
     return Gaps(row.family, max(row.p1, LEAST_SHAPE[row.family]))
 
 
 class Population:
-    """All clients together."""
+    """All clients of a workload together."""
 
     def __init__(
         self, clients: dict[Client, list[Window]], lengths: dict[Client, ClientLengths], start_s: float, seed: int
@@ -123,7 +123,7 @@ class Population:
         self._seed = seed
 
     def rows(self) -> Iterator[TraceRow]:
-        """In order of time; times count from the start."""
+        """The requests in order of time; times count from the start."""
         fresh = Fresh(PIECE_TOKENS)
         streams = [self._requests(client) for client in sorted(self._clients, key=str)]
         for at_s, tokens, output_tokens in heapq.merge(*streams):

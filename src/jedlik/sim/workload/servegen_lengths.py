@@ -14,7 +14,7 @@ from jedlik.sim.workload.servegen_tables import Client, LengthRow, table
 LEVELS = (0.01, 0.05, 0.10, 0.25, 0.50, 0.75, 0.90, 0.95, 0.99)
 INPUT, OUTPUT = "input_tokens", "output_tokens"
 PARTS = ("text_tokens", "image_tokens", "audio_tokens", "video_tokens")
-"""Of a multimodal prompt, where it is not given as a whole."""
+"""The parts of a multimodal prompt, where its length is not given as a whole."""
 
 
 class Quantiles(msgspec.Struct, frozen=True):
@@ -69,7 +69,8 @@ class ClientLengths(msgspec.Struct, frozen=True):
 
 
 def lengths_of(source: Source, model: str, clients: Iterable[Client], seed: int) -> dict[Client, ClientLengths]:
-    """For every client; those without borrow from one that the seed picks. Raises ConfigError if there is none."""
+    """Return lengths for every client; those without borrow from one that the seed picks. Raises ConfigError if there
+    is none."""
     read: dict[Client, ClientLengths] = {}
     for row in table(source, LengthRow, model):
         of = read.setdefault(row.client, ClientLengths({})).fields

@@ -13,7 +13,7 @@ from jedlik.sim.workload.renewal import Family
 PARQUET = b"PAR1"
 Client = int | str
 Least0 = Annotated[float, msgspec.Meta(ge=0, le=1e15)]
-"""Finite, that is."""
+"""A number from 0 on that is finite."""
 
 
 class RateRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,7 +66,7 @@ def table(source: Source, kind: type[R], model: str) -> Iterator[R]:
 
 
 def models(source: Source) -> list[str]:
-    """Whose rows there are."""
+    """Return the models that have rows."""
     if source.head(4) == PARQUET:
         return sorted(set(parquet_columns(source, ["model"])["model"]))
     return sorted({model for _, (model,) in source.columns(("model",))})
@@ -89,7 +89,7 @@ def parquet_rows(source: Source, kind: type[msgspec.Struct], model: str) -> Iter
 
 
 def parquet_columns(source: Source, wanted: list[str], model: str | None = None) -> dict[str, list[str]]:
-    """Those of the columns that are there, of all models or one."""
+    """Return those of the columns that are there, of all models or one."""
     reader = parquet()
     try:
         there = [name for name in wanted if name in reader.read_schema(source.path).names]

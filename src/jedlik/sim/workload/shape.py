@@ -58,7 +58,7 @@ class Replay:
 
 
 def cut(rows: Sequence[TraceRow], start_s: float, end_s: float | None) -> Sequence[TraceRow]:
-    """Those within the window. Raises ConfigError if there is none."""
+    """Return the rows within the window. Raises ConfigError if there is none."""
     first = bisect_left(rows, start_s, key=lambda row: row.at_s)
     last = len(rows) if end_s is None else bisect_left(rows, end_s, key=lambda row: row.at_s)
     if first >= last:
@@ -77,5 +77,5 @@ def spread(rows: Iterable[TraceRow], seed: int) -> list[TraceRow]:
         return rows
     period_s = median_low([later - sooner for sooner, later in pairwise(times)])
     chance = Random(f"spread {seed}")
-    moved = [msgspec.structs.replace(row, at_s=row.at_s + period_s * chance.random()) for row in rows]
-    return sorted(moved, key=lambda row: row.at_s)
+    spread_rows = [msgspec.structs.replace(row, at_s=row.at_s + period_s * chance.random()) for row in rows]
+    return sorted(spread_rows, key=lambda row: row.at_s)

@@ -19,7 +19,7 @@ ID_BITS, SPACE_BITS = 65, 32
 """Ids of traces have 64 bits; the others are what a trace does not identify."""
 FILLER_TOKENS = 4096
 PIECE_OVERHEAD_BYTES = 150
-"""Of a piece in the cache: the bytes object, its key and its place in the dict."""
+"""Bytes of a piece in the cache: the bytes object, its key and its place in the dict."""
 STRIDE = 0x5851F42D4C957F2D
 """Odd: id + space * STRIDE tells apart the first tokens of equal ids in different spaces."""
 
@@ -65,7 +65,7 @@ class Prompts:
 
     @property
     def held_bytes(self) -> int:
-        """By pieces in both generations; those of the latest prompt may come on top of the budget."""
+        """Bytes of the pieces in both generations; those of the latest prompt may come on top of the budget."""
         return self._young_bytes + self._old_bytes
 
     def _missing(self, space: int, tokens: int) -> Callable[[int], bytes]:
@@ -93,7 +93,7 @@ class Spelling:
         self._filler = pack(filler)
 
     def speller(self, space: int, tokens: int) -> Callable[[int], bytes]:
-        """What spells the pieces of one space, each of `tokens` tokens."""
+        """Return the call that spells the pieces of one space, each of `tokens` tokens."""
         name_tokens = self._id_digits + self._space_digits
         if tokens < name_tokens:
             raise ConfigError(
@@ -122,8 +122,8 @@ def long(piece: bytes, filler: bytes, tokens: int) -> bytes:
 
 
 def digits(bits: int, base: int) -> int:
-    """How many digits in base `base` tell 2**bits numbers apart."""
-    count, reach = 0, 1
-    while reach < 1 << bits:
-        count, reach = count + 1, reach * base
+    """Return how many digits in base `base` tell 2**bits numbers apart."""
+    count, told_apart = 0, 1
+    while told_apart < 1 << bits:
+        count, told_apart = count + 1, told_apart * base
     return count
