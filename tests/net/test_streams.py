@@ -128,3 +128,57 @@ def test_any_bytes_never_pass_a_handshake(data: bytes) -> None:
     with contextlib.suppress(AuthenticationError):
         server.feed(data)
     assert not server.done
+
+
+# --- leaving ---
+
+
+@pytest.mark.parametrize("address", ["unix:{folder}/s", "tcp:127.0.0.1:0"])
+@pytest.mark.parametrize("answers", [True, False], ids=["own frames under way", "silent"])
+def test_whoever_leaves_loses_nothing_that_the_peer_has_not_read(address: str, answers: bool, tmp_path: Path) -> None:
+    """The last tokens of a worker reach a client whose acknowledgements cross them."""
+
+    async def last_frames() -> tuple[int, str]:
+        worker_end, client_end = End(), End()
+        server, where = await serve(parse(address.format(folder=tmp_path)), lambda: worker_end, b"k")
+        async with server:
+            client = await connect(where, client_end, b"k")
+            async with asyncio.timeout(60):
+                worker = await worker_end.connection
+                await client_end.connection
+                assert client._transport is not None
+                client._transport.pause_reading()  # a client that is busy: it writes before it reads
+                for number in range(200):
+                    worker.send(encode(Cancel([Handle(number)])))
+                worker.close("this worker leaves")
+                await asyncio.sleep(0.01)
+                for _ in range(2 if answers else 0):
+                    client.send(encode(Cancel([Handle(1)])))
+                    await asyncio.sleep(0.01)
+                client._transport.resume_reading()
+                await worker.closed()
+                reason = await client_end.reason
+        return client_end.got.qsize(), reason
+
+    assert asyncio.run(last_frames()) == (200, "connection closed")
+
+
+def test_whoever_leaves_waits_for_a_peer_that_stays_only_so_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jedlik.net.streams.CLOSE_S", 0.05)
+
+    async def leave() -> str:
+        end = End()
+        server, _ = await serve(UnixAddress(f"{tmp_path}/s"), lambda: end, b"")
+        async with server:
+            _, writer = await asyncio.open_unix_connection(f"{tmp_path}/s")
+            async with asyncio.timeout(60):
+                connection = await end.connection
+                connection.close("enough")
+                connection.send(encode(Cancel([Handle(1)])))  # is dropped
+                await connection.closed()
+            writer.close()
+        return end.reason.result()
+
+    assert asyncio.run(leave()) == "enough"

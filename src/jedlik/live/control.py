@@ -110,6 +110,7 @@ class ControlLink:
         finally:
             if self._connection is not None:
                 self._connection.close("this gateway leaves")
+                await self._connection.closed()
 
     def report(self, report: Report) -> None:
         """Send a report, if the link is up."""

@@ -136,8 +136,10 @@ class WorkerDriver:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        for connection in list(self._links.values()):  # before the engine, which may hang
+        leaving = list(self._links.values())
+        for connection in leaving:  # before the engine, which may hang
             connection.close("this worker leaves")
+        await asyncio.gather(*(connection.closed() for connection in leaving))
         if self._transfers is not None:
             self._transfers.carrier.close()
         self._engine.close()

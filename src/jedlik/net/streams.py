@@ -2,6 +2,10 @@
 
 A peer that does not read is cut once `max_unsent_bytes` wait for it; bad frames and bad proofs cut it too. A listener
 that got `opened` gets `lost` once, with a reason.
+
+A side that leaves ends its own direction and reads on until the peer ends the other one, for `CLOSE_S` at most. If it
+closed both at once, a peer whose own frames are under way would lose frames that it has received and not yet read: its
+failed write, or the reset, discards them.
 """
 
 import asyncio
@@ -21,6 +25,8 @@ from jedlik.net.frames import FrameParser
 MAX_UNSENT_BYTES = 64 << 20
 HANDSHAKE_S = 5.0
 CONNECT_S = 5.0
+CLOSE_S = 2.0
+"""Seconds that a side which leaves waits for the peer to read what it was sent."""
 
 
 class Listener(Protocol):
@@ -52,6 +58,9 @@ class Connection(asyncio.Protocol):
         self._opened = False
         self._reason = ""
         self._deadline: asyncio.TimerHandle | None = None
+        self._leaving = False
+        """This side has ended its direction: what still arrives is dropped."""
+        self._gone = asyncio.Event()
 
     def send(self, frame: bytes) -> None:
         """Queue one frame; silently dropped once the connection is closing (its `lost` is on the way).
@@ -65,7 +74,7 @@ class Connection(asyncio.Protocol):
     def _flush(self) -> None:
         frames, self._unsent = self._unsent, []
         transport = self._transport
-        if not frames or transport is None or transport.is_closing():
+        if not frames or transport is None or transport.is_closing() or self._leaving:
             return
         transport.write(frames[0] if len(frames) == 1 else b"".join(frames))
         if transport.get_write_buffer_size() > self._max_unsent_bytes:
@@ -78,11 +87,23 @@ class Connection(asyncio.Protocol):
             self._transport.abort()
 
     def close(self, reason: str) -> None:
-        """Send what is queued, then close."""
+        """Send what is queued, then close, once the peer has read it or `CLOSE_S` are over."""
         self._flush()
-        if self._transport is not None and not self._transport.is_closing():
-            self._reason = reason
-            self._transport.close()
+        if self._transport is not None and not self._transport.is_closing() and not self._leaving:
+            self._reason, self._leaving = reason, True
+            self._transport.write_eof()
+            self._wait(CLOSE_S, reason)
+
+    async def closed(self) -> None:
+        """Wait until the connection is gone: after `close`, `CLOSE_S` at most."""
+        if self._transport is not None:
+            await self._gone.wait()
+
+    def _wait(self, seconds: float, reason: str) -> None:
+        """Cut the connection after a time, unless it is over before."""
+        if self._deadline is not None:
+            self._deadline.cancel()
+        self._deadline = self._loop.call_later(seconds, self.cut, reason)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
@@ -91,10 +112,11 @@ class Connection(asyncio.Protocol):
             self._open()
             return
         self._transport.write(self._handshake.greeting())
-        loop = asyncio.get_running_loop()
-        self._deadline = loop.call_later(HANDSHAKE_S, self.cut, "no proof of the cluster key in time")
+        self._wait(HANDSHAKE_S, "no proof of the cluster key in time")
 
     def data_received(self, data: bytes) -> None:
+        if self._leaving:
+            return
         try:
             if self._handshake is not None:
                 data = self._prove(self._handshake, data)
@@ -106,6 +128,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         if self._deadline is not None:
             self._deadline.cancel()
+        self._gone.set()
         if self._opened:
             self._opened = False
             self._listener.lost(self, self._reason or (f"connection lost: {error}" if error else "connection closed"))
